@@ -1,0 +1,247 @@
+"""Strict recipes: a YAML file and `key=value` overrides become a pydantic model, or every mistake in them is told at once.
+
+A stage declares its recipe as a `Section`; the string below a key is its meaning, which `--help` and the JSON schema show.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Hashable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails, PydanticUndefined
+
+from align.errors import UserError
+
+
+class Section(BaseModel):
+    """A group of keys. Unknown keys are errors; a default of a sub-section is completed, not replaced, by what is given."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete_sections(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        completed = dict(given)
+        for name, field in cls.model_fields.items():
+            if isinstance(field.default, Section) and isinstance(given.get(name, {}), dict):
+                completed[name] = _merged(field.default.model_dump(exclude_unset=True), given.get(name, {}))
+        return completed
+
+
+RecipeType = TypeVar("RecipeType", bound=Section)
+
+
+class Command(NamedTuple):
+    """What was typed after `python -m align.<stage>`."""
+
+    recipe_path: str
+    overrides: list[str]
+    dry_run: bool
+
+
+def parse_command(recipe_class: type[RecipeType], stage: str, argv: list[str] | None = None) -> tuple[RecipeType, bool]:
+    """The recipe that a command line names, and whether `--dry-run` was given.
+
+    Prints help and exits 0 on `--help`. Raises `UserError` that tells every mistake in the recipe at once.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    if "-h" in argv or "--help" in argv:
+        print(help_text(recipe_class, stage))
+        raise SystemExit(0)
+    command = _split(argv, stage)
+    given = _merged(read_yaml(command.recipe_path), _overrides(command.overrides))
+    return build(recipe_class, given, command.recipe_path), command.dry_run
+
+
+def build(recipe_class: type[RecipeType], given: dict[str, Any], name: str) -> RecipeType:
+    """A checked recipe from plain data. Raises `UserError` with all mistakes, each with its key, value and remedy."""
+    try:
+        return recipe_class.model_validate(given)
+    except ValidationError as error:
+        problems = _problems(error.errors(), recipe_class, given)
+        count = f"{len(problems)} problem{'s' * (len(problems) > 1)}"
+        raise UserError("\n  ".join([f"{name}: {count} in this recipe", *problems])) from None
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """The mapping in a YAML file. Raises `UserError` for a missing file, broken YAML, or a key given twice."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot read this recipe ({error})") from None
+    try:
+        given = yaml.load(text, Loader=_UniqueKeyLoader)
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not valid YAML: {error}") from None
+    if given is None:
+        given = {}
+    if not isinstance(given, dict):
+        raise UserError(f"{path}: a recipe is a mapping of keys to values; found {type(given).__name__}")
+    return given
+
+
+def to_yaml(recipe: Section) -> str:
+    """The recipe with every key resolved, in the order of its declaration."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def help_text(recipe_class: type[Section], stage: str) -> str:
+    """Usage, then every key with its type, default and one line of meaning."""
+    module = sys.modules[recipe_class.__module__]
+    lines = [
+        f"usage: python -m align.{stage} RECIPE.yaml [key.sub=value ...] [--dry-run] [--help]",
+        "",
+        (module.__doc__ or "").strip().split("\n\n")[0],
+        "",
+        "Keys of the recipe (type = default; the rest are required):",
+    ]
+    rows = [(key, _type_and_default(field, default), field.description or "") for key, field, default in keys(recipe_class)]
+    width = max(len(key) for key, _, _ in rows)
+    for key, kind, meaning in rows:
+        lines.append(f"  {key:<{width}}  {kind}")
+        lines.extend(f"  {'':<{width}}    {line}" for line in meaning.splitlines())
+    return "\n".join(lines)
+
+
+def keys(section: type[Section], prefix: str = "", given: Section | None = None) -> Iterator[tuple[str, FieldInfo, Any]]:
+    """Every (dotted key, field, default) of a recipe; a stage's own defaults of shared sections are seen."""
+    for name, field in section.model_fields.items():
+        chosen = given is not None and name in given.model_fields_set
+        default = getattr(given, name) if chosen else field.default
+        inner = _section_of(field)
+        if inner is None:
+            yield prefix + name, field, default
+        else:
+            yield from keys(inner, f"{prefix}{name}.", default if isinstance(default, Section) else None)
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """YAML lets a key be given twice and keeps the last; a recipe must not hide one."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.YAMLError(f"the key {key!r} is given twice (line {key_node.start_mark.line + 1})")
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def _split(argv: list[str], stage: str) -> Command:
+    flags = [word for word in argv if word.startswith("--")]
+    words = [word for word in argv if not word.startswith("--")]
+    if unknown := [flag for flag in flags if flag != "--dry-run"]:
+        raise UserError(f"unknown option {unknown[0]}; there are --dry-run and --help (a key is given as key.sub=value)")
+    if not words or "=" in words[0]:
+        raise UserError(f"which recipe? usage: python -m align.{stage} RECIPE.yaml [key.sub=value ...] [--dry-run]")
+    return Command(words[0], words[1:], "--dry-run" in flags)
+
+
+def _overrides(words: list[str]) -> dict[str, Any]:
+    """`["optim.batch_size=8"]` as `{"optim": {"batch_size": 8}}`; a value is read as YAML."""
+    given: dict[str, Any] = {}
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not equals or not key:
+            raise UserError(f"{word!r}: an override is written key.sub=value")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise UserError(f"{word!r}: the value is not valid YAML: {error}") from None
+        for part in reversed(key.split(".")):
+            value = {part: value}
+        given = _merged(given, value)
+    return given
+
+
+def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merged(merged[key], value) if both else value
+    return merged
+
+
+def _section_of(field: FieldInfo) -> type[Section] | None:
+    candidates = [field.annotation, *get_args(field.annotation)]
+    found = [kind for kind in candidates if isinstance(kind, type) and issubclass(kind, Section)]
+    is_mapping = getattr(field.annotation, "__origin__", None) in (dict, list, tuple)
+    return found[0] if found and not is_mapping else None
+
+
+def _type_and_default(field: FieldInfo, default: Any) -> str:
+    args = get_args(field.annotation)
+    is_choice = args and all(isinstance(arg, str) for arg in args)
+    kind = " | ".join(map(str, args)) if is_choice else _type_name(field.annotation)
+    if default is PydanticUndefined and field.default_factory is not None:
+        default = field.default_factory()  # type: ignore[call-arg]
+    return kind if default is PydanticUndefined else f"{kind} = {'none' if default is None else default}"
+
+
+def _type_name(kind: Any) -> str:
+    if isinstance(kind, type) and not get_args(kind):
+        return kind.__name__
+    return str(kind).replace("typing.", "").replace("align.sections.", "").replace("NoneType", "none").replace("None", "none")
+
+
+def _problems(errors: list[ErrorDetails], recipe_class: type[Section], given: dict[str, Any]) -> list[str]:
+    """One line for each wrong key; what several alternatives of one key complain of is joined by 'or'."""
+    told: dict[str, list[str]] = {}
+    for error in errors:
+        path = _real_path(error["loc"], given, missing=error["type"] == "missing")
+        told.setdefault(path, []).append(_complaint(error, path, recipe_class))
+    return [f"{path or 'recipe'}{' or '.join(dict.fromkeys(complaints))}" for path, complaints in told.items()]
+
+
+def _real_path(loc: tuple[int | str, ...], given: Any, missing: bool) -> str:
+    """A dotted key from pydantic's location, which also names the alternatives of a union that it tried."""
+    parts: list[str] = []
+    for index, part in enumerate(loc):
+        is_last_missing = missing and index == len(loc) - 1
+        here = isinstance(given, dict) and part in given
+        here = here or (isinstance(given, list) and isinstance(part, int) and part < len(given))
+        if here:
+            given = given[part]
+        elif not (is_last_missing or _names_section(loc, index, given)):
+            continue
+        parts.append(str(part))
+    return ".".join(parts)
+
+
+def _names_section(loc: tuple[int | str, ...], index: int, given: Any) -> bool:
+    """Whether a part that was not given is a section with defaults, in which a required key is missing."""
+    return isinstance(given, dict) and index == 0 and len(loc) > 1 and isinstance(loc[0], str)
+
+
+def _complaint(error: ErrorDetails, path: str, recipe_class: type[Section]) -> str:
+    kind, value = error["type"], error["input"]
+    if kind == "missing":
+        return ": required, but not given"
+    if kind == "extra_forbidden":
+        return f" = {_shown(value)}: unknown key{_nearest(path, recipe_class)}"
+    message = error["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    return f": {message}" if kind == "value_error" else f" = {_shown(value)}: {message}"
+
+
+def _nearest(path: str, recipe_class: type[Section]) -> str:
+    known = [key for key, _, _ in keys(recipe_class)]
+    sections = {key.rsplit(".", n)[0] for key in known for n in range(1, key.count(".") + 1)}
+    candidates = sorted({*known, *sections})
+    by_path = difflib.get_close_matches(path, candidates, n=1, cutoff=0.6)
+    by_name = [key for key in known if key.rsplit(".", 1)[-1] == path.rsplit(".", 1)[-1]]
+    found = by_path or by_name
+    return f"; did you mean {found[0]}?" if found else "; see --help for the keys that exist"
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,19 @@
+"""What a user can do wrong is told in words, never as a traceback."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+
+class UserError(Exception):
+    """A mistake that the user can mend. Its text names the file or key, the value found and the remedy."""
+
+
+def exit_on_user_error(main: Callable[[], None]) -> None:
+    """Runs a command's `main`; a `UserError` ends it with its text on stderr and exit status 2."""
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None

@@ -1,0 +1,48 @@
+"""The four kinds of record that the stages read, whatever format a file was written in.
+
+`align.text.formats` turns the rows of a data set into these; nothing after it knows how a file was laid out.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+Role = Literal["system", "user", "assistant"]
+
+
+class Message(NamedTuple):
+    """One turn of a conversation."""
+
+    role: Role
+    content: str
+
+
+class Document(NamedTuple):
+    """A text to pretrain on."""
+
+    text: str
+    source: str = ""  # "file.jsonl:12", for messages about this record
+
+
+class Conversation(NamedTuple):
+    """A demonstration: turns that end with the assistant's."""
+
+    messages: tuple[Message, ...]
+    source: str = ""
+
+
+class Prompt(NamedTuple):
+    """What the assistant is to answer: turns that end with the user's."""
+
+    messages: tuple[Message, ...]
+    source: str = ""
+
+
+class Ranking(NamedTuple):
+    """K >= 2 answers to one prompt in somebody's order. Rank 1 is best; equal ranks are ties."""
+
+    prompt: tuple[Message, ...]
+    responses: tuple[str, ...]
+    ranks: tuple[int, ...]
+    annotator: str = ""
+    source: str = ""
