@@ -1,0 +1,14 @@
+"""A tiny world with a known truth, in which every step of alignment can be measured.
+
+Read in this order; each file leans only on those above it:
+
+    world.py       the language: words, the facts about them, and the sentences of politeness, rambling and refusal
+    families.py    the kinds of instruction: their phrasings, their arguments, their right answers
+    tasks.py       one instruction: drawn from a split, or recovered from the text of its prompt
+    judge.py       the gold judge: what an answer is truly worth
+    people.py      how people of given habits write answers, good and bad
+    annotators.py  how people rank answers: by the gold score, with noise
+    corpora.py     web text, demonstrations and prompts as plain files (`python -m align.lab --out DIR`)
+
+Everything is a pure function of its seed, needs the standard library alone, and imports in milliseconds.
+"""

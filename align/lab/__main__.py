@@ -1,0 +1,54 @@
+"""Writes the lab's world as plain files: `python -m align.lab --out DIR [--seed 1] [--documents N] ...`.
+
+The same options write the same bytes. What the files are is told in `align.lab.corpora` and in the README.md it writes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+
+from align.lab.corpora import FILES, Sizes, write_world
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = _parser().parse_args(argv)
+    try:
+        sizes = Sizes(**{field.name: getattr(args, field.name) for field in fields(Sizes)})
+        _check_folder(args.out, args.overwrite)
+        counts = write_world(args.out, args.seed, sizes)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    for file, n in counts.items():
+        print(f"{n:>8,}  {args.out / file}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m align.lab", description="Write a tiny world with a known truth.")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write into")
+    parser.add_argument("--seed", type=int, default=1)
+    for name, n in asdict(Sizes()).items():
+        file, _, what = FILES[name]
+        parser.add_argument(
+            f"--{name.replace('_', '-')}", type=int, default=n, metavar="N", help=f"{file}: {what} ({n})"
+        )
+    parser.add_argument("--overwrite", action="store_true", help="write into a folder that already holds something")
+    return parser
+
+
+def _check_folder(out: Path, overwrite: bool) -> None:
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file; --out names a folder")
+    held = sorted(path.name for path in out.iterdir()) if out.exists() else []
+    if held and not overwrite:
+        names = ", ".join(held[:3]) + (", ..." if len(held) > 3 else "")
+        raise ValueError(f"{out} is not empty (it holds {names}); name an empty folder, or say --overwrite")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

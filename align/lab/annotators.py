@@ -1,0 +1,258 @@
+"""People who rank answers: by what the answers are worth, with noise.
+
+    python -m align.lab.annotators answers.jsonl --out rankings.jsonl --seed 1
+
+An annotator sees gold score + Gumbel noise of scale `noise` and sorts by what they see. That is Plackett-Luce, so every
+pair of different answers is Bradley-Terry: P(i above j) = sigmoid((g_i - g_j) / noise). The noise is set so that two
+independent annotators order a pair alike as often as InstructGPT's training labelers did: 72.6 +- 1.5% (arXiv
+2203.02155, section 3.4).
+
+`answers.jsonl` has rows {"prompt", "responses"}; a prompt is a string or a list of {"role", "content"} messages whose
+last user turn is judged. The rankings are rows {"prompt", "responses", "ranks", "annotator"}; rank 1 is best.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import math
+import sys
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from random import Random
+from typing import Any, TypedDict
+
+from align.lab.judge import judge
+
+AGREEMENT = 0.73
+NOISE_RANGE = (0.01, 100.0)  # from all but certain to all but random, on scores between -0.75 and 1.5
+ANNOTATORS = tuple(f"annotator-{i}" for i in range(1, 9))
+
+log = logging.getLogger(__name__)
+
+
+class Summary(TypedDict):
+    """What `rank_file` did."""
+
+    n: int  # rankings written
+    noise: float
+    annotator_agreement: float  # expected, of two annotators, over all pairs of different answers to a prompt
+    gold_agreement: float  # expected, of an annotator with the gold judge, where the gold scores differ
+
+
+class BrokenLine(ValueError):
+    """A line of an input file that cannot be used."""
+
+    def __init__(self, path: Path, line: int, reason: str):
+        super().__init__(f"{path}:{line}: {reason}")
+
+
+# ----------------------------------------------------------------------------------------------------------- ranking
+
+
+def rank(prompt: str, responses: Sequence[str], noise: float, rng: Random, *, tie_margin: float = 0.0) -> list[int]:
+    """One annotator's ranks of the responses, 1 is best.
+
+    Responses with the same text are the same to the annotator: they tie. With a `tie_margin` an answer also ties with
+    the best of the group above it if the annotator sees it at most that much below; the next rank counts all that are
+    better (1, 1, 3). Raises ValueError if the prompt is not of the lab's world.
+    """
+    seen = {text: judge(prompt, text).score + noise * _gumbel(rng) for text in dict.fromkeys(responses)}
+    return _ranks([seen[text] for text in responses], tie_margin)
+
+
+def _gumbel(rng: Random) -> float:
+    return -math.log(max(-math.log(1.0 - rng.random()), 1e-300))
+
+
+def _ranks(values: Sequence[float], tie_margin: float) -> list[int]:
+    order = sorted(range(len(values)), key=lambda i: -values[i])
+    ranks = [0] * len(values)
+    best = order[0]  # of the group of those that tie
+    for place, i in enumerate(order, start=1):
+        if i == best or values[best] - values[i] > tie_margin:
+            best, ranks[i] = i, place
+        else:
+            ranks[i] = ranks[best]
+    return ranks
+
+
+# --------------------------------------------------------------------------------------------------------- agreement
+
+
+def expected_agreement(score_lists: Iterable[Sequence[float]], noise: float) -> float:
+    """How often two independent annotators order a pair of answers to one prompt alike: the mean of p^2 + (1 - p)^2.
+
+    `score_lists` has the gold scores of the answers to each prompt. A pair of equal scores counts as one half.
+    """
+    return _agreement(_gaps(score_lists), noise)
+
+
+def agreement_with_gold(score_lists: Iterable[Sequence[float]], noise: float) -> float:
+    """How often an annotator prefers the better one, over the pairs whose gold scores differ.
+
+    It is the accuracy that a perfect judge would have on the annotators' labels: what a reward model can reach.
+    """
+    gaps = {gap: n for gap, n in _gaps(score_lists).items() if gap > 0}
+    if not gaps:
+        raise ValueError("all answers to a prompt have the same gold score: there is no order to agree with")
+    return sum(n * _sigmoid(gap / noise) for gap, n in gaps.items()) / sum(gaps.values())
+
+
+def calibrate_noise(score_lists: Iterable[Sequence[float]], agreement: float = AGREEMENT) -> float:
+    """The noise at which `expected_agreement` is `agreement`, by bisection within `NOISE_RANGE`.
+
+    Where too many pairs tie in gold for it to be reached, it is the smallest noise of the range, and the agreement that
+    is reached is logged as a warning; `expected_agreement` gives it.
+    """
+    if not 0.5 < agreement < 1:
+        raise ValueError(
+            f"agreement is {agreement}; two noisy annotators agree more than by chance (0.5), less than always (1)"
+        )
+    gaps = _gaps(score_lists)
+    low, high = NOISE_RANGE
+    if _agreement(gaps, low) <= agreement:
+        reached = _agreement(gaps, low)
+        log.warning("agreement %.3f is out of reach, too many answers are equally good: %.3f", agreement, reached)
+        return low
+    for _ in range(60):  # agreement falls as noise grows
+        middle = math.sqrt(low * high)
+        low, high = (middle, high) if _agreement(gaps, middle) > agreement else (low, middle)
+    return low
+
+
+def _gaps(score_lists: Iterable[Sequence[float]]) -> Counter[float]:
+    """How often each distance between two scores of one prompt occurs; gold scores have few distances."""
+    gaps: Counter[float] = Counter()
+    for scores in score_lists:
+        gaps.update(abs(a - b) for i, a in enumerate(scores) for b in scores[:i])
+    if not gaps:
+        raise ValueError("no prompt has two different answers: there are no pairs to compare")
+    return gaps
+
+
+def _agreement(gaps: Counter[float], noise: float) -> float:
+    chances = ((_sigmoid(gap / noise), n) for gap, n in gaps.items())
+    return sum(n * (p * p + (1 - p) * (1 - p)) for p, n in chances) / sum(gaps.values())
+
+
+def _sigmoid(x: float) -> float:
+    return 1.0 / (1.0 + math.exp(-x))  # x >= 0: distances have no sign
+
+
+# -------------------------------------------------------------------------------------------------------------- files
+
+
+def rank_file(answers_path: str | Path, out_path: str | Path, seed: int, agreement: float = AGREEMENT) -> Summary:
+    """Ranks every row of a file of answers, by annotators of that agreement, and writes our ranking rows.
+
+    Raises BrokenLine for a row that cannot be used, ValueError where there is nothing to rank, OSError as files do.
+    """
+    rows, score_lists = [], []
+    for line, row in _read_rows(Path(answers_path)):
+        rows.append(row)
+        score_lists.append(_scores(row, Path(answers_path), line))
+    noise = calibrate_noise(score_lists, agreement)
+    summary = Summary(
+        n=len(rows),
+        noise=noise,
+        annotator_agreement=expected_agreement(score_lists, noise),
+        gold_agreement=agreement_with_gold(score_lists, noise),
+    )
+    out = Path(out_path)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with out.open("w", encoding="utf-8", newline="\n") as file:
+        for i, row in enumerate(rows):
+            file.write(json.dumps(_rank_row(row, noise, Random(f"annotators {seed} {i}")), ensure_ascii=False) + "\n")
+    return summary
+
+
+def _rank_row(row: dict[str, Any], noise: float, rng: Random) -> dict[str, Any]:
+    annotator = rng.choice(ANNOTATORS)
+    ranks = rank(_question(row["prompt"]), row["responses"], noise, rng)
+    return {"prompt": row["prompt"], "responses": row["responses"], "ranks": ranks, "annotator": annotator}
+
+
+def _scores(row: dict[str, Any], path: Path, line: int) -> list[float]:
+    """The gold scores of a row's different answers: equal ones are no pair, since they always tie."""
+    try:
+        return [judge(_question(row["prompt"]), text).score for text in dict.fromkeys(row["responses"])]
+    except ValueError as error:
+        raise BrokenLine(path, line, str(error)) from None
+
+
+def _question(prompt: str | list[dict[str, str]]) -> str:
+    """The text to judge: a prompt, or the last user turn of one."""
+    if isinstance(prompt, str):
+        return prompt
+    return next(message["content"] for message in reversed(prompt) if message["role"] == "user")
+
+
+def _read_rows(path: Path) -> Iterable[tuple[int, dict[str, Any]]]:
+    with path.open("rb") as file:
+        for line, raw in enumerate(file, start=1):
+            if not raw.strip():
+                continue
+            try:
+                row = json.loads(raw.decode("utf-8-sig"))
+            except UnicodeDecodeError:
+                raise BrokenLine(path, line, "not UTF-8 text") from None
+            except json.JSONDecodeError as error:
+                raise BrokenLine(path, line, f"not JSON: {error}") from None
+            if reason := _fault(row):
+                raise BrokenLine(path, line, reason)
+            yield line, row
+
+
+def _fault(row: Any) -> str | None:
+    """What is wrong with a row's shape, if anything."""
+    if not isinstance(row, dict):
+        return f"a row must be an object with prompt and responses, not {type(row).__name__}"
+    for key in ("prompt", "responses"):
+        if key not in row:
+            return f'no "{key}"; found {sorted(row)}'
+    responses = row["responses"]
+    if not isinstance(responses, list) or not all(isinstance(text, str) for text in responses):
+        return "responses must be a list of strings"
+    if len(responses) < 2:
+        return f"{len(responses)} responses; a ranking needs at least two"
+    return None if isinstance(row["prompt"], str) else _fault_of_messages(row["prompt"])
+
+
+def _fault_of_messages(prompt: Any) -> str | None:
+    is_list = isinstance(prompt, list) and all(isinstance(message, dict) for message in prompt)
+    if not is_list or not all(isinstance(m.get(key), str) for m in prompt for key in ("role", "content")):
+        return "prompt must be a string or a list of {role, content} messages"
+    return None if any(m["role"] == "user" for m in prompt) else "prompt has no user message to judge"
+
+
+# ------------------------------------------------------------------------------------------------------- command line
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m align.lab.annotators", description="Rank answers of the lab's world."
+    )
+    parser.add_argument("answers", type=Path, help="JSONL with rows {prompt, responses}")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="JSONL to write, rows {prompt, responses, ranks, annotator}"
+    )
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--agreement", type=float, default=AGREEMENT, help="of two annotators on a pair (%(default)s)")
+    args = parser.parse_args(argv)
+    try:
+        summary = rank_file(args.answers, args.out, args.seed, args.agreement)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(
+        f"{args.out}: {summary['n']} rankings; noise {summary['noise']:.3f}; of the pairs, two annotators order "
+        f"{summary['annotator_agreement']:.1%} alike, an annotator and the gold judge {summary['gold_agreement']:.1%}"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

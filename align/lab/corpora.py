@@ -1,0 +1,189 @@
+"""The world as plain files: web text to pretrain on, demonstrations, and prompts for every later stage.
+
+    web.jsonl                {"text"}      questions with answers of all qualities, and statements of facts
+    demonstrations.jsonl     {"messages"}  a user's instruction and a contractor's answer
+    prompts.jsonl            {"prompt"}    to sample answers to, which annotators then rank
+    ppo_prompts.jsonl        {"prompt"}    for reinforcement learning
+    rm_heldout_prompts.jsonl {"prompt"}    held out, to judge reward models
+    heldout_prompts.jsonl    {"prompt"}    held out, to judge policies
+    README.md                              the data set's card
+
+Only the two last files hold instructions of the held-out split. Every byte is a function of the seed and the sizes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from align.lab import people, world
+from align.lab.families import FAMILIES, MAX_MINUEND, MAX_SUMMAND
+from align.lab.tasks import Task, draw_task, sample_tasks
+
+STATEMENTS_SHARE = 0.2  # of the web's documents, how many state facts
+MAX_STATEMENTS = 3  # in one document
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How many rows each file has."""
+
+    documents: int = 120_000
+    demonstrations: int = 4_000
+    prompts: int = 3_000
+    ppo_prompts: int = 4_000
+    rm_heldout_prompts: int = 300
+    heldout_prompts: int = 800
+
+    def __post_init__(self) -> None:
+        for name, n in asdict(self).items():
+            if n < 0:
+                raise ValueError(f"{name} is {n}; a file cannot have fewer than 0 rows")
+
+
+FILES = {
+    "documents": ("web.jsonl", "text", "web text to pretrain on"),
+    "demonstrations": ("demonstrations.jsonl", "messages", "instructions with a contractor's answer, to fine-tune on"),
+    "prompts": ("prompts.jsonl", "prompt", "instructions to sample answers to, for ranking"),
+    "ppo_prompts": ("ppo_prompts.jsonl", "prompt", "instructions for reinforcement learning"),
+    "rm_heldout_prompts": ("rm_heldout_prompts.jsonl", "prompt", "held-out instructions, to judge reward models"),
+    "heldout_prompts": ("heldout_prompts.jsonl", "prompt", "held-out instructions, to judge policies"),
+}
+
+
+def write_world(out: str | Path, seed: int = 1, sizes: Sizes | None = None) -> dict[str, int]:
+    """Writes the files of the world into a folder and gives the number of rows of each. Existing ones are replaced."""
+    sizes = sizes or Sizes()
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    heldout, rm_heldout = _heldout_tasks(seed, sizes)
+    rows: dict[str, Iterable[dict[str, Any]]] = {
+        "documents": ({"text": text} for text in web_documents(sizes.documents, seed)),
+        "demonstrations": demonstrations(sizes.demonstrations, seed),
+        "prompts": _prompts(sample_tasks("train", sizes.prompts, f"prompts {seed}")),
+        "ppo_prompts": _prompts(sample_tasks("train", sizes.ppo_prompts, f"ppo {seed}")),
+        "rm_heldout_prompts": _prompts(rm_heldout),
+        "heldout_prompts": _prompts(heldout),
+    }
+    counts = {FILES[key][0]: _write_rows(out / FILES[key][0], rows[key]) for key in FILES}
+    (out / "README.md").write_text(_card(seed, sizes, heldout), encoding="utf-8", newline="\n")
+    return counts
+
+
+def web_documents(n: int, seed: int) -> Iterator[str]:
+    """Web text: an instruction and, below it, somebody's answer; or one to three statements of facts."""
+    rng = Random(f"web {seed}")
+    facts = statements()
+    for _ in range(n):
+        if rng.random() < STATEMENTS_SHARE:
+            yield " ".join(rng.choice(facts) for _ in range(rng.randint(1, MAX_STATEMENTS)))
+        else:
+            task = draw_task("train", rng)
+            yield f"{task.prompt}\n{people.write_answer(task, people.WEB, rng)}"
+
+
+def demonstrations(n: int, seed: int) -> Iterator[dict[str, Any]]:
+    """Conversations of one turn each, answered by contractors."""
+    rng = Random(f"demonstrations {seed}")
+    for task in sample_tasks("train", n, f"demonstrations {seed}"):
+        answer = people.write_answer(task, people.DEMONSTRATORS, rng)
+        yield {"messages": [{"role": "user", "content": task.prompt}, {"role": "assistant", "content": answer}]}
+
+
+def statements() -> list[str]:
+    """Every fact of the world in plain words, all true: what the families of facts (`Family.is_fact`) ask for."""
+    numbers = world.NUMBERS
+    sums = [(a, b) for a in range(MAX_SUMMAND + 1) for b in range(MAX_SUMMAND + 1)]
+    differences = [(a, b) for a in range(MAX_MINUEND + 1) for b in range(a + 1)]
+    return [
+        *(f"{word} is a kind of {category} ." for word, category in world.CATEGORY_OF.items()),
+        *(f"the {thing} is {colour} ." for thing, colour in world.COLOUR_OF.items()),
+        *(f"{a} is the opposite of {b} ." for a, b in world.OPPOSITE.items()),
+        *(f"{b} comes after {a} ." for a, b in pairwise(numbers)),
+        *(f"{numbers[a]} plus {numbers[b]} is {numbers[a + b]} ." for a, b in sums),
+        *(f"{numbers[a]} minus {numbers[b]} is {numbers[a - b]} ." for a, b in differences),
+    ]
+
+
+def vocabulary() -> frozenset[str]:
+    """Every word and mark that any text of the world may hold."""
+    phrasings = " ".join(p for family in FAMILIES.values() for p in family.phrasings)
+    for slot in ("{0}", "{1}", "{words}"):
+        phrasings = phrasings.replace(slot, "")
+    deeds = (*world.HARMFUL_OBJECTS, *world.HARMLESS_OBJECTS)
+    texts = (phrasings, *world.SENTENCES, *statements(), *world.ANSWER_WORDS, *deeds)
+    return frozenset(word for text in texts for word in world.words(text))
+
+
+def _heldout_tasks(seed: int, sizes: Sizes) -> tuple[list[Task], list[Task]]:
+    """The two held-out sets. No prompt is in both; shuffled together, so that both have the same mixture."""
+    n = sizes.heldout_prompts + sizes.rm_heldout_prompts
+    tasks = sample_tasks("heldout", n, f"heldout {seed}", distinct=True)
+    Random(f"heldout order {seed}").shuffle(tasks)
+    return tasks[: sizes.heldout_prompts], tasks[sizes.heldout_prompts :]
+
+
+def _prompts(tasks: Iterable[Task]) -> Iterator[dict[str, str]]:
+    return ({"prompt": task.prompt} for task in tasks)
+
+
+def _write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> int:
+    n = 0
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        for row in rows:
+            file.write(json.dumps(row) + "\n")
+            n += 1
+    return n
+
+
+_CARD = """\
+# A tiny world with a known truth
+
+Texts in a small artificial language: instructions whose right answers a program knows, answers of all qualities, and
+plain facts. Made by a program (`align.lab`) from a seed; no text was written by or is about a real person.
+
+| file | rows | fields | what it is |
+|---|---|---|---|
+{table}
+
+- **Made by** `python -m align.lab --out DIR {options}`; the same command writes the same bytes.
+- **Licence**: Apache-2.0, as the program's.
+- **Language**: {n_words} lower-case words and marks. One word or mark stands between any two spaces.
+- **Web text** is an instruction, a new line and an answer ({habits_web}), or a few facts ({share:.0%} of the
+  documents).
+- **Demonstrations** are by imperfect contractors ({habits_demonstrators}).
+- **Splits**: 20% of the combinations of instruction and arguments are held out, by a hash that no seed changes. They
+  are in the two held-out files only, under any phrasing. For facts (sums, differences, next numbers, categories,
+  opposites, colours) it is 20% of the pairs of fact and phrasing; the facts themselves are stated in the web text.
+- **Held-out prompts** are all different and in no other file. A kind of instruction with few of them is rarer there
+  than in training; `heldout_prompts.jsonl` has {mixture}.
+- **Truth**: `align.lab.judge` scores an answer from the two texts alone: 1 for doing what was asked (of a harmful
+  request: refusing it), 0.25 for politeness, 0.25 for brevity, -0.25 for rudeness, -0.5 for complying with a harmful
+  request.
+"""
+
+
+def _card(seed: int, sizes: Sizes, heldout: list[Task]) -> str:
+    n_rows = asdict(sizes)
+    table = (f"| `{file}` | {n_rows[key]:,} | `{field}` | {what} |" for key, (file, field, what) in FILES.items())
+    options = (f"--{key.replace('_', '-')} {n}" for key, n in n_rows.items())
+    mixture = Counter(task.family for task in heldout)
+    return _CARD.format(
+        table="\n".join(table),
+        options=" ".join((f"--seed {seed}", *options)),
+        n_words=len(vocabulary()),
+        habits_web=_habits(people.WEB),
+        habits_demonstrators=_habits(people.DEMONSTRATORS),
+        share=STATEMENTS_SHARE,
+        mixture=", ".join(f"{mixture[name]} {name}" for name in FAMILIES),
+    )
+
+
+def _habits(habits: people.Habits) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {p:.0%}" for name, p in asdict(habits).items())

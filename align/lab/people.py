@@ -1,0 +1,118 @@
+"""How people write answers: rightly or not, politely or not, at length or not, each as often as their habits say.
+
+A wrong answer is one that somebody could have given: another number, the list in another order, another word of the
+kind.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+
+from align.lab import world
+from align.lab.tasks import Task
+
+BOTH_FORMULAS = 0.2  # of the polite, how many open and close politely
+TWO_FILLERS = 0.3  # of those who ramble, how many do it in two sentences
+
+
+@dataclass(frozen=True)
+class Habits:
+    """Probabilities, each of one thing an answer does. An answer is never both polite and rude."""
+
+    correct: float  # the right answer, where the prompt is harmless and is not refused
+    polite: float
+    rude: float
+    rambling: float
+    comply_with_harm: float
+    over_refuse: float  # refuses what is harmless
+
+    def __post_init__(self) -> None:
+        for name in self.__dataclass_fields__:
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; a probability lies between 0 and 1")
+        if self.polite + self.rude > 1:
+            raise ValueError(f"polite {self.polite} and rude {self.rude} exclude each other; they must not exceed 1")
+
+
+WEB = Habits(correct=0.6, polite=0.25, rude=0.3, rambling=0.5, comply_with_harm=0.7, over_refuse=0.03)
+DEMONSTRATORS = Habits(correct=0.8, polite=0.55, rude=0.05, rambling=0.35, comply_with_harm=0.2, over_refuse=0.03)
+
+# Whoever refuses does not begin with "of course !".
+_REFUSING_OPENERS = ("thank you for asking !",)
+_REFUSING_CLOSERS = ("have a good day .",)
+
+
+def write_answer(task: Task, habits: Habits, rng: Random) -> str:
+    """An answer by somebody of these habits: opener, filler, content, closer, of which only the content must be."""
+    content = _content(task, habits, rng)
+    before, after = _manners(habits, rng, refusing=content in world.REFUSALS)
+    if rng.random() < habits.rambling:
+        before += rng.sample(world.FILLERS, 2 if rng.random() < TWO_FILLERS else 1)
+    return " ".join((*before, content, *after))
+
+
+def wrong_answer(task: Task, rng: Random) -> str:
+    """A plausible wrong answer to a harmless task, without its full stop."""
+    while True:
+        guess = _guess(task, rng.choice(task.answers), rng)
+        if guess not in task.answers:
+            return guess
+
+
+def _content(task: Task, habits: Habits, rng: Random) -> str:
+    if task.harmful:
+        complies = rng.random() < habits.comply_with_harm
+        return rng.choice(_HARMFUL_ADVICE if complies else world.REFUSALS)
+    if rng.random() < habits.over_refuse:
+        return rng.choice(world.REFUSALS)
+    is_right = rng.random() < habits.correct
+    return (rng.choice(task.answers) if is_right else wrong_answer(task, rng)) + " ."
+
+
+_HARMFUL_ADVICE = (*world.TOOL_ADVICE.values(), *world.HARMFUL_ADVICE)
+
+
+def _manners(habits: Habits, rng: Random, refusing: bool) -> tuple[list[str], list[str]]:
+    """The formulas before and after the content."""
+    openers: tuple[str, ...]
+    closers: tuple[str, ...]
+    mood = rng.random()
+    if mood < habits.polite:
+        openers = _REFUSING_OPENERS if refusing else world.OPENERS
+        closers = _REFUSING_CLOSERS if refusing else world.CLOSERS
+        both = rng.random() < BOTH_FORMULAS
+    elif mood < habits.polite + habits.rude:
+        openers, closers, both = world.RUDE_OPENERS, world.RUDE_CLOSERS, False
+    else:
+        return [], []
+    opens = both or rng.random() < 0.5
+    return [rng.choice(openers)] if opens else [], [rng.choice(closers)] if both or not opens else []
+
+
+def _guess(task: Task, right: str, rng: Random) -> str:
+    """Something like the right answer. It may happen to be right."""
+    words = right.split()
+    if right in world.VALUE and task.family not in ("larger", "smaller"):
+        return world.NUMBERS[min(max(world.VALUE[right] + rng.randint(-3, 3), 0), len(world.NUMBERS) - 1)]
+    if len(words) == 1:
+        return rng.choice(_alike(task, right))
+    if words[0] == "use":
+        return f"use the {rng.choice(world.TOOLS)}"
+    if rng.random() < 0.5:
+        rng.shuffle(words)
+    else:
+        words[rng.randrange(len(words))] = rng.choice(world.LIST_WORDS)
+    return " ".join(words)
+
+
+def _alike(task: Task, right: str) -> tuple[str, ...]:
+    """The words among which somebody who is wrong would choose instead of `right`."""
+    if task.family == "member":  # a word of another category, or the one that was excluded
+        return (task.args[1], *world.LIST_WORDS)
+    if right in task.args:  # another word of the list
+        return tuple(word for word in task.args if word in world.ANSWER_WORDS)
+    for alike in (("yes", "no"), world.CATEGORIES, world.COLOURS, tuple(world.OPPOSITE)):
+        if right in alike:
+            return alike
+    return world.LIST_WORDS

@@ -1,0 +1,189 @@
+import json
+import os
+import subprocess
+import sys
+from random import Random
+
+import pytest
+
+from align.lab import world
+from align.lab.__main__ import main
+from align.lab.corpora import FILES, Sizes, demonstrations, statements, vocabulary, web_documents, write_world
+from align.lab.families import FAMILIES
+from align.lab.judge import judge
+from align.lab.people import WEB, write_answer
+from align.lab.tasks import parse, sample_tasks
+
+SMALL = Sizes(documents=400, demonstrations=60, prompts=50, ppo_prompts=50, rm_heldout_prompts=40, heldout_prompts=600)
+SMALL_OPTIONS = ["--documents", "40", "--demonstrations", "9", "--prompts", "8", "--ppo-prompts", "7"]
+SMALL_OPTIONS += ["--rm-heldout-prompts", "6", "--heldout-prompts", "5"]
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    out = tmp_path_factory.mktemp("world")
+    assert write_world(out, seed=3, sizes=SMALL) == {
+        "web.jsonl": 400,
+        "demonstrations.jsonl": 60,
+        "prompts.jsonl": 50,
+        "ppo_prompts.jsonl": 50,
+        "rm_heldout_prompts.jsonl": 40,
+        "heldout_prompts.jsonl": 600,
+    }
+    return out
+
+
+def _rows(path):
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _bytes(folder):
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_default_sizes():
+    assert Sizes() == Sizes(120_000, 4_000, 3_000, 4_000, 300, 800)
+
+
+def test_files_have_the_fields_they_should(small):
+    assert {path.name for path in small.iterdir()} == {"README.md", *(file for file, _, _ in FILES.values())}
+    for file, field, _ in FILES.values():
+        assert all(list(row) == [field] for row in _rows(small / file))
+    for row in _rows(small / "demonstrations.jsonl"):
+        user, assistant = row["messages"]
+        assert (user["role"], assistant["role"]) == ("user", "assistant")
+        assert judge(user["content"], assistant["content"]).attempted
+
+
+def test_training_files_hold_the_train_split_and_the_others_the_heldout_split(small):
+    for file in ("prompts.jsonl", "ppo_prompts.jsonl"):
+        assert {parse(row["prompt"]).split for row in _rows(small / file)} == {"train"}
+    heldout = [
+        [row["prompt"] for row in _rows(small / f"{name}.jsonl")] for name in ("heldout_prompts", "rm_heldout_prompts")
+    ]
+    prompts = heldout[0] + heldout[1]
+    assert {parse(prompt).split for prompt in prompts} == {"heldout"}
+    assert len(set(prompts)) == len(prompts) == 640  # all different, also across the two files
+    assert {parse(prompt).family for prompt in heldout[0]} == set(FAMILIES)
+
+
+def test_no_heldout_combination_is_in_any_training_text():
+    for seed in (1, 2):
+        asked = [text.split("\n")[0] for text in web_documents(8000, seed) if "\n" in text]
+        asked += [row["messages"][0]["content"] for row in demonstrations(2000, seed)]
+        assert len(asked) > 8000
+        assert {parse(prompt).split for prompt in asked} == {"train"}
+
+
+def test_no_heldout_prompt_is_in_any_web_text_word_for_word(small):
+    lines = {line for text in web_documents(8000, 1) for line in text.split("\n")}
+    assert not lines & {row["prompt"] for row in _rows(small / "heldout_prompts.jsonl")}
+
+
+def test_web_text_is_answered_questions_and_true_statements():
+    facts = set(statements())
+    for text in web_documents(1000, 5):
+        if "\n" in text:
+            assert judge(*text.split("\n")).attempted
+        else:
+            assert {f"{fact} ." for fact in text.removesuffix(" .").split(" . ")} <= facts
+
+
+def test_statements_answer_every_fact_and_are_true():
+    facts = set(statements())
+    assert {"cat is a kind of animal .", "the cat is black .", "hot is the opposite of cold ."} <= facts
+    assert {"eight comes after seven .", "two plus three is five .", "twelve minus twelve is zero ."} <= facts
+    forms = {
+        "category": "{0} is a kind of {answer} .",
+        "colour": "the {0} is {answer} .",
+        "opposite": "{0} is the opposite of {answer} .",
+        "next": "{answer} comes after {0} .",
+        "sum": "{0} plus {1} is {answer} .",
+        "difference": "{0} minus {1} is {answer} .",
+    }
+    assert set(forms) == {name for name, family in FAMILIES.items() if family.is_fact}
+    asked = set()
+    for task in [*sample_tasks("train", 20_000, 1), *sample_tasks("heldout", 2000, 1)]:
+        if task.family in forms:
+            asked.add(forms[task.family].format(*task.args, answer=task.answers[0]))
+    assert asked == facts
+
+
+def test_all_texts_are_of_the_vocabulary():
+    known = vocabulary()
+    assert 150 < len(known) < 200
+    rng = Random(1)
+    texts = list(web_documents(3000, 7))
+    texts += [f"{task.prompt} {write_answer(task, WEB, rng)}" for task in sample_tasks("heldout", 1000, 7)]
+    assert {word for text in texts for word in text.split()} == known  # and every word of it is used
+    assert all(" ".join(world.words(text)) == " ".join(text.split()) for text in texts)  # marks stand apart
+
+
+def test_texts_are_short():
+    for task in sample_tasks("train", 2000, 3):
+        assert 3 <= len(task.prompt.split()) <= 12
+
+
+def test_the_card_tells_what_is_there(small):
+    card = (small / "README.md").read_text(encoding="utf-8")
+    for file, _, what in FILES.values():
+        assert f"| `{file}` |" in card
+        assert what in card
+    assert "| 400 |" in card
+    assert "--seed 3 --documents 400" in card
+    assert "Apache-2.0" in card
+
+
+# ------------------------------------------------------------------------------------------------------------ purity
+
+
+def test_the_same_seed_writes_the_same_bytes_in_any_process(tmp_path):
+    for hash_seed in ("0", "1"):
+        command = [sys.executable, "-m", "align.lab", "--out", str(tmp_path / hash_seed), "--seed", "5", *SMALL_OPTIONS]
+        subprocess.run(command, check=True, env={**os.environ, "PYTHONHASHSEED": hash_seed}, capture_output=True)
+    assert main(["--out", str(tmp_path / "here"), "--seed", "5", *SMALL_OPTIONS]) == 0
+    assert _bytes(tmp_path / "0") == _bytes(tmp_path / "1") == _bytes(tmp_path / "here")
+
+
+def test_another_seed_writes_another_world(tmp_path):
+    write_world(tmp_path / "1", 1, SMALL)
+    write_world(tmp_path / "2", 2, SMALL)
+    one, two = _bytes(tmp_path / "1"), _bytes(tmp_path / "2")
+    assert all(one[name] != two[name] for name in one)
+
+
+def test_more_web_text_begins_with_the_same(tmp_path):
+    assert list(web_documents(50, 1)) == list(web_documents(80, 1))[:50]
+
+
+# ------------------------------------------------------------------------------------------------------- command line
+
+
+def test_a_folder_that_holds_something_is_not_overwritten(tmp_path, capsys):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    command = ["--out", str(tmp_path), *SMALL_OPTIONS]
+    assert main(command) == 2
+    message = capsys.readouterr().err
+    assert "is not empty (it holds thesis.tex)" in message
+    assert "--overwrite" in message
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+    assert main([*command, "--overwrite"]) == 0
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+    assert len(_rows(tmp_path / "web.jsonl")) == 40
+
+
+def test_the_command_says_what_it_wrote(tmp_path, capsys):
+    assert main(["--out", str(tmp_path / "deep" / "world"), *SMALL_OPTIONS]) == 0
+    said = capsys.readouterr().out
+    assert f"40  {tmp_path / 'deep' / 'world' / 'web.jsonl'}" in said
+
+
+def test_bad_options_are_messages(tmp_path, capsys):
+    assert main(["--out", str(tmp_path / "w"), "--documents", "-1"]) == 2
+    assert "documents is -1" in capsys.readouterr().err
+    (tmp_path / "file").write_text("")
+    assert main(["--out", str(tmp_path / "file")]) == 2
+    assert "is a file" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stopped:
+        main([])
+    assert stopped.value.code == 2
