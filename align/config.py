@@ -103,7 +103,9 @@ def help_text(recipe_class: type[Section], stage: str) -> str:
         "",
         "Keys of the recipe (type = default; the rest are required):",
     ]
-    rows = [(key, _type_and_default(field, default), field.description or "") for key, field, default in keys(recipe_class)]
+    rows = [
+        (key, _type_and_default(field, default), field.description or "") for key, field, default in keys(recipe_class)
+    ]
     width = max(len(key) for key, _, _ in rows)
     for key, kind, meaning in rows:
         lines.append(f"  {key:<{width}}  {kind}")
@@ -111,7 +113,9 @@ def help_text(recipe_class: type[Section], stage: str) -> str:
     return "\n".join(lines)
 
 
-def keys(section: type[Section], prefix: str = "", given: Section | None = None) -> Iterator[tuple[str, FieldInfo, Any]]:
+def keys(
+    section: type[Section], prefix: str = "", given: Section | None = None
+) -> Iterator[tuple[str, FieldInfo, Any]]:
     """Every (dotted key, field, default) of a recipe; a stage's own defaults of shared sections are seen."""
     for name, field in section.model_fields.items():
         chosen = given is not None and name in given.model_fields_set
@@ -140,7 +144,9 @@ def _split(argv: list[str], stage: str) -> Command:
     flags = [word for word in argv if word.startswith("--")]
     words = [word for word in argv if not word.startswith("--")]
     if unknown := [flag for flag in flags if flag != "--dry-run"]:
-        raise UserError(f"unknown option {unknown[0]}; there are --dry-run and --help (a key is given as key.sub=value)")
+        raise UserError(
+            f"unknown option {unknown[0]}; there are --dry-run and --help (a key is given as key.sub=value)"
+        )
     if not words or "=" in words[0]:
         raise UserError(f"which recipe? usage: python -m align.{stage} RECIPE.yaml [key.sub=value ...] [--dry-run]")
     return Command(words[0], words[1:], "--dry-run" in flags)
@@ -190,7 +196,13 @@ def _type_and_default(field: FieldInfo, default: Any) -> str:
 def _type_name(kind: Any) -> str:
     if isinstance(kind, type) and not get_args(kind):
         return kind.__name__
-    return str(kind).replace("typing.", "").replace("align.sections.", "").replace("NoneType", "none").replace("None", "none")
+    return (
+        str(kind)
+        .replace("typing.", "")
+        .replace("align.sections.", "")
+        .replace("NoneType", "none")
+        .replace("None", "none")
+    )
 
 
 def _problems(errors: list[ErrorDetails], recipe_class: type[Section], given: dict[str, Any]) -> list[str]:

@@ -53,7 +53,9 @@ class Model(Section):
     @model_validator(mode="after")
     def _quantized_weights_do_not_train(self) -> Self:
         if self.quantization != "none" and self.adapter == "none":
-            raise ValueError(f"quantization: {self.quantization} freezes the base; set adapter: lora to train on top of it")
+            raise ValueError(
+                f"quantization: {self.quantization} freezes the base; set adapter: lora to train on top of it"
+            )
         return self
 
 
@@ -139,6 +141,8 @@ class Train(Section):
     """Recompute activations in the backward pass: less memory, about a third more time."""
     log_every: int = Field(10, gt=0)
     """Steps between rows of metrics.jsonl."""
+    eval_rows: int = Field(512, gt=0)
+    """At most this many rows are used in a validation."""
     eval_every: int | None = Field(None, gt=0)
     """Steps between validations; by default ten times in a run."""
     checkpoint_every: int | None = Field(None, gt=0)

@@ -145,8 +145,12 @@ def _sigmoid(x: float) -> float:
 # -------------------------------------------------------------------------------------------------------------- files
 
 
-def rank_file(answers_path: str | Path, out_path: str | Path, seed: int, agreement: float = AGREEMENT) -> Summary:
+def rank_file(
+    answers_path: str | Path, out_path: str | Path, seed: int, agreement: float = AGREEMENT, overlap: int = 1
+) -> Summary:
     """Ranks every row of a file of answers, by annotators of that agreement, and writes our ranking rows.
+
+    `overlap` different annotators rank each row, each with a row of their own: so agreement can be measured.
 
     Raises BrokenLine for a row that cannot be used, ValueError where there is nothing to rank, OSError as files do.
     """
@@ -165,12 +169,13 @@ def rank_file(answers_path: str | Path, out_path: str | Path, seed: int, agreeme
     out.parent.mkdir(parents=True, exist_ok=True)
     with out.open("w", encoding="utf-8", newline="\n") as file:
         for i, row in enumerate(rows):
-            file.write(json.dumps(_rank_row(row, noise, Random(f"annotators {seed} {i}")), ensure_ascii=False) + "\n")
+            rng = Random(f"annotators {seed} {i}")
+            for annotator in rng.sample(ANNOTATORS, overlap):
+                file.write(json.dumps(_rank_row(row, annotator, noise, rng), ensure_ascii=False) + "\n")
     return summary
 
 
-def _rank_row(row: dict[str, Any], noise: float, rng: Random) -> dict[str, Any]:
-    annotator = rng.choice(ANNOTATORS)
+def _rank_row(row: dict[str, Any], annotator: str, noise: float, rng: Random) -> dict[str, Any]:
     ranks = rank(_question(row["prompt"]), row["responses"], noise, rng)
     return {"prompt": row["prompt"], "responses": row["responses"], "ranks": ranks, "annotator": annotator}
 
@@ -240,10 +245,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--out", type=Path, required=True, help="JSONL to write, rows {prompt, responses, ranks, annotator}"
     )
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--overlap", type=int, default=1, help="annotators who rank each row (%(default)s)")
     parser.add_argument("--agreement", type=float, default=AGREEMENT, help="of two annotators on a pair (%(default)s)")
     args = parser.parse_args(argv)
     try:
-        summary = rank_file(args.answers, args.out, args.seed, args.agreement)
+        summary = rank_file(args.answers, args.out, args.seed, args.agreement, args.overlap)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

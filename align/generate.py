@@ -1,0 +1,118 @@
+"""Samples answers to prompts: several of each, for people to rank or for anybody to read.
+
+    python -m align.generate recipes/generate.yaml
+
+Writes JSONL rows {prompt, responses, model, temperature, seed}; `apps/label` and `align.lab.rank` read them.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from align import sections
+from align.config import Section, parse_command, to_yaml
+from align.errors import UserError, exit_on_user_error
+
+if TYPE_CHECKING:
+    from align.text.records import Message, Prompt
+
+
+class Sampling(Section):
+    """How answers are drawn."""
+
+    n: int = Field(1, gt=0)
+    """Answers to each prompt."""
+    max_tokens: int = Field(128, gt=0)
+    """Longest answer."""
+    temperature: float = Field(1.0, ge=0)
+    """0 takes the likeliest token."""
+    top_k: int = Field(0, ge=0)
+    """Keep the k likeliest tokens; 0 keeps all."""
+    top_p: float = Field(1.0, gt=0, le=1)
+    """Keep the likeliest tokens that hold this much probability."""
+    batch_tokens: int = Field(65536, gt=0)
+    """Tokens in the key-value cache at once. Changes memory and speed."""
+
+
+class Recipe(Section):
+    """Sampling answers."""
+
+    model: sections.Model
+    data: sections.Data = sections.Data.model_construct(too_long="drop", validation=0.0)
+    sampling: Sampling = Sampling()
+    output: str
+    """The .jsonl file to write."""
+    seed: int = Field(1, ge=0)
+    """Of the sampling."""
+    overwrite: bool = False
+    """Replace a file that stands at output."""
+
+
+def main() -> None:
+    """Parses the command line and samples."""
+    recipe, dry_run = parse_command(Recipe, "generate")
+    run(recipe, dry_run)
+
+
+def run(recipe: Recipe, dry_run: bool = False) -> None:
+    """Writes `recipe.output`, which appears only when it is whole."""
+    from align.text.load import load
+
+    path = Path(recipe.output)
+    if path.exists() and not recipe.overwrite:
+        raise UserError(f"output: {path} exists; choose another, or replace it: overwrite=true")
+    loaded = load(recipe.data, "prompts", recipe.seed)
+    print("\n".join(loaded.report.lines()))
+    if dry_run:
+        print(to_yaml(recipe), f"prompts: {len(loaded.train):,}, answers: {len(loaded.train) * recipe.sampling.n:,}", sep="\n")
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    writing = path.with_name(f".{path.name}.writing")
+    with writing.open("w", encoding="utf-8") as file:
+        for row in answer_rows(recipe, loaded.train):
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    writing.replace(path)
+    print(f"wrote {path}: {recipe.sampling.n} answers to each of {len(loaded.train):,} prompts")
+
+
+def answer_rows(recipe: Recipe, prompts: list[Prompt], n_at_once: int = 512) -> Iterator[dict[str, Any]]:
+    """A row for each prompt, in order; progress is printed now and then."""
+    from align.rl.speaker import Speaker
+
+    speaker = Speaker(recipe.model, recipe.sampling, recipe.data.max_tokens, recipe.seed)
+    started = shown = time.monotonic()
+    for first in range(0, len(prompts), n_at_once):
+        chunk = prompts[first : first + n_at_once]
+        repeated = [prompt.messages for prompt in chunk for _ in range(recipe.sampling.n)]
+        answers = iter(speaker.answer(repeated))
+        for prompt in chunk:
+            responses = [next(answers).text for _ in range(recipe.sampling.n)]
+            yield {
+                "prompt": plain(prompt.messages),
+                "responses": responses,
+                "model": recipe.model.path,
+                "temperature": recipe.sampling.temperature,
+                "seed": recipe.seed,
+            }
+        done = first + len(chunk)
+        if time.monotonic() - shown > 10:
+            shown = time.monotonic()
+            left_s = (shown - started) / done * (len(prompts) - done)
+            print(f"generate {done}/{len(prompts)} prompts  {left_s:.0f} s left", flush=True)
+
+
+def plain(messages: tuple[Message, ...]) -> str | list[dict[str, str]]:
+    """A prompt as rows hold it: a single user turn is a string, a conversation a list of messages."""
+    if len(messages) == 1:
+        return messages[0].content
+    return [{"role": message.role, "content": message.content} for message in messages]
+
+
+if __name__ == "__main__":
+    exit_on_user_error(main)

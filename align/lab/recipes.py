@@ -1,0 +1,75 @@
+"""The lab's two commands as recipes, for `align.pipeline`: writing the world, and having answers ranked in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from align.config import Section, to_yaml
+from align.errors import UserError
+
+
+class World(Section):
+    """Writes the lab's files, as `python -m align.lab` does."""
+
+    output: str
+    """The folder to write."""
+    seed: int = Field(1, ge=0)
+    """Everything in it follows from it."""
+    documents: int = Field(120_000, gt=0)
+    """Documents of web text."""
+    demonstrations: int = Field(4_000, gt=0)
+    """Demonstrations."""
+    prompts: int = Field(3_000, gt=0)
+    """Prompts whose answers are ranked."""
+    ppo_prompts: int = Field(4_000, gt=0)
+    """Prompts for PPO."""
+    rm_heldout_prompts: int = Field(300, gt=0)
+    """Held-out prompts whose answers test the reward model."""
+    heldout_prompts: int = Field(800, gt=0)
+    """Held-out prompts for the evaluation."""
+
+
+class Rank(Section):
+    """Has answers ranked by the lab's annotators, as `python -m align.lab.annotators` does."""
+
+    answers: str
+    """Rows {prompt, responses} that align.generate wrote."""
+    output: str
+    """The rankings to write."""
+    seed: int = Field(1, ge=0)
+    """Of the annotators' noise."""
+    agreement: float = Field(0.73, gt=0.5, le=1)
+    """How often two of them agree on a pair (InstructGPT: 72.6%)."""
+    overlap: int = Field(1, ge=1, le=8)
+    """How many of them rank each prompt."""
+
+
+def run_world(recipe: World, dry_run: bool = False) -> None:
+    """Writes the world."""
+    from align.lab.corpora import Sizes, write_world
+
+    if dry_run:
+        print(to_yaml(recipe))
+        return
+    sizes = Sizes(**recipe.model_dump(exclude={"output", "seed"}))
+    for file, n_rows in write_world(Path(recipe.output), recipe.seed, sizes).items():
+        print(f"{n_rows:>8,}  {recipe.output}/{file}")
+
+
+def run_rank(recipe: Rank, dry_run: bool = False) -> None:
+    """Writes the rankings."""
+    from align.lab.annotators import rank_file
+
+    if dry_run:
+        print(to_yaml(recipe))
+        return
+    try:
+        summary = rank_file(recipe.answers, recipe.output, recipe.seed, recipe.agreement, recipe.overlap)
+    except (ValueError, OSError) as error:
+        raise UserError(f"answers: {error}") from None
+    print(
+        f"wrote {recipe.output}: {summary['n']} prompts ranked; two annotators agree on "
+        f"{summary['annotator_agreement']:.1%} of pairs, one with the gold judge on {summary['gold_agreement']:.1%}"
+    )

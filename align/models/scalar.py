@@ -1,0 +1,82 @@
+"""A scalar head on a trunk: the reward model, which scores an answer at its EOS, and the value model, which scores states."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from align import sections
+from align.errors import UserError
+from align.models.load import load_trunk
+
+HEAD_FILE = "score_head.safetensors"
+
+
+class ScalarModel(nn.Module):
+    """A trunk (any `AutoModel`, perhaps with a LoRA adapter) and a linear head with one output, both in fp32."""
+
+    def __init__(self, trunk: Any) -> None:
+        super().__init__()
+        self.trunk = trunk
+        width = trunk.config.get_text_config().hidden_size
+        self.head = nn.Linear(width, 1, dtype=torch.float32)
+        self.register_buffer("shift", torch.zeros(()))
+        # N(0, 1 / sqrt(width + 1)), bias 0: lm-human-preferences and N+ (papers: 1909.08593 code, item 13).
+        nn.init.normal_(self.head.weight, std=(width + 1) ** -0.5)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, ids: Tensor, is_read: Tensor) -> Tensor:
+        """Scores after the marked tokens.
+
+        Args:
+            ids: (batch, time), padded on the right.
+            is_read: (batch, time), true where a score is wanted; the token there has been seen.
+
+        Returns:
+            (n_read,) fp32, in the order of `ids[is_read]`.
+        """
+        hidden = self.trunk(input_ids=ids, use_cache=False).last_hidden_state  # (batch, time, width)
+        with torch.autocast(ids.device.type, enabled=False):
+            return self.head(hidden[is_read].float())[:, 0] - self.shift
+
+    def save(self, folder: str | Path) -> None:
+        """Writes the trunk as a Hugging Face folder, and the head beside it."""
+        self.trunk.save_pretrained(folder)
+        self.save_head(folder)
+
+    def save_head(self, folder: str | Path) -> None:
+        """Writes the head alone."""
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        tensors = {"weight": self.head.weight, "bias": self.head.bias, "shift": self.shift}
+        save_file(
+            {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, Path(folder) / HEAD_FILE
+        )
+
+    def load_head(self, folder: str | Path) -> None:
+        """Reads the head that `save_head` wrote. Raises `UserError` if it is missing or of another width."""
+        path = Path(folder) / HEAD_FILE
+        if not path.is_file():
+            raise UserError(f"{folder}: no {HEAD_FILE}, so this is no reward model; train one with python -m align.rm")
+        tensors = load_file(path)
+        if tensors["weight"].shape != self.head.weight.shape:
+            found, wanted = tuple(tensors["weight"].shape), tuple(self.head.weight.shape)
+            raise UserError(f"{path}: the head is {found}, the trunk beside it needs {wanted}")
+        with torch.no_grad():
+            self.head.weight.copy_(tensors["weight"])
+            self.head.bias.copy_(tensors["bias"])
+            self.shift.copy_(tensors["shift"])
+
+
+def load_scalar_model(model: sections.Model, dtype: torch.dtype = torch.float32) -> ScalarModel:
+    """A reward model that `python -m align.rm` wrote, with a fresh LoRA adapter if `model` asks for one."""
+    if not (Path(model.path) / HEAD_FILE).is_file():
+        raise UserError(
+            f"{model.path!r}: no {HEAD_FILE} there, so this is no reward model; train one with python -m align.rm"
+        )
+    scalar = ScalarModel(load_trunk(model, dtype))
+    scalar.load_head(model.path)
+    return scalar

@@ -1,0 +1,152 @@
+"""Sampling answers: batched, with a key-value cache, stopping at EOS; rows that are done leave the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from align.rl.cache import new_cache
+from align.text.batches import micro_batches
+
+
+class Sampling(NamedTuple):
+    """How answers are drawn."""
+
+    max_tokens: int  # longest answer, EOS included
+    temperature: float = 1.0  # 0 takes the likeliest token
+    top_k: int = 0  # keep the k likeliest tokens; 0 keeps all
+    top_p: float = 1.0  # keep the likeliest tokens that hold this much probability; 1 keeps all
+    batch_tokens: int = 65536  # rows x (prompt + answer) in the cache at once
+
+
+class Answer(NamedTuple):
+    """A sampled answer."""
+
+    tokens: list[int]  # ends with EOS if `ended`
+    logprobs: list[float]  # of each token, at the sampling temperature
+    ended: bool  # said EOS within max_tokens
+
+
+@torch.no_grad()
+def sample(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    how: Sampling,
+    eos_ids: Sequence[int],
+    forbidden_ids: Sequence[int],
+    generator: torch.Generator,
+) -> list[Answer]:
+    """One answer to each prompt (a list of token ids), in the order given.
+
+    Prompts of one length go together where possible: without padding attention takes its fast path. The answers depend
+    on the generator's state and on which prompts are sampled together, and on nothing else.
+    """
+    answers: list[Answer | None] = [None] * len(prompts)
+    lengths = [len(prompt) + how.max_tokens for prompt in prompts]
+    for group in micro_batches(lengths, how.batch_tokens):
+        decoding = _Decoding(model, [prompts[i] for i in group], how, eos_ids, forbidden_ids, generator)
+        for index, answer in zip(group, decoding.run(), strict=True):
+            answers[index] = answer
+    return [answer for answer in answers if answer is not None]
+
+
+class _Decoding:
+    """One batch of prompts on its way to answers. Rows still writing are `self.rows`; the others have left the tensors."""
+
+    def __init__(
+        self,
+        model: Any,
+        prompts: list[Sequence[int]],
+        how: Sampling,
+        eos_ids: Sequence[int],
+        forbidden_ids: Sequence[int],
+        generator: torch.Generator,
+    ) -> None:
+        device = model.get_input_embeddings().weight.device
+        self.model, self.how, self.generator = model, how, generator
+        self.eos = torch.tensor(list(eos_ids), device=device)
+        self.forbidden = torch.tensor(list(forbidden_ids), dtype=torch.long, device=device)
+        width = max(len(prompt) for prompt in prompts)
+        self.ids = torch.tensor([[0] * (width - len(p)) + list(p) for p in prompts], device=device)
+        lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
+        self.mask = (torch.arange(width, device=device) >= width - lengths[:, None]).long()
+        self.padded = bool((lengths < width).any())
+        self.positions = (self.mask.cumsum(1) - 1).clamp(min=0)
+        self.rows = torch.arange(len(prompts), device=device)
+        self.cache = new_cache(model.config, width + how.max_tokens)
+        shape = (len(prompts), how.max_tokens)
+        self.tokens = torch.zeros(shape, dtype=torch.long, device=device)
+        self.logprobs = torch.zeros(shape, device=device)
+        self.lengths = torch.full((len(prompts),), how.max_tokens, device=device)
+        self.ended = torch.zeros(len(prompts), dtype=torch.bool, device=device)
+
+    def run(self) -> list[Answer]:
+        for time in range(self.how.max_tokens):
+            tokens, logprobs = draw(self._next_logits(), self.how, self.generator)
+            self.tokens[self.rows, time], self.logprobs[self.rows, time] = tokens, logprobs
+            says_eos = torch.isin(tokens, self.eos)
+            done = self.rows[says_eos]
+            self.ended[done], self.lengths[done] = True, time + 1
+            self.ids = tokens[:, None]
+            self.positions = self.positions[:, -1:] + 1
+            if self.padded:
+                self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.mask), 1)], 1)
+            if len(done) and self._drop(~says_eos):
+                break
+        return self._answers()
+
+    def _next_logits(self) -> Tensor:
+        """(rows, vocabulary) fp32 logits of the next token."""
+        logits = self.model(
+            input_ids=self.ids,
+            attention_mask=self.mask if self.padded else None,
+            position_ids=self.positions,
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits[:, -1]
+        return logits.float().index_fill_(1, self.forbidden, float("-inf"))
+
+    def _drop(self, writing: Tensor) -> bool:
+        """Takes the rows that are done out of every tensor. True if none is left."""
+        kept = writing.nonzero()[:, 0]
+        if len(kept):
+            self.ids, self.mask, self.rows = self.ids[kept], self.mask[kept], self.rows[kept]
+            self.positions = self.positions[kept]
+            self.cache.batch_select_indices(kept)
+        return len(kept) == 0
+
+    def _answers(self) -> list[Answer]:
+        columns = zip(
+            self.tokens.tolist(), self.logprobs.tolist(), self.lengths.tolist(), self.ended.tolist(), strict=True
+        )
+        return [Answer(tokens[:n], logprobs[:n], ended) for tokens, logprobs, n, ended in columns]
+
+
+def draw(logits: Tensor, how: Sampling, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """A token for each row and its log probability. logits: (rows, vocabulary) fp32 -> (rows,), (rows,).
+
+    Samples by the Gumbel-max trick in its exponential form, argmax p / E with E ~ Exp(1): no cumulative sum, no softmax.
+    """
+    if how.temperature == 0:
+        tokens = logits.argmax(-1)
+    else:
+        logits = _filtered(logits / how.temperature if how.temperature != 1.0 else logits, how)
+        noise = torch.empty_like(logits).exponential_(generator=generator)
+        tokens = (logits - noise.log_()).argmax(-1)
+    return tokens, logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
+
+
+def _filtered(logits: Tensor, how: Sampling) -> Tensor:
+    if how.top_k:
+        kth = logits.topk(min(how.top_k, logits.shape[-1]), dim=-1).values[:, -1:]
+        logits = logits.masked_fill(logits < kth, float("-inf"))
+    if how.top_p < 1.0:
+        ordered, order = logits.sort(-1, descending=True)
+        before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)  # probability of all likelier tokens
+        removed = torch.zeros_like(logits, dtype=torch.bool).scatter(1, order, before >= how.top_p)
+        logits = logits.masked_fill(removed, float("-inf"))
+    return logits

@@ -1,0 +1,211 @@
+"""Supervised fine-tuning: a base model learns to answer from demonstrations (InstructGPT step 1, 2203.02155).
+
+    python -m align.sft recipes/sft.yaml
+
+Any causal language model, any conversation format. The loss is the mean over all target tokens of a step, whatever the
+micro-batches: only the assistant's turns are targets.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any, Literal
+
+from align import sections
+from align.config import parse_command
+from align.errors import exit_on_user_error
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from align.text.encode import Encoded
+    from align.text.records import Conversation
+
+
+class Recipe(sections.Run):
+    """Supervised fine-tuning. Defaults are InstructGPT's (appendix C.1), except that one pass is made and not 16."""
+
+    model: sections.Model
+    data: sections.Data
+    targets: Literal["assistant", "last"] = "assistant"
+    """Which turns the loss falls on: all of the assistant's, or its last."""
+    optim: sections.Optim = sections.Optim(learning_rate=9.65e-6, batch_size=32)
+    train: sections.Train = sections.Train.model_construct(log_every=10)
+    samples: int = 3
+    """Validation prompts that are answered at each validation, for samples.jsonl."""
+
+
+def main() -> None:
+    """Parses the command line and trains."""
+    recipe, dry_run = parse_command(Recipe, "sft")
+    run(recipe, dry_run)
+
+
+def run(recipe: Recipe, dry_run: bool = False) -> None:
+    """Fine-tunes into `recipe.output`; `dry_run` says what it would do and what it would cost."""
+    from align.models.load import base_dtype, fit_vocabulary, load_causal_lm, load_config
+    from align.models.save import save_language_model, write_card
+    from align.text.load import load
+    from align.text.tokenizer import load_tokenizer
+    from align.train.machine import accelerator as make_accelerator
+    from align.train.plan import check_positions, print_plan
+    from align.train.run import Run
+
+    tokenizer = load_tokenizer(recipe.model.path, recipe.model.trust_remote_code)
+    config = load_config(recipe.model)
+    check_positions(config, recipe.data.max_tokens)
+    conversations = load(recipe.data, "conversations", recipe.seed)
+    print("\n".join(conversations.report.lines()))
+    training = _encode(recipe, tokenizer, conversations.train)
+    validation = _encode(recipe, tokenizer, conversations.validation)
+    if dry_run:
+        print_plan(recipe, config, {"policy": "train"}, {"training": training, "validation": validation})
+        return
+    accelerator = make_accelerator(recipe.train.precision)
+    with Run(recipe, "sft", accelerator) as folder:
+        model = load_causal_lm(recipe.model, base_dtype(recipe.model, accelerator.mixed_precision))
+        fit_vocabulary(model, len(tokenizer))
+        sampler = _Samples(recipe, tokenizer, conversations.validation, folder)
+        figures = train(recipe, model, training, validation, sampler, folder, accelerator)
+        if folder.writes:
+            save_language_model(model, recipe.model, tokenizer, folder.folder)
+            write_card(folder.folder, "sft", recipe, figures)
+        folder.finish(figures)
+
+
+def train(
+    recipe: Recipe,
+    model: Any,
+    training: list[Encoded],
+    validation: list[Encoded],
+    samples: _Samples,
+    run: Any,
+    accelerator: Any,
+) -> dict[str, float]:
+    """The loop. Returns the last validation's figures."""
+    from align.models.language import LanguageModel
+    from align.text.batches import micro_batches, rows_of_step, steps_in
+    from align.train.optim import build_optimizer, learning_rate, set_learning_rate
+    from align.train.parallel import my_share, synced_at_last, total
+    from align.train.state import Trainable
+
+    if recipe.train.gradient_checkpointing:
+        model.gradient_checkpointing_enable()
+    n_steps = recipe.train.steps or steps_in(recipe.train.epochs or 1, len(training), recipe.optim.batch_size)
+    eval_every = recipe.train.eval_every or max(1, n_steps // 10)
+    lm = LanguageModel(model)
+    optimizer = build_optimizer(recipe.optim, lm)
+    lm, optimizer = accelerator.prepare(lm, optimizer)
+    parts = {"model": Trainable(model), "optimizer": optimizer}
+    first = run.restore(parts)
+    figures: dict[str, float] = {}
+    since, n_seen = time.monotonic(), 0
+    for step in run.steps(first, n_steps, parts):
+        rate = learning_rate(recipe.optim, step - 1, n_steps)
+        set_learning_rate(optimizer, rate)
+        rows = [training[i] for i in rows_of_step(step, len(training), recipe.optim.batch_size, recipe.seed)]
+        n_targets = sum(sum(row.is_target) for row in rows)
+        mine = my_share(rows, accelerator)
+        micros = micro_batches([len(row.ids) for row in mine], recipe.train.micro_batch_tokens)
+        loss_sum = n_right = 0.0
+        lm.train()
+        for micro in synced_at_last(accelerator, lm, micros):
+            nll, right = negative_log_likelihood(lm, [mine[i] for i in micro], accelerator.device)
+            accelerator.backward(nll * accelerator.num_processes / n_targets)
+            loss_sum, n_right = loss_sum + nll.detach(), n_right + right
+        grad_norm = accelerator.clip_grad_norm_(lm.parameters(), recipe.optim.max_grad_norm)
+        optimizer.step()
+        optimizer.zero_grad()
+        n_seen += sum(len(row.ids) for row in rows)
+
+        validates = run.is_time(step, n_steps, eval_every)
+        if validates:
+            figures = validate(lm, validation[: recipe.train.eval_rows], recipe.train.micro_batch_tokens, accelerator)
+            samples.write(model, step, accelerator)
+        if validates or run.is_time(step, n_steps, recipe.train.log_every):
+            loss, right = total(accelerator, loss_sum, n_right)
+            values = {"loss/train": loss / n_targets, "accuracy/train": right / n_targets, "lr": rate}
+            values |= {"grad_norm": grad_norm, "tokens_per_s": n_seen / (time.monotonic() - since)}
+            run.log(step, values | (figures if validates else {}))
+            since, n_seen = time.monotonic(), 0
+    return figures
+
+
+def negative_log_likelihood(lm: Any, rows: list[Encoded], device: Any) -> tuple[Tensor, Tensor]:
+    """Sum of -log p over the target tokens of a micro-batch, and how many of them the model would have said itself."""
+    import torch.nn.functional as F
+
+    from align.text.batches import pad_right
+
+    ids = pad_right([row.ids for row in rows]).to(device)
+    is_target = pad_right([row.is_target for row in rows]).bool().to(device)
+    is_target[:, 0] = False  # nothing predicts the first token
+    logits = lm(ids, is_target)  # (n_targets, vocabulary)
+    targets = ids[is_target]
+    right = (logits.detach().argmax(-1) == targets).sum()
+    return F.cross_entropy(logits.float(), targets, reduction="sum"), right
+
+
+def validate(lm: Any, rows: list[Encoded], max_tokens: int, accelerator: Any) -> dict[str, float]:
+    """Loss and token accuracy on held-out conversations."""
+    import torch
+
+    from align.text.batches import micro_batches
+
+    if not rows:
+        return {}
+    lm.eval()
+    loss = right = 0.0
+    with torch.no_grad():
+        for micro in micro_batches([len(row.ids) for row in rows], max_tokens):
+            nll, n_right = negative_log_likelihood(lm, [rows[i] for i in micro], accelerator.device)
+            loss, right = loss + float(nll), right + int(n_right)
+    n_targets = sum(sum(row.is_target[1:]) for row in rows)
+    return {"loss/validation": loss / n_targets, "accuracy/validation": right / n_targets}
+
+
+class _Samples:
+    """Answers to a few validation prompts, appended to samples.jsonl: what the numbers do not say."""
+
+    def __init__(self, recipe: Recipe, tokenizer: Any, conversations: list[Conversation], run: Any) -> None:
+        self.recipe, self.tokenizer, self.run = recipe, tokenizer, run
+        self.prompts = [row.messages[:-1] for row in conversations[: recipe.samples]]
+
+    def write(self, model: Any, step: int, accelerator: Any) -> None:
+        import torch
+
+        from align.rl.sampling import Sampling, sample
+        from align.text.encode import decode_response, encode_prompts
+
+        if not self.prompts or not self.run.writes:
+            return
+        ids = encode_prompts(self.tokenizer, self.prompts)
+        room = self.recipe.data.max_tokens - max(map(len, ids))
+        if room < 1:
+            return
+        model.eval()
+        generator = torch.Generator(accelerator.device).manual_seed(self.recipe.seed)
+        with accelerator.autocast():
+            how = Sampling(max_tokens=min(room, 128), temperature=0)
+            pad, eos = self.tokenizer.pad_token_id, self.tokenizer.eos_token_id
+            answers = sample(model, ids, how, [eos], [pad], generator)
+        with (self.run.folder / "samples.jsonl").open("a", encoding="utf-8") as file:
+            for prompt, answer in zip(self.prompts, answers, strict=True):
+                row = {"step": step, "prompt": prompt[-1].content}
+                row["answer"] = decode_response(self.tokenizer, answer.tokens)
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def _encode(recipe: Recipe, tokenizer: Any, conversations: list[Conversation]) -> list[Encoded]:
+    from align.text.encode import encode_conversations
+
+    last_only = recipe.targets == "last"
+    data = recipe.data
+    encoded, counts = encode_conversations(tokenizer, conversations, data.max_tokens, data.too_long, last_only)
+    print("\n".join(counts.lines(data.max_tokens)), end="\n" if counts.lines(data.max_tokens) else "")
+    return encoded
+
+
+if __name__ == "__main__":
+    exit_on_user_error(main)

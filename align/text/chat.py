@@ -1,0 +1,67 @@
+"""The chat template: how a conversation is written out as one text.
+
+A tokenizer that brings a template keeps it. Any other gets one of two:
+
+- with the markers `<|user|>`, `<|assistant|>`, `<|system|>` among its special tokens (those trained here have them)
+  `<|user|> What is 2+2?<|assistant|> 4<|endoftext|>`
+- without them, a plain text form that needs no new token
+  `User: What is 2+2?\\n\\nAssistant: 4<|endoftext|>`
+
+Both strip a turn's content and put one space before it. In a byte-level vocabulary a word carries the space before it,
+so the first word of a turn is the same token as in running text, and a model that only ever read documents knows it.
+The space stands on the answer's side of the generation prompt: sampling begins right after the marker or the colon, as
+in training. An empty answer is EOS alone.
+
+Both mark the assistant's turns with `{% generation %}`, which `apply_chat_template(return_assistant_tokens_mask=True)`
+needs.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+USER, ASSISTANT, SYSTEM = "<|user|>", "<|assistant|>", "<|system|>"
+MARKERS = (USER, ASSISTANT, SYSTEM)
+
+_TEMPLATE = (
+    "{%% for message in messages %%}"
+    "{%% set content = message['content'] | trim %%}"
+    "{%% set content = ' ' + content if content else '' %%}"
+    "{{ %(before_turn)s }}"
+    "{%% if message['role'] == 'assistant' %%}{%% generation %%}{{ content + eos_token }}{%% endgeneration %%}"
+    "{%% else %%}{{ content + %(after_turn)s }}{%% endif %%}"
+    "{%% endfor %%}"
+    "{%% if add_generation_prompt %%}{{ %(before_answer)s }}{%% endif %%}"
+)
+
+MARKER_TEMPLATE = _TEMPLATE % {
+    "before_turn": "'<|' + message['role'] + '|>'",
+    "after_turn": "''",
+    "before_answer": "'<|assistant|>'",
+}
+
+TEXT_TEMPLATE = _TEMPLATE % {
+    "before_turn": "message['role'] | capitalize + ':'",
+    "after_turn": r"'\n\n'",
+    "before_answer": "'Assistant:'",
+}
+
+
+def ensure_chat_template(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Gives a tokenizer without a chat template one of ours; `save_pretrained` then keeps it with the tokenizer."""
+    if tokenizer.chat_template is None:
+        tokenizer.chat_template = MARKER_TEMPLATE if has_markers(tokenizer) else TEXT_TEMPLATE
+
+
+def has_markers(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the three role markers are special tokens of this tokenizer."""
+    return set(MARKERS) <= special_tokens(tokenizer)
+
+
+def special_tokens(tokenizer: PreTrainedTokenizerBase) -> set[str]:
+    """The texts that this tokenizer reads as one special token each."""
+    added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    return added | set(tokenizer.all_special_tokens)

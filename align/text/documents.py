@@ -1,0 +1,54 @@
+"""A text file as documents.
+
+A file may hold one text or thousands. It is cut by the first of these rules that finds something:
+
+1. at every `<|endoftext|>`, the usual separator of corpora, which is left out;
+2. before headings ` = Title = `, as WikiText begins its articles;
+3. into blocks of whole paragraphs (parted by blank lines; lines where there is no blank one), each ended when it has
+   2000 characters or more.
+
+So a short file is one document, a long one has parts that can be held out for validation, and no line is cut.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import pairwise
+
+BLOCK = 2000  # characters after which a block of paragraphs ends
+
+_SEPARATOR = re.compile(r"<\|endoftext\|>")
+_HEADING = re.compile(r"^ ?= [^=\n]+ = ?$", re.MULTILINE)
+_BLANK_LINES = re.compile(r"\n(?:[ \t]*\n)+")
+_LINE_END = re.compile(r"\n")
+
+
+def cut_text(text: str) -> Iterator[tuple[int, str]]:
+    """The documents of a text file, each with the number of the line that it begins at. Blank ones are left out."""
+    line, counted = 1, 0
+    for start, end in _spans(text):
+        document = text[start:end].lstrip("\n")
+        if document.strip():
+            begin = end - len(document)
+            line += text.count("\n", counted, begin)
+            counted = begin
+            yield line, document.rstrip("\n")
+
+
+def _spans(text: str) -> Iterator[tuple[int, int]]:
+    separators = list(_SEPARATOR.finditer(text))
+    if separators:
+        starts, ends = [match.end() for match in separators], [match.start() for match in separators]
+        return zip([0, *starts], [*ends, len(text)], strict=True)
+    starts = [match.start() for match in _HEADING.finditer(text)] or _block_starts(text)
+    return pairwise([0, *starts, len(text)])
+
+
+def _block_starts(text: str) -> list[int]:
+    paragraph_end = _BLANK_LINES if _BLANK_LINES.search(text.strip()) else _LINE_END
+    starts = [0]
+    for match in paragraph_end.finditer(text):
+        if match.end() - starts[-1] >= BLOCK:
+            starts.append(match.end())
+    return starts

@@ -1,0 +1,315 @@
+"""What each format's columns mean: one small function a format, from a row to what is common to them all.
+
+Turns lose the space around them, texts to pretrain on keep it. A value that cannot be right (an empty answer, ranks of
+another length, a role that does not exist) is a `BadRow`, a mistake in the file. A row that is well written but of no
+use by a rule of its format is `LeftOut`; such rows are counted by reason and never stop a run.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from itertools import takewhile
+from typing import Any, NamedTuple
+
+from align.text.records import Message, Role
+
+Values = dict[str, Any]
+Turns = tuple[Message, ...]
+
+
+class BadRow(Exception):
+    """A row that is not what its format says. Its text is the reason."""
+
+
+class LeftOut(Exception):
+    """A row that a documented rule leaves out. Its text is the rule."""
+
+
+class Parsed(NamedTuple):
+    """A row of any format: a text, or turns that end with the user's and any number of answers to them."""
+
+    text: str = ""
+    prompt: Turns = ()
+    answers: tuple[str, ...] = ()
+    ranks: tuple[int, ...] = ()  # of the answers, 1 is best; empty where there is no order
+    annotator: str = ""
+    note: str = ""  # the rule that was applied to this row, if it needed one; counted for the log
+
+
+EMPTY_TURN = "a turn of the transcript is empty"
+NO_SHARED_PROMPT = "chosen and rejected do not answer the same prompt"
+SAME_ANSWER = "chosen and rejected are the same: kept as a tie"
+DIFFER_EARLIER = "chosen and rejected differ in more than the last turn: the first answers that differ were taken"
+AFTER_ANSWER = "turns after the last answer were left out"
+
+_ROLES: dict[str, Role] = {"user": "user", "human": "user", "system": "system", "developer": "system"}
+_ROLES |= dict.fromkeys(("assistant", "gpt", "chatgpt", "model", "bot"), "assistant")
+_TRANSCRIPT_TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):")
+
+
+def parse_text(row: Values) -> Parsed:
+    """{text}: kept as it is, space included."""
+    return Parsed(text=_string(_value(row, "text"), "text"))
+
+
+def parse_prompt(row: Values) -> Parsed:
+    """{prompt}: a string, which is a user's turn, or messages that end with one."""
+    return Parsed(prompt=_prompt(row))
+
+
+def parse_prompt_completion(row: Values) -> Parsed:
+    """{prompt, completion}: two strings, or two lists of messages (TRL's conversational form)."""
+    prompt, completion = _prompt(row), _listed(_value(row, "completion"))
+    if isinstance(completion, str):
+        return Parsed(prompt=prompt, answers=(_turn_text(completion, "completion"),))
+    return _demonstration((*prompt, *_turns(completion, "completion")))
+
+
+def parse_messages(row: Values) -> Parsed:
+    """{messages}: turns with role and content."""
+    return _demonstration(_turns(_listed(_value(row, "messages")), "messages"))
+
+
+def parse_alpaca(row: Values) -> Parsed:
+    """{instruction, input, output}: the user's turn is the instruction and, after a blank line, the input if any.
+
+    LLaMA-Factory's `system` and `history` (pairs of a question and an answer) come before it.
+    """
+    asked = _turn_text(_value(row, "instruction"), "instruction")
+    if given := str(row.get("input") or "").strip():
+        asked = f"{asked}\n\n{given}"
+    system = str(row.get("system") or "").strip()
+    before = [Message("system", system)] if system else []
+    for question, answer in _listed(row.get("history")) or []:
+        before += [
+            Message("user", _turn_text(question, "history")),
+            Message("assistant", _turn_text(answer, "history")),
+        ]
+    return Parsed(prompt=(*before, Message("user", asked)), answers=(_turn_text(_value(row, "output"), "output"),))
+
+
+def parse_sharegpt(row: Values) -> Parsed:
+    """{conversations}: turns with from (human, gpt, system) and value."""
+    return _demonstration(_turns(_listed(_value(row, "conversations")), "conversations"))
+
+
+def parse_question_answer(row: Values) -> Parsed:
+    """{question, answer}: two strings, as GSM8K."""
+    asked = _turn_text(_value(row, "question"), "question")
+    return Parsed(prompt=(Message("user", asked),), answers=(_turn_text(_value(row, "answer"), "answer"),))
+
+
+def parse_sharegpt_preference(row: Values) -> Parsed:
+    """{conversations, chosen, rejected}: turns that both share, and one turn each."""
+    shared = _turns(_listed(_value(row, "conversations")), "conversations")
+    chosen, rejected = (_turns(_as_list(_value(row, name)), name) for name in ("chosen", "rejected"))
+    return _compared((*shared, *chosen), (*shared, *rejected))
+
+
+def parse_hh(row: Values) -> Parsed:
+    """{chosen, rejected}: HH-RLHF's transcripts; a `prompt` column, where there is one, is the beginning of both.
+
+    Two turns of one speaker in a row are one turn. A transcript with an empty turn is left out.
+    """
+    beginning = row.get("prompt") or ""
+    chosen, rejected = (_transcript(beginning + _string(_value(row, name), name)) for name in ("chosen", "rejected"))
+    return _compared(chosen, rejected)
+
+
+def parse_preference(row: Values) -> Parsed:
+    """{prompt, chosen, rejected}, or {chosen, rejected} whose shared beginning is the prompt; strings or messages.
+
+    The shared beginning of two strings is cut back to whole words. Messages may repeat the prompt or not.
+    """
+    chosen, rejected = (_listed(_value(row, name)) for name in ("chosen", "rejected"))
+    prompt = _prompt(row) if row.get("prompt") is not None else ()
+    if isinstance(chosen, str) != isinstance(rejected, str):
+        raise BadRow("chosen and rejected must both be strings or both lists of messages")
+    if not isinstance(chosen, str):
+        both = _turns(chosen, "chosen"), _turns(rejected, "rejected")
+        return _compared(*(turns if turns[0].role != "assistant" else (*prompt, *turns) for turns in both))
+    if prompt:
+        return _pair(prompt, _turn_text(chosen, "chosen"), _turn_text(rejected, "rejected"))
+    words = re.sub(r"\S+$", "", chosen[: _n_shared(chosen, rejected)])
+    asked, *answers = (text.strip() for text in (words, chosen[len(words) :], rejected[len(words) :]))
+    if not (asked and all(answers)):
+        raise BadRow("chosen and rejected do not begin with the same prompt and go on differently; add a prompt column")
+    return _pair((Message("user", asked),), *answers)
+
+
+def parse_ranking(row: Values) -> Parsed:
+    """{prompt, responses, ranks, annotator}: K >= 2 answers, rank 1 is best, equal ranks are ties; or no ranks at all.
+
+    An answer may be empty here: a model can say nothing, and people rank that too. Ranks are renumbered from 1 on.
+    """
+    prompt, responses, ranks = _prompt(row), _listed(_value(row, "responses")), _listed(row.get("ranks"))
+    if ranks is None:
+        return Parsed(prompt=prompt)
+    if not (isinstance(responses, list) and len(responses) >= 2):
+        raise BadRow(f"responses must be a list of at least 2 answers, found {shown(responses)}")
+    if not (isinstance(ranks, list) and len(ranks) == len(responses)):
+        raise BadRow(f"{len(responses)} responses need as many ranks, found {shown(ranks)}")
+    answers = tuple(_string(response, "a response", may_be_empty=True).strip() for response in responses)
+    order = {rank: place for place, rank in enumerate(sorted({_rank(rank) for rank in ranks}), start=1)}
+    return Parsed("", prompt, answers, tuple(order[_rank(rank)] for rank in ranks), str(row.get("annotator") or ""))
+
+
+def is_transcript(value: Any) -> bool:
+    """Whether a value is written as HH-RLHF writes its dialogues."""
+    return isinstance(value, str) and value.lstrip().startswith("Human:") and "\n\nAssistant:" in value
+
+
+def shown(value: Any) -> str:
+    """A value for a message, shortened."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _demonstration(turns: Turns) -> Parsed:
+    """Turns as a prompt and its answer; where they end with the user's, there is a prompt only."""
+    if turns[-1].role != "assistant":
+        return Parsed(prompt=_ending_with_user(turns))
+    return Parsed(prompt=_ending_with_user(turns[:-1]), answers=(turns[-1].content,))
+
+
+def _compared(chosen: Turns, rejected: Turns) -> Parsed:
+    """Two conversations as a prompt, the turns that they share, and two answers.
+
+    What comes after the last answer is left out. When more than the last turn differs, the first two answers that
+    differ are taken, for only these answer the same prompt. When the user's turns differ first, there is no such pair.
+    """
+    cut = [_until_last_answer(turns) for turns in (chosen, rejected)]
+    note = AFTER_ANSWER if [len(turns) for turns in cut] != [len(chosen), len(rejected)] else ""
+    chosen, rejected = cut
+    if chosen == rejected:
+        return _pair(chosen[:-1], chosen[-1].content, rejected[-1].content)
+    n_shared = _n_shared(chosen, rejected)
+    parting = chosen[n_shared : n_shared + 1] + rejected[n_shared : n_shared + 1]
+    if [turn.role for turn in parting] != ["assistant", "assistant"]:
+        raise LeftOut(NO_SHARED_PROMPT)
+    if max(len(chosen), len(rejected)) > n_shared + 1:
+        note = DIFFER_EARLIER
+    return _pair(chosen[:n_shared], parting[0].content, parting[1].content, note)
+
+
+def _n_shared(one: Sequence[Any], other: Sequence[Any]) -> int:
+    """How many items two sequences begin with alike."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+
+
+def _pair(prompt: Turns, chosen: str, rejected: str, note: str = "") -> Parsed:
+    if chosen == rejected:
+        return Parsed("", _ending_with_user(prompt), (chosen, rejected), (1, 1), note=SAME_ANSWER)
+    return Parsed("", _ending_with_user(prompt), (chosen, rejected), (1, 2), note=note)
+
+
+def _until_last_answer(turns: Turns) -> Turns:
+    answers = [index for index, turn in enumerate(turns) if turn.role == "assistant"]
+    if not answers:
+        raise BadRow("there is no turn of the assistant")
+    return turns[: answers[-1] + 1]
+
+
+def _transcript(text: str) -> Turns:
+    _, *parts = _TRANSCRIPT_TURN.split(text.strip())
+    if not parts:
+        raise BadRow(f'a transcript begins with "Human:", found {shown(text)}')
+    turns: list[Message] = []
+    for speaker, said in zip(parts[::2], parts[1::2], strict=True):
+        role: Role = "user" if speaker == "Human" else "assistant"
+        if not said.strip():
+            raise LeftOut(EMPTY_TURN)
+        if turns and turns[-1].role == role:
+            turns[-1] = Message(role, f"{turns[-1].content}\n\n{said.strip()}")
+        else:
+            turns.append(Message(role, said.strip()))
+    return tuple(turns)
+
+
+def _value(row: Values, name: str) -> Any:
+    if name not in row:
+        raise BadRow(f"no column {name!r}; there are {', '.join(map(str, row)) or 'none'}")
+    if row[name] is None:
+        raise BadRow(f"{name} is null")
+    return row[name]
+
+
+def _string(value: Any, name: str, may_be_empty: bool = False) -> str:
+    if not isinstance(value, str):
+        raise BadRow(f"{name} must be a string, found {shown(value)}")
+    if not may_be_empty and not value.strip():
+        raise BadRow(f"{name} is empty")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:  # JSON can write half of a surrogate pair, which no tokenizer can read
+        raise BadRow(f"{name} is not valid Unicode (half of a surrogate pair)") from None
+    return value
+
+
+def _turn_text(value: Any, name: str) -> str:
+    return _string(value, name).strip()
+
+
+def _listed(value: Any) -> Any:
+    """A list that stands in a string, as lists do in CSV files; anything else as it is."""
+    if isinstance(value, str) and value.startswith("["):
+        try:
+            return json.loads(value)
+        except json.JSONDecodeError:
+            return value
+    return value
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, dict) else _listed(value)
+
+
+def _prompt(row: Values) -> Turns:
+    value = _listed(_value(row, "prompt"))
+    if isinstance(value, list):
+        return _ending_with_user(_turns(value, "prompt"))
+    if not isinstance(value, str):
+        raise BadRow(f"prompt must be a string or a list of messages, found {shown(value)}")
+    return (Message("user", _turn_text(value, "prompt")),)
+
+
+def _turns(value: Any, name: str) -> Turns:
+    if not (isinstance(value, list) and value):
+        raise BadRow(f"{name} must be a list of turns, found {shown(value)}")
+    return tuple(_turn(turn, f"turn {number} of {name}") for number, turn in enumerate(value, start=1))
+
+
+def _turn(turn: Any, where: str) -> Message:
+    if not isinstance(turn, dict):
+        raise BadRow(f"{where} must be an object with role and content, found {shown(turn)}")
+    said_by = turn.get("role") or turn.get("from")
+    if said_by not in _ROLES:
+        raise BadRow(f"{where} has the role {shown(said_by)}; the roles are system, user and assistant")
+    content = turn.get("content") if turn.get("content") is not None else turn.get("value")
+    if content is None:
+        raise BadRow(f"{where} ({said_by}) has no content" + (", only a tool call" if turn.get("tool_calls") else ""))
+    return Message(_ROLES[said_by], _turn_text(_joined_parts(content, where), f"{where} ({said_by})"))
+
+
+def _joined_parts(content: Any, where: str) -> Any:
+    """OpenAI's content in parts as one text; a content that is no list as it is."""
+    if not isinstance(content, list):
+        return content
+    if not all(isinstance(part, dict) and part.get("type") == "text" for part in content):
+        raise BadRow(f"{where} has content that is not text")
+    return "".join(str(part.get("text") or "") for part in content)
+
+
+def _ending_with_user(turns: Turns) -> Turns:
+    if not turns or turns[-1].role != "user":
+        found = f"it ends with the {turns[-1].role}'s" if turns else "there is none"
+        raise BadRow(f"a prompt ends with a turn of the user; {found}")
+    return turns
+
+
+def _rank(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not float(value).is_integer():
+        raise BadRow(f"a rank must be a whole number, found {shown(value)}")
+    return int(value)

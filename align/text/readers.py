@@ -1,0 +1,120 @@
+"""Rows of data sets: local files, folders of them, and data sets of the hub, each row with the place it stands in.
+
+A folder stands for all data files below it (`align.text.files`), sorted by path. Where their names say several splits
+(train.jsonl, test.jsonl), only those of the wanted split are read, and those that say none. Whatever does not exist and
+looks like a hub name ("owner/name", "name", "owner/name:config", each also with "@split") is left to `datasets`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from align.errors import UserError
+from align.text.files import KNOWN, extension_of, file_rows, object_row
+from align.text.rows import Broken, BrokenRows, Row
+
+_HUB_NAME = re.compile(r"(?P<name>[\w.-]+(/[\w.-]+)?)(:(?P<config>[\w.-]+))?(@(?P<split>\S+))?")
+_SPLIT_WORDS = {"train": "train", "training": "train", "test": "test", "testing": "test", "eval": "test"}
+_SPLIT_WORDS |= dict.fromkeys(("validation", "valid", "val", "dev"), "validation")
+
+
+class Rows(NamedTuple):
+    """All rows of a data set, and those that were skipped."""
+
+    rows: list[Row]
+    broken: BrokenRows
+
+
+def read_rows(path: str | Path, split: str = "train", on_error: Literal["stop", "skip"] = "stop") -> Rows:
+    """All rows of a file, folder or hub data set.
+
+    Raises `UserError` for a path that is none of these, a file that cannot be read at all, and, unless `on_error` is
+    "skip", the first row that is not valid JSON, not an object, not UTF-8, or has more or fewer cells than the header.
+    """
+    broken = BrokenRows(on_error)
+    return Rows(list(iter_rows(path, split, broken)), broken)
+
+
+def iter_rows(path: str | Path, split: str = "train", broken: BrokenRows | None = None) -> Iterator[Row]:
+    """`read_rows`, one row at a time, for what does not fit in memory."""
+    broken = broken or BrokenRows()
+    for row in _any_rows(str(path), split):
+        if isinstance(row, Broken):
+            broken.add(row)
+        else:
+            yield row
+
+
+def _any_rows(path: str, split: str) -> Iterator[Row | Broken]:
+    if Path(path).exists():
+        for file in files_of(path, split):
+            yield from file_rows(file)
+    elif (hub := _HUB_NAME.fullmatch(path)) and not extension_of(path):
+        yield from _hub_rows(path, hub["name"], hub["config"], hub["split"] or split)
+    else:
+        raise UserError(f"{path}: no such file or folder{_nearest(path)}")
+
+
+def files_of(path: str | Path, split: str = "train") -> list[Path]:
+    """The files that a local path stands for, in the order of reading. Raises `UserError` when there is none."""
+    path = Path(path)
+    if not path.is_dir():
+        return [path]
+    inside = (file for file in sorted(path.rglob("*")) if file.is_file() and not file.name.startswith("."))
+    files = [file for file in inside if extension_of(file.name)]
+    if not files:
+        raise UserError(f"{path}: no data file in this folder; the formats are {KNOWN}")
+    said = {file: _split_said(file) for file in files}
+    splits = {name for name in said.values() if name}
+    if len(splits) < 2:
+        return files
+    wanted = _SPLIT_WORDS.get(split, split)
+    if wanted not in splits:
+        raise UserError(f"{path}: no file of the split {split!r} in this folder; there are {', '.join(sorted(splits))}")
+    return [file for file in files if said[file] in (wanted, None)]
+
+
+def _split_said(file: Path) -> str | None:
+    """The split that a file name begins with: train-00000-of-00002.parquet, dev.jsonl."""
+    return _SPLIT_WORDS.get(re.split(r"[^a-z]", file.name.lower())[0])
+
+
+def _hub_rows(path: str, name: str, config: str | None, split: str) -> Iterator[Row | Broken]:
+    import datasets
+
+    try:
+        dataset = datasets.load_dataset(name, config, split=split)
+    except Exception as error:  # datasets raises ValueError, OSError and more for what a user can mend
+        raise _hub_error(path, error) from error
+    for number, values in enumerate(dataset, start=1):
+        yield object_row(values, f"{name}[{split}]:row {number}")
+
+
+def _hub_error(path: str, error: Exception) -> UserError:
+    """Unknown splits and configurations come with those that exist; for the rest there are two things to check."""
+    reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    if isinstance(error, ValueError):
+        return UserError(
+            f"{path}: {reason}; a hub data set is written owner/name, owner/name:config or owner/name@split"
+        )
+    return UserError(
+        f"{path}: no such file or folder{_nearest(path)}, and as a hub data set it cannot be had ({reason}); "
+        "check the name and the network, or download it and give its path"
+    )
+
+
+def _nearest(path: str) -> str:
+    """What may have been meant: the closest name where the path leaves what exists."""
+    wanted = Path(path)
+    folder = next(parent for parent in wanted.absolute().parents if parent.is_dir())
+    missing = wanted.absolute().relative_to(folder).parts[0]
+    close = difflib.get_close_matches(missing, [entry.name for entry in folder.iterdir()], n=1)
+    if not close:
+        return ""
+    found = folder / close[0]
+    is_shorter = not wanted.is_absolute() and found.is_relative_to(Path.cwd())
+    return f"; did you mean {found.relative_to(Path.cwd()) if is_shorter else found}?"

@@ -1,0 +1,105 @@
+"""Tokenizers: train one, or load one so that everything after it can rely on pad, EOS and a chat template.
+
+Ours is byte-level BPE as GPT-2's, which writes any text and reads it back exactly. A word and the word with a space
+before it are different tokens, also at the start of a text: only so is `decode(encode(text)) == text` possible. What
+makes a turn's first word the token of running text is the space in the chat template (`align.text.chat`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from align.errors import UserError
+from align.text.chat import MARKERS, ensure_chat_template
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+END, PAD = "<|endoftext|>", "<|pad|>"
+SPECIAL_TOKENS = [END, PAD, *MARKERS]
+SMALLEST_VOCABULARY = 256 + len(SPECIAL_TOKENS)  # every byte is a token, so that any text can be written
+
+# One of these makes a tokenizer. A folder with a model's config.json alone would load as an empty vocabulary.
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "vocab.json",
+    "vocab.txt",
+    "spiece.model",
+    "*.tiktoken",
+    "*.spm",
+)
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer with at most `vocab_size` tokens, specials included; the same texts give the same one.
+
+    Raises `UserError` when `vocab_size` is less than the bytes and the special tokens need.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    if vocab_size < SMALLEST_VOCABULARY:
+        raise UserError(
+            f"vocab_size={vocab_size}: at least {SMALLEST_VOCABULARY} are needed, "
+            f"256 for the bytes and {len(SPECIAL_TOKENS)} special tokens"
+        )
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=SPECIAL_TOKENS,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    bpe.train_from_iterator(texts, trainer)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=bpe,
+        bos_token=END,
+        eos_token=END,
+        pad_token=PAD,
+        extra_special_tokens=list(MARKERS),
+        clean_up_tokenization_spaces=False,  # it would turn "a ." into "a."
+    )
+    ensure_chat_template(tokenizer)
+    return tokenizer
+
+
+def load_tokenizer(path: str | Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder or hub name, with a pad token that is not EOS and a chat template.
+
+    Where there is no pad token, or it is EOS, `<|pad|>` is added: `len(tokenizer)` may then exceed the model's
+    vocabulary, and its embeddings have to be resized. Raises `UserError` when there is no tokenizer or no EOS token.
+    """
+    tokenizer = _load(path, trust_remote_code)
+    if tokenizer.eos_token_id is None:
+        raise UserError(
+            f"{path}: this tokenizer has no EOS token, so no answer could end; "
+            'name one in its tokenizer_config.json ("eos_token": "</s>", or whichever its vocabulary has)'
+        )
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
+        tokenizer.add_special_tokens({"pad_token": PAD})
+    ensure_chat_template(tokenizer)
+    return tokenizer
+
+
+def _load(path: str | Path, trust_remote_code: bool) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer
+
+    folder = Path(path)
+    if folder.is_dir() and not any(next(folder.glob(name), None) for name in TOKENIZER_FILES):
+        raise UserError(f"{path}: no tokenizer in this folder; it needs one of {', '.join(TOKENIZER_FILES)}")
+    if folder.is_file():
+        raise UserError(f"{path}: a tokenizer is a folder or a hub name; this is a file, try {folder.parent}")
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(str(path), trust_remote_code=trust_remote_code)
+    except Exception as error:  # transformers raises OSError, ValueError, KeyError and more for what a user can mend
+        raise UserError(f"{path}: cannot load a tokenizer: {_first_line(error)}") from error
+    return tokenizer
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -1,0 +1,37 @@
+"""One process or many: each takes its share of a batch's rows, and sums are over all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, TypeVar
+
+import torch
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+Item = TypeVar("Item")
+
+
+def my_share(rows: Sequence[Item], accelerator: Accelerator) -> list[Item]:
+    """Every n-th row, for this one of n processes."""
+    return list(rows[accelerator.process_index :: accelerator.num_processes])
+
+
+def total(accelerator: Accelerator, *values: float | torch.Tensor) -> list[float]:
+    """Sums over all processes of numbers that each has counted for itself."""
+    counted = torch.stack([torch.as_tensor(value, dtype=torch.float64).cpu() for value in values])
+    if accelerator.num_processes > 1:
+        on_device = counted.to(accelerator.device, torch.float32 if accelerator.device.type == "mps" else None)
+        counted = accelerator.reduce(on_device, "sum").cpu()
+    return counted.tolist()
+
+
+def synced_at_last(accelerator: Accelerator, model: torch.nn.Module, items: Iterable[Item]) -> Iterator[Item]:
+    """The micro-batches of a step; gradients cross between processes only at the last one."""
+    waiting = list(items)
+    for index, item in enumerate(waiting):
+        last = index == len(waiting) - 1
+        with nullcontext() if last else accelerator.no_sync(model):
+            yield item

@@ -1,0 +1,279 @@
+"""A run is a folder: recipe.yaml, environment.json, metrics.jsonl, checkpoints/, model/, README.md, result.json.
+
+result.json is written last: a folder that has it is finished. The loops of the stages ask a `Run` for their steps:
+
+    with Run(recipe, "sft", accelerator) as run:
+        first = run.restore(parts)
+        for step in run.steps(first, n_steps, parts):
+            ...
+            run.log(step, {"loss/train": loss})
+        run.finish({...})
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import yaml
+
+from align import sections
+from align.config import to_yaml
+from align.errors import UserError
+from align.train.machine import PeakMemory, environment
+from align.train.state import Stateful, load_checkpoint, save_checkpoint, seed_everything, steps_saved
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+# What may differ between an interrupted run and its resumption, because no number depends on it.
+FREE_TO_CHANGE = {"resume", "overwrite", "train.log_every", "train.checkpoint_every", "train.keep_checkpoints"}
+
+
+class Recipe(Protocol):
+    """What every training stage's recipe has; see `align.sections`."""
+
+    @property
+    def output(self) -> str: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def resume(self) -> bool: ...
+    @property
+    def overwrite(self) -> bool: ...
+    @property
+    def train(self) -> sections.Train: ...
+
+
+class Run:
+    """The folder of one run, its log and its interruptions. Only the first of several processes writes."""
+
+    def __init__(self, recipe: Any, stage: str, accelerator: Accelerator) -> None:
+        self.recipe: Recipe = recipe
+        self.stage = stage
+        self.folder = Path(recipe.output)
+        self.writes = accelerator.is_main_process
+        self._accelerator = accelerator
+        self._interrupted = False
+        self._memory = PeakMemory()
+        self._earlier_s = 0.0
+
+    def __enter__(self) -> Run:
+        if self.writes:
+            claim(self.folder, self.recipe)
+            (self.folder / "environment.json").write_text(json.dumps(environment(), indent=2) + "\n", encoding="utf-8")
+        self._accelerator.wait_for_everyone()
+        seed_everything(self.recipe.seed)
+        self._started = time.monotonic()
+        self._memory.__enter__()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._memory.__exit__(*exception)
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds of work, those before an interruption included."""
+        return self._earlier_s + time.monotonic() - self._started
+
+    def say(self, *lines: str) -> None:
+        """Prints lines, once."""
+        if self.writes:
+            for line in lines:
+                print(line, flush=True)
+
+    def restore(self, parts: dict[str, Stateful]) -> int:
+        """Loads the last checkpoint into `parts` if the recipe resumes. Returns the number of steps already done."""
+        saved = steps_saved(self.folder / "checkpoints")
+        if not self.recipe.resume or not saved:
+            self._drop_metrics_after(0)
+            return 0
+        load_checkpoint(self.folder / "checkpoints", saved[-1], {**parts, "clock": self._clock()})
+        self._drop_metrics_after(saved[-1])
+        self.say(f"resumed {self.folder} at step {saved[-1]}")
+        return saved[-1]
+
+    def steps(self, first: int, n_steps: int, parts: dict[str, Stateful]) -> Iterator[int]:
+        """Step numbers 1..n_steps after the `first` done ones. Saves checkpoints on the way and when interrupted."""
+        every = self.recipe.train.checkpoint_every or max(1, math.ceil(n_steps / 4))
+        progress = Progress(self.stage, first, n_steps, shown=self.writes)
+        with self._signals_noted():
+            for step in range(first + 1, n_steps + 1):
+                yield step
+                progress.advance(step, self.latest)
+                if self._interrupted or (step % every == 0 and step < n_steps):
+                    self._save(step, parts)
+                if self._interrupted:
+                    progress.close()
+                    self.say(
+                        f"stopped at step {step} of {n_steps}; checkpoint saved. Go on with: {self._how_to_go_on()}"
+                    )
+                    raise SystemExit(130)
+        progress.close()
+
+    def is_time(self, step: int, n_steps: int, every: int) -> bool:
+        """Whether something done every so many steps is due: also after the first step and the last."""
+        return step == 1 or step == n_steps or step % every == 0
+
+    latest: dict[str, float] = {}
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        """Appends a row to metrics.jsonl and shows it in the progress line."""
+        self.latest = values
+        if not self.writes:
+            return
+        row = {
+            "step": step,
+            **{name: _plain(value) for name, value in values.items()},
+            "elapsed_s": round(self.elapsed_s, 3),
+        }
+        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def finish(self, summary: dict[str, Any]) -> None:
+        """Writes result.json, which marks the run as finished."""
+        if not self.writes:
+            return
+        result = {"stage": self.stage, "seconds": round(self.elapsed_s, 2), "peak_memory_mb": self._memory.megabytes}
+        if self._memory.gpu_megabytes is not None:
+            result["peak_gpu_memory_mb"] = self._memory.gpu_megabytes
+        writing = self.folder / ".result.json"
+        writing.write_text(json.dumps({**result, **summary}, indent=2) + "\n", encoding="utf-8")
+        writing.replace(self.folder / "result.json")
+        self.say(f"finished {self.folder} in {result['seconds']:.0f} s")
+
+    def _save(self, step: int, parts: dict[str, Stateful]) -> None:
+        if self.writes:
+            keep = self.recipe.train.keep_checkpoints
+            save_checkpoint(self.folder / "checkpoints", step, {**parts, "clock": self._clock()}, keep)
+        self._accelerator.wait_for_everyone()
+
+    def _clock(self) -> Stateful:
+        run = self
+
+        class Clock:
+            def state_dict(self) -> dict[str, Any]:
+                return {"elapsed_s": run.elapsed_s}
+
+            def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+                run._earlier_s = state_dict["elapsed_s"]
+
+        return Clock()
+
+    def _drop_metrics_after(self, step: int) -> None:
+        path = self.folder / "metrics.jsonl"
+        if self.writes and path.exists():
+            rows = [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
+            kept = [line for line in rows if json.loads(line)["step"] <= step]
+            path.write_text("".join(kept), encoding="utf-8")
+
+    def _how_to_go_on(self) -> str:
+        words = [word for word in sys.argv[1:] if not word.startswith(("resume=", "overwrite="))]
+        return " ".join(["python -m", f"align.{self.stage}", *words, "resume=true"])
+
+    def _signals_noted(self) -> _SignalsNoted:
+        return _SignalsNoted(self)
+
+
+class _SignalsNoted:
+    """Ctrl-C and SIGTERM end a run after the step in progress; a second Ctrl-C ends it at once."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    def __enter__(self) -> None:
+        self.before = {}
+        for number in (signal.SIGINT, signal.SIGTERM):
+            try:
+                self.before[number] = signal.signal(number, self._note)
+            except ValueError:  # not in the main thread: whoever runs us there handles its own interrupts
+                return
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: object) -> None:
+        if self.run._interrupted and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.run._interrupted = True
+        self.run.say("", "stopping after this step; press Ctrl-C again to stop at once")
+
+
+class Progress:
+    """One line with the step, the rate and the time left; on a terminal it is redrawn, in a log it is printed now and then."""
+
+    def __init__(self, name: str, first: int, n_steps: int, shown: bool) -> None:
+        self.name, self.first, self.n_steps, self.shown = name, first, n_steps, shown
+        self.started = self.printed = time.monotonic()
+        self.is_terminal = sys.stdout.isatty()
+
+    def advance(self, step: int, values: dict[str, float]) -> None:
+        """Shows that `step` is done."""
+        now = time.monotonic()
+        interval_s = 0.2 if self.is_terminal else 15.0
+        if not self.shown or (now - self.printed < interval_s and step < self.n_steps):
+            return
+        self.printed = now
+        rate = (step - self.first) / max(now - self.started, 1e-9)
+        left_s = (self.n_steps - step) / rate
+        numbers = "  ".join(f"{name} {value:.4g}" for name, value in list(values.items())[:3])
+        text = f"{self.name} {step}/{self.n_steps}  {rate:.2f} steps/s  {_clock_time(left_s)} left  {numbers}"
+        print(f"\r\x1b[K{text}" if self.is_terminal else text, end="" if self.is_terminal else "\n", flush=True)
+
+    def close(self) -> None:
+        """Ends the redrawn line."""
+        if self.shown and self.is_terminal:
+            print(flush=True)
+
+
+def claim(folder: Path, recipe: Any) -> None:
+    """Makes `folder` this recipe's run folder. Raises `UserError` rather than touch what somebody may still need."""
+    if folder.exists() and any(folder.iterdir()):
+        if not (folder / "recipe.yaml").exists():
+            raise UserError(f"output: {folder} exists and is not a run folder; choose another output")
+        if recipe.overwrite:
+            shutil.rmtree(folder)
+        elif (folder / "result.json").exists():
+            raise UserError(
+                f"output: {folder} holds a finished run; choose another output, or replace it: overwrite=true"
+            )
+        elif steps_saved(folder / "checkpoints"):
+            if not recipe.resume:
+                raise UserError(
+                    f"output: {folder} holds an interrupted run; go on: resume=true, or replace it: overwrite=true"
+                )
+            _same_recipe(folder, recipe)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "recipe.yaml").write_text(to_yaml(recipe), encoding="utf-8")
+
+
+def _same_recipe(folder: Path, recipe: Any) -> None:
+    before = _flat(yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8")))
+    now = _flat(yaml.safe_load(to_yaml(recipe)))
+    changed = [key for key in {**before, **now} if before.get(key) != now.get(key) and key not in FREE_TO_CHANGE]
+    if changed:
+        listed = ", ".join(f"{key} ({before.get(key)} then, {now.get(key)} now)" for key in changed)
+        raise UserError(f"resume: this recipe differs from the one that {folder} was begun with: {listed}")
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(tree, dict) or not tree:
+        return {prefix.rstrip("."): tree}
+    return {key: value for name, item in tree.items() for key, value in _flat(item, f"{prefix}{name}.").items()}
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, int | str) else float(value)
+
+
+def _clock_time(seconds: float) -> str:
+    minutes, seconds = divmod(int(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}" if minutes >= 60 else f"{minutes}:{seconds:02d}"

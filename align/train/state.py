@@ -1,0 +1,161 @@
+"""Checkpoints: nested state dictionaries as safetensors and JSON, written so that half a checkpoint is never loaded.
+
+No pickle is written or read. A checkpoint is a folder `step-00000120/` that appears under its name only when it is whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from align.errors import UserError
+
+
+class Stateful(Protocol):
+    """What a checkpoint can hold: anything that gives and takes its state."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> Any: ...
+
+
+class Trainable:
+    """The trained parameters of a module as a `Stateful`: a frozen base is not written again with every checkpoint."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        self.module = module
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: p.detach() for name, p in self.module.named_parameters() if p.requires_grad}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        with torch.no_grad():
+            for name, parameter in self.module.named_parameters():
+                if parameter.requires_grad:
+                    parameter.copy_(state_dict[name])
+
+
+class RandomState:
+    """The global random states (Python, NumPy, PyTorch, every CUDA device) as a `Stateful`."""
+
+    def state_dict(self) -> dict[str, Any]:
+        name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
+        return {
+            "python": random.getstate(),
+            "numpy": (name, torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, gauss),
+            "torch": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        random.setstate(state_dict["python"])
+        name, keys, *rest = state_dict["numpy"]
+        np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+        torch.set_rng_state(state_dict["torch"])
+        if state_dict["cuda"]:
+            torch.cuda.set_rng_state_all(state_dict["cuda"])
+
+
+def seed_everything(seed: int) -> None:
+    """Seeds Python, NumPy and PyTorch."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def generator(device: Any, *numbers: int) -> torch.Generator:
+    """A generator that is a function of some numbers, such as seed, step and rank: resuming has no state to restore."""
+    mixed = 0
+    for number in numbers:
+        mixed = (mixed * 6364136223846793005 + number + 1442695040888963407) % 2**63
+    return torch.Generator(device).manual_seed(mixed)
+
+
+def save_checkpoint(folder: Path, step: int, parts: dict[str, Stateful], keep: int) -> Path:
+    """Writes `folder/step-NNNNNNNN` atomically, then removes all but the latest `keep` checkpoints."""
+    folder.mkdir(parents=True, exist_ok=True)
+    final = folder / f"step-{step:08d}"
+    writing = folder / f".writing-{step:08d}"
+    shutil.rmtree(writing, ignore_errors=True)
+    writing.mkdir()
+    for name, part in {**parts, "random": RandomState()}.items():
+        _write_tree(writing, name, part.state_dict())
+    _sync(writing)
+    shutil.rmtree(final, ignore_errors=True)
+    os.replace(writing, final)
+    _sync(folder)
+    for old in steps_saved(folder)[:-keep]:
+        shutil.rmtree(folder / f"step-{old:08d}")
+    return final
+
+
+def load_checkpoint(folder: Path, step: int, parts: dict[str, Stateful]) -> None:
+    """Restores `parts` and the global random states from the checkpoint of `step`."""
+    for name, part in {**parts, "random": RandomState()}.items():
+        part.load_state_dict(_read_tree(folder / f"step-{step:08d}", name))
+
+
+def steps_saved(folder: Path) -> list[int]:
+    """The steps that have a whole checkpoint, in order."""
+    return sorted(int(path.name.removeprefix("step-")) for path in folder.glob("step-*"))
+
+
+def _write_tree(folder: Path, name: str, tree: Any) -> None:
+    tensors: dict[str, torch.Tensor] = {}
+    structure = _pack(tree, "", tensors)
+    save_file(tensors, folder / f"{name}.safetensors")
+    (folder / f"{name}.json").write_text(json.dumps(structure), encoding="utf-8")
+
+
+def _read_tree(folder: Path, name: str) -> Any:
+    try:
+        structure = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+        tensors = load_file(folder / f"{name}.safetensors")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder}: {name} of this checkpoint cannot be read ({error}); remove the folder") from None
+    return _unpack(structure, tensors)
+
+
+def _pack(value: Any, path: str, tensors: dict[str, torch.Tensor]) -> Any:
+    """The JSON form of a state tree; its tensors go to `tensors` under their path. JSON keeps Python's floats exactly."""
+    if isinstance(value, torch.Tensor):
+        tensors[path] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        return {"tensor": path}
+    if isinstance(value, dict):
+        return {"dict": [[key, _pack(item, f"{path}/{key}", tensors)] for key, item in value.items()]}
+    if isinstance(value, list | tuple):
+        kind = "list" if isinstance(value, list) else "tuple"
+        return {kind: [_pack(item, f"{path}/{index}", tensors) for index, item in enumerate(value)]}
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"a checkpoint cannot hold {path}: {type(value).__name__}")
+
+
+def _unpack(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
+    if not isinstance(value, dict):
+        return value
+    ((kind, content),) = value.items()
+    if kind == "tensor":
+        return tensors[content]
+    if kind == "dict":
+        return {key: _unpack(item, tensors) for key, item in content}
+    items = [_unpack(item, tensors) for item in content]
+    return items if kind == "list" else tuple(items)
+
+
+def _sync(folder: Path) -> None:
+    """Asks the disk to hold what was written in a folder before anything is renamed on top of it."""
+    for path in [*(p for p in folder.iterdir() if p.is_file()), folder]:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

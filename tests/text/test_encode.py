@@ -1,0 +1,280 @@
+"""Tokens of conversations: the prompt in training is the prompt at sampling, under every template."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from align.errors import UserError
+from align.text.chat import TEXT_TEMPLATE
+from align.text.encode import (
+    decode_response,
+    encode_conversation,
+    encode_conversations,
+    encode_documents,
+    encode_prompt,
+    encode_prompts,
+    encode_response,
+    encode_responses,
+)
+from align.text.pieces import special_token_remover
+from align.text.records import Conversation, Message
+
+from .conftest import TEMPLATES
+
+PLAIN = [name for name in TEMPLATES if name not in ("thinking", "unrelated")]
+ONE = (Message("user", "Name a colour."), Message("assistant", "Red is a colour."))
+TWO = (*ONE, Message("user", "And another?"), Message("assistant", "Blue."))
+
+
+def targets(tokenizer, encoded) -> list[str]:
+    """The stretches of targets, each as text."""
+    stretches: list[list[int]] = []
+    for index, token in enumerate(encoded.ids):
+        if encoded.is_target[index]:
+            if index == 0 or not encoded.is_target[index - 1]:
+                stretches.append([])
+            stretches[-1].append(token)
+    return [tokenizer.decode(stretch) for stretch in stretches]
+
+
+@pytest.mark.parametrize("name", PLAIN)
+@pytest.mark.parametrize("turns", [ONE, TWO], ids=["one", "two"])
+def test_a_conversation_is_its_prompt_and_its_answer(tokenizers, name, turns):
+    tokenizer = tokenizers[name]
+    *prompt, answer = turns
+    whole = encode_conversation(tokenizer, turns, 1000)
+    response = encode_response(tokenizer, prompt, answer.content)
+    assert whole.ids == encode_prompt(tokenizer, prompt) + response
+    assert whole.is_target[-len(response) :] == [True] * len(response)
+    assert not whole.truncated
+    last = encode_conversation(tokenizer, turns, 1000, last_only=True)
+    assert last.ids == whole.ids
+    assert sum(last.is_target) == len(response)
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_an_answer_ends_in_one_eos_and_reads_back(tokenizers, name):
+    tokenizer = tokenizers[name]
+    ids = encode_response(tokenizer, ONE[:1], ONE[1].content)
+    assert ids[-1] == tokenizer.eos_token_id
+    assert ids.count(tokenizer.eos_token_id) == 1
+    assert decode_response(tokenizer, ids) == ONE[1].content
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_targets_are_the_answers_with_their_eos_and_nothing_else(tokenizers, name):
+    tokenizer = tokenizers[name]
+    told = targets(tokenizer, encode_conversation(tokenizer, TWO, 1000))
+    turn_end = "<|eot_id|>" if name == "llama 3 with another eos" else ""
+    assert [text.strip() for text in told] == [
+        answer + turn_end + tokenizer.eos_token for answer in ("Red is a colour.", "Blue.")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        (
+            "markers",
+            "<|user|> Name a colour.<|assistant|> Red is a colour.<|endoftext|>"
+            "<|user|> And another?<|assistant|> Blue.<|endoftext|>",
+        ),
+        (
+            "text form",
+            "User: Name a colour.\n\nAssistant: Red is a colour.<|endoftext|>"
+            "User: And another?\n\nAssistant: Blue.<|endoftext|>",
+        ),
+        (
+            "chatml",  # the newline after EOS belongs to the next prompt, and is not asked for at the end
+            "<|im_start|>user\nName a colour.<|im_end|>\n<|im_start|>assistant\nRed is a colour.<|im_end|>\n"
+            "<|im_start|>user\nAnd another?<|im_end|>\n<|im_start|>assistant\nBlue.<|im_end|>",
+        ),
+        (
+            "no eos",  # EOS is appended to each answer, before the blank line that the template writes
+            "### user\nName a colour.\n\n### assistant\nRed is a colour.<|endoftext|>\n\n"
+            "### user\nAnd another?\n\n### assistant\nBlue.<|endoftext|>",
+        ),
+    ],
+)
+def test_what_is_written(tokenizers, name, written):
+    tokenizer = tokenizers[name]
+    assert tokenizer.decode(encode_conversation(tokenizer, TWO, 1000).ids) == written
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("markers", "<|system|> Be brief.<|user|> Name a colour.<|assistant|>"),
+        ("text form", "System: Be brief.\n\nUser: Name a colour.\n\nAssistant:"),
+    ],
+)
+def test_a_system_turn_comes_first_and_nothing_follows_the_generation_prompt(tokenizers, name, written):
+    ids = encode_prompt(tokenizers[name], (Message("system", " Be brief.\n"), ONE[0]))
+    assert tokenizers[name].decode(ids) == written
+
+
+def test_bos_is_what_the_template_writes(tokenizers):
+    for name in PLAIN:
+        ids = encode_prompt(tokenizers[name], ONE[:1])
+        assert ids.count(tokenizers[name].bos_token_id) == (name.startswith("llama") or name == "instruct")
+
+
+def test_a_template_that_rewrites_earlier_answers_teaches_the_last_one_only(tokenizers):
+    tokenizer = tokenizers["thinking"]
+    *prompt, answer = TWO
+    with pytest.raises(UserError, match=r"differently once other turns follow.*<think>.*last turn only"):
+        encode_conversation(tokenizer, TWO, 1000)
+    whole = encode_conversation(tokenizer, TWO, 1000, last_only=True)
+    assert whole.ids == encode_prompt(tokenizer, prompt) + encode_response(tokenizer, prompt, answer.content)
+    assert targets(tokenizer, whole) == ["<think>\n\n</think>\n\nBlue.<|im_end|>"]
+    assert encode_conversation(tokenizer, ONE, 1000).ids[-1] == tokenizer.eos_token_id
+
+
+def test_a_template_whose_generation_prompt_is_another_is_refused(tokenizers):
+    with pytest.raises(UserError, match=r"right after its generation prompt: .*'Answer: '.*'assistant: Red"):
+        encode_conversation(tokenizers["unrelated"], ONE, 1000)
+
+
+def test_a_template_may_refuse_turns_and_the_row_is_named(tokenizers):
+    row = Conversation((Message("system", "Be brief."), *ONE), "data.jsonl:7")
+    with pytest.raises(UserError, match=r"data.jsonl:7: .*refuses these turns \(system, user\).*no system turn"):
+        encode_conversations(tokenizers["instruct"], [row], 1000)
+
+
+def test_turns_must_end_with_the_assistant(ours):
+    with pytest.raises(UserError, match="ends with the assistant's turn"):
+        encode_conversation(ours, ONE[:1], 1000)
+
+
+def test_truncation_cuts_the_end(ours):
+    whole = encode_conversation(ours, ONE, 1000)
+    cut = encode_conversation(ours, ONE, len(whole.ids) - 1)
+    assert cut.ids == whole.ids[:-1]
+    assert cut.is_target == whole.is_target[:-1]
+    assert cut.truncated
+    assert not encode_conversation(ours, ONE, len(whole.ids)).truncated
+
+
+def test_many_are_as_one_by_one(tokenizers):
+    for name in PLAIN:
+        tokenizer = tokenizers[name]
+        conversations = [Conversation(turns) for turns in (ONE, TWO, ONE)]
+        encoded, counts = encode_conversations(tokenizer, conversations, 1000)
+        assert encoded == [encode_conversation(tokenizer, row.messages, 1000) for row in conversations]
+        assert counts == (3, 0, 0, 0)
+        prompts = [ONE[:1], TWO[:3]]
+        assert encode_prompts(tokenizer, prompts) == [encode_prompt(tokenizer, prompt) for prompt in prompts]
+        pairs = [(ONE[:1], "Red."), (ONE[:1], "Blue."), (TWO[:3], "Red.")]
+        assert encode_responses(tokenizer, pairs) == [encode_response(tokenizer, *pair) for pair in pairs]
+
+
+def test_long_rows_are_cut_or_left_out_and_counted(ours):
+    long = Conversation((ONE[0], Message("assistant", "Red is a colour. " * 20)))
+    long_prompt = Conversation((Message("user", "Name a colour. " * 40), ONE[1]))
+    short = Conversation(ONE)
+    limit = len(encode_conversation(ours, ONE, 1000).ids)
+    kept, counts = encode_conversations(ours, [long, short, long_prompt], limit)
+    assert [row.truncated for row in kept] == [True, False]
+    assert counts == (2, 1, 0, 1)
+    assert counts.lines(limit) == [
+        f"1 of 3 conversations cut (max_tokens={limit})",
+        f"1 of 3 conversations left out, for the prompt alone fills them (max_tokens={limit})",
+    ]
+    kept, counts = encode_conversations(ours, [long, short, long_prompt], limit, too_long="drop")
+    assert [row.ids for row in kept] == [encode_conversation(ours, ONE, 1000).ids]
+    assert counts == (1, 0, 2, 0)
+    with pytest.raises(UserError, match=r"no conversation is left; 1 of 1 .*; raise data.max_tokens"):
+        encode_conversations(ours, [long_prompt], limit)
+    assert encode_conversations(ours, [], limit) == ([], (0, 0, 0, 0))
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_special_tokens_in_a_content_do_not_end_the_turn(tokenizers, name):
+    tokenizer = tokenizers[name]
+    eos = tokenizer.eos_token
+    ids = encode_response(tokenizer, (Message("user", f"Say{eos} it"),), f"Red{eos}dish")
+    assert ids.count(tokenizer.eos_token_id) == 1
+    assert decode_response(tokenizer, ids) == "Reddish"
+    assert encode_prompt(tokenizer, (Message("user", f"Say{eos} it"),)) == encode_prompt(
+        tokenizer, (Message("user", "Say it"),)
+    )
+
+
+def test_a_special_token_cannot_be_nested_in_another(ours):
+    assert special_token_remover(ours)("a <|us<|pad|>er|>b") == "a b"
+
+
+def test_an_empty_answer_is_eos_alone(ours):
+    assert encode_response(ours, ONE[:1], "") == [ours.eos_token_id]
+    assert encode_response(ours, ONE[:1], "  \n") == [ours.eos_token_id]
+
+
+@pytest.mark.parametrize("name", ["markers", "text form"])
+def test_content_is_tokenised_as_in_running_text(tokenizers, name):
+    tokenizer = tokenizers[name]
+    running = tokenizer("Then Red is a colour.", add_special_tokens=False).input_ids
+    answer = encode_response(tokenizer, ONE[:1], "Red is a colour.")[:-1]
+    assert running[-len(answer) :] == answer
+    prompt = tokenizer.convert_ids_to_tokens(encode_prompt(tokenizer, [Message("user", "  quick brown ")]))
+    assert [token for token in prompt if "quick" in token or "brown" in token] == ["Ġquick", "Ġbrown"]
+
+
+def test_our_generation_markers_agree_with_the_targets(tokenizers):
+    for name in ("markers", "text form"):
+        tokenizer = tokenizers[name]
+        turns = [message._asdict() for message in TWO]
+        theirs = tokenizer.apply_chat_template(turns, return_dict=True, return_assistant_tokens_mask=True)
+        encoded = encode_conversation(tokenizer, TWO, 1000)
+        assert theirs["input_ids"] == encoded.ids
+        assert [bool(flag) for flag in theirs["assistant_masks"]] == encoded.is_target
+
+
+def test_documents_end_in_eos_in_chunks_of_any_size(ours):
+    texts = ["The dog sleeps.", "", "Red<|endoftext|> is", "a colour"]
+    rows = list(encode_documents(ours, iter(texts)))
+    assert [ours.decode(ids[:-1]) for ids in rows] == ["The dog sleeps.", "", "Red is", "a colour"]
+    assert all(ids[-1] == ours.eos_token_id and ids.count(ours.eos_token_id) == 1 for ids in rows)
+    assert list(encode_documents(ours, texts, chunk=3)) == rows
+
+
+def test_decoding_stops_at_eos_and_drops_special_tokens(ours):
+    ids = encode_response(ours, ONE[:1], "Red.")
+    user, pad = ours.convert_tokens_to_ids("<|user|>"), ours.pad_token_id
+    assert decode_response(ours, [*ids, pad, pad, *ids]) == "Red."
+    assert decode_response(ours, [user, *ids[:-1]]) == "Red."
+    assert decode_response(ours, []) == ""
+
+
+def test_a_template_and_eos_are_needed(ours):
+    import copy
+
+    bare = copy.deepcopy(ours)
+    bare.chat_template = None
+    with pytest.raises(UserError, match="no chat template"):
+        encode_prompt(bare, ONE[:1])
+    bare.chat_template, bare.eos_token = TEXT_TEMPLATE, None
+    with pytest.raises(UserError, match="no EOS token"):
+        encode_prompt(bare, ONE[:1])
+
+
+content = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+
+
+@settings(deadline=None)
+@given(asked=st.lists(content, min_size=1, max_size=3), answers=st.lists(content, min_size=3, max_size=3))
+def test_the_rule_holds_for_any_text(tokenizers, asked, answers):
+    turns = [Message(role, text) for pair in zip(asked, answers, strict=False) for role, text in _roles(pair)]
+    for name in PLAIN:
+        tokenizer = tokenizers[name]
+        whole = encode_conversation(tokenizer, turns, 10_000)
+        response = encode_response(tokenizer, turns[:-1], turns[-1].content)
+        assert whole.ids == encode_prompt(tokenizer, turns[:-1]) + response
+        assert response.count(tokenizer.eos_token_id) == 1
+        assert response[-1] == tokenizer.eos_token_id
+        assert decode_response(tokenizer, response) == special_token_remover(tokenizer)(turns[-1].content).strip()
+
+
+def _roles(pair):
+    return zip(("user", "assistant"), pair, strict=True)

@@ -1,0 +1,351 @@
+"""Every format: what is recognised, what becomes of a row, and what is said of a bad one."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import pytest
+
+from align.errors import UserError
+from align.sections import Format
+from align.text.formats import LAYOUTS, MAKERS, check_columns, check_kind, make, map_columns, recognise
+from align.text.parsers import (
+    AFTER_ANSWER,
+    DIFFER_EARLIER,
+    EMPTY_TURN,
+    NO_SHARED_PROMPT,
+    SAME_ANSWER,
+    BadRow,
+    LeftOut,
+)
+from align.text.records import Conversation, Document, Message, Prompt, Ranking
+
+
+def user(text: str) -> dict[str, str]:
+    return {"role": "user", "content": text}
+
+
+def assistant(text: str) -> dict[str, str]:
+    return {"role": "assistant", "content": text}
+
+
+SYSTEM = {"role": "system", "content": "Be brief."}
+ASK = Message("user", "Name a colour.")
+HH = "\n\nHuman: Name a colour.\n\nAssistant: {}"
+SHARE = [{"from": "human", "value": "Name a colour."}]
+
+# Every row asks for a colour; the (best) answer is Red, the other one Blue.
+ROWS = {
+    "prompt_completion": {"prompt": "Name a colour.", "completion": " Red"},
+    "prompt_completion, messages": {"prompt": [user("Name a colour.")], "completion": [assistant("Red")]},
+    "prompt_completion, string and messages": {"prompt": "Name a colour.", "completion": [assistant("Red")]},
+    "messages": {"messages": [user("Name a colour."), assistant("Red")], "id": 7},
+    "messages, in parts": {
+        "messages": [{"role": "user", "content": [{"type": "text", "text": "Name a colour."}]}, assistant("Red")]
+    },
+    "alpaca": {"instruction": "Name a colour.", "output": "Red", "text": "Below is an instruction."},
+    "alpaca, no input": {"instruction": "Name a colour.", "input": " ", "output": "Red"},
+    "sharegpt": {"conversations": [*SHARE, {"from": "gpt", "value": "Red"}]},
+    "question_answer": {"question": "Name a colour.", "answer": "Red"},
+    "sharegpt_preference": {
+        "conversations": SHARE,
+        "chosen": {"from": "gpt", "value": "Red"},
+        "rejected": {"from": "gpt", "value": "Blue"},
+    },
+    "hh": {"chosen": HH.format("Red"), "rejected": HH.format("Blue")},
+    "hh, prompt apart": {"prompt": HH.format(""), "chosen": " Red", "rejected": " Blue"},
+    "preference": {"prompt": "Name a colour.", "chosen": "Red", "rejected": "Blue"},
+    "preference, implicit": {"chosen": "Name a colour. Red", "rejected": "Name a colour. Blue"},
+    "preference, messages": {
+        "prompt": [user("Name a colour.")],
+        "chosen": [assistant("Red")],
+        "rejected": [assistant("Blue")],
+    },
+    "preference, implicit messages": {
+        "chosen": [user("Name a colour."), assistant("Red")],
+        "rejected": [user("Name a colour."), assistant("Blue")],
+    },
+    "preference, messages that repeat the prompt": {
+        "prompt": "Name a colour.",
+        "chosen": [user("Name a colour."), assistant("Red")],
+        "rejected": [user("Name a colour."), assistant("Blue")],
+        "messages": [user("Name a colour."), assistant("Red")],
+    },
+    "preference, null prompt": {"prompt": None, "chosen": "Name a colour. Red", "rejected": "Name a colour. Blue"},
+    "ranking": {"prompt": "Name a colour.", "responses": ["Blue", "Red"], "ranks": [2, 1]},
+    "ranking, in a CSV": {"prompt": "Name a colour.", "responses": '["Blue", "Red"]', "ranks": "[2, 1]"},
+}
+ORDERED = [name for name in ROWS if name.split(",")[0] in ("sharegpt_preference", "hh", "preference", "ranking")]
+
+
+def made(row, kind, columns=None):
+    """The record in a row whose format is recognised, and its note."""
+    row = map_columns(row, columns or {})
+    return make(row, recognise(row, kind, "here"), kind, "here")
+
+
+def test_every_format_of_a_recipe_is_there():
+    assert {*LAYOUTS, "auto"} == set(get_args(Format))
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_recognised(name):
+    assert recognise(ROWS[name], "conversations", "here") == name.split(",")[0]
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_conversations_take_the_best_answer(name):
+    record, note = made(ROWS[name], "conversations")
+    assert record == Conversation((ASK, Message("assistant", "Red")), "here")
+    assert note == ""
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_prompts_are_what_comes_before_the_last_answer(name):
+    assert made(ROWS[name], "prompts")[0] == Prompt((ASK,), "here")
+
+
+@pytest.mark.parametrize("name", [name for name in ROWS if name != "alpaca"])
+def test_documents_are_the_turns_with_blank_lines_between(name):
+    assert made(ROWS[name], "documents")[0] == Document("Name a colour.\n\nRed", "here")
+
+
+def test_a_text_column_is_the_document_whatever_else_there_is():
+    assert made(ROWS["alpaca"], "documents")[0] == Document("Below is an instruction.", "here")
+    assert made({"text": "  as it is \n"}, "documents")[0] == Document("  as it is \n", "here")
+
+
+@pytest.mark.parametrize("name", ORDERED)
+def test_rankings(name):
+    ranking, _ = made(ROWS[name], "rankings")
+    assert ranking.prompt == (ASK,)
+    assert sorted(zip(ranking.ranks, ranking.responses, strict=True)) == [(1, "Red"), (2, "Blue")]
+
+
+@pytest.mark.parametrize("name", [name for name in ROWS if name not in ORDERED])
+def test_rankings_cannot_be_made_without_an_order(name):
+    with pytest.raises(UserError, match=r"here: rankings cannot be made of the format .*; they are made of ranking, "):
+        check_kind(recognise(ROWS[name], "rankings", "here"), "rankings", "here")
+
+
+@pytest.mark.parametrize(
+    ("name", "kinds"),
+    [("text", {"documents"}), ("prompt", {"documents", "prompts"}), ("messages", set(MAKERS) - {"rankings"})],
+)
+def test_which_kinds_a_format_can_become(name, kinds):
+    for kind in MAKERS:
+        if kind in kinds:
+            check_kind(name, kind, "here")
+        else:
+            with pytest.raises(UserError, match=f"{kind} cannot be made of the format {name}"):
+                check_kind(name, kind, "here")
+
+
+def test_more_than_two_answers_with_ties_and_an_annotator():
+    row = {
+        "prompt": [SYSTEM, user("Hi")],
+        "responses": ["a", "b ", "", "d"],
+        "ranks": [2, 0, 7.0, 2],
+        "annotator": "ann",
+    }
+    prompt = (Message("system", "Be brief."), Message("user", "Hi"))
+    assert made(row, "rankings")[0] == Ranking(prompt, ("a", "b", "", "d"), (2, 1, 3, 2), "ann", "here")
+    assert made(row, "conversations")[0].messages[-1] == Message("assistant", "b")
+
+
+def test_answers_without_ranks_are_prompts():
+    row = {"prompt": "Hi", "responses": ["a", "b"], "ranks": None}
+    assert made(row, "prompts")[0] == Prompt((Message("user", "Hi"),), "here")
+    with pytest.raises(BadRow, match="no ranks yet"):
+        made(row, "rankings")
+
+
+def test_a_prompt_alone():
+    for prompt in ("Hi", [user("Hi")]):
+        assert made({"prompt": prompt}, "prompts")[0] == Prompt((Message("user", "Hi"),), "here")
+    assert made({"prompt": "Hi"}, "documents")[0] == Document("Hi", "here")
+
+
+def test_alpaca_with_an_input_a_system_turn_and_a_history():
+    row = {"instruction": "Add.", "input": "2 and 2", "output": "4", "system": "Count.", "history": [["Hi", "Hello"]]}
+    turns = [
+        ("system", "Count."),
+        ("user", "Hi"),
+        ("assistant", "Hello"),
+        ("user", "Add.\n\n2 and 2"),
+        ("assistant", "4"),
+    ]
+    assert made(row, "conversations")[0].messages == tuple(Message(*turn) for turn in turns)
+
+
+def test_several_turns_are_kept():
+    turns = [SYSTEM, user("a"), assistant("b"), user("c"), assistant("d")]
+    assert [turn.content for turn in made({"messages": turns}, "conversations")[0].messages[1:]] == list("abcd")
+    assert [turn.content for turn in made({"messages": turns}, "prompts")[0].messages[1:]] == list("abc")
+
+
+def test_turns_that_end_with_the_user():
+    row = {"messages": [user("a"), assistant("b"), user("c")]}
+    assert [turn.content for turn in made(row, "prompts")[0].messages] == list("abc")
+    record, note = made(row, "conversations")
+    assert [turn.content for turn in record.messages] == list("ab")
+    assert note == AFTER_ANSWER
+
+
+def test_the_table_of_the_module_is_true():
+    from align.text import formats
+
+    rows = [line.strip("| ").split("|") for line in (formats.__doc__ or "").splitlines() if line.startswith("| ")]
+    header, *lines = [[cell.strip() for cell in row] for row in rows]
+    for name, _, *cells in lines:
+        able = {kind for kind, cell in zip(header[2:], [*cells, "", "", ""], strict=False) if cell}
+        assert able == LAYOUTS[name].kinds
+    assert {line[0] for line in lines} == set(LAYOUTS)
+
+
+def test_columns_can_be_mapped():
+    row = {"question": "Name a colour.", "best": "Red", "worst": "Blue", "id": 3}
+    columns = {"prompt": "question", "chosen": "best", "rejected": "worst"}
+    assert made(row, "rankings", columns)[0] == Ranking((ASK,), ("Red", "Blue"), (1, 2), "", "here")
+    with pytest.raises(UserError, match="maps prompt to query, but the columns are question, best, worst, id"):
+        check_columns(row, {"prompt": "query"}, "here")
+
+
+def test_unknown_columns_tell_what_was_found_and_what_exists():
+    with pytest.raises(UserError) as caught:
+        recognise({"query": "a", "reply": "b"}, "conversations", "data.csv:2")
+    said = str(caught.value)
+    assert said.startswith("data.csv:2: no format has the columns query, reply; map them with data.columns")
+    assert "  preference: chosen, rejected" in said
+    assert "  alpaca: instruction, output" in said
+
+
+class TestTranscripts:
+    """HH-RLHF: the shared turns are the prompt, the first answers that differ are compared."""
+
+    def test_several_turns(self):
+        shared = "\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant: "
+        ranking, note = made({"chosen": shared + "d", "rejected": shared + "e"}, "rankings")
+        assert [turn.content for turn in ranking.prompt] == list("abc")
+        assert (ranking.responses, note) == (("d", "e"), "")
+
+    def test_more_than_the_last_turn_differs(self):
+        row = {"chosen": HH.format("Red\n\nHuman: x\n\nAssistant: y"), "rejected": HH.format("Blue")}
+        assert made(row, "rankings") == (Ranking((ASK,), ("Red", "Blue"), (1, 2), "", "here"), DIFFER_EARLIER)
+
+    def test_a_human_turn_at_the_end_is_left_out(self):
+        row = {"chosen": HH.format("Red\n\nHuman: thanks"), "rejected": HH.format("Blue")}
+        assert made(row, "rankings") == (Ranking((ASK,), ("Red", "Blue"), (1, 2), "", "here"), AFTER_ANSWER)
+
+    def test_the_same_answer_twice_is_a_tie(self):
+        row = {"chosen": HH.format("Red"), "rejected": HH.format("Red")}
+        assert made(row, "rankings") == (Ranking((ASK,), ("Red", "Red"), (1, 1), "", "here"), SAME_ANSWER)
+
+    @pytest.mark.parametrize(
+        ("chosen", "rejected"),
+        [
+            ("\n\nHuman: a\n\nAssistant: x", "\n\nHuman: b\n\nAssistant: y"),
+            (HH.format("Red"), HH.format("Red\n\nHuman: x\n\nAssistant: y")),
+        ],
+        ids=["another question", "one goes on"],
+    )
+    def test_no_two_answers_to_one_prompt(self, chosen, rejected):
+        with pytest.raises(LeftOut, match=NO_SHARED_PROMPT):
+            made({"chosen": chosen, "rejected": rejected}, "rankings")
+
+    def test_an_empty_turn(self):
+        with pytest.raises(LeftOut, match=EMPTY_TURN):
+            made({"chosen": HH.format("Red"), "rejected": HH.format("")}, "rankings")
+
+    def test_two_turns_of_one_speaker_are_one(self):
+        asked = "\n\nHuman: a\n\nHuman: b\n\nAssistant: "
+        ranking, _ = made({"chosen": asked + "c", "rejected": asked + "d"}, "rankings")
+        assert ranking.prompt == (Message("user", "a\n\nb"),)
+
+    def test_a_word_with_a_colon_is_no_turn(self):
+        ranking, _ = made({"chosen": HH.format("Red: Human: x"), "rejected": HH.format("Blue")}, "rankings")
+        assert ranking.responses[0] == "Red: Human: x"
+
+
+def test_the_shared_beginning_of_strings_is_cut_to_whole_words():
+    ranking, _ = made({"chosen": "The sky is bright blue", "rejected": "The sky is brown"}, "rankings")
+    assert ranking.prompt == (Message("user", "The sky is"),)
+    assert ranking.responses == ("bright blue", "brown")
+
+
+def test_messages_that_differ_before_the_last_turn_are_handled_as_transcripts_are():
+    chosen = [user("a"), assistant("b"), user("c"), assistant("d")]
+    rejected = [user("a"), assistant("x"), user("y"), assistant("z")]
+    ranking, note = made({"chosen": chosen, "rejected": rejected}, "rankings")
+    assert (ranking.prompt, ranking.responses) == ((Message("user", "a"),), ("b", "x"))
+    assert note == DIFFER_EARLIER
+
+
+@pytest.mark.parametrize(
+    ("kind", "row", "said"),
+    [
+        ("documents", {"text": " "}, "text is empty"),
+        ("documents", {"text": 3}, "text must be a string, found 3"),
+        ("documents", {"text": "\ud800"}, "text is not valid Unicode"),
+        ("prompts", {"prompt": 3}, "prompt must be a string or a list of messages, found 3"),
+        ("prompts", {"prompt": ""}, "prompt is empty"),
+        ("prompts", {"prompt": None}, "prompt is null"),
+        ("prompts", {"prompt": []}, r"prompt must be a list of turns, found \[\]"),
+        ("prompts", {"prompt": [SYSTEM]}, "ends with a turn of the user; it ends with the system's"),
+        ("prompts", {"prompt": [user("a"), assistant("b")]}, "it ends with the assistant's"),
+        ("conversations", {"prompt": "a", "completion": ""}, "completion is empty"),
+        ("conversations", {"prompt": "a", "completion": [user("b")]}, "no answer in this row"),
+        ("conversations", {"messages": [user("a")]}, "no answer in this row"),
+        ("conversations", {"messages": [assistant("a")]}, "ends with a turn of the user; there is none"),
+        ("conversations", {"messages": "a"}, 'messages must be a list of turns, found "a"'),
+        ("conversations", {"messages": ["a"]}, "turn 1 of messages must be an object with role and content"),
+        (
+            "conversations",
+            {"messages": [user("a"), {"role": "tool", "content": "b"}]},
+            'turn 2 of messages has the role "tool"',
+        ),
+        (
+            "conversations",
+            {"messages": [user("a"), {"role": "assistant", "content": None, "tool_calls": [{"id": 1}]}]},
+            r"turn 2 of messages \(assistant\) has no content, only a tool call",
+        ),
+        ("conversations", {"messages": [user("a"), assistant(" ")]}, r"turn 2 of messages \(assistant\) is empty"),
+        (
+            "conversations",
+            {"messages": [{"role": "user", "content": [{"type": "image"}]}, assistant("b")]},
+            "turn 1 of messages has content that is not text",
+        ),
+        ("conversations", {"instruction": "a", "output": ""}, "output is empty"),
+        ("conversations", {"instruction": "a", "input": "b", "output": None}, "output is null"),
+        ("conversations", {"conversations": [{"from": "human"}]}, r"turn 1 of conversations \(human\) has no content"),
+        ("conversations", {"question": "", "answer": "b"}, "question is empty"),
+        ("rankings", {"prompt": "a", "chosen": "b", "rejected": ""}, "rejected is empty"),
+        ("rankings", {"prompt": "a", "chosen": "b", "rejected": [assistant("c")]}, "both be strings or both lists"),
+        ("rankings", {"prompt": "a", "chosen": 1, "rejected": 2}, "must be a list of turns, found 1"),
+        ("rankings", {"chosen": "Red", "rejected": "Blue"}, "add a prompt column"),
+        ("rankings", {"conversations": SHARE, "chosen": SHARE[0], "rejected": SHARE[0]}, "no turn of the assistant"),
+        ("rankings", {"prompt": "a", "responses": ["b"], "ranks": [1]}, r"at least 2 answers, found \[\"b\"\]"),
+        ("rankings", {"prompt": "a", "responses": "b", "ranks": [1]}, 'at least 2 answers, found "b"'),
+        ("rankings", {"prompt": "a", "responses": ["b", "c"], "ranks": [1]}, "2 responses need as many ranks"),
+        ("rankings", {"prompt": "a", "responses": ["b", "c"], "ranks": ["1", 2]}, 'a whole number, found "1"'),
+        ("rankings", {"prompt": "a", "responses": ["b", "c"], "ranks": [1.5, 2]}, "a whole number, found 1.5"),
+        ("rankings", {"prompt": "a", "responses": ["b", "c"], "ranks": [True, 2]}, "a whole number, found true"),
+        ("rankings", {"prompt": "a", "responses": ["b", "c"], "ranks": [float("nan"), 2]}, "a whole number, found NaN"),
+        (
+            "rankings",
+            {"prompt": "a", "responses": ["b", None], "ranks": [1, 2]},
+            "response must be a string, found null",
+        ),
+        ("conversations", {"prompt": "a", "responses": ["", "c"], "ranks": [1, 2]}, "the best answer is empty"),
+    ],
+)
+def test_bad_rows(kind, row, said):
+    with pytest.raises(BadRow, match=said):
+        made(row, kind)
+
+
+def test_a_named_format_asks_for_its_columns():
+    with pytest.raises(BadRow, match="no column 'messages'; there are prompt, completion"):
+        make(ROWS["prompt_completion"], "messages", "conversations", "here")
+    with pytest.raises(BadRow, match='a transcript begins with "Human:", found "Red"'):
+        make({"chosen": "Red", "rejected": "Blue"}, "hh", "rankings", "here")

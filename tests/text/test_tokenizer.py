@@ -1,0 +1,140 @@
+"""Tokenizers: trained ones read any text back, loaded ones have pad, EOS and a template."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from align.errors import UserError
+from align.text.chat import MARKER_TEMPLATE, TEXT_TEMPLATE, ensure_chat_template
+from align.text.encode import encode_conversation, encode_documents
+from align.text.pieces import special_token_remover
+from align.text.records import Message
+from align.text.tokenizer import SMALLEST_VOCABULARY, SPECIAL_TOKENS, load_tokenizer, train_tokenizer
+
+from .conftest import CHATML, TEXTS, build
+
+TURNS = (Message("user", "Name a colour."), Message("assistant", "Red."))
+
+
+def test_the_special_tokens_of_a_trained_tokenizer(ours):
+    assert ours.convert_tokens_to_ids(SPECIAL_TOKENS) == [0, 1, 2, 3, 4]
+    assert (ours.bos_token, ours.eos_token, ours.pad_token) == ("<|endoftext|>", "<|endoftext|>", "<|pad|>")
+    assert ours.pad_token_id != ours.eos_token_id
+    assert ours.chat_template == MARKER_TEMPLATE
+    assert ours("Red", add_special_tokens=True).input_ids == ours("Red", add_special_tokens=False).input_ids
+
+
+def test_every_id_is_below_the_vocabulary_size(ours):
+    assert max(ours.get_vocab().values()) < len(ours) <= 400
+    smallest = train_tokenizer(TEXTS, SMALLEST_VOCABULARY)
+    assert len(smallest) == SMALLEST_VOCABULARY
+    assert max(smallest.get_vocab().values()) == SMALLEST_VOCABULARY - 1
+
+
+def test_a_vocabulary_that_cannot_hold_the_bytes_is_refused():
+    with pytest.raises(UserError, match=r"vocab_size=260: at least 261 are needed"):
+        train_tokenizer(TEXTS, 260)
+
+
+def test_training_is_deterministic():
+    one, other = (train_tokenizer(iter(TEXTS), 350) for _ in range(2))
+    assert one.backend_tokenizer.to_str() == other.backend_tokenizer.to_str()
+
+
+def test_words_are_learned(ours):
+    assert ours.tokenize(" Red is a colour") == ["ĠRed", "Ġis", "Ġa", "Ġcolour"]
+
+
+@settings(deadline=None)
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+def test_any_unicode_reads_back(ours, text):
+    ids = ours(text, add_special_tokens=False).input_ids
+    assert ours.decode(ids) == text
+    assert ours.decode(next(encode_documents(ours, [text]))[:-1]) == special_token_remover(ours)(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["a .  b , c ?", " leading", "trailing \n", "don 't", "\r\n\t", "né 漢字 🙂‍↔️", "<|user"]
+)
+def test_these_texts_read_back(ours, text):
+    assert ours.decode(ours(text).input_ids) == text
+
+
+def test_saving_keeps_everything(ours, tmp_path):
+    ours.save_pretrained(tmp_path)
+    loaded = load_tokenizer(tmp_path)
+    assert loaded.backend_tokenizer.to_str() == ours.backend_tokenizer.to_str()
+    assert loaded.chat_template == MARKER_TEMPLATE
+    assert loaded.pad_token_id == ours.pad_token_id
+    assert len(loaded) == len(ours)
+    assert encode_conversation(loaded, TURNS, 100) == encode_conversation(ours, TURNS, 100)
+    text = "a .  b 漢"
+    assert loaded.decode(loaded(text).input_ids) == text
+
+
+@pytest.mark.parametrize("model_type", ["gpt2", "llama", "gpt_neo"])
+def test_it_loads_the_same_beside_the_config_of_a_stock_model(ours, tmp_path, model_type):
+    ours.save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
+    loaded = load_tokenizer(tmp_path)
+    assert loaded.backend_tokenizer.to_str() == ours.backend_tokenizer.to_str()
+    assert encode_conversation(loaded, TURNS, 100) == encode_conversation(ours, TURNS, 100)
+
+
+@pytest.mark.parametrize("pad", [None, "<|endoftext|>"], ids=["none", "eos"])
+def test_a_pad_token_that_is_missing_or_eos_is_added_and_kept(tmp_path, pad):
+    tokenizer = build("text form")
+    size = len(tokenizer)
+    tokenizer.pad_token = pad
+    tokenizer.save_pretrained(tmp_path / "before")
+    loaded = load_tokenizer(tmp_path / "before")
+    assert loaded.pad_token == "<|pad|>"
+    assert loaded.pad_token_id != loaded.eos_token_id
+    assert len(loaded) == size  # it stood in the vocabulary already
+    loaded.save_pretrained(tmp_path / "after")
+    assert load_tokenizer(tmp_path / "after").pad_token_id == loaded.pad_token_id
+
+
+def test_a_pad_token_that_is_new_makes_the_vocabulary_longer(tmp_path):
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    words = Tokenizer(models.WordLevel({"</s>": 0, "red": 1, "<unk>": 2}, unk_token="<unk>"))
+    PreTrainedTokenizerFast(tokenizer_object=words, eos_token="</s>").save_pretrained(tmp_path)
+    loaded = load_tokenizer(tmp_path)
+    assert (loaded.pad_token, loaded.pad_token_id, len(loaded)) == ("<|pad|>", 3, 4)
+    assert loaded.chat_template == TEXT_TEMPLATE
+
+
+def test_a_template_of_its_own_is_kept(tmp_path):
+    tokenizer = build("chatml")
+    tokenizer.save_pretrained(tmp_path)
+    assert load_tokenizer(tmp_path).chat_template == CHATML
+    ensure_chat_template(tokenizer)
+    assert tokenizer.chat_template == CHATML
+
+
+def test_a_tokenizer_without_eos_is_refused(tmp_path):
+    tokenizer = build("text form")
+    tokenizer.eos_token = None
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=r"no EOS token.*tokenizer_config.json"):
+        load_tokenizer(tmp_path)
+
+
+def test_a_folder_without_a_tokenizer_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
+    with pytest.raises(UserError, match=r"no tokenizer in this folder; it needs one of tokenizer.json"):
+        load_tokenizer(tmp_path)
+    with pytest.raises(UserError, match=r"a folder or a hub name; this is a file"):
+        load_tokenizer(tmp_path / "config.json")
+
+
+@pytest.mark.parametrize("name", ["no-such/tokenizer", "/no/such/folder"])
+def test_a_tokenizer_that_is_nowhere_is_refused(name):
+    with pytest.raises(UserError, match=f"^{name}: cannot load a tokenizer: "):
+        load_tokenizer(name)
