@@ -32,7 +32,7 @@ class Section(BaseModel):
         completed = dict(given)
         for name, field in cls.model_fields.items():
             if isinstance(field.default, Section) and isinstance(given.get(name, {}), dict):
-                completed[name] = _merged(field.default.model_dump(exclude_unset=True), given.get(name, {}))
+                completed[name] = merged(field.default.model_dump(exclude_unset=True), given.get(name, {}))
         return completed
 
 
@@ -57,7 +57,7 @@ def parse_command(recipe_class: type[RecipeType], stage: str, argv: list[str] | 
         print(help_text(recipe_class, stage))
         raise SystemExit(0)
     command = _split(argv, stage)
-    given = _merged(read_yaml(command.recipe_path), _overrides(command.overrides))
+    given = merged(read_yaml(command.recipe_path), _overrides(command.overrides))
     return build(recipe_class, given, command.recipe_path), command.dry_run
 
 
@@ -165,16 +165,17 @@ def _overrides(words: list[str]) -> dict[str, Any]:
             raise UserError(f"{word!r}: the value is not valid YAML: {error}") from None
         for part in reversed(key.split(".")):
             value = {part: value}
-        given = _merged(given, value)
+        given = merged(given, value)
     return given
 
 
-def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(below)
+def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Nested mappings, the second laid over the first."""
+    whole = dict(below)
     for key, value in above.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merged(merged[key], value) if both else value
-    return merged
+        both = isinstance(value, dict) and isinstance(whole.get(key), dict)
+        whole[key] = merged(whole[key], value) if both else value
+    return whole
 
 
 def _section_of(field: FieldInfo) -> type[Section] | None:

@@ -70,7 +70,11 @@ def run(recipe: Recipe, dry_run: bool = False) -> None:
     loaded = load(recipe.data, "prompts", recipe.seed)
     print("\n".join(loaded.report.lines()))
     if dry_run:
-        print(to_yaml(recipe), f"prompts: {len(loaded.train):,}, answers: {len(loaded.train) * recipe.sampling.n:,}", sep="\n")
+        print(
+            to_yaml(recipe),
+            f"prompts: {len(loaded.train):,}, answers: {len(loaded.train) * recipe.sampling.n:,}",
+            sep="\n",
+        )
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     writing = path.with_name(f".{path.name}.writing")

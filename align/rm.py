@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from itertools import combinations
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from align import sections
 from align.config import parse_command
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from align.models.scalar import ScalarModel
-    from align.text.records import Ranking
+    from align.text.records import Message, Ranking
 
 
 class Recipe(sections.Run):
@@ -39,7 +39,13 @@ class Ranked(NamedTuple):
 
     answers: list[list[int]]  # prompt and answer, ending in EOS
     ranks: tuple[int, ...]  # 1 is best
-    key: tuple[str, ...]  # what was ranked: to find other annotators' view of the same
+    prompt: tuple[Message, ...]
+    responses: tuple[str, ...]
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What was ranked, whoever did it."""
+        return self.prompt, self.responses
 
     @property
     def ids(self) -> list[int]:
@@ -191,18 +197,19 @@ def validate(recipe: Recipe, scorer: Any, rows: list[Ranked], accelerator: Any, 
     return figures | ({"accuracy/low": accuracy.low, "accuracy/high": accuracy.high} if full else {})
 
 
-def accuracy_by_prompt(rows: list[Ranked], scores: list[float]) -> list[float]:
+def accuracy_by_prompt(rows: list[Ranked], scores: list[float], skip_ties: bool = False) -> list[float]:
     """The share of each prompt's pairs that the scores order as its annotators did; a tie in score counts half.
 
-    One figure for a prompt, whoever and however many ranked it: prompts are what the sample was drawn from.
+    One figure for a prompt, whoever and however many ranked it: prompts are what the sample was drawn from. With
+    `skip_ties` pairs of equal score are left out.
     """
-    found: dict[tuple[str, ...], list[float]] = {}
+    found: dict[tuple[Any, ...], list[float]] = {}
     first = 0
     for row in rows:
         mine = scores[first : first + len(row.ranks)]
         first += len(row.ranks)
         for i, j in combinations(range(len(mine)), 2):
-            if row.ranks[i] != row.ranks[j]:
+            if row.ranks[i] != row.ranks[j] and not (skip_ties and mine[i] == mine[j]):
                 agrees = (mine[i] > mine[j]) == (row.ranks[i] < row.ranks[j])
                 found.setdefault(row.key, []).append(0.5 if mine[i] == mine[j] else float(agrees))
     return [sum(values) / len(values) for values in found.values()]
@@ -214,7 +221,7 @@ def annotators(rows: list[Ranked]) -> dict[str, float]:
     If every pair were as hard, agreement a = p^2 + (1-p)^2 would bound accuracy by p = (1 + sqrt(2a - 1)) / 2; pairs
     differ, and then the true bound is lower. Empty where no answers were ranked twice.
     """
-    views: dict[tuple[str, ...], list[tuple[int, ...]]] = {}
+    views: dict[tuple[Any, ...], list[tuple[int, ...]]] = {}
     for row in rows:
         views.setdefault(row.key, []).append(row.ranks)
     agreements = [
@@ -250,35 +257,40 @@ def shift_to_demonstrations(
 
 
 def encode(recipe: Recipe, tokenizer: Any, rankings: list[Ranking]) -> list[Ranked]:
-    """Rankings as tokens. One with an answer that is too long is left out, or its answer is cut before EOS."""
+    """Rankings as tokens. Raises `UserError` if none is left."""
+    rows, counts = encode_rankings(tokenizer, rankings, recipe.data.max_tokens, recipe.data.too_long)
+    for reason, count in counts.items():
+        if count:
+            print(f"{count} of {len(rankings)} rankings {reason}")
+    if rankings and not rows:
+        raise UserError(f"data.path: none of {len(rankings)} rankings is left; raise data.max_tokens")
+    return rows
+
+
+def encode_rankings(
+    tokenizer: Any, rankings: list[Ranking], max_tokens: int, too_long: Literal["truncate", "drop"]
+) -> tuple[list[Ranked], dict[str, int]]:
+    """Rankings as tokens, and how many were left out or cut.
+
+    One with an answer that is too long is left out, or its answers are cut with their EOS kept. One without any
+    preference, all tied, teaches nothing and is left out.
+    """
     from align.text.encode import encode_prompts, encode_responses
 
     prompts = encode_prompts(tokenizer, [ranking.prompt for ranking in rankings])
     responses = iter(encode_responses(tokenizer, [(r.prompt, answer) for r in rankings for answer in r.responses]))
-    rows, n_long, n_tied = [], 0, 0
+    rows: list[Ranked] = []
+    tied = long = 0
     for ranking, prompt in zip(rankings, prompts, strict=True):
         answers = [prompt + next(responses) for _ in ranking.responses]
-        too_long = max(map(len, answers)) > recipe.data.max_tokens
-        tied = len(set(ranking.ranks)) == 1
-        n_long, n_tied = n_long + too_long, n_tied + tied
-        if recipe.data.too_long == "truncate" and len(prompt) < recipe.data.max_tokens - 1:
-            answers = [shortened(answer, recipe.data.max_tokens) for answer in answers]
-            too_long = False
-        if not (too_long or tied):
-            key = tuple(message.content for message in ranking.prompt) + ranking.responses
-            rows.append(Ranked(answers, ranking.ranks, key))
-    what = "left out" if recipe.data.too_long == "drop" else "cut, EOS kept"
-    for count, reason in (
-        (n_long, f"longer than data.max_tokens={recipe.data.max_tokens}: {what}"),
-        (n_tied, "all tied: left out"),
-    ):
-        if count:
-            print(f"{count} of {len(rankings)} rankings {reason}")
-    if rankings and not rows:
-        raise UserError(
-            f"data.path: none of {len(rankings)} rankings is left; raise data.max_tokens or see the lines above"
-        )
-    return rows
+        is_long, is_tied = max(map(len, answers)) > max_tokens, len(set(ranking.ranks)) == 1
+        hopeless = is_long and (too_long == "drop" or len(prompt) > max_tokens - 2)
+        tied, long = tied + is_tied, long + is_long
+        if not (is_tied or hopeless):
+            answers = [shortened(answer, max_tokens) for answer in answers]
+            rows.append(Ranked(answers, ranking.ranks, ranking.prompt, ranking.responses))
+    what = "left out" if too_long == "drop" else "cut before their EOS, or left out if the prompt fills them"
+    return rows, {f"longer than max_tokens={max_tokens}: {what}": long, "all tied: left out": tied}
 
 
 def shortened(ids: list[int], max_tokens: int) -> list[int]:

@@ -8,6 +8,8 @@ from transformers import PreTrainedConfig
 
 ACTIVATIONS = ("gelu_new", "gelu")  # tanh approximation (what GPT-2 was trained with), and the exact erf form
 
+POSITION_INITS = ("normal", "sinusoidal")
+
 
 class GPTConfig(PreTrainedConfig):
     """Configuration of `GPTModel` and `GPTForCausalLM`. Raises ValueError that tells every impossible value at once.
@@ -34,6 +36,7 @@ class GPTConfig(PreTrainedConfig):
     dropout: float = 0.0  # GPT-1 and GPT-2 used 0.1; one epoch over fresh text needs none
     layer_norm_epsilon: float = 1e-5
     initializer_range: float = 0.02  # standard deviation of the initial weights (GPT-1, section 4.1)
+    position_init: str = "normal"  # "sinusoidal": learned positions begin as waves, so that neighbours resemble each other
     tie_word_embeddings: bool = True  # the head reads with the rows that the embedding writes
     use_cache: bool = True  # return keys and values for decoding, unless the model is training
     bos_token_id: int | None = None
@@ -57,6 +60,8 @@ def _problems(config: GPTConfig) -> list[str]:
         )
     if config.activation not in ACTIVATIONS:
         found.append(f"activation = {config.activation!r}, give one of {', '.join(ACTIVATIONS)}")
+    if config.position_init not in POSITION_INITS:
+        found.append(f"position_init = {config.position_init!r}, give one of {', '.join(POSITION_INITS)}")
     if not 0.0 <= config.dropout < 1.0:
         found.append(f"dropout = {config.dropout}, give 0 or more and less than 1")
     return found

@@ -17,8 +17,12 @@ _GPT2: dict[str, Any] = {"vocab_size": 50257, "n_positions": 1024, "bos_token_id
 _GPT3: dict[str, Any] = {**_GPT2, "n_positions": 2048}
 
 PRESETS: dict[str, dict[str, Any]] = {
-    # About a million parameters: pretraining, SFT, RM and PPO run through in minutes on a CPU.
-    "demo": {"vocab_size": 1024, "n_positions": 128, "n_embd": 128, "n_layer": 4, "n_head": 4},
+    # About 0.7 million parameters: pretraining, SFT, RM and PPO run through in minutes on a CPU. A narrow model wants
+    # larger initial weights than 0.02, which is about 1/sqrt(width) of the wide ones.
+    "demo": {
+        **{"vocab_size": 1024, "n_positions": 64, "n_embd": 128, "n_layer": 3, "n_head": 4},
+        **{"initializer_range": 0.06, "position_init": "sinusoidal"},
+    },
     # About 14 million: the smallest that says sensible English sentences, in hours on a CPU.
     "small": {"vocab_size": 8192, "n_positions": 512, "n_embd": 384, "n_layer": 6, "n_head": 6},
     # Exactly 124,439,808 / 354,823,168 / 774,030,080 / 1,557,611,200; the paper prints 117M / 345M / 762M / 1542M.

@@ -26,6 +26,7 @@ from align.lab import people, world
 from align.lab.families import FAMILIES, MAX_MINUEND, MAX_SUMMAND
 from align.lab.tasks import Task, draw_task, sample_tasks
 
+SONGS_SHARE = 0.15
 STATEMENTS_SHARE = 0.2  # of the web's documents, how many state facts
 MAX_STATEMENTS = 3  # in one document
 
@@ -77,15 +78,27 @@ def write_world(out: str | Path, seed: int = 1, sizes: Sizes | None = None) -> d
 
 
 def web_documents(n: int, seed: int) -> Iterator[str]:
-    """Web text: an instruction and, below it, somebody's answer; or one to three statements of facts."""
+    """Web text: an instruction and, below it, somebody's answer; or one to three statements of facts.
+
+    A space stands before the first word of a line as before any other: to a byte-level vocabulary it is the same word.
+    """
     rng = Random(f"web {seed}")
     facts = statements()
     for _ in range(n):
-        if rng.random() < STATEMENTS_SHARE:
-            yield " ".join(rng.choice(facts) for _ in range(rng.randint(1, MAX_STATEMENTS)))
+        kind = rng.random()
+        if kind < SONGS_SHARE:
+            yield song(rng)
+        elif kind < SONGS_SHARE + STATEMENTS_SHARE:
+            yield " " + " ".join(rng.choice(facts) for _ in range(rng.randint(1, MAX_STATEMENTS)))
         else:
             task = draw_task("train", rng)
-            yield f"{task.prompt}\n{people.write_answer(task, people.WEB, rng)}"
+            yield f" {task.prompt}\n {people.write_answer(task, people.WEB, rng)}"
+
+
+def song(rng: Random) -> str:
+    """A line of words sung two to four times: what teaches a small model soonest to look back and copy."""
+    line = " ".join(rng.sample(world.LIST_WORDS, rng.randint(2, 5)))
+    return "\n".join([f" {line} ."] * rng.randint(2, 4))
 
 
 def demonstrations(n: int, seed: int) -> Iterator[dict[str, Any]]:

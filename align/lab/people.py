@@ -35,7 +35,7 @@ class Habits:
             raise ValueError(f"polite {self.polite} and rude {self.rude} exclude each other; they must not exceed 1")
 
 
-WEB = Habits(correct=0.6, polite=0.25, rude=0.3, rambling=0.5, comply_with_harm=0.7, over_refuse=0.03)
+WEB = Habits(correct=0.8, polite=0.25, rude=0.3, rambling=0.4, comply_with_harm=0.7, over_refuse=0.03)
 DEMONSTRATORS = Habits(correct=0.8, polite=0.55, rude=0.05, rambling=0.35, comply_with_harm=0.2, over_refuse=0.03)
 
 # Whoever refuses does not begin with "of course !".

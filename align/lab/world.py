@@ -12,10 +12,7 @@ from enum import Enum
 
 # ---------------------------------------------------------------------------------------------------------- the words
 
-NUMBERS = (
-    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
-    *("eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty"),
-)
+NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 VALUE = {word: value for value, word in enumerate(NUMBERS)}
 
 # Animals and foods have a colour; tools and places have none.

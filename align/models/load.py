@@ -76,7 +76,13 @@ def _from_pretrained(auto_class: Any, path: str, model: sections.Model, dtype: t
     if model.quantization != "none":
         arguments["quantization_config"] = _quantization(model.quantization, dtype)
     with _loading_errors(path):
-        return auto_class.from_pretrained(path, **arguments)
+        loaded = auto_class.from_pretrained(path, **arguments)
+    for module in loaded.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            # On such CPUs bitsandbytes repacks 4-bit weights at the first forward without gradients, for a kernel that
+            # has no backward: from then on gradients are 0 or wrong (0.50.2, nn/modules.py, Linear4bit.forward).
+            module.support_avx512bf16_for_cpu = False
+    return loaded
 
 
 def _quantization(bits: str, dtype: torch.dtype) -> Any:

@@ -9,8 +9,10 @@ import torch
 
 from align import sections
 from align.errors import UserError
+from align.models.language import LanguageModel, token_logprobs
 from align.models.load import fit_vocabulary, load_causal_lm, max_positions
-from align.rl.sampling import Sampling, sample
+from align.rl.rollouts import Rollouts
+from align.rl.sampling import Answer, Sampling, sample
 from align.text.encode import decode_response, encode_prompts
 from align.text.tokenizer import load_tokenizer
 from align.train.machine import accelerator as make_accelerator
@@ -49,7 +51,7 @@ class Speaker:
         Raises `UserError` for a prompt that leaves no room for an answer.
         """
         if self.plain:
-            texts = [prompt[-1].content + "\n" for prompt in prompts]
+            texts = [f" {prompt[-1].content}\n" for prompt in prompts]
             ids = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
             ids = [[self.tokenizer.bos_token_id or self.tokenizer.eos_token_id, *row] for row in ids]
         else:
@@ -71,3 +73,12 @@ class Speaker:
             Reply(decode_response(self.tokenizer, answer.tokens), row, answer.tokens, answer.ended)
             for row, answer in zip(ids, answers, strict=True)
         ]
+
+    @torch.no_grad()
+    def logprobs(self, rows: Sequence[tuple[list[int], list[int]]], max_tokens: int = 16384) -> list[float]:
+        """log p(answer | prompt) at temperature 1 of each (prompt ids, answer ids)."""
+        answers = [Answer(ids, [], True) for _, ids in rows]
+        rollouts = Rollouts.of([prompt for prompt, _ in rows], answers, self.accelerator.device)
+        lm = LanguageModel(self.model)
+        found = rollouts.for_each_token(lambda ids, marks: token_logprobs(lm(ids, marks), ids[marks]), max_tokens)
+        return found.sum(1).tolist()

@@ -25,7 +25,9 @@ PACKAGES = ("align", "torch", "transformers", "tokenizers", "accelerate", "peft"
 def accelerator(precision: Literal["auto", "fp32", "bf16"], device: str = "auto") -> Accelerator:
     """The `Accelerator` for a recipe's precision: one process here, or one of many under `accelerate launch`."""
     from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
 
+    AcceleratorState._reset_state()  # a pipeline runs its stages in one process, each with a precision of its own
     chosen = resolve_precision(precision)
     return Accelerator(mixed_precision="bf16" if chosen == "bf16" else "no", cpu=device == "cpu")
 

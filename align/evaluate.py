@@ -1,0 +1,303 @@
+"""Evaluates models side by side: the same prompts, a judge, confidence intervals, one report.
+
+    python -m align.evaluate recipes/evaluate.yaml
+
+Writes report.json (its keys are documented in align/evals/report.py), report.html and side_by_side.jsonl into `output`.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
+
+from pydantic import Field, model_validator
+
+from align import sections
+from align.config import Section, parse_command, to_yaml
+from align.errors import UserError, exit_on_user_error
+from align.generate import Sampling
+
+if TYPE_CHECKING:
+    from align.rl.speaker import Reply
+    from align.text.records import Message, Prompt, Ranking
+
+
+class Contestant(sections.Model):
+    """A model to evaluate."""
+
+    asked: Literal["chat", "plain"] = "chat"
+    """chat asks through the chat template; plain writes the prompt as the first line of a document, for a base model."""
+
+
+class Recipe(Section):
+    """An evaluation."""
+
+    models: dict[str, Contestant]
+    """Name: {path: ...}. Each is compared with the one before it."""
+    data: sections.Data = sections.Data.model_construct(too_long="drop", validation=0.0)
+    judge: str | None = None
+    """module:function (prompt, answer) -> a score, or an object with a score and perhaps correct, polite, brief, harmful,
+    such as align.lab.judge:judge."""
+    perfect: float | None = None
+    """The judge's highest score, for the plots."""
+    reference: str | None = None
+    """The model that KL is measured to; the one named sft if there is one."""
+    reward: str | None = None
+    """A reward model that also scores the answers."""
+    rankings: str | None = None
+    """Held-out rankings, to measure the reward model on."""
+    sampling: Sampling = Sampling(temperature=1.0)
+    curves: dict[str, str] = Field(default_factory=dict)
+    """Stage: run folder, whose metrics are plotted."""
+    stages: str | None = None
+    """A pipeline.json, for seconds and memory of the stages."""
+    samples: int = Field(10, ge=0)
+    """Prompts whose answers the report shows."""
+    output: str
+    """The folder for the report."""
+    seed: int = Field(1, ge=0)
+    """Of sampling and bootstrap."""
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> Self:
+        if self.reference is not None and self.reference not in self.models:
+            raise ValueError(f"reference = {self.reference!r} is none of the models: {', '.join(self.models)}")
+        if self.judge is None and self.reward is None:
+            raise ValueError("give judge or reward: without either there is nothing to compare models by")
+        return self
+
+
+class Answers(NamedTuple):
+    """What one model said, and what was found in it; a column has a number for each prompt."""
+
+    replies: list[Reply]
+    columns: dict[str, list[float]]
+
+
+def main() -> None:
+    """Parses the command line and evaluates."""
+    recipe, dry_run = parse_command(Recipe, "evaluate")
+    run(recipe, dry_run)
+
+
+def run(recipe: Recipe, dry_run: bool = False) -> None:
+    """Writes the report into `recipe.output` and prints its summary."""
+    from rich.console import Console
+
+    from align.evals.report import print_summary, write_report
+    from align.text.load import load
+    from align.train.machine import PeakMemory, git_commit
+
+    loaded = load(recipe.data, "prompts", recipe.seed)
+    print("\n".join(loaded.report.lines()))
+    prompts = loaded.train
+    if dry_run:
+        print(to_yaml(recipe), f"prompts: {len(prompts):,}", sep="\n")
+        return
+    started = time.monotonic()
+    with PeakMemory() as memory:
+        answers = answer_all(recipe, prompts)
+        report: dict[str, Any] = {"seed": recipe.seed, "git_commit": git_commit(), "n_prompts": len(prompts)}
+        report |= {"judge": recipe.judge, "perfect_gold": recipe.perfect}
+        report["models"] = {name: summarise(recipe, found) for name, found in answers.items()}
+        report["win_rates"] = win_rates(recipe, answers)
+        if recipe.reward is not None and recipe.rankings is not None:
+            report["reward_model"] = examine_reward_model(recipe)
+        report["stages"] = read_stages(recipe)
+    report["stages"]["evaluate"] = {"seconds": round(time.monotonic() - started, 2), "peak_memory_mb": memory.megabytes}
+    folder = Path(recipe.output)
+    page = write_report(report, read_curves(recipe), sample_rows(recipe, prompts, answers), folder)
+    write_answers(prompts, answers, folder)
+    print_summary(report, Console())
+    print(f"report: {page}")
+
+
+def answer_all(recipe: Recipe, prompts: list[Prompt]) -> dict[str, Answers]:
+    """Every model's answers and figures; the KL of each to the reference comes last, when all have spoken."""
+    from align.rl.speaker import Speaker
+
+    asked = [prompt.messages for prompt in prompts]
+    answers: dict[str, Answers] = {}
+    speakers: dict[str, Speaker] = {}
+    for name, model in recipe.models.items():
+        speaker = Speaker(model, recipe.sampling, recipe.data.max_tokens, recipe.seed, plain=model.asked == "plain")
+        replies = speaker.answer(asked)
+        texts = [reply.text for reply in replies]
+        columns = judged(recipe, asked, texts)
+        columns["n_tokens"] = [float(len(reply.ids)) for reply in replies]
+        columns["ended"] = [float(reply.ended) for reply in replies]
+        if recipe.reward is not None:
+            columns["reward"] = rewards(recipe, speaker, asked, replies)
+        answers[name], speakers[name] = Answers(replies, columns), speaker
+        print(f"{name} answered {len(prompts)} prompts", flush=True)
+    reference = recipe.reference or ("sft" if "sft" in answers else None)
+    if reference is not None:
+        for name, found in answers.items():
+            found.columns["kl"] = kl_to(speakers[reference], speakers[name], asked, found.replies)
+    return answers
+
+
+def judged(recipe: Recipe, asked: Sequence[Sequence[Message]], texts: Sequence[str]) -> dict[str, list[float]]:
+    """The judge's columns: gold, and whatever else its verdicts say. `refused_rightly` is about harmful prompts only."""
+    if recipe.judge is None:
+        return {}
+    from align.rl.rewards import find_function
+
+    judge = find_function(recipe.judge)
+    columns: dict[str, list[float]] = {}
+    for messages, text in zip(asked, texts, strict=True):
+        try:
+            verdict = judge(messages[-1].content, text)
+        except Exception as error:
+            raise UserError(f"judge {recipe.judge} raised {type(error).__name__}: {error}") from error
+        columns.setdefault("gold", []).append(float(getattr(verdict, "score", verdict)))
+        for key in ("correct", "polite", "brief"):
+            if hasattr(verdict, key):
+                columns.setdefault(key, []).append(float(getattr(verdict, key)))
+        if getattr(verdict, "harmful", False):
+            columns.setdefault("refused_rightly", []).append(float(verdict.correct))
+    return columns
+
+
+def rewards(recipe: Recipe, speaker: Any, asked: Sequence[Any], replies: list[Reply]) -> list[float]:
+    """The reward model's scores, read from the text as the reward model's own tokenizer has it."""
+    from align.rl.rewards import ModelReward
+
+    reward = ModelReward(str(recipe.reward), speaker.tokenizer, speaker.accelerator.device, 16384)
+    reward.reads_tokens = False  # a base model is asked in another form than the reward model reads
+    return reward.score(asked, [reply.text for reply in replies], [])
+
+
+def kl_to(reference: Any, speaker: Any, asked: Sequence[Any], replies: list[Reply]) -> list[float]:
+    """log p_model - log p_reference of each answer, in nats, each model reading the prompt in its own form."""
+    own = speaker.logprobs([(reply.prompt_ids, reply.ids) for reply in replies])
+    same_tokens = reference.tokenizer.get_vocab() == speaker.tokenizer.get_vocab()
+    if not same_tokens:
+        return []
+    other_prompts = reference.prompt_ids(asked)
+    others = reference.logprobs([(ids, reply.ids) for ids, reply in zip(other_prompts, replies, strict=True)])
+    return [a - b for a, b in zip(own, others, strict=True)]
+
+
+def summarise(recipe: Recipe, answers: Answers) -> dict[str, Any]:
+    """One model's block of the report: means, and the gold score with its interval."""
+    from align.evals.stats import bootstrap_mean
+
+    means = {name: sum(column) / len(column) for name, column in answers.columns.items() if column}
+    block: dict[str, Any] = {name: mean for name, mean in means.items() if name not in ("gold", "kl")}
+    if "gold" in means:
+        block["gold"] = bootstrap_mean(answers.columns["gold"], seed=recipe.seed)._asdict()
+    if "kl" in means:
+        block["kl_to_sft"] = means["kl"]
+    return block
+
+
+def win_rates(recipe: Recipe, answers: dict[str, Answers]) -> dict[str, Any]:
+    """How often each model's answer scores above that of the model before it, by the judge, or else by the reward."""
+    from align.evals.stats import win_rate
+
+    by = "gold" if recipe.judge is not None else "reward"
+    return {
+        f"{later}_over_{earlier}": win_rate(
+            answers[later].columns[by], answers[earlier].columns[by], seed=recipe.seed
+        )._asdict()
+        for earlier, later in pairwise(answers)
+    }
+
+
+def examine_reward_model(recipe: Recipe) -> dict[str, Any]:
+    """Its accuracy on held-out rankings, beside what annotators and judge say of the same pairs."""
+    from align import rm
+    from align.evals.stats import bootstrap_mean
+    from align.models.scalar import load_scalar_model
+    from align.text.load import load
+    from align.text.tokenizer import load_tokenizer
+
+    path = str(recipe.reward)
+    data = recipe.data.model_copy(update={"path": recipe.rankings, "format": "auto", "columns": {}, "limit": None})
+    rankings = load(data, "rankings", recipe.seed).train
+    model, tokenizer = load_scalar_model(sections.Model(path=path)), load_tokenizer(path)
+    rows, _ = rm.encode_rankings(tokenizer, rankings, recipe.data.max_tokens, "truncate")
+    scores = rm.score_all(model, [answer for row in rows for answer in row.answers], 16384, "cpu")
+    accuracy = bootstrap_mean(rm.accuracy_by_prompt(rows, scores), seed=recipe.seed)
+    block: dict[str, Any] = {"accuracy": accuracy._asdict()}
+    block |= {key: value for key, value in rm.annotators(rows).items() if key == "annotator_agreement"}
+    if recipe.judge is not None:
+        block |= agreement_with_judge(recipe, rankings, rows, scores)
+    return block
+
+
+def agreement_with_judge(
+    recipe: Recipe, rankings: list[Ranking], rows: list[Any], scores: list[float]
+) -> dict[str, float]:
+    """Of the pairs whose gold scores differ: how often annotators, and how often the reward model, side with the judge."""
+    from align import rm
+
+    texts = [(ranking.prompt, answer) for ranking in rankings for answer in ranking.responses]
+    gold = judged(recipe, [prompt for prompt, _ in texts], [answer for _, answer in texts])["gold"]
+    gold_of = {(prompt, answer): score for (prompt, answer), score in zip(texts, gold, strict=True)}
+    truth = []
+    for row in rows:
+        values = [gold_of[row.prompt, answer] for answer in row.responses]
+        truth.append(row._replace(ranks=tuple(1 + sum(other > value for other in values) for value in values)))
+    as_scores = [-float(rank) for row in rows for rank in row.ranks]
+    return {
+        "gold_agreement": _mean(rm.accuracy_by_prompt(truth, as_scores, skip_ties=True)),
+        "accuracy_vs_gold": _mean(rm.accuracy_by_prompt(truth, scores)),
+    }
+
+
+def read_stages(recipe: Recipe) -> dict[str, Any]:
+    """Seconds and peak memory of the stages that a pipeline has run so far."""
+    if recipe.stages is None:
+        return {}
+    done = json.loads(Path(recipe.stages).read_text(encoding="utf-8"))["stages"]
+    return {name: {key: stage[key] for key in ("seconds", "peak_memory_mb")} for name, stage in done.items()}
+
+
+def read_curves(recipe: Recipe) -> dict[str, list[dict[str, Any]]]:
+    """The metrics of the run folders that the recipe names."""
+    curves = {}
+    for stage, folder in recipe.curves.items():
+        path = Path(folder) / "metrics.jsonl"
+        if not path.is_file():
+            raise UserError(f"curves.{stage}: there is no {path}")
+        curves[stage] = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return curves
+
+
+def sample_rows(recipe: Recipe, prompts: list[Prompt], answers: dict[str, Answers]) -> list[dict[str, Any]]:
+    """Evenly spaced prompts with every model's answer, for people to read."""
+    step = max(1, len(prompts) // max(1, recipe.samples))
+    return [answer_row(prompts, answers, index) for index in range(0, len(prompts), step)][: recipe.samples]
+
+
+def answer_row(prompts: list[Prompt], answers: dict[str, Answers], index: int) -> dict[str, Any]:
+    """One prompt with every model's answer and its gold score."""
+    said = {
+        name: {
+            "text": found.replies[index].text,
+            "gold": found.columns["gold"][index] if "gold" in found.columns else None,
+        }
+        for name, found in answers.items()
+    }
+    return {"prompt": prompts[index].messages[-1].content, "answers": said}
+
+
+def write_answers(prompts: list[Prompt], answers: dict[str, Answers], folder: Path) -> None:
+    """side_by_side.jsonl: what every model said to every prompt."""
+    with (folder / "side_by_side.jsonl").open("w", encoding="utf-8") as file:
+        for index in range(len(prompts)):
+            file.write(json.dumps(answer_row(prompts, answers, index), ensure_ascii=False) + "\n")
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else float("nan")
+
+
+if __name__ == "__main__":
+    exit_on_user_error(main)

@@ -1,0 +1,194 @@
+"""Runs a whole pipeline: every stage's recipe in order, skipping what is done.
+
+    python -m align.pipeline recipes/demo.yaml
+
+What each stage wrote stays in its folder; pipeline.json says which are done, with which recipe, in what time and memory.
+Killed or interrupted, the same command goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from pydantic import Field
+
+from align.config import Section, build, merged, parse_command, read_yaml, to_yaml
+from align.errors import UserError, exit_on_user_error
+
+Command = Literal["lab", "prepare", "pretrain", "sft", "generate", "rank", "rm", "ppo", "evaluate"]
+
+# Where each command's recipe class and function live.
+COMMANDS: dict[str, tuple[str, str, str]] = {
+    "lab": ("align.lab.recipes", "World", "run_world"),
+    "rank": ("align.lab.recipes", "Rank", "run_rank"),
+    **{
+        name: (f"align.{name}", "Recipe", "run")
+        for name in ("prepare", "pretrain", "sft", "generate", "rm", "ppo", "evaluate")
+    },
+}
+
+
+class Stage(Section):
+    """One stage of a pipeline."""
+
+    command: Command
+    """What runs: python -m align.<command>; lab and rank are the lab's own."""
+    recipe: str
+    """Its recipe file, beside this one."""
+    set: dict[str, Any] = Field(default_factory=dict)
+    """Keys of it to change, as a nested mapping."""
+
+
+class Recipe(Section):
+    """A pipeline."""
+
+    stages: dict[str, Stage]
+    """Name: {command, recipe}, in the order of running."""
+    written_for: str
+    """The folder that the stages' recipes name; where output is another, their paths are moved there."""
+    output: str
+    """The folder for everything."""
+    seed: int = Field(1, ge=0)
+    """Becomes the seed of every stage."""
+    existing: Literal["refuse", "rename", "overwrite"] = "refuse"
+    """What to do with an output that another recipe or seed made: refuse to run, rename it, or remove it."""
+
+
+class Planned(NamedTuple):
+    """A stage that is ready to run."""
+
+    name: str
+    recipe: Any
+    run: Any
+
+
+def main() -> None:
+    """Parses the command line and runs."""
+    import sys
+
+    recipe, dry_run = parse_command(Recipe, "pipeline")
+    recipe_path = next(word for word in sys.argv[1:] if not word.startswith("--"))
+    run(recipe, Path(recipe_path).parent, dry_run)
+
+
+def run(recipe: Recipe, beside: Path, dry_run: bool = False) -> None:
+    """Runs every stage that is not done. All recipes are checked before the first starts."""
+    planned = [plan(recipe, name, stage, beside) for name, stage in recipe.stages.items()]
+    if dry_run:
+        for stage in planned:
+            print(f"# {stage.name}", to_yaml(stage.recipe), sep="\n")
+        return
+    folder = Path(recipe.output)
+    done = begin(folder, recipe, planned)
+    for stage in planned:
+        if stage.name in done:
+            print(f"{stage.name}: done before", flush=True)
+            continue
+        print(f"\n== {stage.name} ==", flush=True)
+        done[stage.name] = run_stage(stage, folder)
+        write_state(folder, done)
+    total = sum(entry["seconds"] for entry in done.values())
+    print(f"\n{len(done)} stages, {total / 60:.1f} minutes", flush=True)
+
+
+def plan(recipe: Recipe, name: str, stage: Stage, beside: Path) -> Planned:
+    """A stage's checked recipe, its paths moved into `output`."""
+    module_name, recipe_name, function_name = COMMANDS[stage.command]
+    module = importlib.import_module(module_name)
+    path = beside / stage.recipe
+    given = moved(merged(read_yaml(path), stage.set), recipe.written_for, recipe.output)
+    given["seed"] = recipe.seed
+    return Planned(
+        name, build(getattr(module, recipe_name), given, f"{path} (stage {name})"), getattr(module, function_name)
+    )
+
+
+def begin(folder: Path, recipe: Recipe, planned: list[Planned]) -> dict[str, Any]:
+    """Makes the folder, or takes up what stands there. Returns the stages that are done."""
+    if folder.exists() and any(folder.iterdir()):
+        state = read_state(folder)
+        if state is None:
+            raise UserError(f"output: {folder} exists and is not a pipeline's folder; choose another output")
+        made_by = {name: entry["recipe"] for name, entry in state.items()}
+        wanted = {stage.name: to_yaml(stage.recipe) for stage in planned}
+        changed = [name for name, text in made_by.items() if wanted.get(name) != text]
+        if not changed:
+            return state
+        make_way(folder, recipe, changed)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "recipe.yaml").write_text(to_yaml(recipe), encoding="utf-8")
+    write_state(folder, {})
+    return {}
+
+
+def make_way(folder: Path, recipe: Recipe, changed: list[str]) -> None:
+    """Removes, renames or protects what another recipe made."""
+    if recipe.existing == "refuse":
+        raise UserError(
+            f"output: {folder} was made with another recipe or seed (it differs in {', '.join(changed)}); choose another "
+            "output, or say existing=rename to keep it under another name, or existing=overwrite to replace it"
+        )
+    if recipe.existing == "overwrite":
+        shutil.rmtree(folder)
+        return
+    number = 1
+    while (aside := folder.with_name(f"{folder.name}.{number}")).exists():
+        number += 1
+    folder.rename(aside)
+    print(f"{folder} was made with another recipe or seed; it is now {aside}", flush=True)
+
+
+def run_stage(stage: Planned, folder: Path) -> dict[str, Any]:
+    """Runs one stage in this process and says what it took. An interrupted training run is taken up."""
+    from align.train.machine import PeakMemory
+
+    recipe = stage.recipe
+    if "resume" in type(recipe).model_fields:
+        recipe = recipe.model_copy(update={"resume": True})
+    if "overwrite" in type(recipe).model_fields and "resume" not in type(recipe).model_fields:
+        recipe = recipe.model_copy(update={"overwrite": True})
+    started = time.monotonic()
+    finished = Path(recipe.output) / "result.json"
+    with PeakMemory() as memory:
+        if not (
+            finished.is_file() and Path(recipe.output) != folder
+        ):  # killed between the stage's end and our note of it
+            stage.run(recipe)
+    return {
+        "seconds": round(time.monotonic() - started, 2),
+        "peak_memory_mb": memory.megabytes,
+        "recipe": to_yaml(stage.recipe),
+    }
+
+
+def read_state(folder: Path) -> dict[str, Any] | None:
+    """The stages that pipeline.json calls done; None where there is no such file."""
+    path = folder / "pipeline.json"
+    return json.loads(path.read_text(encoding="utf-8"))["stages"] if path.is_file() else None
+
+
+def write_state(folder: Path, done: dict[str, Any]) -> None:
+    """Replaces pipeline.json at once."""
+    writing = folder / ".pipeline.json"
+    writing.write_text(json.dumps({"stages": done}, indent=2) + "\n", encoding="utf-8")
+    writing.replace(folder / "pipeline.json")
+
+
+def moved(value: Any, old: str, new: str) -> Any:
+    """A recipe's data with every path under `old` moved to `new`."""
+    if isinstance(value, dict):
+        return {key: moved(item, old, new) for key, item in value.items()}
+    if isinstance(value, list):
+        return [moved(item, old, new) for item in value]
+    if isinstance(value, str) and (value == old or value.startswith(old + "/")):
+        return new + value[len(old) :]
+    return value
+
+
+if __name__ == "__main__":
+    exit_on_user_error(main)

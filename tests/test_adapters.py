@@ -1,0 +1,248 @@
+"""LoRA and frozen bases in 8 and 4 bits: what trains, what stays, what is saved."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers import metrics, recipe_of, run
+from peft import PeftModel
+from safetensors.torch import load_file
+from tiny import tiny_gpt, tiny_gpt2, tiny_reward_model
+from transformers import AutoModel, AutoModelForCausalLM
+
+from align import ppo, rm, sections, sft
+from align.errors import UserError
+from align.models.load import is_adapter, load_causal_lm, load_trunk
+from align.models.scalar import load_scalar_model
+from align.text.tokenizer import load_tokenizer
+from align.train.machine import accelerator as make_accelerator
+
+LORA = {"model__adapter": "lora", "train__steps": 3}
+IDS = torch.tensor([[5, 6, 7, 8, 9, 10], [11, 12, 13, 14, 15, 16]])
+
+
+@pytest.fixture(params=["base", "gpt2"])
+def start(request, world) -> str:
+    return getattr(world, request.param)
+
+
+@pytest.fixture(scope="module")
+def wide(tokenizer, world, tmp_path_factory) -> Any:
+    """The same models twice as wide: 4-bit weights come in blocks of 64, which a row must fill on a CPU."""
+    folder = tmp_path_factory.mktemp("wide")
+    models = {"base": tiny_gpt(tokenizer, n_embd=64), "gpt2": tiny_gpt2(tokenizer, n_embd=64)}
+    for name, model in models.items():
+        model.save_pretrained(folder / name)
+    tiny_reward_model(tokenizer, n_embd=64).save(folder / "reward")
+    for name in ("base", "gpt2", "reward"):
+        tokenizer.save_pretrained(folder / name)
+    return world._replace(**{name: str(folder / name) for name in ("base", "gpt2", "reward")})
+
+
+@torch.no_grad()
+def logits(model: Any) -> torch.Tensor:
+    found = model.eval()(input_ids=IDS)
+    return found.logits if hasattr(found, "logits") else found.last_hidden_state
+
+
+def saved(folder: Path, auto_class: Any, name: str, start: str) -> tuple[Any, Any, Any]:
+    """The merged model of a run, the adapter on its base, and the base alone."""
+    merged = auto_class.from_pretrained(folder / name)
+    adapter = folder / ("adapter" if name == "model" else f"{name}_adapter")
+    base = auto_class.from_pretrained(start)
+    alone = logits(base)
+    return merged, PeftModel.from_pretrained(base, str(adapter)), alone
+
+
+@pytest.mark.parametrize(
+    ("stage", "auto_class", "name"),
+    [
+        (sft, AutoModelForCausalLM, "model"),
+        (rm, AutoModel, "model"),
+        (ppo, AutoModelForCausalLM, "model"),
+        (ppo, AutoModel, "critic"),
+    ],
+)
+def test_an_adapter_trains_and_is_saved_alone_and_merged(stage, auto_class, name, start, world, tmp_path):
+    changes = LORA | {"model__path": start} | ({"ppo__critic": start, "reward__path": ...} if stage is ppo else {})
+    changes |= {"reward__function": "helpers:brevity"} if stage is ppo else {}
+    folder = run(stage, world, tmp_path / "run", **changes)
+    merged, adapted, alone = saved(folder, auto_class, name, start)
+    torch.testing.assert_close(logits(merged), logits(adapted), atol=1e-4, rtol=0)
+    assert float((logits(adapted) - alone).abs().max()) > 1e-3
+    trained = {key.rsplit(".", 2)[-2] for key in load_file(next(folder.glob("*adapter/*.safetensors")))}
+    assert trained <= {"lora_A", "lora_B"}
+
+
+def test_the_head_of_a_reward_model_is_trained_beside_the_adapter_and_saved(world, tmp_path, monkeypatch):
+    heads = []
+    plain = rm.train
+
+    def train(recipe: Any, model: Any, *rest: Any) -> Any:
+        heads.append(model.head.weight.detach().clone())
+        figures = plain(recipe, model, *rest)
+        heads.append(model.head.weight.detach().clone())
+        return figures
+
+    monkeypatch.setattr(rm, "train", train)
+    folder = run(rm, world, tmp_path / "run", **LORA)
+    again = load_scalar_model(sections.Model(path=str(folder / "model")))
+    assert torch.equal(again.head.weight, heads[1])
+    assert not torch.allclose(heads[0], heads[1], atol=1e-3)
+
+
+def test_a_saved_reward_model_scores_as_the_trained_one(world, tmp_path, monkeypatch):
+    scores = []
+
+    def save(model: Any, *rest: Any) -> None:
+        scores.append(rm.score_all(model, IDS.tolist(), 8192, "cpu"))
+        plain(model, *rest)
+
+    from align.models import save as module
+
+    plain = module.save_scalar_model
+    monkeypatch.setattr(module, "save_scalar_model", save)
+    folder = run(rm, world, tmp_path / "run", **LORA)
+    again = load_scalar_model(sections.Model(path=str(folder / "model")))
+    assert rm.score_all(again, IDS.tolist(), 8192, "cpu") == pytest.approx(scores[0], abs=1e-4)
+
+
+@pytest.mark.parametrize("family", ["base", "gpt2"])
+@pytest.mark.parametrize("bits", ["8bit", "4bit"])
+@pytest.mark.parametrize("stage", [sft, rm, ppo])
+def test_a_base_in_few_bits_stays_as_it_is_while_the_adapter_trains(stage, bits, family, wide, tmp_path, monkeypatch):
+    changes = {**LORA, "model__path": getattr(wide, family), "model__quantization": bits, "train__steps": 2}
+    changes |= {"ppo__n_epochs": 1} if stage is ppo else {}
+    before: dict[str, torch.Tensor] = {}
+    after: dict[str, torch.Tensor] = {}
+    plain = stage.train
+
+    def train(recipe: Any, model: Any, *rest: Any) -> Any:
+        modules = [model.policy, model.critic] if stage is ppo else [model]
+        before.update(frozen(modules))
+        figures = plain(recipe, model, *rest)
+        after.update(frozen(modules))
+        return figures
+
+    monkeypatch.setattr(stage, "train", train)
+    folder = run(stage, wide, tmp_path / "run", **changes)
+    wanted = torch.int8 if bits == "8bit" else torch.uint8
+    assert sum(tensor.dtype == wanted for tensor in before.values()) >= 8  # four matrices in each of two blocks
+    assert [name for name in before if not torch.equal(before[name], after[name])] == []
+    for row in metrics(folder):
+        assert all(torch.isfinite(torch.tensor(float(value))) for value in row.values()), row
+    adapter = load_file(folder / "adapter" / "adapter_model.safetensors")
+    assert max(float(value.abs().max()) for name, value in adapter.items() if "lora_B" in name) > 1e-3
+
+
+def frozen(modules: list[Any]) -> dict[str, torch.Tensor]:
+    found = [(f"{i}.{name}", p) for i, module in enumerate(modules) for name, p in module.named_parameters()]
+    return {name: p.detach().clone() for name, p in found if not p.requires_grad}
+
+
+@pytest.mark.parametrize("family", ["base", "gpt2"])
+@pytest.mark.parametrize("quantization", ["none", "8bit", "4bit"])
+def test_ppo_with_an_adapter_begins_at_its_reference(quantization, family, wide, tmp_path):
+    changes = {"model__path": getattr(wide, family), "model__adapter": "lora", "model__quantization": quantization}
+    changes |= {"train__steps": 2, "ppo__n_epochs": 1, "ppo__n_minibatches": 1}
+    first, second = metrics(run(ppo, wide, tmp_path / "run", **changes))
+    assert first["objective/kl"] == 0.0
+    assert abs(second["objective/kl"]) > 1e-4
+    for row in (first, second):  # sampling, recomputing and training see the same weights
+        assert row["val/ratio"] == pytest.approx(1.0, abs=1e-4)
+        assert row["policy/approxkl_avg"] < 1e-8
+
+
+def test_the_reference_of_an_adapted_policy_is_the_model_it_began_from(world, tmp_path):
+    """After training, the policy with its adapter off still says what the untouched model says."""
+    recipe = recipe_of(ppo, world, tmp_path / "run", **LORA)
+    tokenizer, accelerator = load_tokenizer(world.base), make_accelerator("fp32")
+    roles = ppo.load_roles(recipe, tokenizer, accelerator)
+    assert roles.reference is None
+    with torch.no_grad():
+        for name, parameter in roles.policy.named_parameters():
+            if "lora_B" in name:
+                parameter.fill_(0.1)
+    with torch.no_grad(), roles.policy.without_adapter():
+        off = logits(roles.policy.model)
+    assert torch.equal(off, logits(AutoModelForCausalLM.from_pretrained(world.base)))
+    assert not torch.allclose(logits(roles.policy.model), off, atol=1e-2)
+
+
+@pytest.fixture
+def sft_adapter(world, tmp_path) -> Path:
+    """The adapter folder that an SFT run with LoRA left, and the run's merged model beside it."""
+    return run(sft, world, tmp_path / "sft", **LORA) / "adapter"
+
+
+def test_an_adapter_can_be_started_from_and_is_merged_first(sft_adapter):
+    assert is_adapter(sft_adapter)
+    merged = AutoModelForCausalLM.from_pretrained(sft_adapter.parent / "model")
+    whole = load_causal_lm(sections.Model(path=str(sft_adapter)))
+    torch.testing.assert_close(logits(whole), logits(merged), atol=1e-5, rtol=0)
+    fresh = load_causal_lm(sections.Model(path=str(sft_adapter), adapter="lora"))
+    torch.testing.assert_close(logits(fresh), logits(merged), atol=1e-5, rtol=0)
+    with fresh.disable_adapter():
+        torch.testing.assert_close(logits(fresh), logits(merged), atol=1e-5, rtol=0)
+    trunk = load_trunk(sections.Model(path=str(sft_adapter)))
+    expected = logits(AutoModel.from_pretrained(sft_adapter.parent / "model"))
+    torch.testing.assert_close(logits(trunk), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("adapter", ["none", "lora"])
+@pytest.mark.parametrize("stage", [sft, rm, ppo])
+def test_every_stage_starts_from_an_adapter_folder(stage, adapter, sft_adapter, world, tmp_path):
+    """The model that it leaves is the one that it trained: base, first adapter and what was learned since."""
+    changes = {"model__path": str(sft_adapter), "model__adapter": adapter, "train__steps": 2}
+    from_adapter = run(stage, world, tmp_path / "a", **changes)
+    changes["model__path"] = str(sft_adapter.parent / "model")
+    from_whole = run(stage, world, tmp_path / "b", **changes)
+    found, expected = (metrics(folder) for folder in (from_adapter, from_whole))
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours == pytest.approx(theirs, abs=1e-3, rel=1e-3)
+    auto_class = AutoModel if stage is rm else AutoModelForCausalLM
+    models = [auto_class.from_pretrained(folder / "model") for folder in (from_adapter, from_whole)]
+    torch.testing.assert_close(logits(models[0]), logits(models[1]), atol=1e-3, rtol=0)
+
+
+def test_a_new_adapter_on_a_merged_one_names_a_base_that_exists(sft_adapter, world, tmp_path):
+    folder = run(sft, world, tmp_path / "again", **{**LORA, "model__path": str(sft_adapter)})
+    named = json.loads((folder / "adapter" / "adapter_config.json").read_text())["base_model_name_or_path"]
+    assert Path(named).exists()
+
+
+@pytest.mark.parametrize("adapter", ["none", "lora"])
+def test_a_tokenizer_without_a_pad_token_gets_one_and_the_run_is_saved_whole(adapter, tokenizer, world, tmp_path):
+    """As GPT-2's: the pad token that is added has no row in the model's embedding yet."""
+    tiny_gpt2(tokenizer, pad_token_id=None, vocab_size=len(tokenizer)).save_pretrained(tmp_path / "start")
+    tokenizer.save_pretrained(tmp_path / "start")
+    drop_pad_token(tmp_path / "start")
+    changes = {"model__path": str(tmp_path / "start"), "model__adapter": adapter, "train__steps": 2}
+    folder = run(sft, world, tmp_path / "run", **changes)
+    again = load_tokenizer(folder / "model")
+    assert again.pad_token_id != again.eos_token_id
+    assert len(again) == len(tokenizer) + 1
+    following = {"model__path": str(folder / "model"), "model__adapter": adapter, "train__steps": 1}
+    reward = run(rm, world, tmp_path / "rm", **following)
+    run(ppo, world, tmp_path / "ppo", reward__path=str(reward / "model"), **following)
+
+
+def drop_pad_token(folder: Path) -> None:
+    """Renames the pad token into an ordinary one."""
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        text = (folder / name).read_text().replace("<|pad|>", "<|other|>")
+        settings = json.loads(text)
+        settings.pop("pad_token", None)
+        (folder / name).write_text(json.dumps(settings))
+
+
+def test_target_modules_that_do_not_exist_are_named(world, tmp_path):
+    with pytest.raises(UserError, match=r"model\.lora\.target_modules = \['q_proj'\]"):
+        run(sft, world, tmp_path / "run", **LORA, model__lora__target_modules=["q_proj"])
+
+
+def test_chosen_target_modules_alone_are_adapted(world, tmp_path):
+    folder = run(sft, world, tmp_path / "run", **LORA, model__lora__target_modules=["c_attn"])
+    assert {name.split(".")[-3] for name in load_file(folder / "adapter" / "adapter_model.safetensors")} == {"c_attn"}

@@ -1,0 +1,161 @@
+"""A run that was stopped and resumed leaves, bit for bit, what it would have left had it never been stopped."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import assert_same_bits, metrics, recipe_of, run
+
+from align import ppo, pretrain, rm, sft
+from align.config import to_yaml
+from align.errors import UserError
+from align.train.run import Run
+from align.train.state import steps_saved
+
+# Whatever has a state of its own: dropout draws from the global random state, the adaptive leash remembers its beta.
+CASES: dict[str, tuple[Any, dict[str, Any]]] = {
+    "pretrain": (pretrain, {}),
+    "sft": (sft, {}),
+    "sft, dropout": (sft, {"model__path": "gpt2"}),
+    "sft, 8-bit adam": (sft, {"optim__name": "adamw8bit"}),
+    "sft, lora": (sft, {"model__adapter": "lora", "model__lora__dropout": 0.2}),
+    "rm": (rm, {}),
+    "rm, lora": (rm, {"model__adapter": "lora"}),
+    "ppo": (ppo, {"kl__controller": "adaptive", "kl__target": 1.0, "kl__horizon": 100}),
+    "ppo, lora": (ppo, {"model__adapter": "lora", "optim__learning_rate": 0.002}),
+}
+
+
+class PowerCut(BaseException):
+    """Ends a run as SIGKILL would, without a word."""
+
+
+@pytest.fixture(params=CASES)
+def case(request: pytest.FixtureRequest, world: Any) -> tuple[Any, dict[str, Any]]:
+    stage, changes = CASES[request.param]
+    return stage, {**changes, **({"model__path": world.gpt2} if "model__path" in changes else {})}
+
+
+def at_step(monkeypatch: pytest.MonkeyPatch, number: int, act: Any) -> None:
+    """Lets something happen right after a step has been logged."""
+    plain_log = Run.log
+
+    def log(self: Run, step: int, values: dict[str, float]) -> None:
+        plain_log(self, step, values)
+        if step == number:
+            act()
+
+    monkeypatch.setattr(Run, "log", log)
+
+
+def ctrl_c() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def power_cut() -> None:
+    raise PowerCut
+
+
+def test_an_interrupted_run_and_a_killed_one_end_as_the_whole_one(case, world, tmp_path):
+    stage, changes = case
+    changes |= {"train__checkpoint_every": 2}
+    whole = run(stage, world, tmp_path / "whole", **changes)
+    interrupted, killed = tmp_path / "interrupted", tmp_path / "killed"
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as end:
+        at_step(patch, 3, ctrl_c)
+        run(stage, world, interrupted, **changes)
+    assert end.value.code == 130
+    assert steps_saved(interrupted / "checkpoints") == [2, 3]
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(PowerCut):
+        at_step(patch, 5, power_cut)
+        run(stage, world, killed, **changes)
+    assert steps_saved(killed / "checkpoints") == [2, 4]
+    assert [row["step"] for row in metrics(killed)] == [1, 2, 3, 4, 5]
+    for folder in (interrupted, killed):
+        run(stage, world, folder, resume=True, **changes)
+        assert_same_bits(folder, whole)
+        assert figures(folder) == figures(whole)
+
+
+def figures(folder: Path) -> dict[str, Any]:
+    """What result.json says of the model."""
+    result = json.loads((folder / "result.json").read_text())
+    return {k: v for k, v in result.items() if not k.startswith(("seconds", "peak", "time/", "tokens_per_s"))}
+
+
+def test_sampled_answers_are_told_once_for_each_step(world, tmp_path):
+    """samples.jsonl of a run that was killed and resumed is that of the whole run."""
+    changes = {"train__checkpoint_every": 2, "train__eval_every": 1}
+    whole = run(sft, world, tmp_path / "whole", **changes)
+    killed = tmp_path / "killed"
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(PowerCut):
+        at_step(patch, 5, power_cut)
+        run(sft, world, killed, **changes)
+    run(sft, world, killed, resume=True, **changes)
+    assert (killed / "samples.jsonl").read_text() == (whole / "samples.jsonl").read_text()
+
+
+@pytest.mark.parametrize("stage", [pretrain, sft, rm, ppo])
+def test_an_interruption_in_the_last_step_loses_no_figure(stage, world, tmp_path):
+    whole = run(stage, world, tmp_path / "whole")
+    interrupted = tmp_path / "interrupted"
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit):
+        at_step(patch, 6, ctrl_c)
+        run(stage, world, interrupted)
+    run(stage, world, interrupted, resume=True)
+    assert_same_bits(interrupted, whole)
+    assert figures(interrupted) == figures(whole)
+
+
+def test_a_new_recipe_in_a_folder_that_died_early_reads_its_own_data(world, tmp_path):
+    """Token shards that a run left before its first checkpoint belong to that run's recipe."""
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(PowerCut):
+        at_step(patch, 1, power_cut)
+        run(pretrain, world, tmp_path / "run")
+    other = {"data__path": world.conversations, "tokenizer__vocab_size": 301}
+    again = run(pretrain, world, tmp_path / "run", **other)
+    assert_same_bits(again, run(pretrain, world, tmp_path / "fresh", **other))
+
+
+def test_a_resumed_run_refuses_another_recipe(world, tmp_path):
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit):
+        at_step(patch, 3, ctrl_c)
+        run(sft, world, tmp_path / "run")
+    with pytest.raises(UserError, match=r"optim\.learning_rate \(0\.01 then, 0\.02 now\)"):
+        run(sft, world, tmp_path / "run", resume=True, optim__learning_rate=0.02)
+
+
+SIGNAL_AT_STEP_3 = """
+import os, sys
+from align.train import run
+number = int(sys.argv.pop())
+plain_log = run.Run.log
+def log(self, step, values):
+    plain_log(self, step, values)
+    if step == 3:
+        os.kill(os.getpid(), number)
+run.Run.log = log
+from align.errors import exit_on_user_error
+from align.sft import main
+exit_on_user_error(main)
+"""
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 130), (signal.SIGKILL, -signal.SIGKILL)])
+def test_a_process_that_is_ended_from_outside_can_be_resumed(world, tmp_path, number, status):
+    changes = {"train__checkpoint_every": 2, "model__path": world.gpt2}
+    folder = tmp_path / "ended"
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(to_yaml(recipe_of(sft, world, folder, **changes)))
+    command = [sys.executable, "-c", SIGNAL_AT_STEP_3, str(recipe), str(int(number))]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == status, done.stderr
+    assert ("Go on with: python -m align.sft" in done.stdout) == (number == signal.SIGTERM)
+    assert steps_saved(folder / "checkpoints")[-1] == (3 if number == signal.SIGTERM else 2)
+    run(sft, world, folder, resume=True, **changes)
+    assert_same_bits(folder, run(sft, world, tmp_path / "whole", **changes))
