@@ -1,6 +1,6 @@
-"""Strict recipes: a YAML file and `key=value` overrides become a pydantic model, or every mistake in them is told at once.
+"""Strict recipes: a YAML file and `key=value` overrides become a pydantic model, or every mistake is told at once.
 
-A stage declares its recipe as a `Section`; the string below a key is its meaning, which `--help` and the JSON schema show.
+A stage declares its recipe as a `Section`; the string below a key is its meaning, for `--help` and the JSON schema.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import difflib
 import sys
 from collections.abc import Hashable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, get_args
+from typing import Any, NamedTuple, Self, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
@@ -20,9 +20,14 @@ from align.errors import UserError
 
 
 class Section(BaseModel):
-    """A group of keys. Unknown keys are errors; a default of a sub-section is completed, not replaced, by what is given."""
+    """A group of keys. Unknown keys are errors; what is given completes a sub-section's default."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+    @classmethod
+    def defaults(cls, **given: Any) -> Self:
+        """A default that sets some keys of a shared section and leaves the others as they are, required ones too."""
+        return cls.model_construct(**given)  # type: ignore[return-value]
 
     @model_validator(mode="before")
     @classmethod

@@ -30,7 +30,7 @@ class Contestant(sections.Model):
     """A model to evaluate."""
 
     asked: Literal["chat", "plain"] = "chat"
-    """chat asks through the chat template; plain writes the prompt as the first line of a document, for a base model."""
+    """chat asks through the chat template; plain makes the prompt the first line of a document, for a base model."""
 
 
 class Recipe(Section):
@@ -38,10 +38,10 @@ class Recipe(Section):
 
     models: dict[str, Contestant]
     """Name: {path: ...}. Each is compared with the one before it."""
-    data: sections.Data = sections.Data.model_construct(too_long="drop", validation=0.0)
+    data: sections.Data = sections.Data.defaults(too_long="drop", validation=0.0)
     judge: str | None = None
-    """module:function (prompt, answer) -> a score, or an object with a score and perhaps correct, polite, brief, harmful,
-    such as align.lab.judge:judge."""
+    """module:function (prompt, answer) -> a score, or an object with .score and perhaps .correct, .polite, .brief and
+    .harmful, such as align.lab.judge:judge."""
     perfect: float | None = None
     """The judge's highest score, for the plots."""
     reference: str | None = None
@@ -142,7 +142,7 @@ def answer_all(recipe: Recipe, prompts: list[Prompt]) -> dict[str, Answers]:
 
 
 def judged(recipe: Recipe, asked: Sequence[Sequence[Message]], texts: Sequence[str]) -> dict[str, list[float]]:
-    """The judge's columns: gold, and whatever else its verdicts say. `refused_rightly` is about harmful prompts only."""
+    """The judge's columns: gold, and what else its verdicts say. `refused_rightly` is about harmful prompts only."""
     if recipe.judge is None:
         return {}
     from align.rl.rewards import find_function
@@ -234,7 +234,7 @@ def examine_reward_model(recipe: Recipe) -> dict[str, Any]:
 def agreement_with_judge(
     recipe: Recipe, rankings: list[Ranking], rows: list[Any], scores: list[float]
 ) -> dict[str, float]:
-    """Of the pairs whose gold scores differ: how often annotators, and how often the reward model, side with the judge."""
+    """Of the pairs whose gold scores differ: how often annotators and the reward model side with the judge."""
     from align import rm
 
     texts = [(ranking.prompt, answer) for ranking in rankings for answer in ranking.responses]

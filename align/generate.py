@@ -44,7 +44,7 @@ class Recipe(Section):
     """Sampling answers."""
 
     model: sections.Model
-    data: sections.Data = sections.Data.model_construct(too_long="drop", validation=0.0)
+    data: sections.Data = sections.Data.defaults(too_long="drop", validation=0.0)
     sampling: Sampling = Sampling()
     output: str
     """The .jsonl file to write."""

@@ -2,7 +2,7 @@
 
     python -m align.pipeline recipes/demo.yaml
 
-What each stage wrote stays in its folder; pipeline.json says which are done, with which recipe, in what time and memory.
+What each stage wrote stays in its folder; pipeline.json says which are done, by which recipe, in what time and memory.
 Killed or interrupted, the same command goes on where it stopped.
 """
 
@@ -130,8 +130,8 @@ def make_way(folder: Path, recipe: Recipe, changed: list[str]) -> None:
     """Removes, renames or protects what another recipe made."""
     if recipe.existing == "refuse":
         raise UserError(
-            f"output: {folder} was made with another recipe or seed (it differs in {', '.join(changed)}); choose another "
-            "output, or say existing=rename to keep it under another name, or existing=overwrite to replace it"
+            f"output: {folder} was made with another recipe or seed (it differs in {', '.join(changed)}); choose "
+            "another output, or say existing=rename to keep it under another name, or existing=overwrite to replace it"
         )
     if recipe.existing == "overwrite":
         shutil.rmtree(folder)

@@ -2,9 +2,10 @@
 
     python -m align.ppo recipes/ppo.yaml
 
-Each step samples an answer to every prompt of a batch, scores it, pays for leaving the reference (the SFT model) with KL at
-every token, and improves policy and critic by several passes of clipped updates (Schulman et al. 2017, 1707.06347; Ziegler
-et al. 2019, 1909.08593). What differs between the published codes is a key here, and each default names its source.
+Each step samples an answer to every prompt of a batch, scores it, pays for leaving the reference (the SFT model) with
+KL at every token, and improves policy and critic by several passes of clipped updates (Schulman et al. 2017,
+1707.06347; Ziegler et al. 2019, 1909.08593). What differs between the published codes is a key here, and each default
+names its source.
 """
 
 from __future__ import annotations
@@ -127,7 +128,7 @@ class Recipe(sections.Run):
 
     model: sections.Model
     """The policy to start from, and the reference."""
-    data: sections.Data = sections.Data.model_construct(too_long="drop", validation=0.0)
+    data: sections.Data = sections.Data.defaults(too_long="drop", validation=0.0)
     reward: Reward
     rollout: Rollout = Rollout()
     ppo: Ppo = Ppo()
@@ -137,7 +138,7 @@ class Recipe(sections.Run):
     optim: sections.Optim = sections.Optim(
         learning_rate=3e-6, batch_size=512, schedule="linear", final_ratio=0.0, eps=1e-5, betas=(0.9, 0.999)
     )
-    train: sections.Train = sections.Train.model_construct(log_every=1)
+    train: sections.Train = sections.Train.defaults(log_every=1)
 
     @model_validator(mode="after")
     def _whole_minibatches(self) -> Self:
@@ -145,7 +146,8 @@ class Recipe(sections.Run):
             raise ValueError("data.too_long: a prompt cannot be cut without losing its end; ppo only knows drop")
         if self.optim.batch_size % self.ppo.n_minibatches:
             raise ValueError(
-                f"ppo.n_minibatches = {self.ppo.n_minibatches} does not divide optim.batch_size = {self.optim.batch_size}"
+                f"ppo.n_minibatches = {self.ppo.n_minibatches} does not divide optim.batch_size = "
+                f"{self.optim.batch_size}; give a divisor of it"
             )
         return self
 
@@ -384,7 +386,10 @@ def update_policy(
     from align.train.parallel import synced_at_last, total
 
     n_tokens = total(accelerator, experience.rollouts.mask[rows].sum())[0]
-    loss = approx_kl = clipped = ratio = 0.0
+    loss: Any = 0.0
+    approx_kl: Any = 0.0
+    clipped: Any = 0.0
+    ratio: Any = 0.0
     logprobs_of = logprob_function(learners.policy, recipe.rollout.temperature)
     for micro in synced_at_last(accelerator, learners.policy, minibatch_parts(recipe, experience, rows)):
         mask = experience.rollouts.mask[micro]
@@ -418,7 +423,8 @@ def update_critic(
     from align.train.parallel import synced_at_last, total
 
     n_tokens = total(accelerator, experience.rollouts.mask[rows].sum())[0]
-    loss = clipped = 0.0
+    loss: Any = 0.0
+    clipped: Any = 0.0
     values_of = value_function(learners.critic)
     for micro in synced_at_last(accelerator, learners.critic, minibatch_parts(recipe, experience, rows)):
         mask = experience.rollouts.mask[micro]

@@ -2,8 +2,8 @@
 
     python -m align.prepare recipes/prepare.yaml
 
-Writes a folder: tokenizer/ (a Hugging Face tokenizer), train.bin and validation.bin (token ids, documents end with EOS),
-tokens.json (what they hold). `align.pretrain` reads such a folder, or calls this on the fly when given documents.
+Writes a folder: tokenizer/ (a Hugging Face tokenizer), train.bin and validation.bin (token ids, documents end with
+EOS), tokens.json (what they hold). `align.pretrain` reads such a folder, or calls this on the fly when given documents.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Tokenizer(Section):
 class Recipe(Section):
     """What to tokenise."""
 
-    data: sections.Data = sections.Data.model_construct(validation=0.01)
+    data: sections.Data = sections.Data.defaults(validation=0.01)
     tokenizer: Tokenizer = Tokenizer()
     output: str
     """The folder to write."""
@@ -94,6 +94,7 @@ def write_shards(train: list[Document], validation: list[Document], settings: To
     from align.text.tokenizer import load_tokenizer, train_tokenizer
 
     folder.mkdir(parents=True, exist_ok=True)
+    tokenizer: Any
     if settings.path is None:
         tokenizer = train_tokenizer((document.text for document in train), settings.vocab_size)
     else:

@@ -9,6 +9,7 @@ between them and no mask across, AdamW (0.9, 0.95), weight decay 0.1, gradients 
 from __future__ import annotations
 
 import math
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -43,11 +44,11 @@ class Shape(Section):
 class Recipe(sections.Run):
     """Pretraining."""
 
-    data: sections.Data = sections.Data.model_construct(validation=0.01)
+    data: sections.Data = sections.Data.defaults(validation=0.01)
     tokenizer: Tokenizer = Tokenizer()
     model: Shape = Shape()
     optim: sections.Optim = sections.Optim(learning_rate=6e-4, batch_size=64, weight_decay=0.1, warmup_steps=100)
-    train: sections.Train = sections.Train.model_construct(log_every=10)
+    train: sections.Train = sections.Train.defaults(log_every=10)
 
     @model_validator(mode="after")
     def _validates(self) -> Self:
@@ -88,8 +89,6 @@ def run(recipe: Recipe, dry_run: bool = False) -> None:
 
 def train(recipe: Recipe, model: Any, shards: Shards, run: Any, accelerator: Any) -> tuple[dict[str, float], Any]:
     """The loop: rows of packed tokens, every token predicted once a pass. Returns the last figures and the model."""
-    import time
-
     import torch.nn.functional as F
 
     from align.models.language import LanguageModel
@@ -121,7 +120,7 @@ def train(recipe: Recipe, model: Any, shards: Shards, run: Any, accelerator: Any
         rows = rows_of_step(step, n_rows, recipe.optim.batch_size, recipe.seed)
         n_targets = len(rows) * (width - 1)
         mine = my_share(rows, accelerator)
-        loss_sum = 0.0
+        loss_sum: Any = 0.0
         micros = [mine[i : i + rows_at_once] for i in range(0, len(mine), rows_at_once)]
         lm.train()
         for micro in synced_at_last(accelerator, lm, micros):
@@ -135,14 +134,13 @@ def train(recipe: Recipe, model: Any, shards: Shards, run: Any, accelerator: Any
         optimizer.zero_grad()
         n_seen += n_targets
 
-        if run.is_time(step, n_steps, recipe.train.log_every):
+        validates = run.is_time(step, n_steps, eval_every)
+        if validates:
+            figures = validate(lm, shards, width, rows_at_once, recipe.train.eval_rows, accelerator)
+        if validates or run.is_time(step, n_steps, recipe.train.log_every):
             values = {"loss/train": total(accelerator, loss_sum)[0] / n_targets, "lr": rate, "grad_norm": grad_norm}
             values["tokens_per_s"] = n_seen / (time.monotonic() - since)
-            if run.is_time(step, n_steps, eval_every):
-                figures = validate(lm, shards, width, rows_at_once, recipe.train.eval_rows, accelerator)
-            if step == n_steps or step % eval_every == 0 or step == 1:
-                values |= figures
-            run.log(step, values)
+            run.log(step, values | (figures if validates else {}))
             since, n_seen = time.monotonic(), 0
     return figures, model
 

@@ -2,8 +2,8 @@
 
     python -m align.rm recipes/rm.yaml
 
-A scalar head on the SFT model. All pairs of a prompt's K answers are one example, weighted 1/C(K, 2), and each answer goes
-through the model once. The score is read at EOS. At the end scores are shifted so that demonstrations average 0.
+A scalar head on the SFT model. All pairs of a prompt's K answers are one example, weighted 1/C(K, 2), and each answer
+goes through the model once. The score is read at EOS. At the end scores are shifted so that demonstrations average 0.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ class Recipe(sections.Run):
     """Reward modelling. Defaults are InstructGPT's (appendix C.2): one epoch, 9e-6, 64 prompts, cosine to 10%."""
 
     model: sections.Model
-    data: sections.Data = sections.Data.model_construct(too_long="drop")
+    data: sections.Data = sections.Data.defaults(too_long="drop")
     demonstrations: str | None = None
     """Conversations whose scores shall average 0; the preferred training answers if not given."""
     optim: sections.Optim = sections.Optim(learning_rate=9e-6, batch_size=64)
-    train: sections.Train = sections.Train.model_construct(log_every=10)
+    train: sections.Train = sections.Train.defaults(log_every=10)
 
 
 class Ranked(NamedTuple):
@@ -119,7 +119,9 @@ def train(
         rows = [training[i] for i in rows_of_step(step, len(training), recipe.optim.batch_size, recipe.seed)]
         mine = my_share(rows, accelerator)
         micros = micro_batches([padded_size(row) for row in mine], recipe.train.micro_batch_tokens)
-        loss_sum = n_right = n_pairs = 0.0
+        loss_sum: Any = 0.0
+        n_right: Any = 0
+        n_pairs = 0
         scorer.train()
         for micro in synced_at_last(accelerator, scorer, micros):
             ranked = [mine[i] for i in micro]
@@ -139,8 +141,8 @@ def train(
         if validates:
             figures = validate(recipe, scorer, validation, accelerator, full=step == n_steps)
         if validates or run.is_time(step, n_steps, recipe.train.log_every):
-            loss, right, pairs_seen = total(accelerator, loss_sum, n_right, n_pairs)
-            values = {"loss/train": loss / len(rows), "accuracy/train": right / max(pairs_seen, 1), "lr": rate}
+            sums = total(accelerator, loss_sum, n_right, n_pairs)
+            values = {"loss/train": sums[0] / len(rows), "accuracy/train": sums[1] / max(sums[2], 1), "lr": rate}
             values |= {"grad_norm": grad_norm, "tokens_per_s": n_seen / (time.monotonic() - since)}
             run.log(step, values | (figures if validates else {}))
             since, n_seen = time.monotonic(), 0

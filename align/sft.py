@@ -31,7 +31,7 @@ class Recipe(sections.Run):
     targets: Literal["assistant", "last"] = "assistant"
     """Which turns the loss falls on: all of the assistant's, or its last."""
     optim: sections.Optim = sections.Optim(learning_rate=9.65e-6, batch_size=32)
-    train: sections.Train = sections.Train.model_construct(log_every=10)
+    train: sections.Train = sections.Train.defaults(log_every=10)
     samples: int = 3
     """Validation prompts that are answered at each validation, for samples.jsonl."""
 
@@ -108,7 +108,8 @@ def train(
         n_targets = sum(sum(row.is_target) for row in rows)
         mine = my_share(rows, accelerator)
         micros = micro_batches([len(row.ids) for row in mine], recipe.train.micro_batch_tokens)
-        loss_sum = n_right = 0.0
+        loss_sum: Any = 0.0
+        n_right: Any = 0
         lm.train()
         for micro in synced_at_last(accelerator, lm, micros):
             nll, right = negative_log_likelihood(lm, [mine[i] for i in micro], accelerator.device)
@@ -124,8 +125,8 @@ def train(
             figures = validate(lm, validation[: recipe.train.eval_rows], recipe.train.micro_batch_tokens, accelerator)
             samples.write(model, step, accelerator)
         if validates or run.is_time(step, n_steps, recipe.train.log_every):
-            loss, right = total(accelerator, loss_sum, n_right)
-            values = {"loss/train": loss / n_targets, "accuracy/train": right / n_targets, "lr": rate}
+            sums = total(accelerator, loss_sum, n_right)
+            values = {"loss/train": sums[0] / n_targets, "accuracy/train": sums[1] / n_targets, "lr": rate}
             values |= {"grad_norm": grad_norm, "tokens_per_s": n_seen / (time.monotonic() - since)}
             run.log(step, values | (figures if validates else {}))
             since, n_seen = time.monotonic(), 0
@@ -156,7 +157,7 @@ def validate(lm: Any, rows: list[Encoded], max_tokens: int, accelerator: Any) ->
     if not rows:
         return {}
     lm.eval()
-    loss = right = 0.0
+    loss, right = 0.0, 0
     with torch.no_grad():
         for micro in micro_batches([len(row.ids) for row in rows], max_tokens):
             nll, n_right = negative_log_likelihood(lm, [rows[i] for i in micro], accelerator.device)

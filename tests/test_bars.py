@@ -3,6 +3,7 @@
 The bars are those that lm-human-preferences and "The N+ Implementation Details of RLHF with PPO" can be checked by.
 """
 
+import math
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from helpers import recipe_of
 from tiny import tiny_gpt, tiny_reward_model
+from transformers import AutoModelForCausalLM
 
 from align import ppo, rm, sections
 from align.config import build
@@ -313,3 +315,31 @@ def test_a_policy_that_diverges_is_stopped(world, tmp_path):
         with pytest.raises(ppo.UserError, match=r"ppo\.max_ratio is 1\.2"):
             ppo.check_ratio(ratio, recipe)
     ppo.check_ratio(1.1, recipe)
+
+
+def test_ppo_finds_the_optimum_that_can_be_computed(world, tmp_path):
+    """The best policy under a KL penalty is pi_ref * exp(reward / beta), normalised: for one-token answers a formula.
+
+    An answer that is EOS has score 0, any other -1.
+    """
+    beta = 0.5
+    changes = {"reward__path": ..., "reward__function": "helpers:brevity", "ppo__critic": world.base}
+    changes |= {"rollout__max_tokens": 1, "kl__coefficient": beta, "ppo__n_minibatches": 1}
+    changes |= {"optim__batch_size": 64, "optim__learning_rate": 0.003, "train__steps": 40}
+    recipe = recipe_of(ppo, world, tmp_path / "run", **changes)
+    ppo.run(recipe)
+    tokenizer = load_tokenizer(world.base)
+    asked = ppo.encode(recipe, tokenizer, load(recipe.data, "prompts", 1).train)
+    start, found = (eos_probabilities(path, asked, tokenizer) for path in (world.base, tmp_path / "run" / "model"))
+    best = start * math.exp(1 / beta) / (start * math.exp(1 / beta) + 1 - start)
+    assert float((start - best).abs().mean()) > 0.3
+    assert float((found - best).abs().mean()) < 0.05
+    assert float((found - best).mean()) == pytest.approx(0.0, abs=0.03)
+
+
+@torch.no_grad()
+def eos_probabilities(path: Any, asked: list[ppo.Asked], tokenizer: Any) -> torch.Tensor:
+    """How likely the answer to each prompt is EOS alone."""
+    model = AutoModelForCausalLM.from_pretrained(path).eval()
+    logits = torch.stack([model(torch.tensor([prompt.ids])).logits[0, -1] for prompt in asked])
+    return logits.softmax(-1)[:, tokenizer.eos_token_id]

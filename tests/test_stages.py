@@ -17,7 +17,6 @@ from align import generate, ppo, prepare, pretrain, rm, sft
 from align.config import build, to_yaml
 from align.errors import UserError
 from align.models.language import LanguageModel
-from align.models.memory import count_parameters
 from align.text.encode import encode_conversation
 from align.text.records import Message
 from align.text.tokenizer import load_tokenizer
@@ -90,7 +89,8 @@ def test_ppo_raises_the_reward(world, tmp_path):
     changes |= {"optim__batch_size": 32, "optim__learning_rate": 0.003, "train__steps": 15, "kl__coefficient": 0.01}
     rows = metrics(run(ppo, world, tmp_path / "run", **changes))
     first, last = (sum(row["objective/scores"] for row in part) / 3 for part in (rows[:3], rows[-3:]))
-    assert last > first + 1.5
+    assert last > first + 1.0
+    assert last > -0.3  # 0 is the best there is
     assert rows[-1]["val/response_length"] < rows[0]["val/response_length"]
     assert rows[-1]["objective/kl"] > 0.1
 
@@ -392,27 +392,6 @@ def test_a_ranking_of_generated_answers_trains_a_reward_model(world, tmp_path):
     rows = answered(world, tmp_path / "answers.jsonl", sampling={"n": 3})
     ranked = write_rows(tmp_path / "ranked.jsonl", [{**row, "ranks": [2, 1, 3]} for row in rows])
     assert metrics(run(rm, world, tmp_path / "run", data__path=ranked, train__steps=2))
-
-
-def test_memory_is_counted_by_role(world):
-    from align import sections
-    from align.models.load import load_config
-    from align.models.memory import estimate, table
-
-    model = sections.Model(path=world.base)
-    config = load_config(model)
-    n = count_parameters(config)
-    assert n == AutoModelForCausalLM.from_pretrained(world.base).num_parameters()
-    train = sections.Train(steps=1, precision="fp32", micro_batch_tokens=100)
-    trained, frozen = (estimate(config, train, kind, kind, model) for kind in ("train", "frozen"))
-    assert (trained.weights, trained.gradients, trained.optimizer) == (4 * n, 4 * n, 8 * n)
-    assert (frozen.weights, frozen.gradients, frozen.optimizer) == (4 * n, 0, 0)
-    quantized = estimate(config, train, "x", "frozen", model.model_copy(update={"quantization": "4bit"}))
-    assert quantized.weights == n / 2
-    assert trained.total == trained.weights + trained.gradients + trained.optimizer + trained.activations
-    more = estimate(config, train.model_copy(update={"micro_batch_tokens": 200}), "x", "train", model)
-    assert more.activations == 2 * trained.activations
-    assert "total" in table([trained, frozen])
 
 
 def test_both_precisions_can_be_used_one_after_the_other(world, tmp_path):

@@ -36,7 +36,7 @@ class GPTConfig(PreTrainedConfig):
     dropout: float = 0.0  # GPT-1 and GPT-2 used 0.1; one epoch over fresh text needs none
     layer_norm_epsilon: float = 1e-5
     initializer_range: float = 0.02  # standard deviation of the initial weights (GPT-1, section 4.1)
-    position_init: str = "normal"  # "sinusoidal": learned positions begin as waves, so that neighbours resemble each other
+    position_init: str = "normal"  # or "sinusoidal": learned positions begin as waves (see `waves` in model.py)
     tie_word_embeddings: bool = True  # the head reads with the rows that the embedding writes
     use_cache: bool = True  # return keys and values for decoding, unless the model is training
     bos_token_id: int | None = None

@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import nullcontext
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 
@@ -59,6 +58,6 @@ def token_logprobs(logits: Tensor, targets: Tensor, temperature: float = 1.0) ->
 
 
 def entropies(logits: Tensor) -> Tensor:
-    """Entropy in nats of each row: logsumexp - sum p * logit (lm-human-preferences). logits: (n, vocabulary) -> (n,)."""
+    """Entropy in nats: logsumexp - sum p * logit (lm-human-preferences). logits: (n, vocabulary) -> (n,)."""
     logits = logits.float()
     return logits.logsumexp(-1) - (logits.softmax(-1) * logits).sum(-1)

@@ -38,8 +38,9 @@ def load_trunk(model: sections.Model, dtype: torch.dtype = torch.float32) -> Pre
 
 def load_config(model: sections.Model) -> PretrainedConfig:
     """The model's configuration alone. Raises `UserError` if there is no model at its path."""
-    import align.gpt  # noqa: F401 - registers our architecture with transformers
     from transformers import AutoConfig
+
+    import align.gpt  # noqa: F401 - registers our architecture with transformers
 
     path = _base_path(model.path)
     with _loading_errors(model.path):
@@ -58,7 +59,8 @@ def max_positions(config: PretrainedConfig) -> int | None:
 
 def fit_vocabulary(model: PreTrainedModel, n_tokens: int) -> None:
     """Gives the embedding a row for each token of the tokenizer, such as a pad token that the model lacked."""
-    if model.get_input_embeddings().weight.shape[0] < n_tokens:
+    embedding: Any = model.get_input_embeddings()
+    if embedding.weight.shape[0] < n_tokens:
         model.resize_token_embeddings(n_tokens)
 
 
@@ -100,12 +102,12 @@ def _quantization(bits: str, dtype: torch.dtype) -> Any:
 
 
 def add_lora(base: PreTrainedModel, lora: sections.Lora) -> Any:
-    """`base` with a fresh adapter: B is zero, so the function is the base's; adapter weights are fp32 and alone trained."""
+    """`base` with a fresh adapter, in fp32 and alone trained. Its B is zero, so the function is still the base's."""
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(
         r=lora.rank,
-        lora_alpha=lora.alpha,
+        lora_alpha=lora.alpha,  # type: ignore[arg-type]
         lora_dropout=lora.dropout,
         target_modules=lora.target_modules or "all-linear",
         fan_in_fan_out=_has_conv1d(base),

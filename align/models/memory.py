@@ -59,7 +59,7 @@ def count_parameters(config: PretrainedConfig) -> int:
 
 def table(estimates: list[Estimate]) -> str:
     """The estimates as lines of text."""
-    rows = [("role", "parameters", "weights", "gradients", "optimizer", "activations", "total")]
+    rows: list[tuple[str, ...]] = [("role", "parameters", "weights", "gradients", "optimizer", "activations", "total")]
     for e in estimates:
         sizes = (e.weights, e.gradients, e.optimizer, e.activations, e.total)
         rows.append((e.role, f"{e.parameters:,}", *map(_size, sizes)))
@@ -70,7 +70,7 @@ def table(estimates: list[Estimate]) -> str:
 
 
 def _lora_parameters(config: PretrainedConfig, rank: int) -> int:
-    """Adapters on the four projections of attention and the two or three of the MLP, about 18 widths a layer and rank."""
+    """Adapters on the projections of attention and MLP: about 18 widths for each layer and rank."""
     text = config.get_text_config()
     return 18 * text.hidden_size * rank * text.num_hidden_layers
 

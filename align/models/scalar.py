@@ -1,4 +1,4 @@
-"""A scalar head on a trunk: the reward model, which scores an answer at its EOS, and the value model, which scores states."""
+"""A scalar head on a trunk: the reward model scores an answer at its EOS, the value model scores states."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ class ScalarModel(nn.Module):
         self.trunk = trunk
         width = trunk.config.get_text_config().hidden_size
         self.head = nn.Linear(width, 1, dtype=torch.float32)
+        self.shift: Tensor
         self.register_buffer("shift", torch.zeros(()))
         # N(0, 1 / sqrt(width + 1)), bias 0: lm-human-preferences and N+ (papers: 1909.08593 code, item 13).
         nn.init.normal_(self.head.weight, std=(width + 1) ** -0.5)

@@ -1,4 +1,4 @@
-"""Masked statistics, rewards for each token, and generalised advantage estimation. Pure functions of (batch, time) tensors.
+"""Masked statistics, rewards for each token, generalised advantages: pure functions of (batch, time) tensors.
 
 Responses are laid out from column 0 on; `mask` is true where a response has a token.
 """

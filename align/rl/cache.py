@@ -28,6 +28,7 @@ class RoomyLayer(DynamicLayer):
         """Appends (batch, heads, new, head_width) states; returns views of all that are held."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
+        assert self.keys is not None
         start = self.keys.shape[2]
         end = start + key_states.shape[2]
         self._keys[:, :, start:end] = key_states
@@ -37,6 +38,7 @@ class RoomyLayer(DynamicLayer):
 
     def batch_select_indices(self, indices: Tensor) -> None:
         """Keeps these rows of the batch."""
+        assert self.keys is not None
         length = self.keys.shape[2]
         self._keys, self._values = self._keys[indices], self._values[indices]
         self.keys, self.values = self._keys[:, :, :length], self._values[:, :, :length]
@@ -47,7 +49,7 @@ class RoomyLayer(DynamicLayer):
 
 
 def new_cache(config: PretrainedConfig, capacity: int) -> Cache:
-    """A cache for `capacity` tokens; models with other than full attention keep the cache that transformers gives them."""
+    """A cache for `capacity` tokens; models with other than full attention keep the one transformers gives them."""
     kinds = set(getattr(config.get_text_config(), "layer_types", None) or ["full_attention"])
     if kinds != {"full_attention"}:
         return DynamicCache(config=config)

@@ -1,4 +1,4 @@
-"""The losses. Pure functions of tensors; sums, so that a caller divides by the count over all micro-batches and ranks."""
+"""The losses: pure functions of tensors. Sums, which the caller divides by the count over micro-batches and ranks."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from align.text.batches import micro_batches, pad_right
 class Rollouts:
     """Prompts with their answers. Sequences are padded on the right; answers also stand in a layout of their own.
 
-    A (batch, time) tensor of this class is laid out by answer token, from column 0 on; `ids` by position in the sequence.
+    (batch, time) tensors of this class are laid out by answer token, from column 0 on; `ids` by position in the whole.
     """
 
     ids: Tensor  # (batch, sequence) prompt and answer

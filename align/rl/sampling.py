@@ -54,7 +54,7 @@ def sample(
 
 
 class _Decoding:
-    """One batch of prompts on its way to answers. Rows still writing are `self.rows`; the others have left the tensors."""
+    """One batch of prompts on its way to answers. `self.rows` are still writing; the others have left the tensors."""
 
     def __init__(
         self,
@@ -127,9 +127,9 @@ class _Decoding:
 
 
 def draw(logits: Tensor, how: Sampling, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """A token for each row and its log probability. logits: (rows, vocabulary) fp32 -> (rows,), (rows,).
+    """A token for each row and its log probability. logits: (rows, vocabulary) fp32; returns two (rows,).
 
-    Samples by the Gumbel-max trick in its exponential form, argmax p / E with E ~ Exp(1): no cumulative sum, no softmax.
+    Samples by the Gumbel-max trick in its exponential form, argmax p / E with E ~ Exp(1): no cumulative sum.
     """
     if how.temperature == 0:
         tokens = logits.argmax(-1)

@@ -60,7 +60,7 @@ class Speaker:
         if len(longest) > self.room:
             raise UserError(
                 f"a prompt has {len(longest)} tokens and there is room for {self.room} before an answer of "
-                f"{self.how.max_tokens}: {self.tokenizer.decode(longest)[:80]!r}; lower sampling.max_tokens, or remove it"
+                f"{self.how.max_tokens}: {self.tokenizer.decode(longest)[:80]!r}; lower sampling.max_tokens"
             )
         return ids
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 
@@ -17,7 +18,7 @@ def build_optimizer(settings: Optim, *modules: torch.nn.Module) -> torch.optim.O
         {"params": [p for p in trained if p.dim() < 2], "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
-    arguments = {"lr": settings.learning_rate, "betas": settings.betas, "eps": settings.eps}
+    arguments: dict[str, Any] = {"lr": settings.learning_rate, "betas": settings.betas, "eps": settings.eps}
     if settings.name == "adamw8bit":
         import bitsandbytes
 
@@ -27,7 +28,7 @@ def build_optimizer(settings: Optim, *modules: torch.nn.Module) -> torch.optim.O
 
 
 def learning_rate(settings: Optim, step: int, n_steps: int) -> float:
-    """The learning rate of step `step` (from 0) of `n_steps`: linear warm-up, then the schedule down to its final ratio."""
+    """The learning rate of step `step` (from 0) of `n_steps`: linear warm-up, then the schedule to its final ratio."""
     if step < settings.warmup_steps:
         return settings.learning_rate * (step + 1) / settings.warmup_steps
     if settings.schedule == "constant":

@@ -25,7 +25,7 @@ def check_positions(config: PretrainedConfig, max_tokens: int, key: str = "data.
 def print_plan(
     recipe: Any, config: PretrainedConfig, roles: Mapping[str, Role], rows: Mapping[str, Sequence[Any]]
 ) -> None:
-    """Prints the resolved recipe, row and token counts, and estimated memory. `rows` have `.ids` or are lists of ids."""
+    """Prints the resolved recipe, row and token counts, and estimated memory. Rows have `.ids` or are lists of ids."""
     print(to_yaml(recipe))
     for name, sequences in rows.items():
         n_tokens = sum(len(getattr(row, "ids", row)) for row in sequences)

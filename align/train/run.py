@@ -64,6 +64,7 @@ class Run:
         self._interrupted = False
         self._memory = PeakMemory()
         self._earlier_s = 0.0
+        self.latest: dict[str, float] = {}  # what was logged last, for the progress line
 
     def __enter__(self) -> Run:
         if self.writes:
@@ -121,8 +122,6 @@ class Run:
     def is_time(self, step: int, n_steps: int, every: int) -> bool:
         """Whether something done every so many steps is due: also after the first step and the last."""
         return step == 1 or step == n_steps or step % every == 0
-
-    latest: dict[str, float] = {}
 
     def log(self, step: int, values: dict[str, float]) -> None:
         """Appends a row to metrics.jsonl and shows it in the progress line."""
@@ -208,7 +207,7 @@ class _SignalsNoted:
 
 
 class Progress:
-    """One line with the step, the rate and the time left; on a terminal it is redrawn, in a log it is printed now and then."""
+    """One line with the step, the rate and the time left: redrawn on a terminal, printed now and then in a log."""
 
     def __init__(self, name: str, first: int, n_steps: int, shown: bool) -> None:
         self.name, self.first, self.n_steps, self.shown = name, first, n_steps, shown

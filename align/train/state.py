@@ -1,6 +1,6 @@
 """Checkpoints: nested state dictionaries as safetensors and JSON, written so that half a checkpoint is never loaded.
 
-No pickle is written or read. A checkpoint is a folder `step-00000120/` that appears under its name only when it is whole.
+No pickle is written or read. A checkpoint is a folder `step-00000120/` that gets its name only when it is whole.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def _read_tree(folder: Path, name: str) -> Any:
 
 
 def _pack(value: Any, path: str, tensors: dict[str, torch.Tensor]) -> Any:
-    """The JSON form of a state tree; its tensors go to `tensors` under their path. JSON keeps Python's floats exactly."""
+    """A state tree as JSON, which keeps Python's floats exactly; its tensors go to `tensors` under their path."""
     if isinstance(value, torch.Tensor):
         tensors[path] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
         return {"tensor": path}
