@@ -213,7 +213,7 @@ def examine_reward_model(recipe: Recipe) -> dict[str, Any]:
     """Its accuracy on held-out rankings, beside what annotators and judge say of the same pairs."""
     from align import rm
     from align.evals.stats import bootstrap_mean
-    from align.models.scalar import load_scalar_model
+    from align.models.scalar import load_scalar_model, score_all
     from align.text.load import load
     from align.text.tokenizer import load_tokenizer
 
@@ -222,7 +222,7 @@ def examine_reward_model(recipe: Recipe) -> dict[str, Any]:
     rankings = load(data, "rankings", recipe.seed).train
     model, tokenizer = load_scalar_model(sections.Model(path=path)), load_tokenizer(path)
     rows, _ = rm.encode_rankings(tokenizer, rankings, recipe.data.max_tokens, "truncate")
-    scores = rm.score_all(model, [answer for row in rows for answer in row.answers], 16384, "cpu")
+    scores = score_all(model, [answer for row in rows for answer in row.answers], 16384, "cpu")
     accuracy = bootstrap_mean(rm.accuracy_by_prompt(rows, scores), seed=recipe.seed)
     block: dict[str, Any] = {"accuracy": accuracy._asdict()}
     block |= {key: value for key, value in rm.annotators(rows).items() if key == "annotator_agreement"}

@@ -17,8 +17,6 @@ from align.config import parse_command
 from align.errors import UserError, exit_on_user_error
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from align.models.scalar import ScalarModel
     from align.text.records import Message, Ranking
 
@@ -97,6 +95,7 @@ def train(
     recipe: Recipe, model: ScalarModel, training: list[Ranked], validation: list[Ranked], run: Any, accelerator: Any
 ) -> dict[str, float]:
     """The loop. Returns the last validation's figures."""
+    from align.models.scalar import score_batch
     from align.rl.losses import pairs_of, ranking_loss
     from align.text.batches import micro_batches, rows_of_step, steps_in
     from align.train.optim import build_optimizer, learning_rate, set_learning_rate
@@ -125,7 +124,7 @@ def train(
         scorer.train()
         for micro in synced_at_last(accelerator, scorer, micros):
             ranked = [mine[i] for i in micro]
-            scores = score(scorer, [answer for row in ranked for answer in row.answers], accelerator.device)
+            scores = score_batch(scorer, [answer for row in ranked for answer in row.answers], accelerator.device)
             pairs = pairs_of([row.ranks for row in ranked])
             loss = ranking_loss(scores, pairs)
             accelerator.backward(loss * accelerator.num_processes / len(rows))
@@ -149,38 +148,12 @@ def train(
     return figures
 
 
-def score(scorer: Any, answers: list[list[int]], device: Any) -> Tensor:
-    """The score of each answer, read at its last token. Returns (n_answers,)."""
-    import torch
-
-    from align.text.batches import pad_right
-
-    ids = pad_right(answers).to(device)
-    last = torch.tensor([len(answer) - 1 for answer in answers], device=device)
-    is_read = torch.arange(ids.shape[1], device=device) == last[:, None]
-    return scorer(ids, is_read)
-
-
-def score_all(scorer: Any, answers: list[list[int]], max_tokens: int, device: Any) -> list[float]:
-    """Scores without gradients, micro-batch by micro-batch, in the order given."""
-    import torch
-
-    from align.text.batches import micro_batches
-
-    scores = [0.0] * len(answers)
-    scorer.eval()
-    with torch.no_grad():
-        for micro in micro_batches([len(answer) for answer in answers], max_tokens):
-            for index, value in zip(micro, score(scorer, [answers[i] for i in micro], device).tolist(), strict=True):
-                scores[index] = value
-    return scores
-
-
 def validate(recipe: Recipe, scorer: Any, rows: list[Ranked], accelerator: Any, full: bool) -> dict[str, float]:
     """Held-out loss, accuracy over pairs with its 95% interval (bootstrap over prompts), mean margin."""
     import torch
 
     from align.evals.stats import bootstrap_mean
+    from align.models.scalar import score_all
     from align.rl.losses import pairs_of, ranking_loss
 
     rows = rows if full else rows[: recipe.train.eval_rows]
@@ -243,6 +216,7 @@ def shift_to_demonstrations(
     recipe: Recipe, model: ScalarModel, tokenizer: Any, training: list[Ranked], accelerator: Any
 ) -> float:
     """Shifts all scores so that demonstrations average 0 (InstructGPT, section 3.5). Returns the shift."""
+    from align.models.scalar import score_all
     from align.text.encode import encode_conversations
     from align.text.load import load
 

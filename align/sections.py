@@ -147,6 +147,8 @@ class Train(Section):
     """Steps between validations; by default ten times in a run."""
     checkpoint_every: int | None = Field(None, gt=0)
     """Steps between checkpoints; by default four times in a run."""
+    track: Literal["none", "tensorboard"] = "none"
+    """Also log to TensorBoard, in the run folder (pip install align[track])."""
     keep_checkpoints: int = Field(2, gt=0)
     """How many of the latest checkpoints stay."""
 

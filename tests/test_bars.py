@@ -62,9 +62,12 @@ class Stage:
 FULL = {"ppo__n_epochs": 1, "ppo__n_minibatches": 1}
 
 
-@pytest.fixture(params=["whole", "lora"])
+VARIANTS = {"whole": {}, "lora": {"model__adapter": "lora"}, "cooler": {"rollout__temperature": 0.7}}
+
+
+@pytest.fixture(params=VARIANTS)
 def stage(request, world, tmp_path) -> Stage:
-    return Stage(world, tmp_path, **FULL, **({"model__adapter": "lora"} if request.param == "lora" else {}))
+    return Stage(world, tmp_path, **FULL, **VARIANTS[request.param])
 
 
 def test_bar_a_the_first_epoch_of_an_update_has_ratio_1_and_clips_nothing(stage):
@@ -101,8 +104,9 @@ def test_bar_b_a_policy_that_is_its_reference_has_kl_0_and_its_reward_is_the_sco
     assert seen["objective/kl"] == 0.0
     assert seen["objective/non_score_reward"] == 0.0
     assert seen["objective/rlhf_reward"] == seen["objective/scores"] != 0.0
-    reference = rollouts.for_each_token(ppo.logprob_function(stage.roles.policy, 1.0), 8192)
-    assert torch.equal(experience.logprobs, reference.detach())
+    temperature = stage.recipe.rollout.temperature
+    again = rollouts.for_each_token(ppo.logprob_function(stage.roles.policy, temperature), 8192)
+    assert torch.equal(experience.logprobs, again.detach())
 
 
 def test_bar_b_kl_counts_what_the_policy_has_moved_token_by_token(stage):
@@ -111,7 +115,8 @@ def test_bar_b_kl_counts_what_the_policy_has_moved_token_by_token(stage):
     experience, seen = stage.appraise(rollouts)
     with torch.no_grad(), stage.roles.policy.without_adapter():
         start = stage.roles.reference or stage.roles.policy
-        reference = rollouts.for_each_token(ppo.logprob_function(start, 1.0), 8192)
+        temperature = stage.recipe.rollout.temperature
+        reference = rollouts.for_each_token(ppo.logprob_function(start, temperature), 8192)
     by_hand = ((experience.logprobs - reference) * rollouts.mask).sum(1).mean()
     assert seen["objective/kl"] == pytest.approx(float(by_hand), abs=1e-5)
     beta = stage.recipe.kl.coefficient
@@ -267,6 +272,69 @@ def test_what_the_sampler_says_is_what_the_update_computes(world, tmp_path):
     rollouts = stage.collect()
     again = rollouts.for_each_token(ppo.logprob_function(stage.roles.policy, 0.7), 8192).detach()
     torch.testing.assert_close(rollouts.sampled_logprobs, again, atol=1e-5, rtol=0)
+
+
+def test_the_samplers_own_logprobs_are_taken_if_asked_for(world, tmp_path):
+    stage = Stage(world, tmp_path, rollout__logprobs="sampled")
+    rollouts = stage.collect()
+    experience, _ = stage.appraise(rollouts)
+    assert torch.equal(experience.logprobs, rollouts.sampled_logprobs)
+
+
+def test_tokens_that_the_tokenizer_does_not_know_are_never_sampled(world, tokenizer, tmp_path):
+    """Many models have more rows in their embedding than their tokenizer has tokens, to be a multiple of 64."""
+    tiny_gpt(tokenizer, vocab_size=2 * len(tokenizer)).save_pretrained(tmp_path / "policy")
+    tokenizer.save_pretrained(tmp_path / "policy")
+    stage = Stage(world, tmp_path, model__path=str(tmp_path / "policy"), ppo__critic=str(tmp_path / "policy"))
+    rollouts = stage.collect()
+    assert int(rollouts.ids.max()) < len(tokenizer)
+    assert not (rollouts.ids[rollouts.is_answer] == tokenizer.pad_token_id).any()
+
+
+@pytest.mark.parametrize(("n_epochs", "n_minibatches"), [(1, 1), (4, 1), (2, 4), (1, 16)])
+def test_each_minibatch_of_each_epoch_is_an_optimizer_step(world, tmp_path, n_epochs, n_minibatches):
+    stage = Stage(world, tmp_path, ppo__n_epochs=n_epochs, ppo__n_minibatches=n_minibatches)
+    steps = []
+    for optimizer in (stage.learners.policy_optimizer, stage.learners.critic_optimizer):
+        optimizer.register_step_post_hook(lambda *_: steps.append(1))
+    seen: list[int] = []
+    plain = ppo.minibatch_parts
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ppo, "minibatch_parts", lambda r, e, rows: seen.extend(rows) or plain(r, e, rows))
+        stage.update(stage.appraise(stage.collect())[0])
+    assert len(steps) == 2 * n_epochs * n_minibatches  # the policy's and the critic's
+    assert sorted(seen) == sorted(list(range(16)) * 2 * n_epochs)  # every answer once an epoch, for each of them
+
+
+def test_gradients_are_clipped(world, tmp_path):
+    """With a norm of almost 0 nothing moves; epsilon keeps Adam from scaling it up again."""
+    for max_norm, moves in ((1e-9, False), (1.0, True)):
+        stage = Stage(world, tmp_path, **FULL, optim__max_grad_norm=max_norm, optim__eps=1e-3)
+        before = [p.detach().clone() for role in (stage.roles.policy, stage.roles.critic) for p in role.parameters()]
+        stage.update(stage.appraise(stage.collect())[0])
+        after = [p for role in (stage.roles.policy, stage.roles.critic) for p in role.parameters()]
+        moved = max(float((a.detach() - b).abs().max()) for a, b in zip(after, before, strict=True))
+        assert (moved > 1e-4) == moves
+
+
+def test_the_critic_has_its_own_learning_rate(world, tmp_path):
+    changes = {"ppo__value_learning_rate": 1e-12, "train__steps": 2}
+    ppo.run(recipe_of(ppo, world, tmp_path / "run", **changes))
+    start = load_scalar_model(sections.Model(path=world.reward))
+    critic = load_scalar_model(sections.Model(path=str(tmp_path / "run" / "critic")))
+    for before, after in zip(start.parameters(), critic.parameters(), strict=True):
+        torch.testing.assert_close(after, before, atol=1e-8, rtol=0)
+    policy, base = (AutoModelForCausalLM.from_pretrained(path) for path in (tmp_path / "run" / "model", world.base))
+    moved = [float((a - b).detach().abs().max()) for a, b in zip(policy.parameters(), base.parameters(), strict=True)]
+    assert max(moved) > 1e-3
+
+
+def test_dropout_is_off_in_every_role(world, tmp_path):
+    """GPT-2 brings dropout along; with it, the first ratio would not be 1."""
+    stage = Stage(world, tmp_path, **FULL, model__path=world.gpt2)
+    figures = stage.update(stage.appraise(stage.collect())[0])
+    assert figures["val/ratio"] == pytest.approx(1.0, abs=1e-6)
+    assert figures["policy/approxkl_avg"] < 1e-12
 
 
 def test_the_critic_is_asked_for_the_state_before_each_token(tokenizer):

@@ -392,13 +392,3 @@ def test_a_ranking_of_generated_answers_trains_a_reward_model(world, tmp_path):
     rows = answered(world, tmp_path / "answers.jsonl", sampling={"n": 3})
     ranked = write_rows(tmp_path / "ranked.jsonl", [{**row, "ranks": [2, 1, 3]} for row in rows])
     assert metrics(run(rm, world, tmp_path / "run", data__path=ranked, train__steps=2))
-
-
-def test_both_precisions_can_be_used_one_after_the_other(world, tmp_path):
-    """A notebook, or a pipeline, runs several stages in one process."""
-    bf16 = metrics(run(sft, world, tmp_path / "a", train__precision="bf16", train__steps=2))
-    fp32 = metrics(run(sft, world, tmp_path / "b", train__precision="fp32", train__steps=2))
-    assert bf16[0]["loss/train"] == pytest.approx(fp32[0]["loss/train"], rel=0.02)
-    assert bf16[0]["loss/train"] != fp32[0]["loss/train"]
-    saved = load_file(tmp_path / "a" / "model" / "model.safetensors")
-    assert {tensor.dtype for tensor in saved.values()} == {torch.float32}  # what is trained is kept in fp32

@@ -40,8 +40,6 @@ def load_config(model: sections.Model) -> PretrainedConfig:
     """The model's configuration alone. Raises `UserError` if there is no model at its path."""
     from transformers import AutoConfig
 
-    import align.gpt  # noqa: F401 - registers our architecture with transformers
-
     path = _base_path(model.path)
     with _loading_errors(model.path):
         return AutoConfig.from_pretrained(path, trust_remote_code=model.trust_remote_code)
@@ -65,8 +63,6 @@ def fit_vocabulary(model: PreTrainedModel, n_tokens: int) -> None:
 
 
 def _load(auto_class: Any, model: sections.Model, dtype: torch.dtype) -> PreTrainedModel:
-    import align.gpt  # noqa: F401 - registers our architecture with transformers
-
     if is_adapter(model.path):
         return _on_merged_base(auto_class, model, dtype)
     base = _from_pretrained(auto_class, model.path, model, dtype)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from align import sections
 from align.errors import UserError
 from align.models.load import load_trunk
+from align.text.batches import micro_batches, pad_right
 
 HEAD_FILE = "score_head.safetensors"
 
@@ -81,3 +82,24 @@ def load_scalar_model(model: sections.Model, dtype: torch.dtype = torch.float32)
     scalar = ScalarModel(load_trunk(model, dtype))
     scalar.load_head(model.path)
     return scalar
+
+
+def score_batch(scorer: Any, answers: list[list[int]], device: Any) -> Tensor:
+    """The score of each answer, read at its last token. Returns (n_answers,)."""
+    ids = pad_right(answers).to(device)
+    last = torch.tensor([len(answer) - 1 for answer in answers], device=device)
+    is_read = torch.arange(ids.shape[1], device=device) == last[:, None]
+    return scorer(ids, is_read)
+
+
+def score_all(scorer: Any, answers: list[list[int]], max_tokens: int, device: Any) -> list[float]:
+    """Scores without gradients, micro-batch by micro-batch, in the order given."""
+    scores = [0.0] * len(answers)
+    scorer.eval()
+    with torch.no_grad():
+        for micro in micro_batches([len(answer) for answer in answers], max_tokens):
+            for index, value in zip(
+                micro, score_batch(scorer, [answers[i] for i in micro], device).tolist(), strict=True
+            ):
+                scores[index] = value
+    return scores

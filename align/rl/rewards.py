@@ -39,7 +39,7 @@ class ModelReward:
         self.device, self.max_tokens = device, max_tokens
 
     def score(self, prompts: Prompts, texts: Sequence[str], ids: Sequence[list[int]]) -> list[float]:
-        from align.rm import score_all
+        from align.models.scalar import score_all
 
         rows = list(ids) if self.reads_tokens else self._encode(prompts, texts)
         return score_all(self.model, rows, self.max_tokens, self.device)

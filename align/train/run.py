@@ -34,7 +34,14 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 # What may differ between an interrupted run and its resumption, because no number depends on it.
-FREE_TO_CHANGE = {"resume", "overwrite", "train.log_every", "train.checkpoint_every", "train.keep_checkpoints"}
+FREE_TO_CHANGE = {
+    "resume",
+    "overwrite",
+    "train.log_every",
+    "train.checkpoint_every",
+    "train.keep_checkpoints",
+    "train.track",
+}
 
 
 class Recipe(Protocol):
@@ -64,12 +71,15 @@ class Run:
         self._interrupted = False
         self._memory = PeakMemory()
         self._earlier_s = 0.0
+        self._board: Any = None
         self.latest: dict[str, float] = {}  # what was logged last, for the progress line
 
     def __enter__(self) -> Run:
         if self.writes:
             claim(self.folder, self.recipe)
             (self.folder / "environment.json").write_text(json.dumps(environment(), indent=2) + "\n", encoding="utf-8")
+            if self.recipe.train.track == "tensorboard":
+                self._board = open_board(self.folder)
         self._accelerator.wait_for_everyone()
         seed_everything(self.recipe.seed)
         self._started = time.monotonic()
@@ -135,6 +145,9 @@ class Run:
         }
         with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
+        if self._board is not None:
+            for name, value in values.items():
+                self._board.add_scalar(name, float(value), step)
 
     def finish(self, summary: dict[str, Any]) -> None:
         """Writes result.json, which marks the run as finished."""
@@ -175,6 +188,8 @@ class Run:
 
     def _how_to_go_on(self) -> str:
         words = [word for word in sys.argv[1:] if not word.startswith(("resume=", "overwrite="))]
+        if Path(sys.argv[0]).stem == "pipeline":  # which takes up by itself what was interrupted
+            return " ".join(["python -m align.pipeline", *words])
         return " ".join(["python -m", f"align.{self.stage}", *words, "resume=true"])
 
     def _signals_noted(self) -> _SignalsNoted:
@@ -231,6 +246,15 @@ class Progress:
         """Ends the redrawn line."""
         if self.shown and self.is_terminal:
             print(flush=True)
+
+
+def open_board(folder: Path) -> Any:
+    """A TensorBoard writer. Raises `UserError` if TensorBoard is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise UserError("train.track: tensorboard is not installed; run: pip install 'align[track]'") from None
+    return SummaryWriter(str(folder / "tensorboard"))
 
 
 def claim(folder: Path, recipe: Any) -> None:
