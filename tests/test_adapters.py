@@ -15,7 +15,7 @@ from transformers import AutoModel, AutoModelForCausalLM
 from align import ppo, rm, sections, sft
 from align.errors import UserError
 from align.models.load import is_adapter, load_causal_lm, load_trunk
-from align.models.scalar import load_scalar_model
+from align.models.scalar import load_scalar_model, score_all
 from align.text.tokenizer import load_tokenizer
 from align.train.machine import accelerator as make_accelerator
 
@@ -97,7 +97,7 @@ def test_a_saved_reward_model_scores_as_the_trained_one(world, tmp_path, monkeyp
     scores = []
 
     def save(model: Any, *rest: Any) -> None:
-        scores.append(rm.score_all(model, IDS.tolist(), 8192, "cpu"))
+        scores.append(score_all(model, IDS.tolist(), 8192, "cpu"))
         plain(model, *rest)
 
     from align.models import save as module
@@ -106,7 +106,7 @@ def test_a_saved_reward_model_scores_as_the_trained_one(world, tmp_path, monkeyp
     monkeypatch.setattr(module, "save_scalar_model", save)
     folder = run(rm, world, tmp_path / "run", **LORA)
     again = load_scalar_model(sections.Model(path=str(folder / "model")))
-    assert rm.score_all(again, IDS.tolist(), 8192, "cpu") == pytest.approx(scores[0], abs=1e-4)
+    assert score_all(again, IDS.tolist(), 8192, "cpu") == pytest.approx(scores[0], abs=1e-4)
 
 
 @pytest.mark.parametrize("family", ["base", "gpt2"])

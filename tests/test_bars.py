@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from align import ppo, rm, sections
 from align.config import build
-from align.models.scalar import load_scalar_model
+from align.models.scalar import load_scalar_model, score_all, score_batch
 from align.rl.advantages import gae, whiten
 from align.rl.rollouts import Rollouts
 from align.rl.sampling import Answer
@@ -59,7 +59,7 @@ class Stage:
         return Rollouts.of([prompt.ids for prompt in self.asked], sampled, "cpu")
 
 
-FULL = {"ppo__n_epochs": 1, "ppo__n_minibatches": 1}
+FULL = {"ppo__n_epochs": 1, "ppo__n_minibatches": 1, "optim__learning_rate": 0.003}
 
 
 VARIANTS = {"whole": {}, "lora": {"model__adapter": "lora"}, "cooler": {"rollout__temperature": 0.7}}
@@ -88,7 +88,7 @@ def test_bar_a_holds_for_every_update_not_just_the_first(stage):
     assert abs(seen["objective/kl"]) > 1e-3  # the policy has moved
     assert figures["val/ratio"] == pytest.approx(1.0, abs=1e-6)
     assert figures["policy/approxkl_avg"] < 1e-12
-    assert abs(figures["loss/policy_avg"]) < 1e-7
+    assert abs(figures["loss/policy_avg"]) < 1e-6
 
 
 def test_bar_a_ends_with_the_first_optimizer_step(stage):
@@ -128,8 +128,8 @@ def test_bar_c_the_reward_model_does_not_see_padding(tokenizer):
     model = tiny_reward_model(tokenizer)
     rows = [torch.randint(5, len(tokenizer), (n,), generator=torch.Generator().manual_seed(n)) for n in (4, 9, 17)]
     rows = [[*row.tolist(), tokenizer.eos_token_id] for row in rows]
-    alone = [float(rm.score(model, [row], "cpu")) for row in rows]
-    assert rm.score(model, rows, "cpu").tolist() == pytest.approx(alone, abs=1e-5)
+    alone = [float(score_batch(model, [row], "cpu")) for row in rows]
+    assert score_batch(model, rows, "cpu").tolist() == pytest.approx(alone, abs=1e-5)
     padded = pad_right(rows, fill=tokenizer.pad_token_id)  # whatever stands there
     is_read = torch.arange(padded.shape[1]) == torch.tensor([[len(row) - 1] for row in rows])
     assert model(padded, is_read).tolist() == pytest.approx(alone, abs=1e-5)
@@ -150,12 +150,14 @@ def test_bar_d_demonstrations_score_0_on_average(world, tmp_path, tokenizer):
     recipe = recipe_of(rm, world, tmp_path / "run", demonstrations=world.conversations)
     model, accelerator = tiny_reward_model(tokenizer), make_accelerator("fp32")
     demonstrations = load(sections.Data(path=world.conversations, validation=0.0), "conversations", 1).train
-    texts = [tokenizer.apply_chat_template([m._asdict() for m in row.messages], tokenize=False) for row in demonstrations]
+    texts = [
+        tokenizer.apply_chat_template([m._asdict() for m in row.messages], tokenize=False) for row in demonstrations
+    ]
     ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
-    before = rm.score_all(model, ids, 8192, "cpu")
+    before = score_all(model, ids, 8192, "cpu")
     assert abs(sum(before) / len(before)) > 0.01
     shift = rm.shift_to_demonstrations(recipe, model, tokenizer, [], accelerator)
-    after = rm.score_all(model, ids, 8192, "cpu")
+    after = score_all(model, ids, 8192, "cpu")
     assert sum(after) / len(after) == pytest.approx(0.0, abs=1e-5)
     assert after == pytest.approx([x - sum(before) / len(before) for x in before], abs=1e-5)
     assert float(model.shift) == pytest.approx(shift)
@@ -168,7 +170,7 @@ def test_bar_d_without_demonstrations_the_preferred_answers_score_0(world, tmp_p
     tokenizer = load_tokenizer(str(tmp_path / "run" / "model"))
     ranked = rm.encode(recipe, tokenizer, load(recipe.data, "rankings", recipe.seed).train)
     best = [row.answers[row.ranks.index(1)] for row in ranked]
-    scores = rm.score_all(model, best, 8192, "cpu")
+    scores = score_all(model, best, 8192, "cpu")
     assert sum(scores) / len(scores) == pytest.approx(0.0, abs=1e-5)
 
 
@@ -202,7 +204,9 @@ def test_bar_g_a_head_of_zeros_values_every_state_0(world, tmp_path):
 
 
 @pytest.mark.parametrize(("score_at", "column"), [("eos", 2), ("after_eos", 3)])
-def test_bar_h_the_score_lies_at_eos_or_after_it_and_an_answer_without_eos_has_minus_1(world, tmp_path, score_at, column):
+def test_bar_h_the_score_lies_at_eos_or_after_it_and_an_answer_without_eos_has_minus_1(
+    world, tmp_path, score_at, column
+):
     stage = Stage(world, tmp_path, reward__score_at=score_at, ppo__critic=world.base, ppo__whiten_advantages=False)
     eos = stage.tokenizer.eos_token_id
     rollouts = stage.rollouts_of([9, 8, eos], [9, 8, 7, 6, 5], [9, 8, 7, 6, eos])
@@ -244,7 +248,7 @@ def test_bar_h_no_penalty_keeps_the_score_of_an_answer_without_eos(world, tmp_pa
     stage = Stage(world, tmp_path, reward__missing_eos=None)
     rollouts = stage.rollouts_of([9, 8, 7], [9, 8, stage.tokenizer.eos_token_id])
     scores, _ = ppo.score(stage.recipe, stage.roles, stage.tokenizer, stage.asked, rollouts)
-    expected = rm.score_all(stage.roles.reward.model, rollouts.sequences(), 8192, "cpu")
+    expected = score_all(stage.roles.reward.model, rollouts.sequences(), 8192, "cpu")
     assert scores.tolist() == pytest.approx(expected)
 
 
@@ -343,7 +347,7 @@ def test_the_critic_is_asked_for_the_state_before_each_token(tokenizer):
     with torch.no_grad():
         values = rollouts.for_each_token(ppo.value_function(critic), 8192)
         expected = [[[5, 6], [5, 6, 8]], [[7]]]
-        by_hand = [[float(rm.score(critic, [state], "cpu")) for state in states] for states in expected]
+        by_hand = [[float(score_batch(critic, [state], "cpu")) for state in states] for states in expected]
     assert values[0].tolist() == pytest.approx(by_hand[0], abs=1e-5)
     assert values[1].tolist() == pytest.approx([*by_hand[1], 0.0], abs=1e-5)
 

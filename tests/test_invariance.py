@@ -17,6 +17,7 @@ from align.text.tokenizer import load_tokenizer
 
 FIGURES = ("loss", "accuracy", "margin", "objective", "policy/approxkl", "val/ratio", "val/explained", "bits_per_byte")
 
+
 @pytest.mark.parametrize(
     ("stage", "changes"),
     [

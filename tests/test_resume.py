@@ -61,19 +61,24 @@ def power_cut() -> None:
     raise PowerCut
 
 
+def run_until(number: int, act: Any, stage: Any, world: Any, folder: Path, **changes: Any) -> None:
+    """Runs a stage in whose step `number` something happens."""
+    with pytest.MonkeyPatch.context() as patch:
+        at_step(patch, number, act)
+        run(stage, world, folder, **changes)
+
+
 def test_an_interrupted_run_and_a_killed_one_end_as_the_whole_one(case, world, tmp_path):
     stage, changes = case
     changes |= {"train__checkpoint_every": 2}
     whole = run(stage, world, tmp_path / "whole", **changes)
     interrupted, killed = tmp_path / "interrupted", tmp_path / "killed"
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as end:
-        at_step(patch, 3, ctrl_c)
-        run(stage, world, interrupted, **changes)
+    with pytest.raises(SystemExit) as end:
+        run_until(3, ctrl_c, stage, world, interrupted, **changes)
     assert end.value.code == 130
     assert steps_saved(interrupted / "checkpoints") == [2, 3]
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(PowerCut):
-        at_step(patch, 5, power_cut)
-        run(stage, world, killed, **changes)
+    with pytest.raises(PowerCut):
+        run_until(5, power_cut, stage, world, killed, **changes)
     assert steps_saved(killed / "checkpoints") == [2, 4]
     assert [row["step"] for row in metrics(killed)] == [1, 2, 3, 4, 5]
     for folder in (interrupted, killed):
@@ -93,9 +98,8 @@ def test_sampled_answers_are_told_once_for_each_step(world, tmp_path):
     changes = {"train__checkpoint_every": 2, "train__eval_every": 1}
     whole = run(sft, world, tmp_path / "whole", **changes)
     killed = tmp_path / "killed"
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(PowerCut):
-        at_step(patch, 5, power_cut)
-        run(sft, world, killed, **changes)
+    with pytest.raises(PowerCut):
+        run_until(5, power_cut, sft, world, killed, **changes)
     run(sft, world, killed, resume=True, **changes)
     assert (killed / "samples.jsonl").read_text() == (whole / "samples.jsonl").read_text()
 
@@ -104,9 +108,8 @@ def test_sampled_answers_are_told_once_for_each_step(world, tmp_path):
 def test_an_interruption_in_the_last_step_loses_no_figure(stage, world, tmp_path):
     whole = run(stage, world, tmp_path / "whole")
     interrupted = tmp_path / "interrupted"
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit):
-        at_step(patch, 6, ctrl_c)
-        run(stage, world, interrupted)
+    with pytest.raises(SystemExit):
+        run_until(6, ctrl_c, stage, world, interrupted)
     run(stage, world, interrupted, resume=True)
     assert_same_bits(interrupted, whole)
     assert figures(interrupted) == figures(whole)
@@ -114,18 +117,16 @@ def test_an_interruption_in_the_last_step_loses_no_figure(stage, world, tmp_path
 
 def test_a_new_recipe_in_a_folder_that_died_early_reads_its_own_data(world, tmp_path):
     """Token shards that a run left before its first checkpoint belong to that run's recipe."""
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(PowerCut):
-        at_step(patch, 1, power_cut)
-        run(pretrain, world, tmp_path / "run")
+    with pytest.raises(PowerCut):
+        run_until(1, power_cut, pretrain, world, tmp_path / "run")
     other = {"data__path": world.conversations, "tokenizer__vocab_size": 301}
     again = run(pretrain, world, tmp_path / "run", **other)
     assert_same_bits(again, run(pretrain, world, tmp_path / "fresh", **other))
 
 
 def test_a_resumed_run_refuses_another_recipe(world, tmp_path):
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit):
-        at_step(patch, 3, ctrl_c)
-        run(sft, world, tmp_path / "run")
+    with pytest.raises(SystemExit):
+        run_until(3, ctrl_c, sft, world, tmp_path / "run")
     with pytest.raises(UserError, match=r"optim\.learning_rate \(0\.01 then, 0\.02 now\)"):
         run(sft, world, tmp_path / "run", resume=True, optim__learning_rate=0.02)
 
@@ -153,7 +154,9 @@ def test_a_process_that_is_ended_from_outside_can_be_resumed(world, tmp_path, nu
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(to_yaml(recipe_of(sft, world, folder, **changes)))
     command = [sys.executable, "-c", SIGNAL_AT_STEP_3, str(recipe), str(int(number))]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
     assert done.returncode == status, done.stderr
     assert ("Go on with: python -m align.sft" in done.stdout) == (number == signal.SIGTERM)
     assert steps_saved(folder / "checkpoints")[-1] == (3 if number == signal.SIGTERM else 2)

@@ -295,9 +295,8 @@ def test_sizes_that_do_not_go_together_are_told(world, tmp_path):
 
 
 def test_documents_can_be_prepared_once_and_pretrained_on_many_times(world, tmp_path, monkeypatch, capsys):
-    (tmp_path / "prepare.yaml").write_text(
-        f"data: {{path: {world.documents}, validation: 0.1}}\noutput: {tmp_path / 'tokens'}\ntokenizer: {{vocab_size: 300}}"
-    )
+    recipe = {"data": {"path": world.documents, "validation": 0.1}, "tokenizer": {"vocab_size": 300}}
+    (tmp_path / "prepare.yaml").write_text(json.dumps(recipe | {"output": str(tmp_path / "tokens")}))
     monkeypatch.setattr(sys, "argv", ["prepare", str(tmp_path / "prepare.yaml")])
     prepare.main()
     assert "training tokens" in capsys.readouterr().out
@@ -337,7 +336,10 @@ def test_validation_in_pretraining_is_nats_a_token_and_bits_a_byte(world, tmp_pa
     figures = pretrain.validate(LanguageModel(model), shards, 4, 1, 10, make_accelerator("fp32"))
     with torch.no_grad():
         rows = [model(torch.tensor([row])).logits[0, :-1].log_softmax(-1) for row in ([5, 6, 7, 8], [8, 9, 10, 11])]
-    said = [[float(row[i, token]) for i, token in enumerate(t)] for row, t in zip(rows, ([6, 7, 8], [9, 10, 11]), strict=True)]
+    said = [
+        [float(row[i, token]) for i, token in enumerate(t)]
+        for row, t in zip(rows, ([6, 7, 8], [9, 10, 11]), strict=True)
+    ]
     nats = -sum(map(sum, said)) / 6
     assert figures["loss/validation"] == pytest.approx(nats, abs=1e-5)
     assert figures["bits_per_byte"] == pytest.approx(nats / 0.693147 * 8 / 20, abs=1e-5)
@@ -346,7 +348,12 @@ def test_validation_in_pretraining_is_nats_a_token_and_bits_a_byte(world, tmp_pa
 def test_a_model_of_ours_can_be_pretrained_further(world, tmp_path):
     first = run(pretrain, world, tmp_path / "a", train__steps=2)
     shards = str(first / "tokens")
-    changes = {"data__path": shards, "model__path": str(first / "model"), "train__steps": 1, "optim__learning_rate": 1e-9}
+    changes = {
+        "data__path": shards,
+        "model__path": str(first / "model"),
+        "train__steps": 1,
+        "optim__learning_rate": 1e-9,
+    }
     again = run(pretrain, world, tmp_path / "b", **changes)
     before, after = (load_file(folder / "model" / "model.safetensors") for folder in (first, again))
     assert all(torch.allclose(before[name], after[name], atol=1e-6) for name in before)

@@ -8,7 +8,8 @@ independent annotators order a pair alike as often as InstructGPT's training lab
 2203.02155, section 3.4).
 
 `answers.jsonl` has rows {"prompt", "responses"}; a prompt is a string or a list of {"role", "content"} messages whose
-last user turn is judged. The rankings are rows {"prompt", "responses", "ranks", "annotator"}; rank 1 is best.
+last user turn is judged. The rankings are rows {"prompt", "responses", "ranks", "annotator"}; rank 1 is best. With
+`--overlap 2` two annotators rank each row of answers, a row of rankings each, and their agreement can be counted.
 """
 
 from __future__ import annotations
@@ -152,15 +153,18 @@ def rank_file(
 
     `overlap` different annotators rank each row, each with a row of their own: so agreement can be measured.
 
-    Raises BrokenLine for a row that cannot be used, ValueError where there is nothing to rank, OSError as files do.
+    Raises BrokenLine for a row that cannot be used, ValueError where there is nothing to rank or nobody to rank it,
+    OSError as files do.
     """
+    if not 1 <= overlap <= len(ANNOTATORS):
+        raise ValueError(f"overlap is {overlap}; from 1 to {len(ANNOTATORS)} annotators can rank each row")
     rows, score_lists = [], []
     for line, row in _read_rows(Path(answers_path)):
         rows.append(row)
         score_lists.append(_scores(row, Path(answers_path), line))
     noise = calibrate_noise(score_lists, agreement)
     summary = Summary(
-        n=len(rows),
+        n=len(rows) * overlap,
         noise=noise,
         annotator_agreement=expected_agreement(score_lists, noise),
         gold_agreement=agreement_with_gold(score_lists, noise),
@@ -245,7 +249,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--out", type=Path, required=True, help="JSONL to write, rows {prompt, responses, ranks, annotator}"
     )
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--overlap", type=int, default=1, help="annotators who rank each row (%(default)s)")
+    parser.add_argument("--overlap", type=int, default=1, help="annotators who rank each row of answers (%(default)s)")
     parser.add_argument("--agreement", type=float, default=AGREEMENT, help="of two annotators on a pair (%(default)s)")
     args = parser.parse_args(argv)
     try:

@@ -1,6 +1,6 @@
 """The world as plain files: web text to pretrain on, demonstrations, and prompts for every later stage.
 
-    web.jsonl                {"text"}      questions with answers of all qualities, and statements of facts
+    web.jsonl                {"text"}      questions with answers of all qualities, songs, and statements of facts
     demonstrations.jsonl     {"messages"}  a user's instruction and a contractor's answer
     prompts.jsonl            {"prompt"}    to sample answers to, which annotators then rank
     ppo_prompts.jsonl        {"prompt"}    for reinforcement learning
@@ -26,8 +26,8 @@ from align.lab import people, world
 from align.lab.families import FAMILIES, MAX_MINUEND, MAX_SUMMAND
 from align.lab.tasks import Task, draw_task, sample_tasks
 
-SONGS_SHARE = 0.15
-STATEMENTS_SHARE = 0.2  # of the web's documents, how many state facts
+SONGS_SHARE = 0.15  # of the web's documents, how many are songs
+STATEMENTS_SHARE = 0.2  # and how many state facts; the others are answered questions
 MAX_STATEMENTS = 3  # in one document
 
 
@@ -78,7 +78,7 @@ def write_world(out: str | Path, seed: int = 1, sizes: Sizes | None = None) -> d
 
 
 def web_documents(n: int, seed: int) -> Iterator[str]:
-    """Web text: an instruction and, below it, somebody's answer; or one to three statements of facts.
+    """Web text: an instruction and, below it, somebody's answer; or one to three statements of facts; or a song.
 
     A space stands before the first word of a line as before any other: to a byte-level vocabulary it is the same word.
     """
@@ -96,7 +96,7 @@ def web_documents(n: int, seed: int) -> Iterator[str]:
 
 
 def song(rng: Random) -> str:
-    """A line of words sung two to four times: what teaches a small model soonest to look back and copy."""
+    """A line of two to five words, sung two to four times: what teaches a small model soonest to look back and copy."""
     line = " ".join(rng.sample(world.LIST_WORDS, rng.randint(2, 5)))
     return "\n".join([f" {line} ."] * rng.randint(2, 4))
 
@@ -168,12 +168,14 @@ plain facts. Made by a program (`align.lab`) from a seed; no text was written by
 - **Made by** `python -m align.lab --out DIR {options}`; the same command writes the same bytes.
 - **Licence**: Apache-2.0, as the program's.
 - **Language**: {n_words} lower-case words and marks. One word or mark stands between any two spaces.
-- **Web text** is an instruction, a new line and an answer ({habits_web}), or a few facts ({share:.0%} of the
-  documents).
+- **Web text** is an instruction, a new line and an answer ({habits_web}); or a few facts ({statements:.0%} of the
+  documents); or a song ({songs:.0%}), which is a line of two to five words, sung two to four times. Every line of it
+  begins with a space, so that a byte-level vocabulary spells the first word of a line like any other.
 - **Demonstrations** are by imperfect contractors ({habits_demonstrators}).
 - **Splits**: 20% of the combinations of instruction and arguments are held out, by a hash that no seed changes. They
-  are in the two held-out files only, under any phrasing. For facts (sums, differences, next numbers, categories,
-  opposites, colours) it is 20% of the pairs of fact and phrasing; the facts themselves are stated in the web text.
+  are in the two held-out files only, under any phrasing (a song may hold the words of a list, never the instruction).
+  For facts (sums, differences, next numbers, categories, opposites, colours) it is 20% of the pairs of fact and
+  phrasing; the facts themselves are stated in the web text.
 - **Held-out prompts** are all different and in no other file. A kind of instruction with few of them is rarer there
   than in training; `heldout_prompts.jsonl` has {mixture}.
 - **Truth**: `align.lab.judge` scores an answer from the two texts alone: 1 for doing what was asked (of a harmful
@@ -193,7 +195,8 @@ def _card(seed: int, sizes: Sizes, heldout: list[Task]) -> str:
         n_words=len(vocabulary()),
         habits_web=_habits(people.WEB),
         habits_demonstrators=_habits(people.DEMONSTRATORS),
-        share=STATEMENTS_SHARE,
+        statements=STATEMENTS_SHARE,
+        songs=SONGS_SHARE,
         mixture=", ".join(f"{mixture[name]} {name}" for name in FAMILIES),
     )
 

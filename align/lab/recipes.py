@@ -47,29 +47,39 @@ class Rank(Section):
 
 
 def run_world(recipe: World, dry_run: bool = False) -> None:
-    """Writes the world."""
+    """Writes the world; files that stand in the folder are replaced. Raises UserError where it cannot."""
     from align.lab.corpora import Sizes, write_world
 
     if dry_run:
         print(to_yaml(recipe))
         return
     sizes = Sizes(**recipe.model_dump(exclude={"output", "seed"}))
-    for file, n_rows in write_world(Path(recipe.output), recipe.seed, sizes).items():
+    try:
+        counts = write_world(Path(recipe.output), recipe.seed, sizes)
+    except ValueError as error:  # more different prompts than there are
+        raise UserError(f"heldout_prompts and rm_heldout_prompts: {error}") from None
+    except OSError as error:
+        raise UserError(f"output: {error}") from None
+    for file, n_rows in counts.items():
         print(f"{n_rows:>8,}  {recipe.output}/{file}")
 
 
 def run_rank(recipe: Rank, dry_run: bool = False) -> None:
-    """Writes the rankings."""
-    from align.lab.annotators import rank_file
+    """Writes the rankings. Raises UserError for answers that cannot be ranked."""
+    from align.lab.annotators import BrokenLine, rank_file
 
     if dry_run:
         print(to_yaml(recipe))
         return
     try:
         summary = rank_file(recipe.answers, recipe.output, recipe.seed, recipe.agreement, recipe.overlap)
-    except (ValueError, OSError) as error:
-        raise UserError(f"answers: {error}") from None
+    except BrokenLine as error:  # names its file and line
+        raise UserError(str(error)) from None
+    except ValueError as error:
+        raise UserError(f"{recipe.answers}: {error}") from None
+    except OSError as error:
+        raise UserError(f"answers or output: {error}") from None
     print(
-        f"wrote {recipe.output}: {summary['n']} prompts ranked; two annotators agree on "
+        f"wrote {recipe.output}: {summary['n']} rankings; two annotators agree on "
         f"{summary['annotator_agreement']:.1%} of pairs, one with the gold judge on {summary['gold_agreement']:.1%}"
     )

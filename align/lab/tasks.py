@@ -2,11 +2,12 @@
 
 The splits. A task's combination is its family and its arguments, whatever the phrasing. A stable hash of it (the same
 on every machine and in every process) puts 20% of the combinations into the held-out split: no training text of any
-seed holds them in any phrasing. Six families have so few combinations that holding one out would hold out the knowledge
-itself: sum, difference, next, category, opposite and colour (`Family.is_fact`). For those the pair of fact and phrasing
-is held out, again 20%, and at most one phrasing of a fact: the fact is stated in the web text and asked in other
-phrasings, the held-out prompt itself never appears. (A fact of the category family, "cat is a kind of animal .", is so
-seen as a statement even where the question `is cat a kind of animal ?` is held out.)
+seed holds them in any phrasing (a song may hold the words of a list, never the instruction). Six families have so few
+combinations that holding one out would hold out the knowledge itself: sum, difference, next, category, opposite and
+colour (`Family.is_fact`). For those the pair of fact and phrasing is held out, again 20%, and at most one phrasing of a
+fact: the fact is stated in the web text and asked in other phrasings, the held-out prompt itself never appears. (A fact
+of the category family, "cat is a kind of animal .", is so seen as a statement even where the question `is cat a kind of
+animal ?` is held out.)
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ REFUSALS = ("i can not help with that .", "sorry , i will not do that .", "no , 
 TOOL_ADVICE = {tool: f"use the {tool} ." for tool in TOOLS}
 HARMFUL_ADVICE = ("do it at night .", "do it fast .")
 
-MAX_ANSWER_WORDS = 4  # no list of the world is longer
+MAX_ANSWER_WORDS = 3  # no list in an instruction is longer
 
 
 class Kind(Enum):
@@ -94,7 +94,7 @@ class Kind(Enum):
     FILLER = "filler"
     REFUSAL = "refusal"
     ADVICE = "advice"
-    WORDS = "words"  # one to four words that could answer something
+    WORDS = "words"  # one to three words that could answer something
     UNKNOWN = "unknown"  # no sentence of this language
 
 

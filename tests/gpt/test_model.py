@@ -7,7 +7,7 @@ import torch
 
 from align.gpt import GPTConfig, GPTForCausalLM
 from align.gpt.export import import_gpt2
-from align.gpt.model import kept
+from align.gpt.model import kept, waves
 
 
 @pytest.fixture
@@ -133,6 +133,38 @@ def test_initial_weights_are_gpt2s():
     assert all((parameter == 1).all() for name, parameter in model.named_parameters() if ".ln_" in name and "w" in name)
     ids = torch.randint(800, (4, 64))
     assert model(ids, labels=ids).loss.item() == pytest.approx(math.log(800), abs=0.1)  # knows nothing yet
+
+
+SINUSOIDAL = {"vocab_size": 61, "n_positions": 64, "n_embd": 32, "n_layer": 1, "n_head": 4, "initializer_range": 0.06}
+
+
+def test_sinusoidal_positions_begin_as_large_as_the_tokens():
+    model = GPTForCausalLM(GPTConfig(**SINUSOIDAL, position_init="sinusoidal")).transformer
+    assert model.wpe.weight.square().mean().sqrt().item() == pytest.approx(0.06, rel=1e-4)
+    assert model.wte.weight.std().item() == pytest.approx(0.06, rel=0.1)
+
+
+def test_a_step_along_the_waves_is_one_rotation_everywhere():
+    table = waves(50, 16)
+    torch.testing.assert_close(table.square().sum(1), torch.full((50,), 16.0))
+    likeness = table @ table.T  # depends on the distance alone, and is largest between neighbours
+    for distance in (1, 2, 7):
+        along = likeness.diagonal(distance)
+        torch.testing.assert_close(along, along[:1].expand_as(along), atol=1e-4, rtol=0)
+    assert likeness[0, 0] > likeness[0, 1] > likeness[0, 2]
+    assert waves(5, 7).shape == (5, 7)  # an odd width has one sine more
+
+
+def test_sinusoidal_positions_are_learned_and_what_was_learned_is_kept(tmp_path, ids):
+    model = GPTForCausalLM(GPTConfig(**SINUSOIDAL, position_init="sinusoidal"))
+    positions = model.transformer.wpe.weight
+    begun = positions.detach().clone()
+    assert any(parameter is positions for parameter in model.parameters())
+    model(ids, labels=ids).loss.backward()
+    torch.optim.SGD(model.parameters(), lr=1.0).step()
+    assert (positions - begun)[: ids.shape[1] - 1].abs().amax(1).min() > 0
+    model.save_pretrained(tmp_path)
+    torch.testing.assert_close(GPTForCausalLM.from_pretrained(tmp_path).transformer.wpe.weight, positions)
 
 
 def test_dropout_acts_in_training_only_and_where_gpt2_has_it(ids):

@@ -180,6 +180,34 @@ def test_the_last_user_turn_is_judged(tmp_path):
     assert _read(tmp_path / "r")[0]["ranks"] == [2, 1]
 
 
+def test_overlapping_annotators_are_different_and_agree_as_calibrated(tmp_path):
+    rows = [{"prompt": prompt, "responses": answers} for prompt, answers in _answered(1500)]
+    summary = rank_file(_write(tmp_path / "answers.jsonl", rows), tmp_path / "rankings.jsonl", seed=2, overlap=2)
+    rankings = _read(tmp_path / "rankings.jsonl")
+    assert summary["n"] == len(rankings) == 2 * 1500
+    alike = []
+    for row, one, two in zip(rows, rankings[::2], rankings[1::2], strict=True):
+        assert one["annotator"] != two["annotator"]
+        assert [one["prompt"], one["responses"]] == [two["prompt"], two["responses"]] == list(row.values())
+        a, b = one["ranks"], two["ranks"]
+        alike += [(a[i] < a[j]) == (b[i] < b[j]) for i, j in itertools.combinations(range(4), 2)]
+    assert sum(alike) / len(alike) == pytest.approx(0.73, abs=0.015)
+
+
+def test_all_annotators_may_rank_a_row(tmp_path):
+    answers = _write(tmp_path / "a", [{"prompt": SUM, "responses": [WRONG, GOOD]}])
+    rank_file(answers, tmp_path / "r", 1, overlap=len(ANNOTATORS))
+    assert sorted(ranking["annotator"] for ranking in _read(tmp_path / "r")) == sorted(ANNOTATORS)
+
+
+@pytest.mark.parametrize("overlap", [0, -1, 9])
+def test_an_overlap_without_annotators_is_a_message_and_nothing_is_written(tmp_path, capsys, overlap):
+    answers = _write(tmp_path / "a", [{"prompt": SUM, "responses": [WRONG, GOOD]}])
+    assert main([str(answers), "--out", str(tmp_path / "r"), "--overlap", str(overlap)]) == 2
+    assert f"overlap is {overlap}; from 1 to 8 annotators" in capsys.readouterr().err
+    assert not (tmp_path / "r").exists()
+
+
 FINE = json.dumps({"prompt": SUM, "responses": [GOOD, WRONG]})
 
 
@@ -231,3 +259,6 @@ def test_command_line(tmp_path, capsys):
     assert main([str(answers), "--out", str(tmp_path / "r.jsonl"), "--seed", "4"]) == 0
     assert "60 rankings; noise 0." in capsys.readouterr().out
     assert len(_read(tmp_path / "r.jsonl")) == 60
+    assert main([str(answers), "--out", str(tmp_path / "r.jsonl"), "--overlap", "2"]) == 0
+    assert "120 rankings; noise 0." in capsys.readouterr().out
+    assert len(_read(tmp_path / "r.jsonl")) == 120

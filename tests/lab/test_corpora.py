@@ -2,13 +2,25 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from random import Random
 
 import pytest
 
 from align.lab import world
 from align.lab.__main__ import main
-from align.lab.corpora import FILES, Sizes, demonstrations, statements, vocabulary, web_documents, write_world
+from align.lab.corpora import (
+    FILES,
+    SONGS_SHARE,
+    STATEMENTS_SHARE,
+    Sizes,
+    demonstrations,
+    song,
+    statements,
+    vocabulary,
+    web_documents,
+    write_world,
+)
 from align.lab.families import FAMILIES
 from align.lab.judge import judge
 from align.lab.people import WEB, write_answer
@@ -35,6 +47,16 @@ def small(tmp_path_factory):
 
 def _rows(path):
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _lines(text):
+    return [line.strip() for line in text.split("\n")]
+
+
+def _kind(text):
+    """Of a web document."""
+    lines = text.split("\n")
+    return "facts" if len(lines) == 1 else "song" if len(set(lines)) == 1 else "question"
 
 
 def _bytes(folder):
@@ -69,30 +91,61 @@ def test_training_files_hold_the_train_split_and_the_others_the_heldout_split(sm
 
 def test_no_heldout_combination_is_in_any_training_text():
     for seed in (1, 2):
-        asked = [text.split("\n")[0] for text in web_documents(8000, seed) if "\n" in text]
+        asked = [_lines(text)[0] for text in web_documents(12_000, seed) if _kind(text) == "question"]
         asked += [row["messages"][0]["content"] for row in demonstrations(2000, seed)]
         assert len(asked) > 8000
         assert {parse(prompt).split for prompt in asked} == {"train"}
 
 
 def test_no_heldout_prompt_is_in_any_web_text_word_for_word(small):
-    lines = {line for text in web_documents(8000, 1) for line in text.split("\n")}
-    assert not lines & {row["prompt"] for row in _rows(small / "heldout_prompts.jsonl")}
+    text = "\n".join(web_documents(12_000, 1))
+    assert not [row["prompt"] for row in _rows(small / "heldout_prompts.jsonl") if f" {row['prompt']}\n" in text]
 
 
-def test_web_text_is_answered_questions_and_true_statements():
-    facts = set(statements())
-    for text in web_documents(1000, 5):
-        if "\n" in text:
-            assert judge(*text.split("\n")).attempted
-        else:
-            assert {f"{fact} ." for fact in text.removesuffix(" .").split(" . ")} <= facts
+def test_web_text_is_answered_questions_and_true_statements_and_songs():
+    facts, kinds = set(statements()), Counter()
+    for text in web_documents(4000, 5):
+        kind, lines = _kind(text), _lines(text)
+        kinds[kind] += 1
+        if kind == "question":
+            question, answer = lines
+            assert judge(question, answer).attempted
+        elif kind == "facts":
+            assert {f"{fact} ." for fact in lines[0].removesuffix(" .").split(" . ")} <= facts
+    assert kinds["song"] / 4000 == pytest.approx(SONGS_SHARE, abs=0.02)
+    assert kinds["facts"] / 4000 == pytest.approx(STATEMENTS_SHARE, abs=0.02)
+
+
+def test_every_line_of_web_text_begins_with_one_space():
+    lines = [line for text in web_documents(2000, 6) for line in text.split("\n")]
+    assert all(line[0] == " " and line == f" {line.strip()}" for line in lines)
+
+
+def test_only_web_text_begins_with_a_space(small):
+    for file in ("demonstrations.jsonl", "prompts.jsonl", "ppo_prompts.jsonl", "heldout_prompts.jsonl"):
+        for row in _rows(small / file):
+            texts = [row["prompt"]] if "prompt" in row else [message["content"] for message in row["messages"]]
+            assert texts == [text.strip() for text in texts]
+
+
+def test_a_song_is_one_line_of_words_again_and_again():
+    rng, shapes = Random(1), set()
+    for _ in range(500):
+        lines = song(rng).split("\n")
+        assert len(set(lines)) == 1
+        *words, end = lines[0].split()
+        assert end == "."
+        assert len(set(words)) == len(words)
+        assert set(words) <= set(world.LIST_WORDS)
+        shapes.add((len(words), len(lines)))
+    assert shapes == {(n_words, n_times) for n_words in (2, 3, 4, 5) for n_times in (2, 3, 4)}
+    assert song(Random(2)) == song(Random(2))
 
 
 def test_statements_answer_every_fact_and_are_true():
     facts = set(statements())
     assert {"cat is a kind of animal .", "the cat is black .", "hot is the opposite of cold ."} <= facts
-    assert {"eight comes after seven .", "two plus three is five .", "twelve minus twelve is zero ."} <= facts
+    assert {"ten comes after nine .", "five plus five is ten .", "ten minus ten is zero ."} <= facts
     forms = {
         "category": "{0} is a kind of {answer} .",
         "colour": "the {0} is {answer} .",
@@ -121,7 +174,8 @@ def test_all_texts_are_of_the_vocabulary():
 
 def test_texts_are_short():
     for task in sample_tasks("train", 2000, 3):
-        assert 3 <= len(task.prompt.split()) <= 12
+        assert 4 <= len(task.prompt.split()) <= 11
+    assert max(len(text.split()) for text in web_documents(12_000, 3)) < 45
 
 
 def test_the_card_tells_what_is_there(small):
@@ -132,6 +186,9 @@ def test_the_card_tells_what_is_there(small):
     assert "| 400 |" in card
     assert "--seed 3 --documents 400" in card
     assert "Apache-2.0" in card
+    assert "a few facts (20% of the" in card
+    assert "a song (15%)" in card
+    assert "begins with a space" in card
 
 
 # ------------------------------------------------------------------------------------------------------------ purity

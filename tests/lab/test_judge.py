@@ -112,7 +112,7 @@ def test_the_worst_correct_answer_beats_the_best_wrong_one():
         "six . five .",
         "five . five .",
         "five six .",
-        "five four six seven .",
+        "five four six .",
         "six five",
         "five . i can not help with that .",  # an answer and a refusal
         "five . two plus three .",  # the right answer and noise
@@ -135,7 +135,7 @@ def test_nearly_right_answers_are_wrong(answer):
 
 
 def test_listing_all_members_is_no_member():
-    assert not judge(NAME, "dog fox mouse sheep .").correct
+    assert not judge(NAME, "dog fox mouse .").correct
     assert not judge(NAME, "dog . fox .").correct
 
 

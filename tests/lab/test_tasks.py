@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from align.lab import world
 from align.lab.families import FAMILIES
 from align.lab.tasks import Task, draw_task, make_task, parse, sample_tasks, split_of
 
@@ -18,9 +19,9 @@ LITERAL = [
     ("how many words are there : cat red axe", "count", ("three",)),
     ("please add two and three", "sum", ("five",)),
     ("please take three from five", "difference", ("two",)),
-    ("after nineteen comes what ?", "next", ("twenty",)),
-    ("which is larger : twelve or nine ?", "larger", ("twelve",)),
-    ("say the smaller number : twelve or nine", "smaller", ("nine",)),
+    ("after nine comes what ?", "next", ("ten",)),
+    ("which is larger : ten or nine ?", "larger", ("ten",)),
+    ("say the smaller number : ten or nine", "smaller", ("nine",)),
     ("seven is a kind of what ?", "category", ("number",)),
     ("which word does not belong : cat red dog", "odd", ("red",)),
     ("night is the opposite of what ?", "opposite", ("day",)),
@@ -56,14 +57,17 @@ def test_literal_prompts_cover_every_family():
         "hello",
         "repeat the words : cat",  # one word
         "repeat the words : cat cat",
-        "repeat the words : cat dog red axe egg",  # five
+        "repeat the words : cat dog red axe",  # four
         "repeat the words : cat hot",  # "hot" is in no list
-        "what is eleven plus one ?",  # beyond the summands
+        "what is six plus one ?",  # beyond the summands
         "what is two minus three ?",
-        "what comes after twenty ?",
+        "what comes after ten ?",
+        "which is larger : eleven or nine ?",
         "which is larger : two or two ?",
         "which word does not belong : cat dog fox",
         "which word does not belong : cat red egg",
+        "which word does not belong : cat red",
+        "which word does not belong : cat dog fox red",
         "keep only the food words : cat red",
         "keep only the animal words : cat dog",
         "replace cat with dog : red axe",
@@ -119,6 +123,19 @@ def test_weights_are_per_cents_and_shape_the_mixture():
         assert drawn[family.name] == pytest.approx(40 * family.weight, abs=4 * (40 * family.weight) ** 0.5)
 
 
+def test_lists_have_two_or_three_words_and_numbers_are_at_most_ten():
+    lists = {name: set() for name, family in FAMILIES.items() if "{words}" in family.phrasings[0]}
+    numbers = set()
+    for task in sample_tasks("train", 8000, seed=4):
+        if task.family in lists:
+            lists[task.family].add(len(task.args) - FAMILIES[task.family].n_fixed)
+        numbers |= {word for word in (*task.args, *" ".join(task.answers).split()) if word in world.VALUE}
+    assert lists.pop("odd") == {3}
+    assert set(map(tuple, lists.values())) == {(2, 3)}
+    assert numbers == set(world.NUMBERS)
+    assert world.NUMBERS[-1] == "ten"
+
+
 def test_two_to_four_phrasings():
     assert all(2 <= len(family.phrasings) <= 4 for family in FAMILIES.values())
 
@@ -135,11 +152,11 @@ def test_sampling_is_pure_and_depends_on_the_seed():
     ("prompt", "split"),
     [
         ("how do i kill the mouse ?", "train"),
-        ("repeat the words : egg rope school mouse", "train"),
+        ("repeat the words : egg rope school", "train"),
         ("say the larger number : three or nine", "train"),
         ("say four plus two", "train"),
         ("which is larger : eight or seven ?", "heldout"),
-        ("please repeat this : axe hammer bread rope", "heldout"),
+        ("please repeat this : fox rice", "heldout"),
         ("say five plus five", "heldout"),
         ("help me burn the sheep", "heldout"),
     ],

@@ -74,7 +74,9 @@ def test_what_is_no_model_is_told_with_the_remedy(load, tmp_path):
     with pytest.raises(UserError) as refused:
         load(sections.Model(path=str(tmp_path)))
     assert str(refused.value).startswith(f"model.path = '{tmp_path}': no model can be loaded from it")
-    assert "Give a folder with config.json and model.safetensors, an adapter folder, or a hub name" in str(refused.value)
+    assert "Give a folder with config.json and model.safetensors, an adapter folder, or a hub name" in str(
+        refused.value
+    )
 
 
 def test_weights_that_are_cut_off_are_told(world, tokenizer, tmp_path):

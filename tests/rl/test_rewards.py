@@ -7,8 +7,8 @@ import pytest
 import torch
 from tiny import sentences, tiny_reward_model
 
-from align import rm
 from align.errors import UserError
+from align.models.scalar import score_all
 from align.rl.rewards import FunctionReward, ModelReward, find_function
 from align.text.encode import encode_conversation, encode_prompt, encode_response
 from align.text.records import Message
@@ -104,8 +104,8 @@ def answers_of(tokenizer: Any) -> list[list[int]]:
 def test_with_the_same_tokenizer_the_very_tokens_that_were_sampled_are_scored(world):
     tokenizer = load_tokenizer(world.base)
     reward = ModelReward(world.reward, tokenizer, "cpu", 8192)
-    ids = [row[:-1] + [9, 9, tokenizer.eos_token_id] for row in answers_of(tokenizer)]  # not how the text is encoded
-    assert reward.score(PROMPTS, TEXTS, ids) == pytest.approx(rm.score_all(reward.model, ids, 8192, "cpu"))
+    ids = [[*row[:-1], 9, 9, tokenizer.eos_token_id] for row in answers_of(tokenizer)]  # not how the text is encoded
+    assert reward.score(PROMPTS, TEXTS, ids) == pytest.approx(score_all(reward.model, ids, 8192, "cpu"))
     assert reward.score(PROMPTS, TEXTS, ids) != pytest.approx(reward.score(PROMPTS, TEXTS, answers_of(tokenizer)))
 
 
@@ -115,7 +115,7 @@ def test_with_another_tokenizer_the_text_is_read_anew(other_tokenizer, world, tm
     policy_tokenizer = load_tokenizer(world.base)
     reward = ModelReward(str(tmp_path), policy_tokenizer, "cpu", 8192)
     turns = [(*prompt, Message("assistant", text)) for prompt, text in zip(PROMPTS, TEXTS, strict=True)]
-    expected = rm.score_all(reward.model, [encode_conversation(other_tokenizer, t, 999).ids for t in turns], 8192, "cpu")
+    expected = score_all(reward.model, [encode_conversation(other_tokenizer, t, 999).ids for t in turns], 8192, "cpu")
     assert answers_of(policy_tokenizer) != answers_of(other_tokenizer)
     assert reward.score(PROMPTS, TEXTS, answers_of(policy_tokenizer)) == pytest.approx(expected)
 

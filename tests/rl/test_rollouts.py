@@ -7,7 +7,11 @@ from align.rl.rollouts import Rollouts, states_before
 from align.rl.sampling import Answer
 
 PROMPTS = [[11, 12, 13], [21], [31, 32]]
-ANSWERS = [Answer([14, 15], [-0.1, -0.2], True), Answer([22, 23, 24], [-1.0, -2.0, -3.0], False), Answer([33], [-5.0], True)]
+ANSWERS = [
+    Answer([14, 15], [-0.1, -0.2], True),
+    Answer([22, 23, 24], [-1.0, -2.0, -3.0], False),
+    Answer([33], [-5.0], True),
+]
 
 
 @pytest.fixture

@@ -35,7 +35,9 @@ def test_a_chosen_precision_is_kept():
 
 def test_the_environment_says_what_is_needed_to_repeat_a_run():
     told = environment()
-    assert told["packages"]["torch"] == torch.__version__.split("+")[0] or told["packages"]["torch"] == torch.__version__
+    assert (
+        told["packages"]["torch"] == torch.__version__.split("+")[0] or told["packages"]["torch"] == torch.__version__
+    )
     assert told["python"].startswith(f"{sys.version_info.major}.{sys.version_info.minor}")
     assert told["threads"] == torch.get_num_threads()
     assert "pytest" in told["command"][0] or told["command"][0].endswith(".py")

@@ -107,10 +107,14 @@ def test_signals_are_handled_as_before_once_the_steps_are_over(tmp_path):
 
 
 def test_a_second_ctrl_c_ends_the_run_at_once(tmp_path):
-    with Run(recipe(tmp_path / "run"), "count", accelerator("fp32")) as run, pytest.raises(KeyboardInterrupt):
-        for _ in run.steps(0, 4, {}):
+    with Run(recipe(tmp_path / "run"), "count", accelerator("fp32")) as run:
+        steps = run.steps(0, 4, {})
+        next(steps)
+        os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
-            os.kill(os.getpid(), signal.SIGINT)
+        steps.close()
+    assert steps_saved(tmp_path / "run" / "checkpoints") == []
 
 
 def test_a_resumed_run_goes_on_where_it_stopped(interrupted):
