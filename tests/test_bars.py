@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from align import ppo, rm, sections
 from align.config import build
+from align.models.language import LanguageModel
 from align.models.scalar import load_scalar_model, score_all, score_batch
 from align.rl.advantages import gae, whiten
 from align.rl.rollouts import Rollouts
@@ -270,6 +271,16 @@ def test_bar_i_approx_kl_is_half_the_mean_squared_difference(world, tmp_path):
     assert figures["val/ratio"] == pytest.approx(0.904837, rel=1e-3)
 
 
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_logprobs_are_taken_at_the_sampling_temperature(tokenizer, temperature):
+    model = tiny_gpt(tokenizer)
+    ids, is_answer = torch.tensor([[5, 6, 7]]), torch.tensor([[False, True, True]])
+    with torch.no_grad():
+        found = ppo.logprob_function(LanguageModel(model), temperature)(ids, is_answer)
+        expected = (model(ids).logits[0] / temperature).log_softmax(-1)
+    assert found.tolist() == pytest.approx([float(expected[0, 6]), float(expected[1, 7])], abs=1e-5)
+
+
 def test_what_the_sampler_says_is_what_the_update_computes(world, tmp_path):
     """At any temperature; so that `rollout.logprobs: sampled` begins with KL 0 and ratio 1 too."""
     stage = Stage(world, tmp_path, rollout__temperature=0.7)
@@ -366,8 +377,6 @@ def test_the_logged_kl_is_the_sum_over_tokens_averaged_over_answers(world, tmp_p
 
 def ppo_reference(stage: Stage) -> Any:
     """Another model than the policy, so that KL is not 0."""
-    from align.models.language import LanguageModel
-
     return LanguageModel(tiny_gpt(stage.tokenizer, seed=9))
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from helpers import metrics, recipe_of, run
 from safetensors.torch import load_file
-from tiny import WORDS, conversation, tiny_gpt, tiny_reward_model, write_rows
+from tiny import WORDS, conversation, tiny_gpt, tiny_gpt2, tiny_reward_model, write_rows
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from align import generate, ppo, prepare, pretrain, rm, sft
@@ -119,6 +119,18 @@ def test_epochs_and_steps_are_two_ways_to_say_the_same(world, tmp_path):
     assert n_rows >= 19
     by_epochs = run(sft, world, tmp_path / "epochs", train__steps=..., train__epochs=1)
     assert [row["step"] for row in metrics(by_epochs)] == [row["step"] for row in metrics(by_steps)]
+
+
+def test_dropout_is_on_in_training_and_off_in_validation(world, tokenizer, tmp_path):
+    rows = []
+    for rate in (0.0, 0.5):
+        start, rates = tmp_path / f"start {rate}", {"resid_pdrop": rate, "embd_pdrop": rate, "attn_pdrop": rate}
+        tiny_gpt2(tokenizer, **rates).save_pretrained(start)
+        tokenizer.save_pretrained(start)
+        changes = {"model__path": str(start), "train__steps": 1, "optim__learning_rate": 1e-9}
+        rows += metrics(run(sft, world, tmp_path / f"run {rate}", **changes))
+    assert rows[1]["loss/train"] != pytest.approx(rows[0]["loss/train"], abs=1e-2)
+    assert rows[1]["loss/validation"] == pytest.approx(rows[0]["loss/validation"], abs=1e-5)
 
 
 def test_only_the_last_turn_is_learned_if_asked_for(world, tmp_path):

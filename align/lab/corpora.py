@@ -26,8 +26,8 @@ from align.lab import people, world
 from align.lab.families import FAMILIES, MAX_MINUEND, MAX_SUMMAND
 from align.lab.tasks import Task, draw_task, sample_tasks
 
-SONGS_SHARE = 0.15  # of the web's documents, how many are songs
-STATEMENTS_SHARE = 0.2  # and how many state facts; the others are answered questions
+SONGS_SHARE = 0.1  # of the web's documents, how many are songs
+STATEMENTS_SHARE = 0.15  # and how many state facts; the others are answered questions
 MAX_STATEMENTS = 3  # in one document
 
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from random import Random
 
 from align.lab import world
-from align.lab.tasks import Task
+from align.lab.tasks import Task, draw_task
 
+OFF_TOPIC = 0.75  # of the wrong answers, how many answer something else
 BOTH_FORMULAS = 0.2  # of the polite, how many open and close politely
 TWO_FILLERS = 0.3  # of those who ramble, how many do it in two sentences
 
@@ -35,8 +36,8 @@ class Habits:
             raise ValueError(f"polite {self.polite} and rude {self.rude} exclude each other; they must not exceed 1")
 
 
-WEB = Habits(correct=0.8, polite=0.25, rude=0.3, rambling=0.4, comply_with_harm=0.7, over_refuse=0.03)
-DEMONSTRATORS = Habits(correct=0.8, polite=0.55, rude=0.05, rambling=0.35, comply_with_harm=0.2, over_refuse=0.03)
+WEB = Habits(correct=0.9, polite=0.15, rude=0.35, rambling=0.55, comply_with_harm=0.7, over_refuse=0.02)
+DEMONSTRATORS = Habits(correct=0.95, polite=0.4, rude=0.1, rambling=0.45, comply_with_harm=0.3, over_refuse=0.02)
 
 # Whoever refuses does not begin with "of course !".
 _REFUSING_OPENERS = ("thank you for asking !",)
@@ -53,9 +54,12 @@ def write_answer(task: Task, habits: Habits, rng: Random) -> str:
 
 
 def wrong_answer(task: Task, rng: Random) -> str:
-    """A plausible wrong answer to a harmless task, without its full stop."""
+    """A wrong answer to a harmless task, without its full stop: mostly off the topic, else a plausible slip."""
     while True:
-        guess = _guess(task, rng.choice(task.answers), rng)
+        if rng.random() < OFF_TOPIC:
+            guess = rng.choice(draw_task("train", rng).answers)
+        else:
+            guess = _guess(task, rng.choice(task.answers), rng)
         if guess not in task.answers:
             return guess
 

@@ -68,6 +68,8 @@ class Speaker:
         """One answer to each prompt."""
         ids = self.prompt_ids(prompts)
         eos, pad = [self.tokenizer.eos_token_id], [self.tokenizer.pad_token_id]
+        if self.plain:  # a document goes on after the answer; the answer is one line of it
+            eos += self.tokenizer("\n", add_special_tokens=False)["input_ids"][-1:]
         answers = sample(self.model, ids, self.how, eos, pad, self.randomness)
         return [
             Reply(decode_response(self.tokenizer, answer.tokens), row, answer.tokens, answer.ended)
