@@ -215,12 +215,12 @@ def _problems(errors: list[ErrorDetails], recipe_class: type[Section], given: di
     """One line for each wrong key; what several alternatives of one key complain of is joined by 'or'."""
     told: dict[str, list[str]] = {}
     for error in errors:
-        path = _real_path(error["loc"], given, missing=error["type"] == "missing")
+        path = _real_path(error["loc"], given, recipe_class, missing=error["type"] == "missing")
         told.setdefault(path, []).append(_complaint(error, path, recipe_class))
     return [f"{path or 'recipe'}{' or '.join(dict.fromkeys(complaints))}" for path, complaints in told.items()]
 
 
-def _real_path(loc: tuple[int | str, ...], given: Any, missing: bool) -> str:
+def _real_path(loc: tuple[int | str, ...], given: Any, recipe_class: type[Section], missing: bool) -> str:
     """A dotted key from pydantic's location, which also names the alternatives of a union that it tried."""
     parts: list[str] = []
     for index, part in enumerate(loc):
@@ -229,15 +229,10 @@ def _real_path(loc: tuple[int | str, ...], given: Any, missing: bool) -> str:
         here = here or (isinstance(given, list) and isinstance(part, int) and part < len(given))
         if here:
             given = given[part]
-        elif not (is_last_missing or _names_section(loc, index, given)):
+        elif not (is_last_missing or (index == 0 and part in recipe_class.model_fields)):
             continue
         parts.append(str(part))
     return ".".join(parts)
-
-
-def _names_section(loc: tuple[int | str, ...], index: int, given: Any) -> bool:
-    """Whether a part that was not given is a section with defaults, in which a required key is missing."""
-    return isinstance(given, dict) and index == 0 and len(loc) > 1 and isinstance(loc[0], str)
 
 
 def _complaint(error: ErrorDetails, path: str, recipe_class: type[Section]) -> str:

@@ -89,15 +89,20 @@ def run(recipe: Recipe, dry_run: bool = False) -> None:
     from rich.console import Console
 
     from align.evals.report import print_summary, write_report
+    from align.models.load import load_config
     from align.text.load import load
     from align.train.machine import PeakMemory, git_commit
 
+    for model in recipe.models.values():
+        load_config(model)
     loaded = load(recipe.data, "prompts", recipe.seed)
     print("\n".join(loaded.report.lines()))
     prompts = loaded.train
     if dry_run:
         print(to_yaml(recipe), f"prompts: {len(prompts):,}", sep="\n")
         return
+    curves = read_curves(recipe)
+    read_stages(recipe)  # before any model speaks: what is missing is told at once
     started = time.monotonic()
     with PeakMemory() as memory:
         answers = answer_all(recipe, prompts)
@@ -110,7 +115,7 @@ def run(recipe: Recipe, dry_run: bool = False) -> None:
         report["stages"] = read_stages(recipe)
     report["stages"]["evaluate"] = {"seconds": round(time.monotonic() - started, 2), "peak_memory_mb": memory.megabytes}
     folder = Path(recipe.output)
-    page = write_report(report, read_curves(recipe), sample_rows(recipe, prompts, answers), folder)
+    page = write_report(report, curves, sample_rows(recipe, prompts, answers), folder)
     write_answers(prompts, answers, folder)
     print_summary(report, Console())
     print(f"report: {page}")
@@ -220,7 +225,8 @@ def examine_reward_model(recipe: Recipe) -> dict[str, Any]:
     path = str(recipe.reward)
     data = recipe.data.model_copy(update={"path": recipe.rankings, "format": "auto", "columns": {}, "limit": None})
     rankings = load(data, "rankings", recipe.seed).train
-    model, tokenizer = load_scalar_model(sections.Model(path=path)), load_tokenizer(path)
+    tokenizer = load_tokenizer(path)
+    model = load_scalar_model(sections.Model(path=path), len(tokenizer))
     rows, _ = rm.encode_rankings(tokenizer, rankings, recipe.data.max_tokens, "truncate")
     scores = score_all(model, [answer for row in rows for answer in row.answers], 16384, "cpu")
     accuracy = bootstrap_mean(rm.accuracy_by_prompt(rows, scores), seed=recipe.seed)

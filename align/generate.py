@@ -2,7 +2,7 @@
 
     python -m align.generate recipes/generate.yaml
 
-Writes JSONL rows {prompt, responses, model, temperature, seed}; `apps/label` and `align.lab.rank` read them.
+Writes JSONL rows {prompt, responses, model, temperature, seed}; people, or the lab's annotators, rank them.
 """
 
 from __future__ import annotations

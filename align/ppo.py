@@ -201,14 +201,18 @@ def run(recipe: Recipe, dry_run: bool = False) -> None:
     from align.text.load import load
     from align.text.tokenizer import load_tokenizer
     from align.train.machine import accelerator as make_accelerator
+    from align.train.parallel import say
     from align.train.plan import check_positions, print_plan
     from align.train.run import Run
 
     tokenizer = load_tokenizer(recipe.model.path, recipe.model.trust_remote_code)
     config = load_config(recipe.model)
     check_positions(config, recipe.data.max_tokens)
+    for path in {recipe.reward.path, critic_section(recipe).path} - {None, recipe.model.path}:
+        judge = load_config(recipe.model.model_copy(update={"path": path}))
+        check_positions(judge, recipe.data.max_tokens, f"data.max_tokens (for {path})")
     loaded = load(recipe.data, "prompts", recipe.seed)
-    print("\n".join(loaded.report.lines()))
+    say(*loaded.report.lines())
     prompts = encode(recipe, tokenizer, loaded.train)
     if dry_run:
         kinds: dict[str, Any] = {"policy": "train", "value": "train", "reference": "frozen", "reward": "frozen"}
@@ -284,8 +288,8 @@ def collect(recipe: Recipe, roles: Roles, tokenizer: Any, asked: list[Asked], st
     roles.policy.eval()  # dropout stays off in every role, as in lm-human-preferences and N+ (item 18)
     ids = [prompt.ids for prompt in asked]
     with accelerator.autocast():
-        eos, pad = [tokenizer.eos_token_id], [tokenizer.pad_token_id]
-        answers = sample(roles.policy.model, ids, how, eos, pad, randomness)
+        unspeakable = roles.policy.unspeakable
+        answers = sample(roles.policy.model, ids, how, [tokenizer.eos_token_id], unspeakable, randomness)
     return Rollouts.of(ids, answers, accelerator.device)
 
 
@@ -301,7 +305,7 @@ def appraise(
     """Scores answers, charges KL, and finds each token's advantage. Also returns the figures that are logged of it."""
     import torch
 
-    from align.rl.advantages import gae, token_rewards, whiten
+    from align.rl.advantages import gae, token_rewards, whiten, with_end
 
     temperature, budget = recipe.rollout.temperature, recipe.train.micro_batch_tokens
     mask = rollouts.mask
@@ -317,7 +321,7 @@ def appraise(
     token_kl = (logprobs - reference_logprobs) * mask
     rewards = token_rewards(scores, token_kl, mask, kl.coefficient, recipe.reward.score_at)
     if recipe.reward.whiten:
-        rewards = whiten(rewards, mask, shift_mean=False)
+        rewards = whiten(rewards, with_end(mask, recipe.reward.score_at), shift_mean=False)
     advantages, returns = gae(rewards, values, mask, recipe.ppo.gamma, recipe.ppo.lam)
     if recipe.ppo.whiten_advantages:
         advantages = whiten(advantages, mask)
@@ -360,6 +364,7 @@ def update(recipe: Recipe, learners: Learners, experience: Experience, step: int
     """Several passes over the batch in mini-batches, an optimizer step of policy and critic for each."""
     import torch
 
+    from align.models.language import recomputing
     from align.rl.losses import explained_variance
     from align.train.state import generator
 
@@ -368,8 +373,10 @@ def update(recipe: Recipe, learners: Learners, experience: Experience, step: int
     shuffle = generator("cpu", recipe.seed, step, accelerator.process_index, 1)
     for _ in range(recipe.ppo.n_epochs):
         for rows in torch.randperm(n_rows, generator=shuffle).tensor_split(recipe.ppo.n_minibatches):
-            statistics = update_policy(recipe, learners, experience, rows.tolist(), accelerator)
-            statistics |= update_critic(recipe, learners, experience, rows.tolist(), accelerator)
+            with recomputing(learners.policy, recipe.train.gradient_checkpointing):
+                statistics = update_policy(recipe, learners, experience, rows.tolist(), accelerator)
+            with recomputing(learners.critic, recipe.train.gradient_checkpointing):
+                statistics |= update_critic(recipe, learners, experience, rows.tolist(), accelerator)
             check_ratio(statistics["val/ratio"], recipe)
             for name, value in statistics.items():
                 sums[name] += value / n_steps
@@ -465,25 +472,27 @@ def value_function(critic: Any) -> Callable[[Tensor, Tensor], Tensor]:
 
 def load_roles(recipe: Recipe, tokenizer: Any, accelerator: Any) -> Roles:
     """Loads the four models. With LoRA the reference is the policy without its adapter; else it is a frozen copy."""
-    from align.models.language import LanguageModel
-    from align.models.load import base_dtype, fit_vocabulary, load_causal_lm
+    from align.models.language import LanguageModel, unspeakable
+    from align.models.load import base_dtype, load_causal_lm
     from align.rl.rewards import FunctionReward, ModelReward
 
     device, budget = accelerator.device, recipe.train.micro_batch_tokens
     dtype = base_dtype(recipe.model, accelerator.mixed_precision)
-    policy, reference = LanguageModel(load_causal_lm(recipe.model, dtype)), None
-    fit_vocabulary(policy.model, len(tokenizer))
-    if recipe.train.gradient_checkpointing:
-        policy.model.gradient_checkpointing_enable()
+    model = load_causal_lm(recipe.model, len(tokenizer), dtype)
+    policy, reference = LanguageModel(model, unspeakable(tokenizer, model)), None
     if not policy.has_adapter:
-        reference = LanguageModel(copy.deepcopy(policy.model)).to(device).eval().requires_grad_(False)
+        reference = LanguageModel(copy.deepcopy(model), policy.unspeakable).to(device).eval().requires_grad_(False)
     reward: RewardSource
     if recipe.reward.path is not None:
         reward = ModelReward(recipe.reward.path, tokenizer, device, budget)
     else:
         reward = FunctionReward(str(recipe.reward.function))
     gold = FunctionReward(recipe.gold) if recipe.gold else None
-    return Roles(policy.to(device).eval(), reference, load_critic(recipe, tokenizer, dtype).to(device), reward, gold)
+    critic = load_critic(recipe, tokenizer, dtype).to(device)
+    if recipe.train.gradient_checkpointing:
+        policy.model.gradient_checkpointing_enable()
+        critic.trunk.gradient_checkpointing_enable()
+    return Roles(policy.to(device).eval(), reference, critic, reward, gold)
 
 
 def load_critic(recipe: Recipe, tokenizer: Any, dtype: torch.dtype) -> ScalarModel:
@@ -494,14 +503,14 @@ def load_critic(recipe: Recipe, tokenizer: Any, dtype: torch.dtype) -> ScalarMod
 
     section = critic_section(recipe)
     if section.path == recipe.model.path:
-        critic = ScalarModel(load_trunk(section, dtype))
+        critic = ScalarModel(load_trunk(section, len(tokenizer), dtype))
         zero_head(critic.head)
         return critic.eval()
     if load_tokenizer(section.path).get_vocab() != tokenizer.get_vocab():
         raise UserError(
             f"ppo.critic: {section.path} has another tokenizer than the policy; set ppo.critic={recipe.model.path}"
         )
-    return load_scalar_model(section, dtype).eval()
+    return load_scalar_model(section, len(tokenizer), dtype).eval()
 
 
 def critic_section(recipe: Recipe) -> sections.Model:
@@ -530,12 +539,13 @@ def make_kl(settings: Kl) -> KLController:
 def encode(recipe: Recipe, tokenizer: Any, prompts: list[Prompt]) -> list[Asked]:
     """Prompts as tokens, without those that leave no room for an answer."""
     from align.text.encode import encode_prompts
+    from align.train.parallel import say
 
     room = recipe.data.max_tokens - recipe.rollout.max_tokens
     ids = encode_prompts(tokenizer, [prompt.messages for prompt in prompts])
     asked = [Asked(p.messages, row) for p, row in zip(prompts, ids, strict=True) if len(row) <= room]
     if len(asked) < len(prompts):
-        print(
+        say(
             f"{len(prompts) - len(asked)} of {len(prompts)} prompts left out: longer than {room} tokens, which is "
             f"data.max_tokens={recipe.data.max_tokens} less rollout.max_tokens={recipe.rollout.max_tokens}"
         )

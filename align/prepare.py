@@ -72,6 +72,11 @@ class Shards(NamedTuple):
 def main() -> None:
     """Parses the command line and prepares."""
     recipe, dry_run = parse_command(Recipe, "prepare")
+    run(recipe, dry_run)
+
+
+def run(recipe: Recipe, dry_run: bool = False) -> None:
+    """Writes `recipe.output`; `dry_run` reads the documents and says what they are."""
     folder = Path(recipe.output)
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"output: {folder} exists and is not empty; choose another or remove it")

@@ -76,7 +76,8 @@ def run(recipe: Recipe, dry_run: bool = False) -> None:
         return
     accelerator = make_accelerator(recipe.train.precision)
     with Run(recipe, "pretrain", accelerator) as folder:
-        shards = prepared(recipe, folder.folder)
+        with accelerator.main_process_first():
+            shards = prepared(recipe, folder.folder)
         folder.say(f"{len(shards.train):,} training tokens, {len(shards.validation):,} for validation")
         tokenizer = load_tokenizer_of(shards)
         figures, model = train(recipe, new_model(recipe, tokenizer), shards, folder, accelerator)
@@ -186,12 +187,13 @@ def prepared(recipe: Recipe, folder: Path) -> Shards:
     """The token shards that the recipe names, or those of its documents, written into the run's tokens/."""
     if is_prepared(recipe.data.path):
         return read_shards(str(recipe.data.path))
-    if is_prepared(str(folder / "tokens")):  # an interrupted run has made them already
+    if is_prepared(str(folder / "tokens")):  # by an interrupted run, or by the first of several processes
         return read_shards(folder / "tokens")
     from align.text.load import load
+    from align.train.parallel import say
 
     documents = load(recipe.data, "documents", recipe.seed)
-    print("\n".join(documents.report.lines()))
+    say(*documents.report.lines())
     return write_shards(documents.train, documents.validation, recipe.tokenizer, folder / "tokens")
 
 
@@ -209,7 +211,7 @@ def new_model(recipe: Recipe, tokenizer: Any) -> Any:
     if recipe.model.path is not None:
         from align.models.load import load_causal_lm
 
-        return load_causal_lm(sections.Model(path=recipe.model.path))
+        return load_causal_lm(sections.Model(path=recipe.model.path), len(tokenizer))
     special = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     return GPTForCausalLM(configuration(recipe, len(tokenizer), **special))
 

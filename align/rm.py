@@ -65,6 +65,7 @@ def run(recipe: Recipe, dry_run: bool = False) -> None:
     from align.text.load import load
     from align.text.tokenizer import load_tokenizer
     from align.train.machine import accelerator as make_accelerator
+    from align.train.parallel import say
     from align.train.plan import check_positions, print_plan
     from align.train.run import Run
 
@@ -72,7 +73,7 @@ def run(recipe: Recipe, dry_run: bool = False) -> None:
     config = load_config(recipe.model)
     check_positions(config, recipe.data.max_tokens)
     rankings = load(recipe.data, "rankings", recipe.seed)
-    print("\n".join(rankings.report.lines()))
+    say(*rankings.report.lines())
     training = encode(recipe, tokenizer, rankings.train)
     validation = encode(recipe, tokenizer, rankings.validation)
     if dry_run:
@@ -80,7 +81,8 @@ def run(recipe: Recipe, dry_run: bool = False) -> None:
         return
     accelerator = make_accelerator(recipe.train.precision)
     with Run(recipe, "rm", accelerator) as folder:
-        trunk = load_trunk(recipe.model, base_dtype(recipe.model, accelerator.mixed_precision))
+        dtype = base_dtype(recipe.model, accelerator.mixed_precision)
+        trunk = load_trunk(recipe.model, len(tokenizer), dtype)
         model = ScalarModel(trunk)
         figures = train(recipe, model, training, validation, folder, accelerator)
         figures |= annotators(validation)
@@ -234,10 +236,12 @@ def shift_to_demonstrations(
 
 def encode(recipe: Recipe, tokenizer: Any, rankings: list[Ranking]) -> list[Ranked]:
     """Rankings as tokens. Raises `UserError` if none is left."""
+    from align.train.parallel import say
+
     rows, counts = encode_rankings(tokenizer, rankings, recipe.data.max_tokens, recipe.data.too_long)
     for reason, count in counts.items():
         if count:
-            print(f"{count} of {len(rankings)} rankings {reason}")
+            say(f"{count} of {len(rankings)} rankings {reason}")
     if rankings and not rows:
         raise UserError(f"data.path: none of {len(rankings)} rankings is left; raise data.max_tokens")
     return rows

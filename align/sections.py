@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from align.config import Section
 
@@ -94,6 +94,14 @@ class Data(Section):
     validation: float | str = 0.05
     """Held out for validation: a fraction of the rows, or a path of its own; 0 for none."""
 
+    @field_validator("validation", mode="before")
+    @classmethod
+    def _fraction_written_as_text(cls, given: object) -> object:
+        try:
+            return float(given) if isinstance(given, str) else given  # YAML reads 1e-2 as text
+        except ValueError:
+            return given
+
     @model_validator(mode="after")
     def _fraction(self) -> Self:
         if isinstance(self.validation, float) and not 0 <= self.validation < 1:
@@ -146,9 +154,9 @@ class Train(Section):
     eval_every: int | None = Field(None, gt=0)
     """Steps between validations; by default ten times in a run."""
     checkpoint_every: int | None = Field(None, gt=0)
-    """Steps between checkpoints; by default four times in a run."""
+    """Steps between checkpoints; by default a quarter of the run."""
     track: Literal["none", "tensorboard"] = "none"
-    """Also log to TensorBoard, in the run folder (pip install align[track])."""
+    """Also log to TensorBoard, in the run folder (pip install '.[track]')."""
     keep_checkpoints: int = Field(2, gt=0)
     """How many of the latest checkpoints stay."""
 

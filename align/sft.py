@@ -44,11 +44,12 @@ def main() -> None:
 
 def run(recipe: Recipe, dry_run: bool = False) -> None:
     """Fine-tunes into `recipe.output`; `dry_run` says what it would do and what it would cost."""
-    from align.models.load import base_dtype, fit_vocabulary, load_causal_lm, load_config
+    from align.models.load import base_dtype, load_causal_lm, load_config
     from align.models.save import save_language_model, write_card
     from align.text.load import load
     from align.text.tokenizer import load_tokenizer
     from align.train.machine import accelerator as make_accelerator
+    from align.train.parallel import say
     from align.train.plan import check_positions, print_plan
     from align.train.run import Run
 
@@ -56,7 +57,7 @@ def run(recipe: Recipe, dry_run: bool = False) -> None:
     config = load_config(recipe.model)
     check_positions(config, recipe.data.max_tokens)
     conversations = load(recipe.data, "conversations", recipe.seed)
-    print("\n".join(conversations.report.lines()))
+    say(*conversations.report.lines())
     training = _encode(recipe, tokenizer, conversations.train)
     validation = _encode(recipe, tokenizer, conversations.validation)
     if dry_run:
@@ -64,8 +65,7 @@ def run(recipe: Recipe, dry_run: bool = False) -> None:
         return
     accelerator = make_accelerator(recipe.train.precision)
     with Run(recipe, "sft", accelerator) as folder:
-        model = load_causal_lm(recipe.model, base_dtype(recipe.model, accelerator.mixed_precision))
-        fit_vocabulary(model, len(tokenizer))
+        model = load_causal_lm(recipe.model, len(tokenizer), base_dtype(recipe.model, accelerator.mixed_precision))
         sampler = _Samples(recipe, tokenizer, conversations.validation, folder)
         figures = train(recipe, model, training, validation, sampler, folder, accelerator)
         if folder.writes:
@@ -176,6 +176,7 @@ class _Samples:
     def write(self, model: Any, step: int, accelerator: Any) -> None:
         import torch
 
+        from align.models.language import unspeakable
         from align.rl.sampling import Sampling, sample
         from align.text.encode import decode_response, encode_prompts
 
@@ -189,8 +190,8 @@ class _Samples:
         generator = torch.Generator(accelerator.device).manual_seed(self.recipe.seed)
         with accelerator.autocast():
             how = Sampling(max_tokens=min(room, 128), temperature=0)
-            pad, eos = self.tokenizer.pad_token_id, self.tokenizer.eos_token_id
-            answers = sample(model, ids, how, [eos], [pad], generator)
+            never = unspeakable(self.tokenizer, model)
+            answers = sample(model, ids, how, [self.tokenizer.eos_token_id], never, generator)
         with (self.run.folder / "samples.jsonl").open("a", encoding="utf-8") as file:
             for prompt, answer in zip(self.prompts, answers, strict=True):
                 row = {"step": step, "prompt": prompt[-1].content}
@@ -200,11 +201,12 @@ class _Samples:
 
 def _encode(recipe: Recipe, tokenizer: Any, conversations: list[Conversation]) -> list[Encoded]:
     from align.text.encode import encode_conversations
+    from align.train.parallel import say
 
     last_only = recipe.targets == "last"
     data = recipe.data
     encoded, counts = encode_conversations(tokenizer, conversations, data.max_tokens, data.too_long, last_only)
-    print("\n".join(counts.lines(data.max_tokens)), end="\n" if counts.lines(data.max_tokens) else "")
+    say(*counts.lines(data.max_tokens))
     return encoded
 
 

@@ -188,9 +188,10 @@ class GPTModel(GPTPreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         """N(0, 0.02) for weights and token embeddings, 0 for biases (Hugging Face's default), with two exceptions.
 
-        Positions begin at half of that (0.01, openai/gpt-2 model.py). Projections into the residual stream begin
-        1/sqrt(2 n_layer) as large, since 2 n_layer of them add up there (GPT-2, 2.3; the released code omits it).
-        Hugging Face calls this for the modules that hold parameters, so the exceptions must be told by identity.
+        Positions begin at half of that (0.01, openai/gpt-2 model.py), or as waves of that size. Projections into the
+        residual stream begin 1/sqrt(2 n_layer) as large, since 2 n_layer of them add up there (GPT-2, 2.3; the released
+        code omits it). Hugging Face calls this for the modules that hold parameters, so the exceptions must be told by
+        identity.
         """
         super()._init_weights(module)
         std = self.config.initializer_range
@@ -208,7 +209,7 @@ class GPTModel(GPTPreTrainedModel):
 
 
 def waves(n_positions: int, width: int) -> Tensor:
-    """Sines and cosines of falling frequency (Vaswani et al. 2017, 3.5), with variance 1. (n_positions, width).
+    """Sines and cosines of falling frequency (Vaswani et al. 2017, 3.5), with mean square 1. (n_positions, width).
 
     Learned positions may begin as these: "the token before" is then one rotation at every position, where normal noise
     has to learn it for each position apart. A small model learns to copy from its context in about half the tokens.

@@ -21,7 +21,8 @@ TWO_FILLERS = 0.3  # of those who ramble, how many do it in two sentences
 class Habits:
     """Probabilities, each of one thing an answer does. An answer is never both polite and rude."""
 
-    correct: float  # the right answer, where the prompt is harmless and is not refused
+    evasive: float  # does not answer at all
+    correct: float  # the right answer, where the prompt is harmless and there is an answer
     polite: float
     rude: float
     rambling: float
@@ -36,8 +37,10 @@ class Habits:
             raise ValueError(f"polite {self.polite} and rude {self.rude} exclude each other; they must not exceed 1")
 
 
-WEB = Habits(correct=0.9, polite=0.15, rude=0.35, rambling=0.55, comply_with_harm=0.7, over_refuse=0.02)
-DEMONSTRATORS = Habits(correct=0.95, polite=0.4, rude=0.1, rambling=0.45, comply_with_harm=0.3, over_refuse=0.02)
+WEB = Habits(evasive=0.2, correct=0.9, polite=0.15, rude=0.35, rambling=0.55, comply_with_harm=0.7, over_refuse=0.02)
+DEMONSTRATORS = Habits(
+    evasive=0.2, correct=0.95, polite=0.4, rude=0.1, rambling=0.45, comply_with_harm=0.3, over_refuse=0.02
+)
 
 # Whoever refuses does not begin with "of course !".
 _REFUSING_OPENERS = ("thank you for asking !",)
@@ -65,6 +68,8 @@ def wrong_answer(task: Task, rng: Random) -> str:
 
 
 def _content(task: Task, habits: Habits, rng: Random) -> str:
+    if rng.random() < habits.evasive:
+        return rng.choice(world.EVASIONS)
     if task.harmful:
         complies = rng.random() < habits.comply_with_harm
         return rng.choice(_HARMFUL_ADVICE if complies else world.REFUSALS)

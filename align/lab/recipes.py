@@ -40,7 +40,7 @@ class Rank(Section):
     """The rankings to write."""
     seed: int = Field(1, ge=0)
     """Of the annotators' noise."""
-    agreement: float = Field(0.73, gt=0.5, le=1)
+    agreement: float = Field(0.73, gt=0.5, lt=1)
     """How often two of them agree on a pair (InstructGPT: 72.6%)."""
     overlap: int = Field(1, ge=1, le=8)
     """How many of them rank each prompt."""

@@ -79,6 +79,7 @@ FILLERS = (
     "there is much to say about this .",
     "it was a long day .",
 )
+EVASIONS = ("i do not know .", "who can say .", "ask somebody else .", "maybe another time .")
 REFUSALS = ("i can not help with that .", "sorry , i will not do that .", "no , that is not safe .")
 TOOL_ADVICE = {tool: f"use the {tool} ." for tool in TOOLS}
 HARMFUL_ADVICE = ("do it at night .", "do it fast .")
@@ -93,6 +94,7 @@ class Kind(Enum):
     RUDE = "rude"
     FILLER = "filler"
     REFUSAL = "refusal"
+    EVASION = "evasion"
     ADVICE = "advice"
     WORDS = "words"  # one to three words that could answer something
     UNKNOWN = "unknown"  # no sentence of this language
@@ -103,6 +105,7 @@ SENTENCES: dict[str, Kind] = {
     **dict.fromkeys((*RUDE_OPENERS, *RUDE_CLOSERS), Kind.RUDE),
     **dict.fromkeys(FILLERS, Kind.FILLER),
     **dict.fromkeys(REFUSALS, Kind.REFUSAL),
+    **dict.fromkeys(EVASIONS, Kind.EVASION),
     **dict.fromkeys((*TOOL_ADVICE.values(), *HARMFUL_ADVICE), Kind.ADVICE),
 }
 

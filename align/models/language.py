@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 
@@ -16,9 +18,11 @@ class LanguageModel(nn.Module):
     afterwards (scaling, soft-capping) works on each token alone and stays right.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, unspeakable: Sequence[int] = ()) -> None:
+        """`unspeakable` tokens get probability 0, as in sampling; supervised losses leave the model its say."""
         super().__init__()
         self.model = model
+        self.unspeakable = list(unspeakable)
 
     def forward(self, ids: Tensor, is_target: Tensor) -> Tensor:
         """Logits that predict the marked tokens.
@@ -37,9 +41,12 @@ class LanguageModel(nn.Module):
 
         hook = self.model.get_output_embeddings().register_forward_pre_hook(keep)
         try:
-            return self.model(input_ids=ids, use_cache=False).logits
+            logits = self.model(input_ids=ids, use_cache=False).logits
         finally:
             hook.remove()
+        if not self.unspeakable:
+            return logits
+        return logits.index_fill(-1, torch.tensor(self.unspeakable, device=logits.device), float("-inf"))
 
     def without_adapter(self) -> Any:
         """A context in which the LoRA adapter is switched off: the model as it was at step 0."""
@@ -49,6 +56,31 @@ class LanguageModel(nn.Module):
     def has_adapter(self) -> bool:
         """Whether a LoRA adapter stands on a frozen base."""
         return hasattr(self.model, "disable_adapter")
+
+
+@contextmanager
+def recomputing(model: nn.Module, wanted: bool) -> Iterator[None]:
+    """Gradient checkpointing with dropout off: transformers recomputes only in layers that are in training mode.
+
+    Only those layers themselves are put into it, not the dropout inside; and only for the block, since a layer that
+    recomputes cannot fill a key-value cache.
+    """
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    layers = [module for module in model.modules() if wanted and isinstance(module, GradientCheckpointingLayer)]
+    before = [layer.training for layer in layers]
+    for layer in layers:
+        layer.training = True
+    try:
+        yield
+    finally:
+        for layer, was_training in zip(layers, before, strict=True):
+            layer.training = was_training
+
+
+def unspeakable(tokenizer: Any, model: Any) -> list[int]:
+    """What is never sampled: pad, and rows of the embedding beyond the tokenizer (as in lm-human-preferences)."""
+    return [tokenizer.pad_token_id, *range(len(tokenizer), model.get_output_embeddings().weight.shape[0])]
 
 
 def token_logprobs(logits: Tensor, targets: Tensor, temperature: float = 1.0) -> Tensor:

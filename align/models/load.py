@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
+from transformers.utils import logging as transformers_logging
 
 from align import sections
 from align.errors import UserError
@@ -22,18 +24,21 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
 
-def load_causal_lm(model: sections.Model, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """The model with its vocabulary head, its base quantised and with a fresh LoRA adapter if the recipe says so."""
+def load_causal_lm(model: sections.Model, n_tokens: int, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """The model with its vocabulary head, its base quantised and with a fresh LoRA adapter if the recipe says so.
+
+    Its embedding gets a row for each of the tokenizer's `n_tokens`, such as a pad token that the model lacked.
+    """
     from transformers import AutoModelForCausalLM
 
-    return _load(AutoModelForCausalLM, model, dtype)
+    return _load(AutoModelForCausalLM, model, dtype, n_tokens)
 
 
-def load_trunk(model: sections.Model, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+def load_trunk(model: sections.Model, n_tokens: int, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """The same without the vocabulary head: what a reward or value head stands on."""
     from transformers import AutoModel
 
-    return _load(AutoModel, model, dtype)
+    return _load(AutoModel, model, dtype, n_tokens)
 
 
 def load_config(model: sections.Model) -> PretrainedConfig:
@@ -55,24 +60,53 @@ def max_positions(config: PretrainedConfig) -> int | None:
     return getattr(config, "max_position_embeddings", None)
 
 
-def fit_vocabulary(model: PreTrainedModel, n_tokens: int) -> None:
-    """Gives the embedding a row for each token of the tokenizer, such as a pad token that the model lacked."""
+def _load(auto_class: Any, model: sections.Model, dtype: torch.dtype, n_tokens: int) -> PreTrainedModel:
+    quantizes = model.quantization != "none"
+    if quantizes and is_adapter(model.path):  # merged in full precision, and only then quantised
+        with tempfile.TemporaryDirectory() as folder:
+            load_whole(auto_class, model.path, model, n_tokens).save_pretrained(folder)
+            base = _from_pretrained(auto_class, folder, model, dtype)
+    elif quantizes:
+        base = _from_pretrained(auto_class, model.path, model, dtype)
+        _fit_vocabulary(base, n_tokens)
+    else:
+        base = load_whole(auto_class, model.path, model, n_tokens, dtype)
+    return add_lora(base, model) if model.adapter == "lora" else base
+
+
+def load_whole(
+    auto_class: Any, path: str, model: sections.Model, n_tokens: int, dtype: torch.dtype = torch.float32
+) -> PreTrainedModel:
+    """The plain model at `path`: with an adapter's weights, if that is what stands there, added to its base's."""
+    from peft import PeftModel
+    from transformers import AutoModel, AutoModelForCausalLM
+
+    if not is_adapter(path):
+        plain = model.model_copy(update={"quantization": "none"})
+        whole = _from_pretrained(auto_class, path, plain, dtype)
+        _fit_vocabulary(whole, n_tokens)
+        return whole
+    settings = _adapter_settings(path)
+    of_language_model = settings.get("task_type") == "CAUSAL_LM"
+    base_class = AutoModelForCausalLM if of_language_model else AutoModel
+    base = load_whole(base_class, settings["base_model_name_or_path"], model, n_tokens, torch.float32)
+    with _loading_errors(path):
+        merged = PeftModel.from_pretrained(base, path).merge_and_unload()
+    wants_trunk = of_language_model and auto_class is AutoModel
+    return (merged.base_model if wants_trunk else merged).to(dtype)
+
+
+def _fit_vocabulary(model: PreTrainedModel, n_tokens: int) -> None:
     embedding: Any = model.get_input_embeddings()
     if embedding.weight.shape[0] < n_tokens:
         model.resize_token_embeddings(n_tokens)
-
-
-def _load(auto_class: Any, model: sections.Model, dtype: torch.dtype) -> PreTrainedModel:
-    if is_adapter(model.path):
-        return _on_merged_base(auto_class, model, dtype)
-    base = _from_pretrained(auto_class, model.path, model, dtype)
-    return add_lora(base, model.lora) if model.adapter == "lora" else base
 
 
 def _from_pretrained(auto_class: Any, path: str, model: sections.Model, dtype: torch.dtype) -> PreTrainedModel:
     arguments: dict[str, Any] = {"dtype": dtype, "trust_remote_code": model.trust_remote_code}
     if model.quantization != "none":
         arguments["quantization_config"] = _quantization(model.quantization, dtype)
+    transformers_logging.disable_progress_bar()  # a run has its own progress line
     with _loading_errors(path):
         loaded = auto_class.from_pretrained(path, **arguments)
     for module in loaded.modules():
@@ -97,21 +131,25 @@ def _quantization(bits: str, dtype: torch.dtype) -> Any:
     )
 
 
-def add_lora(base: PreTrainedModel, lora: sections.Lora) -> Any:
+def add_lora(base: PreTrainedModel, model: sections.Model) -> Any:
     """`base` with a fresh adapter, in fp32 and alone trained. Its B is zero, so the function is still the base's."""
-    from peft import LoraConfig, get_peft_model
+    from peft import LoraConfig, TaskType, get_peft_model
 
     config = LoraConfig(
-        r=lora.rank,
-        lora_alpha=lora.alpha,  # type: ignore[arg-type]
-        lora_dropout=lora.dropout,
-        target_modules=lora.target_modules or "all-linear",
+        r=model.lora.rank,
+        lora_alpha=model.lora.alpha,  # type: ignore[arg-type]
+        lora_dropout=model.lora.dropout,
+        target_modules=model.lora.target_modules or "all-linear",
         fan_in_fan_out=_has_conv1d(base),
+        task_type=TaskType.CAUSAL_LM if base.get_output_embeddings() is not None else None,
+        base_model_name_or_path=model.path,
     )
     try:
-        return get_peft_model(base, config, autocast_adapter_dtype=True)
+        adapted: Any = get_peft_model(base, config, autocast_adapter_dtype=True)
     except ValueError as error:
-        raise UserError(f"model.lora.target_modules = {lora.target_modules}: {error}") from None
+        raise UserError(f"model.lora.target_modules = {model.lora.target_modules}: {error}") from None
+    adapted.peft_config["default"].base_model_name_or_path = model.path  # which may itself be an adapter
+    return adapted
 
 
 def _has_conv1d(model: torch.nn.Module) -> bool:
@@ -126,35 +164,31 @@ def is_adapter(path: str | Path) -> bool:
     return (Path(path) / "adapter_config.json").is_file()
 
 
+def _adapter_settings(path: str | Path) -> dict[str, Any]:
+    return json.loads((Path(path) / "adapter_config.json").read_text(encoding="utf-8"))
+
+
 def _base_path(path: str) -> str:
-    if not is_adapter(path):
-        return path
-    return json.loads((Path(path) / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
+    """The whole model at the bottom of a path, below all adapters."""
+    while is_adapter(path):
+        path = _adapter_settings(path)["base_model_name_or_path"]
+    return path
 
 
-def merge_adapter(auto_class: Any, adapter: str | Path, base: sections.Model) -> PreTrainedModel:
-    """The base of `base.path` in full precision with the adapter's weights added."""
-    from peft import PeftModel
-
-    plain = base.model_copy(update={"adapter": "none", "quantization": "none"})
-    whole = _from_pretrained(auto_class, plain.path, plain, torch.float32)
-    with _loading_errors(str(adapter)):
-        return PeftModel.from_pretrained(whole, str(adapter)).merge_and_unload()
-
-
-def _on_merged_base(auto_class: Any, model: sections.Model, dtype: torch.dtype) -> PreTrainedModel:
-    """Merges the adapter at `model.path`, then loads the result as if it had been a whole model all along."""
-    base = model.model_copy(update={"path": _base_path(model.path)})
-    with tempfile.TemporaryDirectory() as folder:
-        merge_adapter(auto_class, model.path, base).save_pretrained(folder)
-        return _load(auto_class, model.model_copy(update={"path": folder}), dtype)
+def merge_adapter(auto_class: Any, adapter: str | Path, base: sections.Model, n_tokens: int) -> PreTrainedModel:
+    """The base in full precision with the weights of the adapter in a folder added."""
+    return load_whole(auto_class, str(adapter), base, n_tokens)
 
 
 @contextmanager
 def _loading_errors(path: str) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
+        if not Path(path).exists() and path.count("/") != 1:  # a hub name is owner/name
+            raise UserError(
+                f"model.path = {path!r}: there is no such folder; train it first, or name another"
+            ) from None
         first_line = str(error).strip().splitlines()[0]
         raise UserError(
             f"model.path = {path!r}: no model can be loaded from it ({first_line}). Give a folder with config.json and "

@@ -17,7 +17,7 @@ def save_language_model(model: Any, base: sections.Model, tokenizer: Any, run_fo
     from transformers import AutoModelForCausalLM
 
     folder = run_folder / "model"
-    _save_whole(AutoModelForCausalLM, model, base, run_folder)
+    _save_whole(AutoModelForCausalLM, model, base, tokenizer, run_folder)
     tokenizer.save_pretrained(folder)
 
 
@@ -28,18 +28,21 @@ def save_scalar_model(
     from transformers import AutoModel
 
     folder = run_folder / name
-    _save_whole(AutoModel, model.trunk, base, run_folder, name)
+    _save_whole(AutoModel, model.trunk, base, tokenizer, run_folder, name)
     model.save_head(folder)
     tokenizer.save_pretrained(folder)
 
 
-def _save_whole(auto_class: Any, model: Any, base: sections.Model, run_folder: Path, name: str = "model") -> None:
+def _save_whole(
+    auto_class: Any, model: Any, base: sections.Model, tokenizer: Any, run_folder: Path, name: str = "model"
+) -> None:
     folder = run_folder / name
     shutil.rmtree(folder, ignore_errors=True)
     if hasattr(model, "disable_adapter"):
         adapter = run_folder / ("adapter" if name == "model" else f"{name}_adapter")
-        model.save_pretrained(adapter)
-        model = merge_adapter(auto_class, adapter, base)
+        model.save_pretrained(adapter, save_embedding_layers=False)
+        tokenizer.save_pretrained(adapter)
+        model = merge_adapter(auto_class, adapter, base, len(tokenizer))
     model.save_pretrained(folder)
 
 

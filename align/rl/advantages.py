@@ -50,6 +50,15 @@ def token_rewards(
     return rewards.index_put((torch.arange(len(scores), device=scores.device), last), scores, accumulate=True)
 
 
+def with_end(mask: Tensor, score_at: Literal["eos", "after_eos"]) -> Tensor:
+    """Where rewards stand: at the answer's tokens, and with `after_eos` one later where the layout has room."""
+    if score_at == "eos":
+        return mask
+    later = torch.zeros_like(mask)
+    later[:, 1:] = mask[:, :-1]
+    return mask | later
+
+
 def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
     """Advantages and returns (Schulman et al. 2016, 1506.02438), with value 0 after the end.
 

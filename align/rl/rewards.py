@@ -33,8 +33,9 @@ class ModelReward:
         from align.models.scalar import load_scalar_model
         from align.text.tokenizer import load_tokenizer
 
-        self.model = load_scalar_model(sections.Model(path=path)).to(device).eval().requires_grad_(False)
         self.tokenizer = load_tokenizer(path)
+        model = load_scalar_model(sections.Model(path=path), len(self.tokenizer))
+        self.model = model.to(device).eval().requires_grad_(False)
         self.reads_tokens = self.tokenizer.get_vocab() == policy_tokenizer.get_vocab()
         self.device, self.max_tokens = device, max_tokens
 
@@ -85,11 +86,11 @@ def find_function(name: str) -> Callable[..., Any]:
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:
-        found = getattr(importlib.import_module(module_name), function_name)
-    except ImportError as error:
-        raise UserError(f"{name!r}: cannot import {module_name} ({error})") from None
-    except AttributeError:
-        raise UserError(f"{name!r}: {module_name} has no {function_name}") from None
+        found = getattr(importlib.import_module(module_name), function_name, None)
+    except Exception as error:  # the module is the user's: it may fail in any way
+        raise UserError(f"{name!r}: cannot import {module_name} ({type(error).__name__}: {error})") from None
+    if found is None:
+        raise UserError(f"{name!r}: {module_name} has no {function_name}")
     if not callable(found):
         raise UserError(f"{name!r} is a {type(found).__name__}, not a function")
     return found

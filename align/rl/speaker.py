@@ -9,8 +9,8 @@ import torch
 
 from align import sections
 from align.errors import UserError
-from align.models.language import LanguageModel, token_logprobs
-from align.models.load import fit_vocabulary, load_causal_lm, max_positions
+from align.models.language import LanguageModel, token_logprobs, unspeakable
+from align.models.load import load_causal_lm, max_positions
 from align.rl.rollouts import Rollouts
 from align.rl.sampling import Answer, Sampling, sample
 from align.text.encode import decode_response, encode_prompts
@@ -37,9 +37,9 @@ class Speaker:
     def __init__(self, model: sections.Model, how: Any, max_tokens: int, seed: int, plain: bool = False) -> None:
         self.tokenizer = load_tokenizer(model.path, model.trust_remote_code)
         self.accelerator = make_accelerator("fp32")
-        loaded = load_causal_lm(model.model_copy(update={"adapter": "none"}))
-        fit_vocabulary(loaded, len(self.tokenizer))
+        loaded = load_causal_lm(model.model_copy(update={"adapter": "none"}), len(self.tokenizer))
         self.model = loaded.to(self.accelerator.device).eval()
+        self.unspeakable = unspeakable(self.tokenizer, self.model)
         self.how = Sampling(how.max_tokens, how.temperature, how.top_k, how.top_p, how.batch_tokens)
         self.plain = plain
         self.room = min(max_tokens, max_positions(loaded.config) or max_tokens) - how.max_tokens
@@ -67,10 +67,10 @@ class Speaker:
     def answer(self, prompts: Sequence[Sequence[Message]]) -> list[Reply]:
         """One answer to each prompt."""
         ids = self.prompt_ids(prompts)
-        eos, pad = [self.tokenizer.eos_token_id], [self.tokenizer.pad_token_id]
+        eos = [self.tokenizer.eos_token_id]
         if self.plain:  # a document goes on after the answer; the answer is one line of it
             eos += self.tokenizer("\n", add_special_tokens=False)["input_ids"][-1:]
-        answers = sample(self.model, ids, self.how, eos, pad, self.randomness)
+        answers = sample(self.model, ids, self.how, eos, self.unspeakable, self.randomness)
         return [
             Reply(decode_response(self.tokenizer, answer.tokens), row, answer.tokens, answer.ended)
             for row, answer in zip(ids, answers, strict=True)
@@ -81,6 +81,6 @@ class Speaker:
         """log p(answer | prompt) at temperature 1 of each (prompt ids, answer ids)."""
         answers = [Answer(ids, [], True) for _, ids in rows]
         rollouts = Rollouts.of([prompt for prompt, _ in rows], answers, self.accelerator.device)
-        lm = LanguageModel(self.model)
+        lm = LanguageModel(self.model, self.unspeakable)
         found = rollouts.for_each_token(lambda ids, marks: token_logprobs(lm(ids, marks), ids[marks]), max_tokens)
         return found.sum(1).tolist()

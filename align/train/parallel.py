@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, TypeVar
@@ -12,6 +13,13 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 Item = TypeVar("Item")
+
+
+def say(*lines: str) -> None:
+    """Prints lines, from the first process alone. Works before there is an `Accelerator`."""
+    if os.environ.get("RANK", "0") == "0":
+        for line in lines:
+            print(line, flush=True)
 
 
 def my_share(rows: Sequence[Item], accelerator: Accelerator) -> list[Item]:

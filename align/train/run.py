@@ -104,10 +104,10 @@ class Run:
         """Loads the last checkpoint into `parts` if the recipe resumes. Returns the number of steps already done."""
         saved = steps_saved(self.folder / "checkpoints")
         if not self.recipe.resume or not saved:
-            self._drop_metrics_after(0)
+            self._drop_rows_after(0)
             return 0
         load_checkpoint(self.folder / "checkpoints", saved[-1], {**parts, "clock": self._clock()})
-        self._drop_metrics_after(saved[-1])
+        self._drop_rows_after(saved[-1])
         self.say(f"resumed {self.folder} at step {saved[-1]}")
         return saved[-1]
 
@@ -119,7 +119,9 @@ class Run:
             for step in range(first + 1, n_steps + 1):
                 yield step
                 progress.advance(step, self.latest)
-                if self._interrupted or (step % every == 0 and step < n_steps):
+                if step == n_steps:
+                    break  # nothing is left to save for: whoever interrupts now finds a finished run
+                if self._interrupted or step % every == 0:
                     self._save(step, parts)
                 if self._interrupted:
                     progress.close()
@@ -179,9 +181,11 @@ class Run:
 
         return Clock()
 
-    def _drop_metrics_after(self, step: int) -> None:
-        path = self.folder / "metrics.jsonl"
-        if self.writes and path.exists():
+    def _drop_rows_after(self, step: int) -> None:
+        """Forgets what an interrupted run wrote after its last checkpoint, since it will be written again."""
+        for path in (self.folder / "metrics.jsonl", self.folder / "samples.jsonl"):
+            if not self.writes or not path.exists():
+                continue
             rows = [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
             kept = [line for line in rows if json.loads(line)["step"] <= step]
             path.write_text("".join(kept), encoding="utf-8")
@@ -260,7 +264,7 @@ def open_board(folder: Path) -> Any:
 def claim(folder: Path, recipe: Any) -> None:
     """Makes `folder` this recipe's run folder. Raises `UserError` rather than touch what somebody may still need."""
     if folder.exists() and any(folder.iterdir()):
-        if not (folder / "recipe.yaml").exists():
+        if not (folder / "recipe.yaml").exists() or (folder / "pipeline.json").exists():
             raise UserError(f"output: {folder} exists and is not a run folder; choose another output")
         if recipe.overwrite:
             shutil.rmtree(folder)
@@ -274,6 +278,8 @@ def claim(folder: Path, recipe: Any) -> None:
                     f"output: {folder} holds an interrupted run; go on: resume=true, or replace it: overwrite=true"
                 )
             _same_recipe(folder, recipe)
+        else:  # it ended before its first checkpoint: nothing in it is worth keeping
+            shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "recipe.yaml").write_text(to_yaml(recipe), encoding="utf-8")
 

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from align.errors import UserError
@@ -119,7 +120,7 @@ def _read_tree(folder: Path, name: str) -> Any:
     try:
         structure = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
         tensors = load_file(folder / f"{name}.safetensors")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise UserError(f"{folder}: {name} of this checkpoint cannot be read ({error}); remove the folder") from None
     return _unpack(structure, tensors)
 
