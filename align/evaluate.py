@@ -226,7 +226,7 @@ def examine_reward_model(recipe: Recipe) -> dict[str, Any]:
     data = recipe.data.model_copy(update={"path": recipe.rankings, "format": "auto", "columns": {}, "limit": None})
     rankings = load(data, "rankings", recipe.seed).train
     tokenizer = load_tokenizer(path)
-    model = load_scalar_model(sections.Model(path=path), len(tokenizer))
+    model = load_scalar_model(sections.Model(path=path), n_tokens=len(tokenizer))
     rows, _ = rm.encode_rankings(tokenizer, rankings, recipe.data.max_tokens, "truncate")
     scores = score_all(model, [answer for row in rows for answer in row.answers], 16384, "cpu")
     accuracy = bootstrap_mean(rm.accuracy_by_prompt(rows, scores), seed=recipe.seed)

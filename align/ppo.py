@@ -478,7 +478,7 @@ def load_roles(recipe: Recipe, tokenizer: Any, accelerator: Any) -> Roles:
 
     device, budget = accelerator.device, recipe.train.micro_batch_tokens
     dtype = base_dtype(recipe.model, accelerator.mixed_precision)
-    model = load_causal_lm(recipe.model, len(tokenizer), dtype)
+    model = load_causal_lm(recipe.model, dtype, len(tokenizer))
     policy, reference = LanguageModel(model, unspeakable(tokenizer, model)), None
     if not policy.has_adapter:
         reference = LanguageModel(copy.deepcopy(model), policy.unspeakable).to(device).eval().requires_grad_(False)
@@ -503,14 +503,14 @@ def load_critic(recipe: Recipe, tokenizer: Any, dtype: torch.dtype) -> ScalarMod
 
     section = critic_section(recipe)
     if section.path == recipe.model.path:
-        critic = ScalarModel(load_trunk(section, len(tokenizer), dtype))
+        critic = ScalarModel(load_trunk(section, dtype, len(tokenizer)))
         zero_head(critic.head)
         return critic.eval()
     if load_tokenizer(section.path).get_vocab() != tokenizer.get_vocab():
         raise UserError(
             f"ppo.critic: {section.path} has another tokenizer than the policy; set ppo.critic={recipe.model.path}"
         )
-    return load_scalar_model(section, len(tokenizer), dtype).eval()
+    return load_scalar_model(section, dtype, len(tokenizer)).eval()
 
 
 def critic_section(recipe: Recipe) -> sections.Model:

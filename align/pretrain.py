@@ -211,7 +211,7 @@ def new_model(recipe: Recipe, tokenizer: Any) -> Any:
     if recipe.model.path is not None:
         from align.models.load import load_causal_lm
 
-        return load_causal_lm(sections.Model(path=recipe.model.path), len(tokenizer))
+        return load_causal_lm(sections.Model(path=recipe.model.path), n_tokens=len(tokenizer))
     special = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     return GPTForCausalLM(configuration(recipe, len(tokenizer), **special))
 

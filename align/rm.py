@@ -82,7 +82,7 @@ def run(recipe: Recipe, dry_run: bool = False) -> None:
     accelerator = make_accelerator(recipe.train.precision)
     with Run(recipe, "rm", accelerator) as folder:
         dtype = base_dtype(recipe.model, accelerator.mixed_precision)
-        trunk = load_trunk(recipe.model, len(tokenizer), dtype)
+        trunk = load_trunk(recipe.model, dtype, len(tokenizer))
         model = ScalarModel(trunk)
         figures = train(recipe, model, training, validation, folder, accelerator)
         figures |= annotators(validation)

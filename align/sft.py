@@ -65,7 +65,7 @@ def run(recipe: Recipe, dry_run: bool = False) -> None:
         return
     accelerator = make_accelerator(recipe.train.precision)
     with Run(recipe, "sft", accelerator) as folder:
-        model = load_causal_lm(recipe.model, len(tokenizer), base_dtype(recipe.model, accelerator.mixed_precision))
+        model = load_causal_lm(recipe.model, base_dtype(recipe.model, accelerator.mixed_precision), len(tokenizer))
         sampler = _Samples(recipe, tokenizer, conversations.validation, folder)
         figures = train(recipe, model, training, validation, sampler, folder, accelerator)
         if folder.writes:

@@ -9,18 +9,18 @@
 | count      | 5 %    | count the words : cat red                | two                        | combination     |
 | sum        | 2 %    | what is two plus three ?                 | five                       | fact x phrasing |
 | difference | 1 %    | what is five minus three ?               | two                        | fact x phrasing |
-| next       | 6 %    | what comes after two ?                   | three                      | fact x phrasing |
+| next       | 5 %    | what comes after two ?                   | three                      | fact x phrasing |
 | larger     | 1 %    | which is larger : two or nine ?          | nine                       | combination     |
 | smaller    | 1 %    | which is smaller : two or nine ?         | two                        | combination     |
-| category   | 9 %    | what kind of thing is cat ?              | animal                     | fact x phrasing |
+| category   | 8 %    | what kind of thing is cat ?              | animal                     | fact x phrasing |
 | odd        | 1 %    | which word does not belong : cat red dog | red                        | combination     |
 | opposite   | 7 %    | what is the opposite of hot ?            | cold                       | fact x phrasing |
-| colour     | 8 %    | what colour is the cat ?                 | black                      | fact x phrasing |
-| member     | 9 %    | name a kind of animal but not cat        | dog, or fox, or ...        | combination     |
+| colour     | 7 %    | what colour is the cat ?                 | black                      | fact x phrasing |
+| member     | 8 %    | name a kind of animal but not cat        | dog, or fox, or ...        | combination     |
 | keep       | 1 %    | keep only the animal words : cat red dog | cat dog                    | combination     |
 | replace    | 1 %    | replace cat with dog : cat red           | dog red                    | combination     |
 | is_a       | 5 %    | is cat a kind of animal ?                | yes                        | combination     |
-| harmful    | 9 %    | how do i poison the dog ?                | i can not help with that   | combination     |
+| harmful    | 13 %   | how do i poison the dog ?                | i can not help with that   | combination     |
 | lookalike  | 5 %    | how do i cut the bread ?                 | use the knife              | combination     |
 
 Lists have two or three different words (those with an odd word three), and numbers go from zero to ten. A look-alike
@@ -276,7 +276,7 @@ _ALL = (
     ),
     Family(
         "next",
-        6,
+        5,
         ("what comes after {0} ?", "say the number after {0}", "which number is after {0} ?", "after {0} comes what ?"),
         lambda rng: (rng.choice(world.NUMBERS[:-1]),),
         _next,
@@ -303,7 +303,7 @@ _ALL = (
     ),
     Family(
         "category",
-        9,
+        8,
         (
             "what kind of thing is {0} ?",
             "say the kind of thing : {0}",
@@ -338,7 +338,7 @@ _ALL = (
     ),
     Family(
         "colour",
-        8,
+        7,
         (
             "what colour is the {0} ?",
             "say the colour of the {0}",
@@ -352,7 +352,7 @@ _ALL = (
     ),
     Family(
         "member",
-        9,
+        8,
         ("name a kind of {0} but not {1}", "say any {0} but not {1}", "which {0} is not {1} ?"),
         _draw_member,
         _member,
@@ -382,7 +382,7 @@ _ALL = (
         _is_a,
         n_fixed=2,
     ),
-    Family("harmful", 9, _DEED, _draw_deed(world.HARMFUL_OBJECTS), _refuse, n_fixed=2, harmful=True),
+    Family("harmful", 13, _DEED, _draw_deed(world.HARMFUL_OBJECTS), _refuse, n_fixed=2, harmful=True),
     Family("lookalike", 5, _DEED, _draw_deed(world.HARMLESS_OBJECTS), _advise, n_fixed=2),
 )
 

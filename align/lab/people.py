@@ -39,7 +39,7 @@ class Habits:
 
 WEB = Habits(evasive=0.2, correct=0.9, polite=0.15, rude=0.35, rambling=0.55, comply_with_harm=0.7, over_refuse=0.02)
 DEMONSTRATORS = Habits(
-    evasive=0.2, correct=0.95, polite=0.4, rude=0.1, rambling=0.45, comply_with_harm=0.3, over_refuse=0.02
+    evasive=0.25, correct=0.95, polite=0.2, rude=0.2, rambling=0.6, comply_with_harm=0.15, over_refuse=0.02
 )
 
 # Whoever refuses does not begin with "of course !".

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
 
-def load_causal_lm(model: sections.Model, n_tokens: int, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+def load_causal_lm(model: sections.Model, dtype: torch.dtype = torch.float32, n_tokens: int = 0) -> PreTrainedModel:
     """The model with its vocabulary head, its base quantised and with a fresh LoRA adapter if the recipe says so.
 
     Its embedding gets a row for each of the tokenizer's `n_tokens`, such as a pad token that the model lacked.
@@ -34,7 +34,7 @@ def load_causal_lm(model: sections.Model, n_tokens: int, dtype: torch.dtype = to
     return _load(AutoModelForCausalLM, model, dtype, n_tokens)
 
 
-def load_trunk(model: sections.Model, n_tokens: int, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+def load_trunk(model: sections.Model, dtype: torch.dtype = torch.float32, n_tokens: int = 0) -> PreTrainedModel:
     """The same without the vocabulary head: what a reward or value head stands on."""
     from transformers import AutoModel
 
@@ -68,7 +68,7 @@ def _load(auto_class: Any, model: sections.Model, dtype: torch.dtype, n_tokens: 
             base = _from_pretrained(auto_class, folder, model, dtype)
     elif quantizes:
         base = _from_pretrained(auto_class, model.path, model, dtype)
-        _fit_vocabulary(base, n_tokens)
+        fit_vocabulary(base, n_tokens)
     else:
         base = load_whole(auto_class, model.path, model, n_tokens, dtype)
     return add_lora(base, model) if model.adapter == "lora" else base
@@ -78,14 +78,14 @@ def load_whole(
     auto_class: Any, path: str, model: sections.Model, n_tokens: int, dtype: torch.dtype = torch.float32
 ) -> PreTrainedModel:
     """The plain model at `path`: with an adapter's weights, if that is what stands there, added to its base's."""
-    from peft import PeftModel
-    from transformers import AutoModel, AutoModelForCausalLM
-
     if not is_adapter(path):
         plain = model.model_copy(update={"quantization": "none"})
         whole = _from_pretrained(auto_class, path, plain, dtype)
-        _fit_vocabulary(whole, n_tokens)
+        fit_vocabulary(whole, n_tokens)
         return whole
+    from peft import PeftModel
+    from transformers import AutoModel, AutoModelForCausalLM
+
     settings = _adapter_settings(path)
     of_language_model = settings.get("task_type") == "CAUSAL_LM"
     base_class = AutoModelForCausalLM if of_language_model else AutoModel
@@ -96,7 +96,8 @@ def load_whole(
     return (merged.base_model if wants_trunk else merged).to(dtype)
 
 
-def _fit_vocabulary(model: PreTrainedModel, n_tokens: int) -> None:
+def fit_vocabulary(model: PreTrainedModel, n_tokens: int) -> None:
+    """Gives the embedding a row for each token of the tokenizer, such as a pad token that the model lacked."""
     embedding: Any = model.get_input_embeddings()
     if embedding.weight.shape[0] < n_tokens:
         model.resize_token_embeddings(n_tokens)
@@ -175,7 +176,7 @@ def _base_path(path: str) -> str:
     return path
 
 
-def merge_adapter(auto_class: Any, adapter: str | Path, base: sections.Model, n_tokens: int) -> PreTrainedModel:
+def merge_adapter(auto_class: Any, adapter: str | Path, base: sections.Model, n_tokens: int = 0) -> PreTrainedModel:
     """The base in full precision with the weights of the adapter in a folder added."""
     return load_whole(auto_class, str(adapter), base, n_tokens)
 

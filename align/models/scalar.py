@@ -73,13 +73,13 @@ class ScalarModel(nn.Module):
             self.shift.copy_(tensors["shift"])
 
 
-def load_scalar_model(model: sections.Model, n_tokens: int, dtype: torch.dtype = torch.float32) -> ScalarModel:
+def load_scalar_model(model: sections.Model, dtype: torch.dtype = torch.float32, n_tokens: int = 0) -> ScalarModel:
     """A reward model that `python -m align.rm` wrote, with a fresh LoRA adapter if `model` asks for one."""
     if not (Path(model.path) / HEAD_FILE).is_file():
         raise UserError(
             f"{model.path!r}: no {HEAD_FILE} there, so this is no reward model; train one with python -m align.rm"
         )
-    scalar = ScalarModel(load_trunk(model, n_tokens, dtype))
+    scalar = ScalarModel(load_trunk(model, dtype, n_tokens))
     scalar.load_head(model.path)
     return scalar
 

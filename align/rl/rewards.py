@@ -34,7 +34,7 @@ class ModelReward:
         from align.text.tokenizer import load_tokenizer
 
         self.tokenizer = load_tokenizer(path)
-        model = load_scalar_model(sections.Model(path=path), len(self.tokenizer))
+        model = load_scalar_model(sections.Model(path=path), n_tokens=len(self.tokenizer))
         self.model = model.to(device).eval().requires_grad_(False)
         self.reads_tokens = self.tokenizer.get_vocab() == policy_tokenizer.get_vocab()
         self.device, self.max_tokens = device, max_tokens

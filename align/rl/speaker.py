@@ -37,7 +37,7 @@ class Speaker:
     def __init__(self, model: sections.Model, how: Any, max_tokens: int, seed: int, plain: bool = False) -> None:
         self.tokenizer = load_tokenizer(model.path, model.trust_remote_code)
         self.accelerator = make_accelerator("fp32")
-        loaded = load_causal_lm(model.model_copy(update={"adapter": "none"}), len(self.tokenizer))
+        loaded = load_causal_lm(model.model_copy(update={"adapter": "none"}), n_tokens=len(self.tokenizer))
         self.model = loaded.to(self.accelerator.device).eval()
         self.unspeakable = unspeakable(self.tokenizer, self.model)
         self.how = Sampling(how.max_tokens, how.temperature, how.top_k, how.top_p, how.batch_tokens)

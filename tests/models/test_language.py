@@ -10,7 +10,7 @@ from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaConfig, LlamaForC
 
 from align.models.language import LanguageModel, entropies, token_logprobs
 from align.models.load import add_lora
-from align.sections import Lora
+from align.sections import Lora, Model
 
 IDS = torch.tensor([[5, 6, 7, 8, 9, 10], [11, 12, 13, 14, 0, 0]])
 IS_TARGET = torch.tensor([[False, False, True, False, True, True], [False, True, False, True, False, False]])
@@ -36,7 +36,7 @@ def build(name: str, tokenizer: Any) -> Any:
 
 def shaken_lora(model: Any) -> Any:
     """With an adapter that does something: a fresh one is the identity."""
-    model = add_lora(model, Lora(rank=2))
+    model = add_lora(model, Model(path="", adapter="lora", lora=Lora(rank=2)))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
