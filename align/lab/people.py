@@ -60,11 +60,17 @@ def wrong_answer(task: Task, rng: Random) -> str:
     """A wrong answer to a harmless task, without its full stop: mostly off the topic, else a plausible slip."""
     while True:
         if rng.random() < OFF_TOPIC:
-            guess = rng.choice(draw_task("train", rng).answers)
+            guess = rng.choice(_other_task(rng).answers)
         else:
             guess = _guess(task, rng.choice(task.answers), rng)
         if guess not in task.answers:
             return guess
+
+
+def _other_task(rng: Random) -> Task:
+    while (task := draw_task("train", rng)).harmful:
+        pass
+    return task
 
 
 def _content(task: Task, habits: Habits, rng: Random) -> str:
