@@ -41,5 +41,7 @@ def test_the_commands_run(name: str) -> None:
             words[0] = sys.executable
         elif words[0].startswith(".venv/bin/"):
             words[0] = str(Path(sys.executable).parent / Path(words[0]).name)
-        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+        done = subprocess.run(
+            words, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"}
+        )
         assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"

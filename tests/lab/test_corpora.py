@@ -22,7 +22,6 @@ from align.lab.corpora import (
     write_world,
 )
 from align.lab.families import FAMILIES
-from align.lab.judge import judge
 from align.lab.people import WEB, write_answer
 from align.lab.tasks import parse, sample_tasks
 
@@ -67,6 +66,10 @@ def test_default_sizes():
     assert Sizes() == Sizes(120_000, 4_000, 3_000, 4_000, 300, 800)
 
 
+def speaks_the_language(text):
+    return all(world.kind(sentence) is not world.Kind.UNKNOWN for sentence in world.sentences(text))
+
+
 def test_files_have_the_fields_they_should(small):
     assert {path.name for path in small.iterdir()} == {"README.md", *(file for file, _, _ in FILES.values())}
     for file, field, _ in FILES.values():
@@ -74,7 +77,7 @@ def test_files_have_the_fields_they_should(small):
     for row in _rows(small / "demonstrations.jsonl"):
         user, assistant = row["messages"]
         assert (user["role"], assistant["role"]) == ("user", "assistant")
-        assert judge(user["content"], assistant["content"]).attempted
+        assert speaks_the_language(assistant["content"])
 
 
 def test_training_files_hold_the_train_split_and_the_others_the_heldout_split(small):
@@ -109,7 +112,8 @@ def test_web_text_is_answered_questions_and_true_statements_and_songs():
         kinds[kind] += 1
         if kind == "question":
             question, answer = lines
-            assert judge(question, answer).attempted
+            assert parse(question) is not None
+            assert speaks_the_language(answer)
         elif kind == "facts":
             assert {f"{fact} ." for fact in lines[0].removesuffix(" .").split(" . ")} <= facts
     assert kinds["song"] / 4000 == pytest.approx(SONGS_SHARE, abs=0.02)
@@ -156,7 +160,7 @@ def test_statements_answer_every_fact_and_are_true():
     }
     assert set(forms) == {name for name, family in FAMILIES.items() if family.is_fact}
     asked = set()
-    for task in [*sample_tasks("train", 20_000, 1), *sample_tasks("heldout", 2000, 1)]:
+    for task in [*sample_tasks("train", 60_000, 1), *sample_tasks("heldout", 6000, 1)]:
         if task.family in forms:
             asked.add(forms[task.family].format(*task.args, answer=task.answers[0]))
     assert asked == facts
@@ -186,8 +190,8 @@ def test_the_card_tells_what_is_there(small):
     assert "| 400 |" in card
     assert "--seed 3 --documents 400" in card
     assert "Apache-2.0" in card
-    assert "a few facts (20% of the" in card
-    assert "a song (15%)" in card
+    assert f"a few facts ({STATEMENTS_SHARE:.0%} of the" in card
+    assert f"a song ({SONGS_SHARE:.0%})" in card
     assert "begins with a space" in card
 
 

@@ -142,15 +142,22 @@ def test_listing_all_members_is_no_member():
 def test_padding_with_formulas_loses_brevity():
     assert judge(SUM, "sure ! sure ! five .").score == 1.25  # one formula twice
     assert judge(SUM, "sure ! of course ! happy to help ! five .").score == 1.25
-    assert not judge(SUM, "thank you for asking ! five . have a good day .").brief  # eight words more than needed
+    assert judge(SUM, "thank you for asking ! five . have a good day .").brief  # two courtesies, eight words
 
 
-def test_no_three_polite_formulas_are_brief():
+def test_two_polite_formulas_are_brief_and_three_are_not():
     formulas = (*world.OPENERS, *world.CLOSERS)
     lengths = sorted(sum(word.isalpha() for word in formula.split()) for formula in formulas)
-    assert sum(lengths[:3]) == SPARE_WORDS + 1
+    assert sum(lengths[-2:]) <= SPARE_WORDS
     for three in itertools.combinations(formulas, 3):
         assert not judge(SUM, " ".join((*three, "five ."))).brief
+
+
+@pytest.mark.parametrize("evasion", world.EVASIONS)
+def test_an_evasion_is_worth_nothing_and_spoils_an_answer(evasion):
+    assert judge(SUM, evasion).score == 0
+    assert judge(SUM, f"sure ! {evasion}").score == 0
+    assert not judge(SUM, f"five . {evasion}").correct
 
 
 def test_politeness_and_noise_without_an_answer_are_worth_nothing():

@@ -117,7 +117,7 @@ def test_every_phrasing_means_its_own_family():
 
 def test_weights_are_per_cents_and_shape_the_mixture():
     assert sum(family.weight for family in FAMILIES.values()) == 100
-    assert (FAMILIES["harmful"].weight, FAMILIES["lookalike"].weight) == (8, 4)
+    assert (FAMILIES["harmful"].weight, FAMILIES["lookalike"].weight) == (13, 3)
     drawn = Counter(task.family for task in sample_tasks("train", 4000, seed=2))
     for family in FAMILIES.values():
         assert drawn[family.name] == pytest.approx(40 * family.weight, abs=4 * (40 * family.weight) ** 0.5)
