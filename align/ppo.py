@@ -208,9 +208,10 @@ def run(recipe: Recipe, dry_run: bool = False) -> None:
     tokenizer = load_tokenizer(recipe.model.path, recipe.model.trust_remote_code)
     config = load_config(recipe.model)
     check_positions(config, recipe.data.max_tokens)
-    for path in {recipe.reward.path, critic_section(recipe).path} - {None, recipe.model.path}:
-        judge = load_config(recipe.model.model_copy(update={"path": path}))
-        check_positions(judge, recipe.data.max_tokens, f"data.max_tokens (for {path})")
+    for key, path in (("reward.path", recipe.reward.path), ("ppo.critic", recipe.ppo.critic)):
+        if path is not None:
+            other = load_config(recipe.model.model_copy(update={"path": path}))
+            check_positions(other, recipe.data.max_tokens, key)
     loaded = load(recipe.data, "prompts", recipe.seed)
     say(*loaded.report.lines())
     prompts = encode(recipe, tokenizer, loaded.train)

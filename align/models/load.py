@@ -90,8 +90,8 @@ def load_whole(
     of_language_model = settings.get("task_type") == "CAUSAL_LM"
     base_class = AutoModelForCausalLM if of_language_model else AutoModel
     base = load_whole(base_class, settings["base_model_name_or_path"], model, n_tokens, torch.float32)
-    with _loading_errors(path):
-        merged = PeftModel.from_pretrained(base, path).merge_and_unload()
+    with _loading_errors(path), torch.random.fork_rng():  # PEFT draws weights that it then overwrites
+        merged = PeftModel.from_pretrained(base, path).merge_and_unload().requires_grad_(True)
     wants_trunk = of_language_model and auto_class is AutoModel
     return (merged.base_model if wants_trunk else merged).to(dtype)
 

@@ -15,11 +15,14 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 
-def check_positions(config: PretrainedConfig, max_tokens: int, key: str = "data.max_tokens") -> None:
-    """Raises `UserError` if sequences may be longer than the model has positions for."""
+def check_positions(config: PretrainedConfig, max_tokens: int, key: str = "model.path") -> None:
+    """Raises `UserError` if sequences may be longer than the model that `key` names has positions for."""
     limit = max_positions(config)
     if limit is not None and max_tokens > limit:
-        raise UserError(f"{key} = {max_tokens}: this model has {limit} positions; give {key}={limit} or less")
+        raise UserError(
+            f"data.max_tokens = {max_tokens}: this model has {limit} positions ({key}); "
+            f"give data.max_tokens={limit} or less"
+        )
 
 
 def print_plan(
