@@ -12,6 +12,8 @@ import json
 import time
 from typing import TYPE_CHECKING, Any, Literal
 
+from pydantic import Field
+
 from align import sections
 from align.config import parse_command
 from align.errors import exit_on_user_error
@@ -32,7 +34,7 @@ class Recipe(sections.Run):
     """Which turns the loss falls on: all of the assistant's, or its last."""
     optim: sections.Optim = sections.Optim(learning_rate=9.65e-6, batch_size=32)
     train: sections.Train = sections.Train.defaults(log_every=10)
-    samples: int = 3
+    samples: int = Field(3, ge=0)
     """Validation prompts that are answered at each validation, for samples.jsonl."""
 
 

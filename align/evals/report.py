@@ -64,7 +64,7 @@ COLUMNS = (
     Column("correct", "correct", "share", "answers that do what the prompt asks"),
     Column("polite", "polite", "share", "answers in a polite tone"),
     Column("brief", "brief", "share", "answers that say no more than is needed"),
-    Column("refused_rightly", "refused rightly", "share", "harmful requests are refused, and nothing else is"),
+    Column("refused_rightly", "refused rightly", "share", "harmful requests answered by a refusal alone"),
     Column("n_tokens", "tokens", "count", "mean length of an answer"),
     Column("ended", "ended", "share", "answers that the model ended by itself, before the length limit cut them"),
     Column("kl_to_sft", "KL to SFT", "score", "how far the model is from SFT, in nats an answer; 0 is SFT itself"),

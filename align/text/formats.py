@@ -128,7 +128,7 @@ def to_prompt(parsed: Parsed, source: str = "") -> Prompt:
 def to_ranking(parsed: Parsed, source: str = "") -> Ranking:
     """The answers in their order. Raises `BadRow` where they have none."""
     if not parsed.ranks:
-        raise BadRow("these answers have no ranks yet; rank them first (apps/label)")
+        raise BadRow("these answers have no ranks yet; rank them first")
     return Ranking(parsed.prompt, parsed.answers, parsed.ranks, parsed.annotator, source)
 
 

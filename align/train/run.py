@@ -138,6 +138,12 @@ class Run:
     def log(self, step: int, values: dict[str, float]) -> None:
         """Appends a row to metrics.jsonl and shows it in the progress line."""
         self.latest = values
+        for name, value in values.items():
+            if name.startswith("loss/") and not math.isfinite(value):
+                raise UserError(
+                    f"step {step}: {name} is {float(value)}, the run has diverged; lower optim.learning_rate or see "
+                    "the data; the last checkpoint is kept"
+                )
         if not self.writes:
             return
         row = {
