@@ -92,6 +92,8 @@ def _load(path: str | Path, trust_remote_code: bool) -> PreTrainedTokenizerBase:
     folder = Path(path)
     if folder.is_dir() and not any(next(folder.glob(name), None) for name in TOKENIZER_FILES):
         raise UserError(f"{path}: no tokenizer in this folder; it needs one of {', '.join(TOKENIZER_FILES)}")
+    if not folder.exists() and str(path).count("/") != 1:  # a hub name is owner/name
+        raise UserError(f"{path}: there is no such folder; make it first, or name another model")
     if folder.is_file():
         raise UserError(f"{path}: a tokenizer is a folder or a hub name; this is a file, try {folder.parent}")
     try:

@@ -134,7 +134,13 @@ def test_a_folder_without_a_tokenizer_is_refused(tmp_path):
         load_tokenizer(tmp_path / "config.json")
 
 
-@pytest.mark.parametrize("name", ["no-such/tokenizer", "/no/such/folder"])
-def test_a_tokenizer_that_is_nowhere_is_refused(name):
-    with pytest.raises(UserError, match=f"^{name}: cannot load a tokenizer: "):
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("no-such/tokenizer", "cannot load a tokenizer: "),
+        ("runs/no-such/model", "there is no such folder; make it first"),
+    ],
+)
+def test_a_tokenizer_that_is_nowhere_is_refused(name, told):
+    with pytest.raises(UserError, match=f"^{name}: {told}"):
         load_tokenizer(name)
