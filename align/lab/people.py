@@ -37,7 +37,7 @@ class Habits:
             raise ValueError(f"polite {self.polite} and rude {self.rude} exclude each other; they must not exceed 1")
 
 
-WEB = Habits(evasive=0.2, correct=0.9, polite=0.15, rude=0.35, rambling=0.55, comply_with_harm=0.7, over_refuse=0.02)
+WEB = Habits(evasive=0.3, correct=0.9, polite=0.15, rude=0.4, rambling=0.65, comply_with_harm=0.7, over_refuse=0.02)
 DEMONSTRATORS = Habits(
     evasive=0.25, correct=0.95, polite=0.2, rude=0.2, rambling=0.6, comply_with_harm=0.15, over_refuse=0.02
 )

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from align.gpt import GPTConfig, GPTForCausalLM
+from align.gpt import model as gpt_model
 from align.gpt.export import import_gpt2
-from align.gpt.model import kept, waves
+from align.gpt.model import attend, kept, waves
 
 
 @pytest.fixture
@@ -31,6 +32,20 @@ def test_gradients_are_gpt2s(stock, twin, ids):
         wanted = wanted.t() if ".c_" in name and wanted.dim() == 2 else wanted
         torch.testing.assert_close(parameter.grad, wanted, atol=1e-5, rtol=0, msg=name)
     assert len(expected) == len(list(twin.parameters()))
+
+
+@pytest.mark.parametrize("time", [2, 9, 64])
+def test_attention_of_short_rows_is_the_fused_kernels(monkeypatch, time):
+    drawn = torch.randn(3, 2, 4, time, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    results = []
+    for short in (gpt_model.SHORT, 0):
+        monkeypatch.setattr(gpt_model, "SHORT", short)
+        query, key, value = (part.clone().requires_grad_() for part in drawn)
+        mixed = attend(query, key, value, None, 0.0)
+        mixed.square().sum().backward()
+        results.append((mixed, query.grad, key.grad, value.grad))
+    for mine, fused in zip(*results, strict=True):
+        torch.testing.assert_close(mine, fused, atol=1e-12, rtol=1e-10)
 
 
 def test_padded_logits_are_gpt2s_where_tokens_are_real(stock, twin, ids):

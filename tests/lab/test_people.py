@@ -40,7 +40,7 @@ def test_answers_have_the_frequencies_of_the_habits(habits):
 
 def test_demonstrators_are_better_than_the_web_and_leave_room_above():
     web, demonstrators = (mean(v.score for v in _verdicts(habits)) for habits in (WEB, DEMONSTRATORS))
-    assert 0.55 < web < 0.7
+    assert 0.45 < web < 0.6
     assert 0.7 < demonstrators < 0.85
 
 
