@@ -5,17 +5,17 @@
 Each step samples an answer to every prompt of a batch, scores it, pays for leaving the reference (the SFT model) with
 KL at every token, and improves policy and critic by several passes of clipped updates (Schulman et al. 2017,
 1707.06347; Ziegler et al. 2019, 1909.08593). What differs between the published codes is a key here, and each default
-names its source.
+names its source. The two halves of a step can be used alone, in a loop of one's own:
+
+    sampler, learner, prompts = ppo.build(recipe)
+    rollouts = sampler.collect(prompts[:64], step)
+    stats = learner.step(rollouts)
 """
 
 from __future__ import annotations
 
-import copy
-import math
+import json
 import time
-from collections import defaultdict
-from collections.abc import Callable
-from contextlib import nullcontext
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -24,18 +24,15 @@ from pydantic import model_validator
 from align import sections
 from align.config import parse_command
 from align.errors import UserError, exit_on_user_error
-from align.rl.settings import Kl, Ppo, Reward, Rollout
+from align.rl.settings import Evaluation, Kl, Ppo, Ptx, Reward, Rollout
 
 if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-
-    from align.models.language import LanguageModel
-    from align.models.scalar import ScalarModel
-    from align.rl.kl import KLController
-    from align.rl.rewards import Reward as RewardSource
+    from align.rl.learner import Learner
+    from align.rl.ptx import PtxRows
     from align.rl.rollouts import Rollouts
-    from align.text.records import Message, Prompt
+    from align.rl.sampler import Asked, Roles, Sampler
+    from align.text.records import Prompt
+    from align.train.weights import Best
 
 
 class Recipe(sections.Run):
@@ -48,6 +45,9 @@ class Recipe(sections.Run):
     rollout: Rollout = Rollout()
     ppo: Ppo = Ppo()
     kl: Kl = Kl()
+    ptx: Ptx | None = None
+    """Pretraining text to mix in; none mixes nothing."""
+    evaluation: Evaluation = Evaluation()
     gold: str | None = None
     """module:function that knows the truth, such as align.lab.judge:reward; logged, never trained on."""
     optim: sections.Optim = sections.Optim(
@@ -56,51 +56,42 @@ class Recipe(sections.Run):
     train: sections.Train = sections.Train.defaults(log_every=1)
 
     @model_validator(mode="after")
-    def _whole_minibatches(self) -> Self:
+    def _whole_batches(self) -> Self:
+        size, answers = self.optim.batch_size, self.rollout.answers
         if self.data.too_long != "drop":
             raise ValueError("data.too_long: a prompt cannot be cut without losing its end; ppo only knows drop")
-        if self.optim.batch_size % self.ppo.n_minibatches:
+        for key, value in (("ppo.n_minibatches", self.ppo.n_minibatches), ("rollout.answers", answers)):
+            if size % value:
+                raise ValueError(f"{key} = {value} does not divide optim.batch_size = {size}; give a divisor of it")
+        return self
+
+    @model_validator(mode="after")
+    def _has_an_effect(self) -> Self:
+        ppo = self.ppo
+        if ppo.advantage == "gae":
+            return self
+        if self.rollout.answers < 2:
             raise ValueError(
-                f"ppo.n_minibatches = {self.ppo.n_minibatches} does not divide optim.batch_size = "
-                f"{self.optim.batch_size}; give a divisor of it"
+                f"ppo.advantage: {ppo.advantage} compares answers to a prompt; set rollout.answers to 2 or more"
+            )
+        idle = [key for key in ("critic", "value_learning_rate") if getattr(ppo, key) is not None]
+        idle += ["critic_warmup_steps"] if ppo.critic_warmup_steps else []
+        if idle:
+            raise ValueError(
+                f"ppo.{idle[0]} has no effect with ppo.advantage: {ppo.advantage}, which has no critic; remove it"
+            )
+        if ppo.whiten_over == "minibatch":
+            raise ValueError(
+                f"ppo.whiten_over: minibatch would take the answers to a prompt apart, which {ppo.advantage} compares; "
+                "choose batch"
             )
         return self
 
-
-class Asked(NamedTuple):
-    """A prompt, as turns and as tokens."""
-
-    messages: tuple[Message, ...]
-    ids: list[int]
-
-
-class Roles(NamedTuple):
-    """The models of a PPO run."""
-
-    policy: LanguageModel
-    reference: LanguageModel | None  # none with LoRA: then it is the policy without its adapter
-    critic: ScalarModel
-    reward: RewardSource
-    gold: RewardSource | None
-
-
-class Learners(NamedTuple):
-    """Policy and critic as `accelerate` prepared them, with their optimizers."""
-
-    policy: Any
-    policy_optimizer: Any
-    critic: Any
-    critic_optimizer: Any
-
-
-class Experience(NamedTuple):
-    """What a batch of answers taught, each (batch, time) by answer token."""
-
-    rollouts: Rollouts
-    logprobs: Tensor  # of the policy before the update
-    values: Tensor  # of the critic before the update
-    advantages: Tensor
-    returns: Tensor
+    @model_validator(mode="after")
+    def _evaluates(self) -> Self:
+        if self.evaluation.best is not None and not self.data.validation:
+            raise ValueError("evaluation.best is measured on held-out prompts; set data.validation, such as 0.05")
+        return self
 
 
 def main() -> None:
@@ -111,349 +102,194 @@ def main() -> None:
 
 def run(recipe: Recipe, dry_run: bool = False) -> None:
     """Optimises into `recipe.output`; `dry_run` says what it would do and what it would cost."""
-    from align.models.load import load_config
     from align.models.save import save_language_model, save_scalar_model, write_card
-    from align.text.load import load
-    from align.text.tokenizer import load_tokenizer
+    from align.rl.roles import critic_section
     from align.train.machine import accelerator as make_accelerator
-    from align.train.parallel import say
-    from align.train.plan import check_positions, print_plan
     from align.train.run import Run
 
+    inputs = read(recipe)
+    if dry_run:
+        plan(recipe, inputs)
+        return
+    accelerator = make_accelerator(recipe.train.precision)
+    with Run(recipe, "ppo", accelerator) as folder:
+        sampler, learner = assemble(recipe, inputs, accelerator)
+        figures, best = train(recipe, learner.roles, sampler, learner, inputs, folder, accelerator)
+        policy, critic = learner.roles.policy, learner.roles.critic
+        if folder.writes:
+            with learner.averaged():
+                save_language_model(policy.model, recipe.model, inputs.tokenizer, folder.folder)
+            if recipe.evaluation.best:
+                with best.in_place():
+                    save_language_model(policy.model, recipe.model, inputs.tokenizer, folder.folder, "best")
+            if critic is not None:
+                save_scalar_model(critic, critic_section(recipe), inputs.tokenizer, folder.folder, "critic")
+            write_card(folder.folder, "ppo", recipe, figures)
+        folder.finish(figures)
+
+
+class Inputs(NamedTuple):
+    """What a run reads before any model is loaded."""
+
+    tokenizer: Any
+    prompts: list[Asked]
+    heldout: list[Asked]
+    ptx: PtxRows | None
+
+
+def read(recipe: Recipe) -> Inputs:
+    """Tokenizer and data. Raises `UserError` for what cannot work, before anything costly."""
+    from align.models.load import load_config
+    from align.rl.ptx import load_ptx
+    from align.rl.roles import TRUNK
+    from align.text.load import load
+    from align.text.tokenizer import load_tokenizer
+    from align.train.parallel import say
+    from align.train.plan import check_positions
+
     tokenizer = load_tokenizer(recipe.model.path, recipe.model.trust_remote_code)
-    config = load_config(recipe.model)
-    check_positions(config, recipe.data.max_tokens)
+    check_positions(load_config(recipe.model), recipe.data.max_tokens)
     for key, path in (("reward.path", recipe.reward.path), ("ppo.critic", recipe.ppo.critic)):
-        if path is not None:
+        if path is not None and path != TRUNK:
             other = load_config(recipe.model.model_copy(update={"path": path}))
             check_positions(other, recipe.data.max_tokens, key)
     loaded = load(recipe.data, "prompts", recipe.seed)
     say(*loaded.report.lines())
     prompts = encode(recipe, tokenizer, loaded.train)
-    if dry_run:
-        kinds: dict[str, Any] = {"policy": "train", "value": "train", "reference": "frozen", "reward": "frozen"}
-        print_plan(recipe, config, kinds, {"prompts": prompts})
-        return
-    accelerator = make_accelerator(recipe.train.precision)
-    with Run(recipe, "ppo", accelerator) as folder:
-        roles = load_roles(recipe, tokenizer, accelerator)
-        figures = train(recipe, roles, tokenizer, prompts, folder, accelerator)
-        if folder.writes:
-            save_language_model(roles.policy.model, recipe.model, tokenizer, folder.folder)
-            save_scalar_model(roles.critic, critic_section(recipe), tokenizer, folder.folder, "critic")
-            write_card(folder.folder, "ppo", recipe, figures)
-        folder.finish(figures)
+    heldout = loaded.validation[: recipe.train.eval_rows]
+    ptx = load_ptx(recipe.ptx, tokenizer, recipe.data.max_tokens, recipe.seed) if recipe.ptx else None
+    return Inputs(tokenizer, prompts, encode(recipe, tokenizer, heldout) if heldout else [], ptx)
+
+
+def plan(recipe: Recipe, inputs: Inputs) -> None:
+    """What `--dry-run` prints."""
+    from align.models.load import load_config
+    from align.train.plan import print_plan
+
+    kinds: dict[str, Any] = {"policy": "train", "value": "train", "reference": "frozen", "reward": "frozen"}
+    rows = {"prompts": inputs.prompts, "held-out prompts": inputs.heldout}
+    print_plan(recipe, load_config(recipe.model), kinds, {name: asked for name, asked in rows.items() if asked})
+
+
+def build(recipe: Recipe) -> tuple[Sampler, Learner, list[Asked]]:
+    """For a loop of one's own: what samples, what learns, and the prompts."""
+    from align.train.machine import accelerator as make_accelerator
+    from align.train.state import seed_everything
+
+    inputs = read(recipe)
+    seed_everything(recipe.seed)
+    sampler, learner = assemble(recipe, inputs, make_accelerator(recipe.train.precision))
+    return sampler, learner, inputs.prompts
+
+
+def assemble(recipe: Recipe, inputs: Inputs, accelerator: Any) -> tuple[Sampler, Learner]:
+    """Loads the models."""
+    from align.rl.learner import Learner
+    from align.rl.roles import load_roles
+    from align.rl.sampler import Sampler
+
+    roles = load_roles(recipe, inputs.tokenizer, accelerator)
+    learner = Learner(roles, recipe, steps_of(recipe, len(inputs.prompts)), accelerator, inputs.ptx)
+    return Sampler(roles, inputs.tokenizer, recipe, accelerator), learner
+
+
+def steps_of(recipe: Recipe, n_prompts: int) -> int:
+    """Steps of the whole run."""
+    from align.text.batches import steps_in
+
+    return recipe.train.steps or steps_in(recipe.train.epochs or 1, n_prompts, prompts_at_once(recipe))
+
+
+def prompts_at_once(recipe: Recipe) -> int:
+    """Prompts in a step, over all processes."""
+    return recipe.optim.batch_size // recipe.rollout.answers
 
 
 def train(
-    recipe: Recipe, roles: Roles, tokenizer: Any, prompts: list[Asked], run: Any, accelerator: Any
-) -> dict[str, float]:
-    """The loop: sample, appraise, update. Returns the last step's figures."""
-    from align.text.batches import rows_of_step, steps_in
-    from align.train.optim import build_optimizer, learning_rate, set_learning_rate
+    recipe: Recipe, roles: Roles, sampler: Sampler, learner: Learner, inputs: Inputs, run: Any, accelerator: Any
+) -> tuple[dict[str, float], Best]:
+    """The loop: collect, learn. Returns the last step's figures and the best weights, if they were asked for."""
+    from align.text.batches import rows_of_step
     from align.train.parallel import my_share
-    from align.train.state import Trainable
+    from align.train.weights import Best
 
-    n_steps = recipe.train.steps or steps_in(recipe.train.epochs or 1, len(prompts), recipe.optim.batch_size)
-    kl = make_kl(recipe.kl)
-    policy, policy_optimizer = accelerator.prepare(roles.policy, build_optimizer(recipe.optim, roles.policy))
-    critic, critic_optimizer = accelerator.prepare(roles.critic, build_optimizer(recipe.optim, roles.critic))
-    critic_scale = (recipe.ppo.value_learning_rate or recipe.optim.learning_rate) / recipe.optim.learning_rate
-    learners = Learners(policy, policy_optimizer, critic, critic_optimizer)
-    parts = {
-        "policy": Trainable(roles.policy),
-        "policy_optimizer": policy_optimizer,
-        "critic": Trainable(roles.critic),
-        "critic_optimizer": critic_optimizer,
-        "kl": kl,
-    }
+    n_steps = learner.n_steps
+    eval_every = recipe.train.eval_every or max(1, n_steps // 10)
+    best = Best(roles.policy)
+    parts = learner.parts | ({"best": best} if recipe.evaluation.best else {})
     first = run.restore(parts)
     figures: dict[str, float] = {}
     for step in run.steps(first, n_steps, parts):
-        rate = learning_rate(recipe.optim, step - 1, n_steps)
-        set_learning_rate(policy_optimizer, rate)
-        set_learning_rate(critic_optimizer, rate * critic_scale)
-        rows = rows_of_step(step, len(prompts), recipe.optim.batch_size, recipe.seed)
-        asked = [prompts[row] for row in my_share(rows, accelerator)]
+        rows = rows_of_step(step, len(inputs.prompts), prompts_at_once(recipe), recipe.seed)
+        asked = [inputs.prompts[row] for row in my_share(rows, accelerator)]
 
         clock = [time.monotonic()]
-        rollouts = collect(recipe, roles, tokenizer, asked, step, accelerator)
+        rollouts = sampler.sample(sampler.repeated(asked), step)
         clock.append(time.monotonic())
-        experience, seen = appraise(recipe, roles, tokenizer, asked, rollouts, kl, accelerator)
+        sampler.measure(sampler.repeated(asked), rollouts)
         if step == 1:
-            check_leash(seen["objective/kl"], recipe)
+            sampler.check_leash(rollouts)
         clock.append(time.monotonic())
-        figures = seen | update(recipe, learners, experience, step, accelerator)
+        if beyond_budget(recipe, learner, rollouts):
+            run.say(f"stopped before step {step}: KL is beyond kl.budget = {recipe.kl.budget} nats an answer")
+            break
+        figures = learner.step(rollouts, step)
         clock.append(time.monotonic())
 
-        kl.update(seen["objective/kl"], len(rows))
-        figures |= {"lr": rate, "episode": step * len(rows)} | timings(clock, rollouts, accelerator)
+        figures |= {"episode": step * recipe.optim.batch_size} | timings(clock, rollouts, accelerator)
+        if inputs.heldout and run.is_time(step, n_steps, eval_every):
+            with learner.averaged():
+                figures |= evaluate(recipe, sampler, inputs.heldout, step, run, accelerator)
+                if recipe.evaluation.best:
+                    best.offer(figure_named(recipe.evaluation.best, figures), step)
         if run.is_time(step, n_steps, recipe.train.log_every):
             run.log(step, figures)
+    return figures, best
+
+
+def evaluate(
+    recipe: Recipe, sampler: Sampler, heldout: list[Asked], step: int, run: Any, accelerator: Any
+) -> dict[str, float]:
+    """Scores, KL and lengths on held-out prompts, each time with the same noise; some answers go to samples.jsonl."""
+    from align.rl.learner import means
+    from align.train.parallel import my_share
+
+    mine = my_share(heldout, accelerator)
+    rollouts = sampler.measure(mine, sampler.sample(mine, 0, recipe.evaluation.temperature))
+    columns = {name.replace("objective/", "eval/"): column for name, column in rollouts.figures.items()}
+    columns |= {"eval/scores": rollouts.scores, "eval/kl": rollouts.token_kl.sum(1)}
+    columns |= {"eval/response_length": rollouts.mask.sum(1), "eval/ended": rollouts.ended}
+    if run.writes:
+        with (run.folder / "samples.jsonl").open("a", encoding="utf-8") as file:
+            for i, prompt in enumerate(mine[: recipe.evaluation.samples]):
+                row = {"step": step, "prompt": prompt.messages[-1].content, "answer": rollouts.texts[i]}
+                row |= {name.removeprefix("eval/"): round(float(column[i]), 4) for name, column in columns.items()}
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    figures = means(accelerator, columns)
+    del figures["n_answers"]
     return figures
 
 
-def collect(recipe: Recipe, roles: Roles, tokenizer: Any, asked: list[Asked], step: int, accelerator: Any) -> Rollouts:
-    """Samples an answer to each prompt from the policy as it is."""
-    from align.rl.rollouts import Rollouts
-    from align.rl.sampling import Sampling, sample
-    from align.train.state import generator
-
-    how = Sampling(recipe.rollout.max_tokens, recipe.rollout.temperature, batch_tokens=recipe.rollout.batch_tokens)
-    randomness = generator(accelerator.device, recipe.seed, step, accelerator.process_index)
-    roles.policy.eval()  # dropout stays off in every role, as in lm-human-preferences and N+ (item 18)
-    ids = [prompt.ids for prompt in asked]
-    with accelerator.autocast():
-        unspeakable = roles.policy.unspeakable
-        answers = sample(roles.policy.model, ids, how, [tokenizer.eos_token_id], unspeakable, randomness)
-    return Rollouts.of(ids, answers, accelerator.device)
+def figure_named(name: str, figures: dict[str, float]) -> float:
+    """The figure that `evaluation.best` names."""
+    if name not in figures:
+        known = ", ".join(sorted(key for key in figures if key.startswith("eval/")))
+        raise UserError(f"evaluation.best = {name}: there is no such figure; choose one of {known}")
+    return figures[name]
 
 
-def appraise(
-    recipe: Recipe,
-    roles: Roles,
-    tokenizer: Any,
-    asked: list[Asked],
-    rollouts: Rollouts,
-    kl: KLController,
-    accelerator: Any,
-) -> tuple[Experience, dict[str, float]]:
-    """Scores answers, charges KL, and finds each token's advantage. Also returns the figures that are logged of it."""
-    import torch
+def beyond_budget(recipe: Recipe, learner: Learner, rollouts: Rollouts) -> bool:
+    """Whether the policy has used up its KL."""
+    from align.rl.learner import means
 
-    from align.rl.advantages import gae, token_rewards, whiten, with_end
-
-    temperature, budget = recipe.rollout.temperature, recipe.train.micro_batch_tokens
-    mask = rollouts.mask
-    with torch.no_grad(), accelerator.autocast():
-        logprobs = rollouts.sampled_logprobs
-        if recipe.rollout.logprobs == "recompute":
-            logprobs = rollouts.for_each_token(logprob_function(roles.policy, temperature), budget)
-        with roles.policy.without_adapter() if roles.reference is None else nullcontext():
-            reference = roles.reference or roles.policy
-            reference_logprobs = rollouts.for_each_token(logprob_function(reference, temperature), budget)
-        values = rollouts.for_each_token(value_function(roles.critic), budget)
-        scores, seen = score(recipe, roles, tokenizer, asked, rollouts)
-    token_kl = (logprobs - reference_logprobs) * mask
-    rewards = token_rewards(scores, token_kl, mask, kl.coefficient, recipe.reward.score_at)
-    if recipe.reward.whiten:
-        rewards = whiten(rewards, with_end(mask, recipe.reward.score_at), shift_mean=False)
-    advantages, returns = gae(rewards, values, mask, recipe.ppo.gamma, recipe.ppo.lam)
-    if recipe.ppo.whiten_advantages:
-        advantages = whiten(advantages, mask)
-    answer_kl = token_kl.sum(1)
-    seen |= {
-        "objective/kl": answer_kl,
-        "objective/entropy": -(logprobs * mask).sum(1),
-        "objective/non_score_reward": -kl.coefficient * answer_kl,
-        "objective/rlhf_reward": scores - kl.coefficient * answer_kl,
-        "objective/scores": scores,
-        "val/response_length": mask.sum(1),
-        "val/ended": rollouts.ended,
-    }
-    figures = means(accelerator, seen) | {"objective/kl_coef": kl.coefficient}
-    return Experience(rollouts, logprobs, values, advantages, returns), figures
-
-
-def score(
-    recipe: Recipe, roles: Roles, tokenizer: Any, asked: list[Asked], rollouts: Rollouts
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """The score of each answer, (batch,), and the judge's if there is one."""
-    import torch
-
-    from align.text.encode import decode_response
-
-    sequences = rollouts.sequences()
-    messages = [prompt.messages for prompt in asked]
-    texts = [decode_response(tokenizer, ids[len(p.ids) :]) for p, ids in zip(asked, sequences, strict=True)]
-    scores = torch.tensor(roles.reward.score(messages, texts, sequences), device=rollouts.ids.device)
-    if recipe.reward.clip is not None:
-        scores = scores.clamp(-recipe.reward.clip, recipe.reward.clip)
-    if recipe.reward.missing_eos is not None:
-        scores = torch.where(rollouts.ended, scores, recipe.reward.missing_eos)
-    if roles.gold is None:
-        return scores, {}
-    return scores, {"objective/gold": torch.tensor(roles.gold.score(messages, texts, sequences))}
-
-
-def update(recipe: Recipe, learners: Learners, experience: Experience, step: int, accelerator: Any) -> dict[str, float]:
-    """Several passes over the batch in mini-batches, an optimizer step of policy and critic for each."""
-    import torch
-
-    from align.models.language import recomputing
-    from align.rl.losses import explained_variance
-    from align.train.state import generator
-
-    sums: dict[str, float] = defaultdict(float)
-    n_rows, n_steps = len(experience.rollouts), recipe.ppo.n_epochs * recipe.ppo.n_minibatches
-    shuffle = generator("cpu", recipe.seed, step, accelerator.process_index, 1)
-    for _ in range(recipe.ppo.n_epochs):
-        for rows in torch.randperm(n_rows, generator=shuffle).tensor_split(recipe.ppo.n_minibatches):
-            with recomputing(learners.policy, recipe.train.gradient_checkpointing):
-                statistics = update_policy(recipe, learners, experience, rows.tolist(), accelerator)
-            with recomputing(learners.critic, recipe.train.gradient_checkpointing):
-                statistics |= update_critic(recipe, learners, experience, rows.tolist(), accelerator)
-            check_ratio(statistics["val/ratio"], recipe)
-            for name, value in statistics.items():
-                sums[name] += value / n_steps
-    mask = experience.rollouts.mask
-    sums["val/explained_variance"] = explained_variance(experience.values[mask], experience.returns[mask])
-    return dict(sums)
-
-
-def update_policy(
-    recipe: Recipe, learners: Learners, experience: Experience, rows: list[int], accelerator: Any
-) -> dict[str, float]:
-    """One optimizer step of the policy on a mini-batch."""
-    from align.rl.losses import policy_loss
-    from align.train.parallel import synced_at_last, total
-
-    n_tokens = total(accelerator, experience.rollouts.mask[rows].sum())[0]
-    loss: Any = 0.0
-    approx_kl: Any = 0.0
-    clipped: Any = 0.0
-    ratio: Any = 0.0
-    logprobs_of = logprob_function(learners.policy, recipe.rollout.temperature)
-    for micro in synced_at_last(accelerator, learners.policy, minibatch_parts(recipe, experience, rows)):
-        mask = experience.rollouts.mask[micro]
-        logprobs = logprobs_of(*experience.rollouts.part(micro))
-        parts = policy_loss(
-            logprobs, experience.logprobs[micro][mask], experience.advantages[micro][mask], recipe.ppo.clip_range
-        )
-        accelerator.backward(parts.loss * accelerator.num_processes / n_tokens)
-        loss, approx_kl = loss + parts.loss.detach(), approx_kl + parts.approx_kl
-        clipped, ratio = clipped + parts.clipped, ratio + parts.ratio
-    norm = accelerator.clip_grad_norm_(learners.policy.parameters(), recipe.optim.max_grad_norm)
-    learners.policy_optimizer.step()
-    learners.policy_optimizer.zero_grad()
-    loss, approx_kl, clipped, ratio = (
-        value / n_tokens for value in total(accelerator, loss, approx_kl, clipped, ratio)
-    )
-    return {
-        "loss/policy_avg": loss,
-        "policy/approxkl_avg": approx_kl,
-        "policy/clipfrac_avg": clipped,
-        "val/ratio": ratio,
-        "policy/grad_norm": float(norm),
-    }
-
-
-def update_critic(
-    recipe: Recipe, learners: Learners, experience: Experience, rows: list[int], accelerator: Any
-) -> dict[str, float]:
-    """One optimizer step of the critic on a mini-batch."""
-    from align.rl.losses import value_loss
-    from align.train.parallel import synced_at_last, total
-
-    n_tokens = total(accelerator, experience.rollouts.mask[rows].sum())[0]
-    loss: Any = 0.0
-    clipped: Any = 0.0
-    values_of = value_function(learners.critic)
-    for micro in synced_at_last(accelerator, learners.critic, minibatch_parts(recipe, experience, rows)):
-        mask = experience.rollouts.mask[micro]
-        values = values_of(*experience.rollouts.part(micro))
-        parts = value_loss(
-            values, experience.values[micro][mask], experience.returns[micro][mask], recipe.ppo.value_clip_range
-        )
-        accelerator.backward(parts.loss * accelerator.num_processes / n_tokens)
-        loss, clipped = loss + parts.loss.detach(), clipped + parts.clipped
-    norm = accelerator.clip_grad_norm_(learners.critic.parameters(), recipe.optim.max_grad_norm)
-    learners.critic_optimizer.step()
-    learners.critic_optimizer.zero_grad()
-    loss, clipped = (value / n_tokens for value in total(accelerator, loss, clipped))
-    return {"loss/value_avg": loss, "val/clipfrac_avg": clipped, "val/grad_norm": float(norm)}
-
-
-def minibatch_parts(recipe: Recipe, experience: Experience, rows: list[int]) -> list[list[int]]:
-    """The rows of a mini-batch in micro-batches of similar length."""
-    from align.text.batches import micro_batches
-
-    groups = micro_batches([experience.rollouts.lengths[row] for row in rows], recipe.train.micro_batch_tokens)
-    return [[rows[i] for i in group] for group in groups]
-
-
-def logprob_function(model: Any, temperature: float) -> Callable[[Tensor, Tensor], Tensor]:
-    """(ids, is_answer) -> log p of each answer token at the sampling temperature, (n_tokens,)."""
-    from align.models.language import token_logprobs
-
-    return lambda ids, is_answer: token_logprobs(model(ids, is_answer), ids[is_answer], temperature)
-
-
-def value_function(critic: Any) -> Callable[[Tensor, Tensor], Tensor]:
-    """(ids, is_answer) -> the value of the state before each answer token, (n_tokens,)."""
-    from align.rl.rollouts import states_before
-
-    return lambda ids, is_answer: critic(ids, states_before(is_answer))
-
-
-def load_roles(recipe: Recipe, tokenizer: Any, accelerator: Any) -> Roles:
-    """Loads the four models. With LoRA the reference is the policy without its adapter; else it is a frozen copy."""
-    from align.models.language import LanguageModel, unspeakable
-    from align.models.load import base_dtype, load_causal_lm
-    from align.rl.rewards import FunctionReward, ModelReward
-
-    device, budget = accelerator.device, recipe.train.micro_batch_tokens
-    dtype = base_dtype(recipe.model, accelerator.mixed_precision)
-    model = load_causal_lm(recipe.model, dtype, len(tokenizer))
-    policy, reference = LanguageModel(model, unspeakable(tokenizer, model)), None
-    if not policy.has_adapter:
-        reference = LanguageModel(copy.deepcopy(model), policy.unspeakable).to(device).eval().requires_grad_(False)
-    reward: RewardSource
-    if recipe.reward.path is not None:
-        reward = ModelReward(recipe.reward.path, tokenizer, device, budget)
-    else:
-        reward = FunctionReward(str(recipe.reward.function))
-    gold = FunctionReward(recipe.gold) if recipe.gold else None
-    critic = load_critic(recipe, tokenizer, dtype).to(device)
-    if recipe.train.gradient_checkpointing:
-        policy.model.gradient_checkpointing_enable()
-        critic.trunk.gradient_checkpointing_enable()
-    return Roles(policy.to(device).eval(), reference, critic, reward, gold)
-
-
-def load_critic(recipe: Recipe, tokenizer: Any, dtype: torch.dtype) -> ScalarModel:
-    """The reward model itself where it reads the policy's tokens, else the policy's trunk with a head of zeros."""
-    from align.models.load import load_trunk
-    from align.models.scalar import ScalarModel, load_scalar_model
-    from align.text.tokenizer import load_tokenizer
-
-    section = critic_section(recipe)
-    if section.path == recipe.model.path:
-        critic = ScalarModel(load_trunk(section, dtype, len(tokenizer)))
-        zero_head(critic.head)
-        return critic.eval()
-    if load_tokenizer(section.path).get_vocab() != tokenizer.get_vocab():
-        raise UserError(
-            f"ppo.critic: {section.path} has another tokenizer than the policy; set ppo.critic={recipe.model.path}"
-        )
-    return load_scalar_model(section, dtype, len(tokenizer)).eval()
-
-
-def critic_section(recipe: Recipe) -> sections.Model:
-    """The `model` section of the critic: the policy's, at another path."""
-    path = recipe.ppo.critic or recipe.reward.path or recipe.model.path
-    return recipe.model.model_copy(update={"path": path})
-
-
-def zero_head(head: Any) -> None:
-    """A head of zeros values every state 0, so that the first advantages are rewards to go (lm-human-preferences)."""
-    import torch
-
-    torch.nn.init.zeros_(head.weight)
-    torch.nn.init.zeros_(head.bias)
-
-
-def make_kl(settings: Kl) -> KLController:
-    """The controller that the recipe names."""
-    from align.rl.kl import AdaptiveKL, FixedKL
-
-    if settings.controller == "fixed":
-        return FixedKL(settings.coefficient)
-    return AdaptiveKL(settings.coefficient, float(settings.target or 0), int(settings.horizon or 0))
+    if recipe.kl.budget is None:
+        return False
+    return means(learner.accelerator, {"kl": rollouts.token_kl.sum(1)})["kl"] > recipe.kl.budget
 
 
 def encode(recipe: Recipe, tokenizer: Any, prompts: list[Prompt]) -> list[Asked]:
     """Prompts as tokens, without those that leave no room for an answer."""
+    from align.rl.sampler import Asked
     from align.text.encode import encode_prompts
     from align.train.parallel import say
 
@@ -468,30 +304,6 @@ def encode(recipe: Recipe, tokenizer: Any, prompts: list[Prompt]) -> list[Asked]
     if not asked:
         raise UserError("data.path: no prompt is short enough; raise data.max_tokens or lower rollout.max_tokens")
     return asked
-
-
-def check_leash(kl: float, recipe: Recipe) -> None:
-    """Before the first update the policy is the reference, so KL must be 0 but for rounding."""
-    limit = 1e-3 if recipe.rollout.logprobs == "recompute" else 0.1
-    if not abs(kl) < limit:
-        raise UserError(f"model.path: KL to the reference is {kl:.4g} before the first update; it must be 0")
-
-
-def check_ratio(ratio: float, recipe: Recipe) -> None:
-    """Stops a run whose policy has diverged, while its last checkpoint is still good."""
-    if not (math.isfinite(ratio) and ratio < recipe.ppo.max_ratio):
-        raise UserError(
-            f"the policy diverged: mean ratio {ratio:.4g} in a mini-batch, ppo.max_ratio is {recipe.ppo.max_ratio}. "
-            "Lower optim.learning_rate or raise kl.coefficient; the last checkpoint is kept"
-        )
-
-
-def means(accelerator: Any, columns: dict[str, Tensor]) -> dict[str, float]:
-    """The mean over all answers of all processes of each (batch,) column."""
-    from align.train.parallel import total
-
-    sums = total(accelerator, *(column.sum() for column in columns.values()), len(next(iter(columns.values()))))
-    return {name: value / sums[-1] for name, value in zip(columns, sums, strict=False)}
 
 
 def timings(clock: list[float], rollouts: Rollouts, accelerator: Any) -> dict[str, float]:

@@ -19,8 +19,6 @@ from align.config import parse_command
 from align.errors import exit_on_user_error
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from align.text.encode import Encoded
     from align.text.records import Conversation
 
@@ -86,7 +84,7 @@ def train(
     accelerator: Any,
 ) -> dict[str, float]:
     """The loop. Returns the last validation's figures."""
-    from align.models.language import LanguageModel
+    from align.models.language import LanguageModel, negative_log_likelihood
     from align.text.batches import micro_batches, rows_of_step, steps_in
     from align.train.optim import build_optimizer, learning_rate, set_learning_rate
     from align.train.parallel import my_share, synced_at_last, total
@@ -135,25 +133,11 @@ def train(
     return figures
 
 
-def negative_log_likelihood(lm: Any, rows: list[Encoded], device: Any) -> tuple[Tensor, Tensor]:
-    """Sum of -log p over the target tokens of a micro-batch, and how many of them the model would have said itself."""
-    import torch.nn.functional as F
-
-    from align.text.batches import pad_right
-
-    ids = pad_right([row.ids for row in rows]).to(device)
-    is_target = pad_right([row.is_target for row in rows]).bool().to(device)
-    is_target[:, 0] = False  # nothing predicts the first token
-    logits = lm(ids, is_target)  # (n_targets, vocabulary)
-    targets = ids[is_target]
-    right = (logits.detach().argmax(-1) == targets).sum()
-    return F.cross_entropy(logits.float(), targets, reduction="sum"), right
-
-
 def validate(lm: Any, rows: list[Encoded], max_tokens: int, accelerator: Any) -> dict[str, float]:
     """Loss and token accuracy on held-out conversations."""
     import torch
 
+    from align.models.language import negative_log_likelihood
     from align.text.batches import micro_batches
 
     if not rows:

@@ -14,8 +14,10 @@ from transformers import AutoModel, AutoModelForCausalLM
 
 from align import ppo, rm, sections, sft
 from align.errors import UserError
+from align.models.adapters import trained_parameters
 from align.models.load import is_adapter, load_causal_lm, load_trunk
 from align.models.scalar import load_scalar_model, score_all
+from align.rl.roles import load_roles
 from align.text.tokenizer import load_tokenizer
 from align.train.machine import accelerator as make_accelerator
 
@@ -51,9 +53,15 @@ def saved(folder: Path, auto_class: Any, name: str, start: str) -> tuple[Any, An
     """The merged model of a run, the adapter on its base, and the base alone."""
     merged = auto_class.from_pretrained(folder / name)
     adapter = folder / ("adapter" if name == "model" else f"{name}_adapter")
-    base = auto_class.from_pretrained(start)
+    if json.loads((adapter / "adapter_config.json").read_text())["task_type"] != "CAUSAL_LM":
+        base = auto_class.from_pretrained(start)
+        alone = logits(base)
+        return merged, PeftModel.from_pretrained(base, str(adapter)), alone
+    whole = AutoModelForCausalLM.from_pretrained(start)  # a critic's adapter may stand on the policy's base
+    base = whole.base_model if auto_class is AutoModel else whole
     alone = logits(base)
-    return merged, PeftModel.from_pretrained(base, str(adapter)), alone
+    adapted = PeftModel.from_pretrained(whole, str(adapter))
+    return merged, base if auto_class is AutoModel else adapted, alone
 
 
 @pytest.mark.parametrize(
@@ -159,14 +167,13 @@ def test_the_reference_of_an_adapted_policy_is_the_model_it_began_from(world, tm
     """After training, the policy with its adapter off still says what the untouched model says."""
     recipe = recipe_of(ppo, world, tmp_path / "run", **LORA)
     tokenizer, accelerator = load_tokenizer(world.base), make_accelerator("fp32")
-    roles = ppo.load_roles(recipe, tokenizer, accelerator)
-    assert roles.reference is None
+    roles = load_roles(recipe, tokenizer, accelerator)
     with torch.no_grad():
         for name, parameter in roles.policy.named_parameters():
             if "lora_B" in name:
                 parameter.fill_(0.1)
-    with torch.no_grad(), roles.policy.without_adapter():
-        off = logits(roles.policy.model)
+    with roles.reference.active():
+        off = logits(roles.reference.model)
     assert torch.equal(off, logits(AutoModelForCausalLM.from_pretrained(world.base)))
     assert not torch.allclose(logits(roles.policy.model), off, atol=1e-2)
 
@@ -246,3 +253,63 @@ def test_target_modules_that_do_not_exist_are_named(world, tmp_path):
 def test_chosen_target_modules_alone_are_adapted(world, tmp_path):
     folder = run(sft, world, tmp_path / "run", **LORA, model__lora__target_modules=["c_attn"])
     assert {name.split(".")[-3] for name in load_file(folder / "adapter" / "adapter_model.safetensors")} == {"c_attn"}
+
+
+@pytest.mark.parametrize("quantization", ["none", "8bit", "4bit"])
+@pytest.mark.parametrize("family", ["base", "gpt2"])
+def test_four_roles_stand_on_one_base(family, quantization, wide, tmp_path):
+    """The reward's adapter was trained on the model that the policy starts from."""
+    base = {"model__path": getattr(wide, family), "model__adapter": "lora", "model__quantization": quantization}
+    reward = run(rm, wide, tmp_path / "rm", **base, train__steps=2) / "adapter"
+    base |= {"reward__path": str(reward), "train__steps": 2, "optim__learning_rate": 0.001}
+    recipe = recipe_of(ppo, wide, tmp_path / "run", **base)
+    tokenizer, accelerator = load_tokenizer(wide.base), make_accelerator("fp32")
+    roles = load_roles(recipe, tokenizer, accelerator)
+    pointers = [base_pointers(role) for role in (roles.policy, roles.reference, roles.critic, roles.reward.model)]
+    assert pointers[0] == pointers[1]
+    assert pointers[2] == pointers[3]
+    assert pointers[2] <= pointers[0]  # the trunk: all but a head that is not tied
+    rows = IDS.tolist()
+    expected = score_all(load_scalar_model(sections.Model(path=str(reward))), rows, 8192, "cpu")
+    found = score_all(roles.reward.model, rows, 8192, "cpu")
+    assert found == pytest.approx(expected, abs=1e-5 if quantization == "none" else 0.3)  # the other is not rounded
+    assert score_all(roles.critic, rows, 8192, "cpu") == found  # it starts as a copy
+    before = logits_of(roles.policy), found
+    with torch.no_grad():
+        for name, parameter in trained_parameters(roles.critic).items():
+            parameter.add_(0.1)
+            assert "value" in name or name.startswith("head")
+    assert torch.equal(logits_of(roles.policy), before[0])
+    assert score_all(roles.reward.model, rows, 8192, "cpu") == before[1]
+    assert score_all(roles.critic, rows, 8192, "cpu") != before[1]
+    ppo.run(recipe)
+    first, _ = metrics(tmp_path / "run")
+    assert first["objective/kl"] == 0.0
+
+
+def base_pointers(role: Any) -> set[int]:
+    return {p.data_ptr() for name, p in role.named_parameters() if "lora_" not in name and not name.startswith("head")}
+
+
+@torch.no_grad()
+def logits_of(role: Any) -> torch.Tensor:
+    with role.active():
+        return logits(role.model)
+
+
+def test_another_reward_model_shares_its_base_with_the_critic(world, tmp_path):
+    recipe = recipe_of(ppo, world, tmp_path / "run", **LORA)
+    roles = load_roles(recipe, load_tokenizer(world.base), make_accelerator("fp32"))
+    assert base_pointers(roles.critic) == base_pointers(roles.reward.model)
+    alone = score_all(load_scalar_model(sections.Model(path=world.reward)), IDS.tolist(), 8192, "cpu")
+    assert score_all(roles.reward.model, IDS.tolist(), 8192, "cpu") == pytest.approx(alone, abs=1e-6)
+    ppo.run(recipe)
+
+
+def test_an_adapter_for_another_base_is_refused(world, wide, tmp_path):
+    reward = run(rm, world, tmp_path / "rm", **LORA) / "adapter"
+    config = json.loads((reward / "adapter_config.json").read_text())
+    (reward / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": wide.base}))
+    recipe = recipe_of(ppo, wide, tmp_path / "run", model__adapter="lora", reward__path=str(reward))
+    with pytest.raises(UserError, match="does not fit the model it shall stand on"):
+        ppo.run(recipe)

@@ -3,6 +3,7 @@
 The bars are those that lm-human-preferences and "The N+ Implementation Details of RLHF with PPO" can be checked by.
 """
 
+import dataclasses
 import math
 from types import SimpleNamespace
 from typing import Any
@@ -18,13 +19,14 @@ from align.config import build
 from align.models.language import LanguageModel
 from align.models.scalar import load_scalar_model, score_all, score_batch
 from align.rl.advantages import gae, whiten
+from align.rl.learner import check_ratio, make_kl
 from align.rl.rollouts import Rollouts
+from align.rl.sampler import Asked, logprob_function, value_function
 from align.rl.sampling import Answer
 from align.text.batches import pad_right
 from align.text.load import load
 from align.text.tokenizer import load_tokenizer
 from align.train.machine import accelerator as make_accelerator
-from align.train.optim import build_optimizer
 
 
 class Stage:
@@ -35,22 +37,32 @@ class Stage:
         self.tokenizer = load_tokenizer(self.recipe.model.path)
         self.accelerator = make_accelerator("fp32")
         torch.manual_seed(self.recipe.seed)
-        self.roles = ppo.load_roles(self.recipe, self.tokenizer, self.accelerator)
         prompts = load(self.recipe.data, "prompts", 1).train[:16]
         self.asked = ppo.encode(self.recipe, self.tokenizer, prompts)
-        self.kl = ppo.make_kl(self.recipe.kl)
-        policy, critic = (build_optimizer(self.recipe.optim, role) for role in (self.roles.policy, self.roles.critic))
-        self.learners = ppo.Learners(self.roles.policy, policy, self.roles.critic, critic)
+        inputs = ppo.Inputs(self.tokenizer, self.asked, [], None)
+        self.sampler, self.learner = ppo.assemble(self.recipe, inputs, self.accelerator)
+        self.roles = self.learner.roles
+
+    def replace(self, **roles: Any) -> None:
+        """Other models in some of the roles."""
+        self.roles = self.roles._replace(**roles)
+        self.sampler.roles = self.learner.roles = self.roles
 
     def collect(self, step: int = 1) -> Rollouts:
-        return ppo.collect(self.recipe, self.roles, self.tokenizer, self.asked, step, self.accelerator)
+        return self.sampler.sample(self.asked, step)
 
-    def appraise(self, rollouts: Rollouts) -> tuple[ppo.Experience, dict[str, float]]:
-        parts = (self.recipe, self.roles, self.tokenizer, self.asked, rollouts, self.kl, self.accelerator)
-        return ppo.appraise(*parts)
+    def score(self, rollouts: Rollouts) -> torch.Tensor:
+        return self.sampler.measure(self.asked, rollouts).scores
 
-    def update(self, experience: ppo.Experience) -> dict[str, float]:
-        return ppo.update(self.recipe, self.learners, experience, 1, self.accelerator)
+    def appraise(self, rollouts: Rollouts) -> tuple[Rollouts, dict[str, float]]:
+        self.sampler.measure(self.asked, rollouts)
+        return rollouts, self.learner._seen(rollouts)
+
+    def targets(self, rollouts: Rollouts) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.learner.targets(rollouts, list(range(len(rollouts))))
+
+    def update(self, rollouts: Rollouts) -> dict[str, float]:
+        return self.learner.step(rollouts, 2)  # of step 1 the first ratio is checked
 
     def rollouts_of(self, *answers: list[int]) -> Rollouts:
         """As if these had been sampled; an answer that ends in EOS has ended."""
@@ -106,7 +118,7 @@ def test_bar_b_a_policy_that_is_its_reference_has_kl_0_and_its_reward_is_the_sco
     assert seen["objective/non_score_reward"] == 0.0
     assert seen["objective/rlhf_reward"] == seen["objective/scores"] != 0.0
     temperature = stage.recipe.rollout.temperature
-    again = rollouts.for_each_token(ppo.logprob_function(stage.roles.policy, temperature), 8192)
+    again = rollouts.for_each_token(logprob_function(stage.roles.policy, temperature), 8192)
     assert torch.equal(experience.logprobs, again.detach())
 
 
@@ -114,10 +126,9 @@ def test_bar_b_kl_counts_what_the_policy_has_moved_token_by_token(stage):
     stage.update(stage.appraise(stage.collect())[0])
     rollouts = stage.collect(2)
     experience, seen = stage.appraise(rollouts)
-    with torch.no_grad(), stage.roles.policy.without_adapter():
-        start = stage.roles.reference or stage.roles.policy
+    with torch.no_grad():
         temperature = stage.recipe.rollout.temperature
-        reference = rollouts.for_each_token(ppo.logprob_function(start, temperature), 8192)
+        reference = rollouts.for_each_token(logprob_function(stage.roles.reference, temperature), 8192)
     by_hand = ((experience.logprobs - reference) * rollouts.mask).sum(1).mean()
     assert seen["objective/kl"] == pytest.approx(float(by_hand), abs=1e-5)
     beta = stage.recipe.kl.coefficient
@@ -186,7 +197,7 @@ def test_bar_e_whitening_without_shift_keeps_the_mean_and_has_variance_1():
 @pytest.mark.parametrize(("kl", "factor"), [(12.0, 1.01024), (0.0, 0.98976)])
 def test_bar_f_the_leash_follows_its_target(kl, factor):
     settings = {"controller": "adaptive", "coefficient": 0.15, "target": 6.0, "horizon": 10000}
-    controller = ppo.make_kl(build(ppo.Kl, settings, "kl"))
+    controller = make_kl(build(ppo.Kl, settings, "kl"))
     controller.update(kl, 512)
     assert controller.coefficient == pytest.approx(0.15 * factor, abs=1e-9)
 
@@ -197,10 +208,10 @@ def test_bar_g_a_head_of_zeros_values_every_state_0(world, tmp_path):
     experience, _ = stage.appraise(rollouts)
     assert experience.values.abs().max() == 0.0
     rewards = torch.zeros(rollouts.mask.shape)
-    scores, _ = ppo.score(stage.recipe, stage.roles, stage.tokenizer, stage.asked, rollouts)
+    scores = stage.score(rollouts)
     rewards[torch.arange(16), rollouts.mask.sum(1) - 1] = scores
     to_go = rewards.flip(1).cumsum(1).flip(1) * rollouts.mask
-    torch.testing.assert_close(experience.advantages, to_go)
+    torch.testing.assert_close(stage.targets(rollouts)[0], to_go)
     torch.testing.assert_close(gae(rewards, torch.zeros_like(rewards), rollouts.mask, 1.0, 1.0)[0], to_go)
 
 
@@ -211,7 +222,7 @@ def test_bar_h_the_score_lies_at_eos_or_after_it_and_an_answer_without_eos_has_m
     stage = Stage(world, tmp_path, reward__score_at=score_at, ppo__critic=world.base, ppo__whiten_advantages=False)
     eos = stage.tokenizer.eos_token_id
     rollouts = stage.rollouts_of([9, 8, eos], [9, 8, 7, 6, 5], [9, 8, 7, 6, eos])
-    scores, _ = ppo.score(stage.recipe, stage.roles, stage.tokenizer, stage.asked, rollouts)
+    scores = stage.score(rollouts)
     seen = rewards_given(stage, rollouts)
     assert scores[1] == -1.0
     assert scores[0] not in (0.0, -1.0)
@@ -223,13 +234,13 @@ def test_bar_h_the_score_lies_at_eos_or_after_it_and_an_answer_without_eos_has_m
 
 
 def rewards_given(stage: Stage, rollouts: Rollouts) -> torch.Tensor:
-    """The token rewards that `appraise` gives to GAE."""
-    from align.rl import advantages
+    """The token rewards that the learner gives to GAE."""
+    from align.rl import learner
 
     given = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(advantages, "gae", lambda rewards, *rest: given.append(rewards) or gae(rewards, *rest))
-        stage.appraise(rollouts)
+        patch.setattr(learner, "gae", lambda rewards, *rest: given.append(rewards) or gae(rewards, *rest))
+        stage.targets(stage.appraise(rollouts)[0])
     return given[0]
 
 
@@ -240,7 +251,7 @@ def test_bar_h_whitened_rewards_keep_every_score(world, tmp_path, score_at):
     eos = stage.tokenizer.eos_token_id
     rollouts = stage.rollouts_of([9, eos], [8, eos], [7, 6, 5, 4])
     fixed = SimpleNamespace(score=lambda prompts, texts, ids: [5.0, -5.0, 0.0])
-    stage.roles = stage.roles._replace(reward=fixed)
+    stage.replace(reward=fixed)
     rewards = rewards_given(stage, rollouts).sum(1)
     assert float(rewards[0]) > float(rewards[2]) > float(rewards[1])
 
@@ -248,7 +259,7 @@ def test_bar_h_whitened_rewards_keep_every_score(world, tmp_path, score_at):
 def test_bar_h_no_penalty_keeps_the_score_of_an_answer_without_eos(world, tmp_path):
     stage = Stage(world, tmp_path, reward__missing_eos=None)
     rollouts = stage.rollouts_of([9, 8, 7], [9, 8, stage.tokenizer.eos_token_id])
-    scores, _ = ppo.score(stage.recipe, stage.roles, stage.tokenizer, stage.asked, rollouts)
+    scores = stage.score(rollouts)
     expected = score_all(stage.roles.reward.model, rollouts.sequences(), 8192, "cpu")
     assert scores.tolist() == pytest.approx(expected)
 
@@ -256,7 +267,7 @@ def test_bar_h_no_penalty_keeps_the_score_of_an_answer_without_eos(world, tmp_pa
 def test_bar_h_scores_are_clipped_before_the_penalty(world, tmp_path):
     stage = Stage(world, tmp_path, reward__clip=0.01)
     rollouts = stage.rollouts_of([9, 8, 7], [9, 8, stage.tokenizer.eos_token_id])
-    scores, _ = ppo.score(stage.recipe, stage.roles, stage.tokenizer, stage.asked, rollouts)
+    scores = stage.score(rollouts)
     assert scores[0] == -1.0
     assert abs(float(scores[1])) == pytest.approx(0.01)
 
@@ -266,7 +277,7 @@ def test_bar_i_approx_kl_is_half_the_mean_squared_difference(world, tmp_path):
     rollouts = stage.collect()
     experience, _ = stage.appraise(rollouts)
     old = experience.logprobs + 0.1 * rollouts.mask  # as if the policy had moved
-    figures = stage.update(experience._replace(logprobs=old))
+    figures = stage.update(dataclasses.replace(experience, logprobs=old))
     assert figures["policy/approxkl_avg"] == pytest.approx(0.5 * 0.1**2, rel=1e-3)
     assert figures["val/ratio"] == pytest.approx(0.904837, rel=1e-3)
 
@@ -276,7 +287,7 @@ def test_logprobs_are_taken_at_the_sampling_temperature(tokenizer, temperature):
     model = tiny_gpt(tokenizer)
     ids, is_answer = torch.tensor([[5, 6, 7]]), torch.tensor([[False, True, True]])
     with torch.no_grad():
-        found = ppo.logprob_function(LanguageModel(model), temperature)(ids, is_answer)
+        found = logprob_function(LanguageModel(model), temperature)(ids, is_answer)
         expected = (model(ids).logits[0] / temperature).log_softmax(-1)
     assert found.tolist() == pytest.approx([float(expected[0, 6]), float(expected[1, 7])], abs=1e-5)
 
@@ -285,7 +296,7 @@ def test_what_the_sampler_says_is_what_the_update_computes(world, tmp_path):
     """At any temperature; so that `rollout.logprobs: sampled` begins with KL 0 and ratio 1 too."""
     stage = Stage(world, tmp_path, rollout__temperature=0.7)
     rollouts = stage.collect()
-    again = rollouts.for_each_token(ppo.logprob_function(stage.roles.policy, 0.7), 8192).detach()
+    again = rollouts.for_each_token(logprob_function(stage.roles.policy, 0.7), 8192).detach()
     torch.testing.assert_close(rollouts.sampled_logprobs, again, atol=1e-5, rtol=0)
 
 
@@ -310,15 +321,15 @@ def test_tokens_that_the_tokenizer_does_not_know_are_never_sampled(world, tokeni
 def test_each_minibatch_of_each_epoch_is_an_optimizer_step(world, tmp_path, n_epochs, n_minibatches):
     stage = Stage(world, tmp_path, ppo__n_epochs=n_epochs, ppo__n_minibatches=n_minibatches)
     steps = []
-    for optimizer in (stage.learners.policy_optimizer, stage.learners.critic_optimizer):
-        optimizer.register_step_post_hook(lambda *_: steps.append(1))
+    for optimizer in (stage.learner.policy_optimizer, stage.learner.critic_optimizer):
+        optimizer.optimizer.register_step_post_hook(lambda *_: steps.append(1))
     seen: list[int] = []
-    plain = ppo.minibatch_parts
+    plain = stage.learner._micro_batches
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ppo, "minibatch_parts", lambda r, e, rows: seen.extend(rows) or plain(r, e, rows))
+        patch.setattr(stage.learner, "_micro_batches", lambda r, rows: seen.extend(rows) or plain(r, rows))
         stage.update(stage.appraise(stage.collect())[0])
     assert len(steps) == 2 * n_epochs * n_minibatches  # the policy's and the critic's
-    assert sorted(seen) == sorted(list(range(16)) * 2 * n_epochs)  # every answer once an epoch, for each of them
+    assert sorted(seen) == sorted(list(range(16)) * n_epochs)  # every answer once an epoch
 
 
 def test_gradients_are_clipped(world, tmp_path):
@@ -356,7 +367,7 @@ def test_the_critic_is_asked_for_the_state_before_each_token(tokenizer):
     critic = tiny_reward_model(tokenizer)
     rollouts = Rollouts.of([[5, 6], [7]], [Answer([8, 9], [0.0] * 2, False), Answer([10], [0.0], True)], "cpu")
     with torch.no_grad():
-        values = rollouts.for_each_token(ppo.value_function(critic), 8192)
+        values = rollouts.for_each_token(value_function(critic), 8192)
         expected = [[[5, 6], [5, 6, 8]], [[7]]]
         by_hand = [[float(score_batch(critic, [state], "cpu")) for state in states] for states in expected]
     assert values[0].tolist() == pytest.approx(by_hand[0], abs=1e-5)
@@ -365,10 +376,10 @@ def test_the_critic_is_asked_for_the_state_before_each_token(tokenizer):
 
 def test_the_logged_kl_is_the_sum_over_tokens_averaged_over_answers(world, tmp_path):
     stage = Stage(world, tmp_path, ppo__critic=world.base)
-    stage.roles = stage.roles._replace(reference=ppo_reference(stage))
+    stage.replace(reference=ppo_reference(stage))
     rollouts = stage.rollouts_of([9, 8, 7, stage.tokenizer.eos_token_id], [9, stage.tokenizer.eos_token_id])
     experience, seen = stage.appraise(rollouts)
-    reference = rollouts.for_each_token(ppo.logprob_function(stage.roles.reference, 1.0), 8192)
+    reference = rollouts.for_each_token(logprob_function(stage.roles.reference, 1.0), 8192)
     token_kl = experience.logprobs - reference.detach()
     assert seen["objective/kl"] == pytest.approx(float(token_kl[0].sum() + token_kl[1, :2].sum()) / 2, abs=1e-5)
     assert seen["val/response_length"] == 3.0
@@ -380,12 +391,20 @@ def ppo_reference(stage: Stage) -> Any:
     return LanguageModel(tiny_gpt(stage.tokenizer, seed=9))
 
 
-def test_a_policy_that_is_not_its_reference_before_the_first_step_is_refused(world, tmp_path):
-    recipe = recipe_of(ppo, world, tmp_path / "run")
-    for kl in (0.01, -0.01, float("nan")):
-        with pytest.raises(ppo.UserError, match="before the first update; it must be 0"):
-            ppo.check_leash(kl, recipe)
-    ppo.check_leash(1e-5, recipe)
+def test_a_policy_that_is_not_its_reference_before_the_first_step_is_refused(world, tmp_path, monkeypatch):
+    stage = Stage(world, tmp_path)
+    stage.sampler.check_leash(stage.collect())
+    stage.replace(reference=ppo_reference(stage))
+    with pytest.raises(ppo.UserError, match="before the first update; it must be 0"):
+        stage.sampler.check_leash(stage.collect())
+
+
+def test_a_policy_that_is_not_what_sampled_is_refused(world, tmp_path):
+    stage = Stage(world, tmp_path)
+    rollouts, _ = stage.appraise(stage.collect())
+    rollouts.logprobs = rollouts.logprobs - 0.1 * rollouts.mask
+    with pytest.raises(ppo.UserError, match=r"the first ratio is 1\.1"):
+        stage.learner.step(rollouts, 1)
 
 
 def test_a_policy_that_diverges_is_stopped(world, tmp_path):
@@ -394,8 +413,8 @@ def test_a_policy_that_diverges_is_stopped(world, tmp_path):
         ppo.run(recipe)
     for ratio in (float("nan"), float("inf"), 1.3):
         with pytest.raises(ppo.UserError, match=r"ppo\.max_ratio is 1\.2"):
-            ppo.check_ratio(ratio, recipe)
-    ppo.check_ratio(1.1, recipe)
+            check_ratio(ratio, recipe)
+    check_ratio(1.1, recipe)
 
 
 def test_ppo_finds_the_optimum_that_can_be_computed(world, tmp_path):
@@ -419,7 +438,7 @@ def test_ppo_finds_the_optimum_that_can_be_computed(world, tmp_path):
 
 
 @torch.no_grad()
-def eos_probabilities(path: Any, asked: list[ppo.Asked], tokenizer: Any) -> torch.Tensor:
+def eos_probabilities(path: Any, asked: list[Asked], tokenizer: Any) -> torch.Tensor:
     """How likely the answer to each prompt is EOS alone."""
     model = AutoModelForCausalLM.from_pretrained(path).eval()
     logits = torch.stack([model(torch.tensor([prompt.ids])).logits[0, -1] for prompt in asked])

@@ -27,6 +27,17 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {
     "rm": (rm, {}),
     "rm, lora": (rm, {"model__adapter": "lora"}),
     "ppo": (ppo, {"kl__controller": "adaptive", "kl__target": 1.0, "kl__horizon": 100}),
+    "ppo, all that moves": (
+        ppo,
+        {"data__validation": 0.2, "evaluation__best": "eval/scores", "train__eval_every": 1, "ppo__ema": 0.9}
+        | {"kl__reference_every": 2, "ptx__path": "documents", "ptx__batch_size": 4, "ppo__target_kl": 0.05}
+        | {"ppo__critic": "trunk", "ppo__critic_warmup_steps": 1, "optim__learning_rate": 0.003},
+    ),
+    "ppo, grpo with lora": (
+        ppo,
+        {"ppo__advantage": "grpo", "rollout__answers": 2, "kl__placement": "loss", "kl__estimator": "k3"}
+        | {"model__adapter": "lora", "kl__reference_every": 2, "optim__learning_rate": 0.002},
+    ),
     "ppo, lora": (ppo, {"model__adapter": "lora", "optim__learning_rate": 0.002}),
 }
 
@@ -38,7 +49,8 @@ class PowerCut(BaseException):
 @pytest.fixture(params=CASES)
 def case(request: pytest.FixtureRequest, world: Any) -> tuple[Any, dict[str, Any]]:
     stage, changes = CASES[request.param]
-    return stage, {**changes, **({"model__path": world.gpt2} if "model__path" in changes else {})}
+    files = {"model__path": world.gpt2, "ptx__path": world.documents}
+    return stage, {**changes, **{key: path for key, path in files.items() if key in changes}}
 
 
 def at_step(monkeypatch: pytest.MonkeyPatch, number: int, act: Any) -> None:

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from typing import Any
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from align.models.adapters import POLICY, Role
+from align.text.batches import pad_right
 
-class LanguageModel(nn.Module):
+if TYPE_CHECKING:
+    from align.text.encode import Encoded
+
+
+class LanguageModel(Role):
     """Wraps any Hugging Face causal LM. Its forward is what `accelerate` wraps, so it holds under DDP and FSDP.
 
     The vocabulary head is the costliest matrix of a small model and its logits the largest tensor of any. A hook in
@@ -18,10 +25,13 @@ class LanguageModel(nn.Module):
     afterwards (scaling, soft-capping) works on each token alone and stays right.
     """
 
-    def __init__(self, model: Any, unspeakable: Sequence[int] = ()) -> None:
-        """`unspeakable` tokens get probability 0, as in sampling; supervised losses leave the model its say."""
+    def __init__(self, model: Any, unspeakable: Sequence[int] = (), adapter: str | None = POLICY) -> None:
+        """`unspeakable` tokens get probability 0, as in sampling; supervised losses leave the model its say.
+
+        `adapter` is the one that it speaks with where the model has some: None is the base alone.
+        """
         super().__init__()
-        self.model = model
+        self.model, self.adapter = model, adapter
         self.unspeakable = list(unspeakable)
 
     def forward(self, ids: Tensor, is_target: Tensor) -> Tensor:
@@ -41,16 +51,13 @@ class LanguageModel(nn.Module):
 
         hook = self.model.get_output_embeddings().register_forward_pre_hook(keep)
         try:
-            logits = self.model(input_ids=ids, use_cache=False).logits
+            with self.active():
+                logits = self.model(input_ids=ids, use_cache=False).logits
         finally:
             hook.remove()
         if not self.unspeakable:
             return logits
         return logits.index_fill(-1, torch.tensor(self.unspeakable, device=logits.device), float("-inf"))
-
-    def without_adapter(self) -> Any:
-        """A context in which the LoRA adapter is switched off: the model as it was at step 0."""
-        return self.model.disable_adapter() if self.has_adapter else nullcontext()
 
     @property
     def has_adapter(self) -> bool:
@@ -93,3 +100,14 @@ def entropies(logits: Tensor) -> Tensor:
     """Entropy in nats: logsumexp - sum p * logit (lm-human-preferences). logits: (n, vocabulary) -> (n,)."""
     logits = logits.float()
     return logits.logsumexp(-1) - (logits.softmax(-1) * logits).sum(-1)
+
+
+def negative_log_likelihood(lm: Any, rows: Sequence[Encoded], device: Any) -> tuple[Tensor, Tensor]:
+    """Sum of -log p over the target tokens of a micro-batch, and how many of them the model would have said itself."""
+    ids = pad_right([row.ids for row in rows]).to(device)
+    is_target = pad_right([row.is_target for row in rows]).bool().to(device)
+    is_target[:, 0] = False  # nothing predicts the first token
+    logits = lm(ids, is_target)  # (n_targets, vocabulary)
+    targets = ids[is_target]
+    right = (logits.detach().argmax(-1) == targets).sum()
+    return F.cross_entropy(logits.float(), targets, reduction="sum"), right

@@ -8,17 +8,19 @@ from typing import Any
 
 from align import sections
 from align.config import Section, to_yaml
+from align.models.adapters import POLICY, save_adapter
 from align.models.load import merge_adapter
 from align.models.scalar import ScalarModel
 
 
-def save_language_model(model: Any, base: sections.Model, tokenizer: Any, run_folder: Path) -> None:
+def save_language_model(
+    model: Any, base: sections.Model, tokenizer: Any, run_folder: Path, name: str = "model"
+) -> None:
     """Writes model/; an adapter is kept in adapter/ and merged into its base in full precision for model/."""
     from transformers import AutoModelForCausalLM
 
-    folder = run_folder / "model"
-    _save_whole(AutoModelForCausalLM, model, base, tokenizer, run_folder)
-    tokenizer.save_pretrained(folder)
+    _save_whole(AutoModelForCausalLM, model, POLICY, base, tokenizer, run_folder, name)
+    tokenizer.save_pretrained(run_folder / name)
 
 
 def save_scalar_model(
@@ -28,21 +30,36 @@ def save_scalar_model(
     from transformers import AutoModel
 
     folder = run_folder / name
-    _save_whole(AutoModel, model.trunk, base, tokenizer, run_folder, name)
+    _save_whole(AutoModel, model.base, model.adapter, base, tokenizer, run_folder, name)
     model.save_head(folder)
     tokenizer.save_pretrained(folder)
+    if adapter_folder(run_folder, name).is_dir():
+        model.save_head(adapter_folder(run_folder, name))
+
+
+def adapter_folder(run_folder: Path, name: str) -> Path:
+    """Where the adapter of model/ or of another model of a run is kept."""
+    return run_folder / ("adapter" if name == "model" else f"{name}_adapter")
 
 
 def _save_whole(
-    auto_class: Any, model: Any, base: sections.Model, tokenizer: Any, run_folder: Path, name: str = "model"
+    auto_class: Any,
+    model: Any,
+    adapter: str | None,
+    base: sections.Model,
+    tokenizer: Any,
+    run_folder: Path,
+    name: str,
 ) -> None:
     folder = run_folder / name
     shutil.rmtree(folder, ignore_errors=True)
     if hasattr(model, "disable_adapter"):
-        adapter = run_folder / ("adapter" if name == "model" else f"{name}_adapter")
-        model.save_pretrained(adapter, save_embedding_layers=False)
-        tokenizer.save_pretrained(adapter)
-        model = merge_adapter(auto_class, adapter, base, len(tokenizer))
+        kept = adapter_folder(run_folder, name)
+        save_adapter(model, str(adapter), kept)
+        tokenizer.save_pretrained(kept)
+        model = merge_adapter(auto_class, kept, base, len(tokenizer))
+    elif auto_class.__name__ == "AutoModel":
+        model = model.base_model  # a trunk's own base model is itself
     model.save_pretrained(folder)
 
 

@@ -11,18 +11,22 @@ from torch import Tensor, nn
 
 from align import sections
 from align.errors import UserError
+from align.models.adapters import POLICY, Role
 from align.models.load import load_trunk
 from align.text.batches import micro_batches, pad_right
 
 HEAD_FILE = "score_head.safetensors"
 
 
-class ScalarModel(nn.Module):
+class ScalarModel(Role):
     """A trunk (any `AutoModel`, perhaps with a LoRA adapter) and a linear head with one output, both in fp32."""
 
-    def __init__(self, trunk: Any) -> None:
+    base: Any  # what is saved: the trunk, or the model that it is part of; no submodule, for others may use it too
+
+    def __init__(self, trunk: Any, adapter: str | None = POLICY) -> None:
         super().__init__()
-        self.trunk = trunk
+        self.trunk, self.adapter = trunk, adapter
+        self.__dict__["base"] = trunk
         width = trunk.config.get_text_config().hidden_size
         self.head = nn.Linear(width, 1, dtype=torch.float32)
         self.shift: Tensor
@@ -30,6 +34,16 @@ class ScalarModel(nn.Module):
         # N(0, 1 / sqrt(width + 1)), bias 0: lm-human-preferences and N+ (papers: 1909.08593 code, item 13).
         nn.init.normal_(self.head.weight, std=(width + 1) ** -0.5)
         nn.init.zeros_(self.head.bias)
+
+    @classmethod
+    def on(cls, base: Any, adapter: str | None) -> ScalarModel:
+        """A head on the trunk of a model that other roles use too, with one of its adapters or none."""
+        whole = base.get_base_model() if hasattr(base, "get_base_model") else base
+        scalar = cls(whole.base_model, adapter).to(next(whole.parameters()).device)
+        scalar.__dict__["base"] = base
+        if adapter is None:
+            scalar.head.requires_grad_(False)
+        return scalar
 
     def forward(self, ids: Tensor, is_read: Tensor) -> Tensor:
         """Scores after the marked tokens.
@@ -41,7 +55,8 @@ class ScalarModel(nn.Module):
         Returns:
             (n_read,) fp32, in the order of `ids[is_read]`.
         """
-        hidden = self.trunk(input_ids=ids, use_cache=False).last_hidden_state  # (batch, time, width)
+        with self.active():
+            hidden = self.trunk(input_ids=ids, use_cache=False).last_hidden_state  # (batch, time, width)
         with torch.autocast(ids.device.type, enabled=False):
             return self.head(hidden[is_read].float())[:, 0] - self.shift
 

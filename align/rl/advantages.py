@@ -1,4 +1,4 @@
-"""Masked statistics, rewards for each token, generalised advantages: pure functions of (batch, time) tensors.
+"""Masked statistics, rewards for each token, advantages with and without a critic: pure functions of tensors.
 
 Responses are laid out from column 0 on; `mask` is true where a response has a token.
 """
@@ -81,3 +81,24 @@ def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float)
         next_value = values[:, time]
     advantages = advantages * mask
     return advantages, advantages + values
+
+
+def rloo(returns: Tensor, n_answers: int) -> Tensor:
+    """What each answer earned beyond the mean of the other answers to its prompt (Ahmadian et al. 2024, 2402.14740).
+
+    Args:
+        returns: (batch,), the whole reward of each answer; the answers of one prompt stand side by side.
+        n_answers: of each prompt, at least 2.
+
+    Returns:
+        (batch,).
+    """
+    groups = returns.view(-1, n_answers)
+    others = (groups.sum(1, keepdim=True) - groups) / (n_answers - 1)
+    return (groups - others).flatten()
+
+
+def grpo(returns: Tensor, n_answers: int) -> Tensor:
+    """(R - mean) / (std + 1e-4) among the answers to a prompt (DeepSeekMath, 2402.03300, section 4.1.2). As `rloo`."""
+    groups = returns.view(-1, n_answers)
+    return ((groups - groups.mean(1, keepdim=True)) / (groups.std(1, keepdim=True) + 1e-4)).flatten()

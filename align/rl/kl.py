@@ -1,8 +1,31 @@
-"""The leash: how much a nat of KL to the reference costs."""
+"""The leash: how far the policy is from the reference, and how much a nat of it costs."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
+
+from torch import Tensor
+
+
+def kl_estimate(logprobs: Tensor, reference_logprobs: Tensor, estimator: Literal["k1", "k2", "k3"]) -> Tensor:
+    """An estimate of KL(policy || reference) at each sampled token, in nats, of the arguments' shape.
+
+    With d = log pi - log pi_ref: k1 = d, unbiased, of either sign; k2 = d^2 / 2, biased, but its gradient in the policy
+    is that of KL; k3 = exp(-d) - 1 + d, unbiased, never negative (Schulman 2020, joschu.net/blog/kl-approx.html).
+    """
+    difference = logprobs - reference_logprobs
+    if estimator == "k1":
+        return difference
+    if estimator == "k2":
+        return 0.5 * difference.square()
+    return (-difference).exp() - 1 + difference
+
+
+def full_kl(logits: Tensor, reference_logits: Tensor) -> Tensor:
+    """KL(policy || reference) over the whole vocabulary, (n, vocabulary) logits each. Returns (n,) in nats."""
+    logp, logq = logits.float().log_softmax(-1), reference_logits.float().log_softmax(-1)
+    difference = (logp - logq).masked_fill(logp == float("-inf"), 0.0)  # which neither can say
+    return (logp.exp() * difference).sum(-1)
 
 
 class KLController(Protocol):

@@ -57,17 +57,33 @@ class PolicyLoss(NamedTuple):
     ratio: Tensor
 
 
-def policy_loss(logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, clip_range: float) -> PolicyLoss:
-    """max(-A * ratio, -A * clip(ratio, 1 - c, 1 + c)), PPO (1707.06347) equation 7. All arguments (n_tokens,)."""
+def policy_loss(
+    logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, clip_range: float, dual_clip: float | None = None
+) -> PolicyLoss:
+    """max(-A * ratio, -A * clip(ratio, 1 - c, 1 + c)), PPO (1707.06347) equation 7. All tensors (n_tokens,).
+
+    `dual_clip` bounds it where the advantage is negative, by -A * dual_clip: a token that has become much likelier and
+    was bad cannot make the loss grow without end (Ye et al. 2020, 1912.09729, equation 5).
+    """
     difference = logprobs - old_logprobs
     ratio = difference.exp()
     unclipped = -advantages * ratio
     clipped = -advantages * ratio.clamp(1 - clip_range, 1 + clip_range)
+    loss = torch.max(unclipped, clipped)
+    is_clipped = clipped > unclipped
+    if dual_clip is not None:
+        bound = -advantages * dual_clip
+        is_clipped = is_clipped | ((advantages < 0) & (loss > bound))
+        loss = torch.where(advantages < 0, torch.min(loss, bound), loss)
     with torch.no_grad():
         approx_kl = 0.5 * difference.square()
-    return PolicyLoss(
-        torch.max(unclipped, clipped).sum(), approx_kl.sum(), (clipped > unclipped).sum(), ratio.detach().sum()
-    )
+    return PolicyLoss(loss.sum(), approx_kl.sum(), is_clipped.sum(), ratio.detach().sum())
+
+
+def entropy(logits: Tensor) -> Tensor:
+    """logsumexp - sum(p * logits) of each row, in nats. logits: (n, vocabulary), -inf where nothing can be said."""
+    logp = logits.float().log_softmax(-1)
+    return -(logp.exp() * logp.masked_fill(logp == float("-inf"), 0.0)).sum(-1)
 
 
 class ValueLoss(NamedTuple):
@@ -77,8 +93,13 @@ class ValueLoss(NamedTuple):
     clipped: Tensor  # tokens at which the clipped branch is the larger
 
 
-def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, clip_range: float) -> ValueLoss:
-    """0.5 * max((V - R)^2, (clip(V, V_old +- c) - R)^2), lm-human-preferences. All arguments (n_tokens,)."""
+def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, clip_range: float | None) -> ValueLoss:
+    """0.5 * max((V - R)^2, (clip(V, V_old +- c) - R)^2), lm-human-preferences. All tensors (n_tokens,).
+
+    Without a `clip_range`, 0.5 * (V - R)^2.
+    """
+    if clip_range is None:
+        return ValueLoss(0.5 * (values - returns).square().sum(), values.new_zeros(()))
     bounded = torch.clamp(values, old_values - clip_range, old_values + clip_range)
     error, bounded_error = (values - returns).square(), (bounded - returns).square()
     return ValueLoss(0.5 * torch.max(error, bounded_error).sum(), (bounded_error > error).sum())

@@ -29,13 +29,16 @@ class Reward(Protocol):
 class ModelReward:
     """A reward model. With the policy's tokenizer it reads the very tokens that were sampled, else the text anew."""
 
-    def __init__(self, path: str, policy_tokenizer: Any, device: Any, max_tokens: int) -> None:
+    def __init__(self, path: str, policy_tokenizer: Any, device: Any, max_tokens: int, loaded: Any = None) -> None:
+        """`loaded` is the model itself, where it stands on a base that another role has loaded."""
         from align.models.scalar import load_scalar_model
         from align.text.tokenizer import load_tokenizer
 
         self.tokenizer = load_tokenizer(path)
-        model = load_scalar_model(sections.Model(path=path), n_tokens=len(self.tokenizer))
-        self.model = model.to(device).eval().requires_grad_(False)
+        self.model = loaded
+        if loaded is None:
+            model = load_scalar_model(sections.Model(path=path), n_tokens=len(self.tokenizer))
+            self.model = model.to(device).eval().requires_grad_(False)
         self.reads_tokens = self.tokenizer.get_vocab() == policy_tokenizer.get_vocab()
         self.device, self.max_tokens = device, max_tokens
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -26,6 +26,14 @@ class Rollouts:
     mask: Tensor  # (batch, time) true where an answer has a token
     ended: Tensor  # (batch,) the answer says EOS
     sampled_logprobs: Tensor  # (batch, time) as the sampler saw them
+    # What `Sampler.collect` measures of them, before any update:
+    logprobs: Tensor = field(default_factory=lambda: torch.empty(0))  # (batch, time) of the policy
+    reference_logprobs: Tensor = field(default_factory=lambda: torch.empty(0))  # (batch, time)
+    token_kl: Tensor = field(default_factory=lambda: torch.empty(0))  # (batch, time) nats, by the recipe's estimator
+    values: Tensor = field(default_factory=lambda: torch.empty(0))  # (batch, time) of the critic; 0 without one
+    scores: Tensor = field(default_factory=lambda: torch.empty(0))  # (batch,) what each answer is worth
+    figures: dict[str, Tensor] = field(default_factory=dict)  # (batch,) columns that are only watched
+    texts: list[str] = field(default_factory=list)  # the answers, decoded
 
     @classmethod
     def of(cls, prompts: Sequence[list[int]], answers: Sequence[Answer], device: Any) -> Rollouts:

@@ -7,12 +7,13 @@ from typing import Any
 
 import torch
 
+from align.models.adapters import trained_parameters
 from align.sections import Optim
 
 
 def build_optimizer(settings: Optim, *modules: torch.nn.Module) -> torch.optim.Optimizer:
     """AdamW over the trained parameters of `modules`; weight decay falls on matrices only."""
-    trained = list({id(p): p for module in modules for p in module.parameters() if p.requires_grad}.values())
+    trained = list({id(p): p for module in modules for p in trained_parameters(module).values()}.values())
     groups = [
         {"params": [p for p in trained if p.dim() >= 2], "weight_decay": settings.weight_decay},
         {"params": [p for p in trained if p.dim() < 2], "weight_decay": 0.0},

@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from align.errors import UserError
+from align.models.adapters import trained_parameters
 
 
 class Stateful(Protocol):
@@ -35,13 +36,12 @@ class Trainable:
         self.module = module
 
     def state_dict(self) -> dict[str, Any]:
-        return {name: p.detach() for name, p in self.module.named_parameters() if p.requires_grad}
+        return {name: p.detach() for name, p in trained_parameters(self.module).items()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         with torch.no_grad():
-            for name, parameter in self.module.named_parameters():
-                if parameter.requires_grad:
-                    parameter.copy_(state_dict[name])
+            for name, parameter in trained_parameters(self.module).items():
+                parameter.copy_(state_dict[name])
 
 
 class RandomState:

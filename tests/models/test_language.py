@@ -109,7 +109,7 @@ def test_an_adapter_is_known_and_can_be_switched_off(tokenizer):
     lm = LanguageModel(shaken_lora(base).eval())
     assert lm.has_adapter
     with torch.no_grad():
-        with lm.without_adapter():
+        with LanguageModel(lm.model, adapter=None).active():
             assert torch.equal(lm.model(IDS).logits, before)
         assert not torch.allclose(lm.model(IDS).logits, before, atol=0.1)
 

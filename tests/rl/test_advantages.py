@@ -1,12 +1,14 @@
 """Rewards of tokens, advantages and whitening, on numbers small enough to check by hand."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import tensor
 
-from align.rl.advantages import gae, masked_mean, token_rewards, whiten
+from align.rl.advantages import gae, grpo, masked_mean, rloo, token_rewards, whiten
 
 MASK = tensor([[True, True, True], [True, False, False]])
 
@@ -101,3 +103,14 @@ def test_gae_of_a_padded_batch_is_that_of_each_answer_alone(rows, gamma, lam):
         assert advantages[index, len(row) :].abs().sum() == 0
         targets = [a + v for a, (_, v) in zip(expected, row, strict=True)]
         assert returns[index, : len(row)].tolist() == pytest.approx(targets, abs=1e-3)
+
+
+def test_rloo_is_the_reward_beyond_the_mean_of_the_others():
+    returns = torch.tensor([1.0, 2.0, 6.0, 5.0, 5.0, 5.0])
+    assert rloo(returns, 3).tolist() == pytest.approx([1 - 4, 2 - 3.5, 6 - 1.5, 0.0, 0.0, 0.0])
+
+
+def test_grpo_is_the_reward_in_standard_deviations_of_its_prompt():
+    returns = torch.tensor([1.0, 3.0, 7.0, 7.0])
+    std = math.sqrt(2.0)  # unbiased
+    assert grpo(returns, 2).tolist() == pytest.approx([-1 / (std + 1e-4), 1 / (std + 1e-4), 0.0, 0.0])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import tensor
 
-from align.rl.losses import explained_variance, pairs_of, policy_loss, ranking_loss, value_loss
+from align.rl.losses import entropy, explained_variance, pairs_of, policy_loss, ranking_loss, value_loss
 
 LOG2 = math.log(2)
 
@@ -140,3 +140,27 @@ def test_explained_variance():
     assert explained_variance(torch.full((4,), 2.5), returns) == 0.0
     assert explained_variance(-returns, returns) == pytest.approx(-3.0)
     assert explained_variance(returns, torch.ones(4)) == 0.0  # nothing to explain
+
+
+def test_dual_clip_bounds_a_bad_answer_that_became_likely():
+    """Ye et al. 2020, equation 5: with A < 0 and a ratio of 8, the loss is 3 and not 8, and pulls no more."""
+    new, old = tensor([math.log(8.0), math.log(8.0), 0.0], requires_grad=True), tensor([0.0, 0.0, 0.0])
+    advantages = tensor([-1.0, 1.0, -1.0])
+    parts = policy_loss(new, old, advantages, 0.2, dual_clip=3.0)
+    assert float(parts.loss) == pytest.approx(3.0 - 1.2 + 1.0)
+    parts.loss.backward()
+    assert new.grad.tolist() == pytest.approx([0.0, 0.0, 1.0])
+    assert int(parts.clipped) == 2
+    assert float(policy_loss(new, old, advantages, 0.2).loss) == pytest.approx(8.0 - 1.2 + 1.0)
+
+
+def test_a_value_loss_without_clipping_is_half_the_squared_error():
+    parts = value_loss(tensor([1.0, 3.0]), tensor([0.0, 0.0]), tensor([0.0, 1.0]), None)
+    assert float(parts.loss) == pytest.approx(0.5 * (1 + 4))
+    assert int(parts.clipped) == 0
+
+
+def test_entropy_of_a_fair_coin_and_of_what_cannot_be_said():
+    logits = tensor([[0.0, 0.0], [5.0, 5.0]])
+    assert entropy(logits).tolist() == pytest.approx([LOG2, LOG2])
+    assert entropy(tensor([[0.0, 0.0, -math.inf]])).tolist() == pytest.approx([LOG2])

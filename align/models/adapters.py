@@ -1,0 +1,111 @@
+"""Several adapters on one base: which of them speaks, and which parameters belong to a role.
+
+A role is a `LanguageModel` or a `ScalarModel`. Roles may stand on one frozen base in memory, each with a LoRA adapter
+of its own (Hu et al., 2106.09685), or with none, as the reference. PEFT keeps one adapter active for the whole model;
+here a role switches to its own for as long as it computes.
+"""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from align.errors import UserError
+
+# The names of adapters on one base. "default" is PEFT's for the first, the policy's.
+POLICY, VALUE, REFERENCE = "default", "value", "reference"
+
+
+class Role(nn.Module):
+    """A model with a purpose. `adapter` names its own adapter on a shared base; None is the base alone."""
+
+    adapter: str | None = POLICY
+    borrows_trunk = False  # the trunk is another role's, who trains it; only the head is this one's own
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """For the block, the base speaks with this role's adapter. Backward passes that recompute belong inside."""
+        layers = self._tuned_layers()
+        before = [(layer._active_adapter, layer._disable_adapters) for layer in layers]
+        for layer in layers:
+            layer._active_adapter = [self.adapter] if self.adapter else layer._active_adapter
+            layer._disable_adapters = self.adapter is None
+        try:
+            yield
+        finally:
+            for layer, (name, disabled) in zip(layers, before, strict=True):
+                layer._active_adapter, layer._disable_adapters = name, disabled
+
+    def _tuned_layers(self) -> list[Any]:
+        """The layers that PEFT has put adapters on; found once, since adapters come before roles."""
+        if "_layers" not in self.__dict__:
+            found: list[Any] = []
+            if any("lora_" in name for name, _ in self.named_parameters()):
+                from peft.tuners.tuners_utils import BaseTunerLayer
+
+                found = [module for module in self.modules() if isinstance(module, BaseTunerLayer)]
+            self.__dict__["_layers"] = found
+        return self.__dict__["_layers"]
+
+
+def trained_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that training `module` changes; of adapters on a shared base, a role's own alone."""
+    trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    if not isinstance(module, Role):
+        return trained
+    if module.borrows_trunk:
+        return {name: p for name, p in trained.items() if name.startswith("head.")}
+    return {name: p for name, p in trained.items() if "lora_" not in name or f".{module.adapter}." in name}
+
+
+def add_adapter(model: Any, name: str, trained: bool = True, config: Any = None) -> None:
+    """Puts another LoRA adapter on a PEFT model's base, of the policy's shape by default. It does nothing yet."""
+    model.add_adapter(name, copy.deepcopy(config or model.peft_config[POLICY]))
+    for parameter in adapter_parameters(model, name).values():
+        parameter.requires_grad_(trained)
+
+
+def adapter_parameters(model: Any, name: str) -> dict[str, nn.Parameter]:
+    """The parameters of one adapter by the name of the module that they adapt, as seen from the trunk."""
+    found = {key: p for key, p in model.named_parameters() if "lora_" in key and f".{name}." in key}
+    prefix = "base_model.model."
+    trunk = f"{model.get_base_model().base_model_prefix}."
+    return {key.removeprefix(prefix).removeprefix(trunk).replace(f".{name}.", "."): p for key, p in found.items()}
+
+
+def load_adapter(model: Any, name: str, folder: str, trained: bool = True) -> None:
+    """Puts the adapter of a folder on a PEFT model's base, whether it was trained on the whole model or on its trunk.
+
+    Raises `UserError` if it does not fit.
+    """
+    from peft import LoraConfig
+    from safetensors.torch import load_file
+
+    add_adapter(model, name, trained, LoraConfig.from_pretrained(folder))
+    trunk = f"{model.get_base_model().base_model_prefix}."
+    saved = load_file(Path(folder) / "adapter_model.safetensors")
+    tensors = {key.removeprefix("base_model.model.").removeprefix(trunk): value for key, value in saved.items()}
+    wanted = adapter_parameters(model, name)
+    if {key: value.shape for key, value in tensors.items()} != {key: p.shape for key, p in wanted.items()}:
+        odd = sorted(set(tensors) ^ set(wanted)) or [k for k in wanted if tensors[k].shape != wanted[k].shape]
+        raise UserError(f"{folder}: this adapter does not fit the model it shall stand on, at {odd[0]}; train it anew")
+    with torch.no_grad():
+        for key, parameter in wanted.items():
+            parameter.copy_(tensors[key])
+
+
+def save_adapter(model: Any, name: str, folder: Path) -> None:
+    """Writes one adapter of a PEFT model as a PEFT folder."""
+    shutil.rmtree(folder, ignore_errors=True)
+    model.save_pretrained(folder, selected_adapters=[name], save_embedding_layers=False)
+    if name != POLICY:  # PEFT puts all but the default one into a folder below
+        for path in (folder / name).iterdir():
+            path.replace(folder / path.name)
+        (folder / name).rmdir()

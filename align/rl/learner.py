@@ -1,0 +1,344 @@
+"""Improves the policy and its critic from rollouts: `stats = learner.step(rollouts)`.
+
+Schulman et al. 2017 (1707.06347) and Ziegler et al. 2019 (1909.08593); PPO-ptx and the average of the policy as in
+InstructGPT (2203.02155). With `advantage: rloo` or `grpo` there is no critic, and the rest is the same.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from align.errors import UserError
+from align.models.adapters import trained_parameters
+from align.models.language import negative_log_likelihood, recomputing, token_logprobs
+from align.rl.advantages import gae, grpo, rloo, token_rewards, whiten, with_end
+from align.rl.kl import AdaptiveKL, FixedKL, KLController, full_kl, kl_estimate
+from align.rl.losses import entropy, explained_variance, policy_loss, value_loss
+from align.rl.sampler import value_function
+from align.text.batches import micro_batches
+from align.train.optim import build_optimizer, learning_rate, set_learning_rate
+from align.train.parallel import synced_at_last, total
+from align.train.state import Stateful, Trainable, generator
+from align.train.weights import Average
+
+if TYPE_CHECKING:
+    from align.rl.ptx import PtxRows
+    from align.rl.rollouts import Rollouts
+    from align.rl.sampler import Roles
+    from align.rl.settings import Keys, Kl
+
+
+class Learner:
+    """The optimizers, the leash, and whatever else changes from step to step: all of it is in `parts`."""
+
+    def __init__(self, roles: Roles, recipe: Keys, n_steps: int, accelerator: Any, ptx: PtxRows | None = None) -> None:
+        self.roles, self.recipe, self.n_steps, self.accelerator, self.ptx = roles, recipe, n_steps, accelerator, ptx
+        self.kl = make_kl(recipe.kl)
+        self.policy, self.policy_optimizer = self._prepare(roles.policy)
+        self.average = Average(roles.policy, recipe.ppo.ema) if recipe.ppo.ema else None
+        self.critic: Any = None
+        if roles.critic is not None:
+            self.critic, self.critic_optimizer = self._prepare(roles.critic)
+        self.n_done = 0  # steps
+
+    def _prepare(self, role: Any) -> tuple[Any, Any]:
+        """A role and its optimizer as `accelerate` wants them. Only a role's own gradients cross between processes."""
+        own = trained_parameters(role)
+        role._ddp_params_and_buffers_to_ignore = [name for name, _ in role.named_parameters() if name not in own]
+        return self.accelerator.prepare(role, build_optimizer(self.recipe.optim, role))
+
+    @property
+    def parts(self) -> dict[str, Stateful]:
+        """What a checkpoint must hold."""
+        parts: dict[str, Stateful] = {
+            "policy": Trainable(self.roles.policy),
+            "policy_optimizer": self.policy_optimizer,
+            "kl": self.kl,
+        }
+        if self.roles.critic is not None:
+            parts |= {"critic": Trainable(self.roles.critic), "critic_optimizer": self.critic_optimizer}
+        if self.average is not None:
+            parts["average"] = self.average
+        if self.recipe.kl.reference_every:
+            parts["reference"] = Following(self.roles.policy, self.roles.reference)
+        return parts
+
+    def averaged(self) -> Any:
+        """A context in which the policy has its averaged weights, if the recipe keeps an average."""
+        return self.average.in_place() if self.average is not None else nullcontext()
+
+    def step(self, rollouts: Rollouts, step: int | None = None) -> dict[str, float]:
+        """One step of PPO on a batch of answers: several passes in mini-batches. Returns the figures of metrics.jsonl.
+
+        `step` counts from 1 and sets the learning rate and the shuffling; by default it is the next one.
+        """
+        step = self.n_done + 1 if step is None else step
+        self.n_done = step
+        rate = learning_rate(self.recipe.optim, step - 1, self.n_steps)
+        self._set_learning_rates(rate)
+        seen = self._seen(rollouts)
+        updated = self._update(rollouts, step)
+        self.kl.update(seen["objective/kl"], round(seen.pop("n_answers")))
+        if self.average is not None:
+            self.average.update()
+        every = self.recipe.kl.reference_every
+        if every and step % every == 0:
+            Following(self.roles.policy, self.roles.reference).follow()
+        return seen | updated | {"lr": rate}
+
+    def _set_learning_rates(self, rate: float) -> None:
+        settings, optim = self.recipe.ppo, self.recipe.optim
+        set_learning_rate(self.policy_optimizer, rate)
+        if self.critic is not None:
+            scale = (settings.value_learning_rate or optim.learning_rate) / optim.learning_rate
+            set_learning_rate(self.critic_optimizer, rate * scale)
+
+    def _seen(self, rollouts: Rollouts) -> dict[str, float]:
+        """The means over all answers of all processes."""
+        beta, mask = self.kl.coefficient, rollouts.mask
+        answer_kl = rollouts.token_kl.sum(1)
+        columns = rollouts.figures | {
+            "objective/kl": answer_kl,
+            "objective/entropy": -(rollouts.logprobs * mask).sum(1),
+            "objective/non_score_reward": -beta * answer_kl,
+            "objective/rlhf_reward": rollouts.scores - beta * answer_kl,
+            "objective/scores": rollouts.scores,
+            "val/response_length": mask.sum(1),
+            "val/ended": rollouts.ended,
+        }
+        return means(self.accelerator, columns) | {"objective/kl_coef": beta}
+
+    def targets(self, rollouts: Rollouts, rows: list[int]) -> tuple[Tensor, Tensor]:
+        """Advantages and returns of these rows' tokens, (len(rows), time) each."""
+        settings, reward = self.recipe.ppo, self.recipe.reward
+        mask = rollouts.mask[rows]
+        beta = self.kl.coefficient if self.recipe.kl.placement == "reward" else 0.0
+        rewards = token_rewards(rollouts.scores[rows], rollouts.token_kl[rows], mask, beta, reward.score_at)
+        if reward.whiten:
+            rewards = whiten(rewards, with_end(mask, reward.score_at), shift_mean=False)
+        if settings.advantage == "gae":
+            advantages, returns = gae(rewards, rollouts.values[rows], mask, settings.gamma, settings.lam)
+        else:
+            compare = rloo if settings.advantage == "rloo" else grpo
+            returns = rewards.sum(1)
+            advantages = compare(returns, self.recipe.rollout.answers)[:, None] * mask
+            returns = returns[:, None] * mask
+        wanted = settings.advantage == "gae" if settings.whiten_advantages is None else settings.whiten_advantages
+        return (whiten(advantages, mask) if wanted else advantages), returns
+
+    def _update(self, rollouts: Rollouts, step: int) -> dict[str, float]:
+        settings = self.recipe.ppo
+        sums: dict[str, float] = defaultdict(float)
+        everything = list(range(len(rollouts)))
+        whole = self.targets(rollouts, everything)
+        shuffle = generator("cpu", self.recipe.seed, step, self.accelerator.process_index, 1)
+        n_updates = 0
+        number = (step - 1) * settings.n_epochs * settings.n_minibatches  # of optimizer steps, had no pass ended early
+        for _ in range(settings.n_epochs):
+            order = torch.randperm(len(rollouts), generator=shuffle)
+            for part in order.tensor_split(settings.n_minibatches):
+                rows = part.tolist()
+                targets = whole[0][rows], whole[1][rows]
+                if settings.whiten_over == "minibatch":
+                    targets = self.targets(rollouts, rows)
+                number, n_updates = number + 1, n_updates + 1
+                figures = self._minibatch(rollouts, rows, *targets, number, step)
+                for name, value in figures.items():
+                    sums[name] += value
+            if settings.target_kl is not None and figures.get("policy/approxkl_avg", 0.0) > settings.target_kl:
+                break
+        averages = {name: value / n_updates for name, value in sums.items()}
+        averages["val/n_updates"] = n_updates
+        if self.critic is not None:
+            mask = rollouts.mask
+            averages["val/explained_variance"] = explained_variance(rollouts.values[mask], whole[1][mask])
+        return averages
+
+    def _minibatch(
+        self, rollouts: Rollouts, rows: list[int], advantages: Tensor, returns: Tensor, number: int, step: int
+    ) -> dict[str, float]:
+        """Gradients of all losses on these rows, then one optimizer step of policy and critic."""
+        micros = self._micro_batches(rollouts, rows)
+        n_tokens = total(self.accelerator, rollouts.mask[rows].sum())[0]
+        warming_up = step <= self.recipe.ppo.critic_warmup_steps
+        figures: dict[str, float] = {}
+        if not warming_up:
+            figures |= self._policy_gradient(rollouts, rows, micros, advantages, n_tokens)
+            if self.ptx is not None:
+                figures |= self._ptx_gradient(self.ptx, number)
+        if self.critic is not None:
+            figures |= self._critic_gradient(rollouts, rows, micros, returns, n_tokens)
+        if "val/ratio" in figures:
+            check_ratio(figures["val/ratio"], self.recipe)
+            if number == 1:
+                self._check_first_ratio(figures["val/ratio"])
+            figures["policy/grad_norm"] = self._optimize(self.roles.policy, self.policy_optimizer)
+        if self.critic is not None:
+            figures["val/grad_norm"] = self._optimize(self.roles.critic, self.critic_optimizer)
+            self.policy_optimizer.zero_grad()  # what a shared trunk got while only the critic learned
+        return figures
+
+    def _check_first_ratio(self, ratio: float) -> None:
+        """Before the first update the policy is what sampled: the ratio is 1 but for rounding.
+
+        Rounding is larger in bf16, with the sampler's own log probabilities, and with a base in 8 bits, which rounds by
+        what else is in the batch.
+        """
+        recipe = self.recipe
+        exact = recipe.rollout.logprobs == "recompute" and recipe.model.quantization != "8bit"
+        limit = 1e-3 if exact and self.accelerator.mixed_precision == "no" else 0.05
+        if not abs(ratio - 1) < limit:
+            raise UserError(
+                f"the first ratio is {ratio:.6g}, not 1: what trains is not what sampled. With rollout.logprobs: "
+                "sampled, set recompute; else a layer of model.path answers differently each time"
+            )
+
+    def _micro_batches(self, rollouts: Rollouts, rows: list[int]) -> list[list[int]]:
+        """Positions in `rows`, grouped by similar length."""
+        return micro_batches([rollouts.lengths[row] for row in rows], self.recipe.train.micro_batch_tokens)
+
+    def _optimize(self, role: Any, optimizer: Any) -> float:
+        own = trained_parameters(role).values()
+        norm = self.accelerator.clip_grad_norm_(list(own), self.recipe.optim.max_grad_norm)
+        optimizer.step()
+        optimizer.zero_grad()
+        return float(norm)
+
+    def _policy_gradient(
+        self, rollouts: Rollouts, rows: list[int], micros: list[list[int]], advantages: Tensor, n_tokens: float
+    ) -> dict[str, float]:
+        settings, leash, temperature = self.recipe.ppo, self.recipe.kl, self.recipe.rollout.temperature
+        sums: dict[str, Any] = defaultdict(float)
+        wanted = self.recipe.train.gradient_checkpointing
+        with self.roles.policy.active(), recomputing(self.policy, wanted):
+            for micro in synced_at_last(self.accelerator, self.policy, micros):
+                picked = [rows[i] for i in micro]
+                mask = rollouts.mask[picked]
+                ids, is_answer = rollouts.part(picked)
+                logits = self.policy(ids, is_answer)
+                logprobs = token_logprobs(logits, ids[is_answer], temperature)
+                parts = policy_loss(
+                    logprobs,
+                    rollouts.logprobs[picked][mask],
+                    advantages[micro][mask],
+                    settings.clip_range,
+                    settings.dual_clip,
+                )
+                loss = parts.loss
+                if settings.entropy_coefficient:
+                    chaos = entropy(logits.float() / temperature).sum()
+                    loss = loss - settings.entropy_coefficient * chaos
+                    sums["policy/entropy_avg"] += chaos.detach()
+                if leash.placement == "loss":
+                    reference = rollouts.reference_logprobs[picked][mask]
+                    charged = self._kl_in_loss(logits, logprobs, ids, is_answer, reference)
+                    loss = loss + self.kl.coefficient * charged.sum()
+                    sums["loss/kl_avg"] += charged.detach().sum()
+                self.accelerator.backward(loss * self.accelerator.num_processes / n_tokens)
+                sums["loss/policy_avg"] += parts.loss.detach()
+                sums["policy/approxkl_avg"] += parts.approx_kl
+                sums["policy/clipfrac_avg"] += parts.clipped
+                sums["val/ratio"] += parts.ratio
+        return dict(zip(sums, (v / n_tokens for v in total(self.accelerator, *sums.values())), strict=True))
+
+    def _kl_in_loss(
+        self, logits: Tensor, logprobs: Tensor, ids: Tensor, is_answer: Tensor, reference: Tensor
+    ) -> Tensor:
+        """KL to the reference at each token, with a gradient. (n_tokens,)."""
+        if self.recipe.kl.estimator != "full":
+            return kl_estimate(logprobs, reference, self.recipe.kl.estimator)
+        temperature = self.recipe.rollout.temperature
+        with torch.no_grad(), self.accelerator.autocast():
+            others = self.roles.reference(ids, is_answer).float() / temperature
+        return full_kl(logits.float() / temperature, others)
+
+    def _ptx_gradient(self, ptx: PtxRows, number: int) -> dict[str, float]:
+        """Adds gamma times the gradient of the mean loss of a pretraining token."""
+        rows = ptx.of_update(number)[self.accelerator.process_index :: self.accelerator.num_processes]
+        n_targets = total(self.accelerator, sum(sum(row.is_target[1:]) for row in rows))[0]
+        nll_sum: Any = 0.0
+        micros = micro_batches([len(row.ids) for row in rows], self.recipe.train.micro_batch_tokens)
+        with self.roles.policy.active(), recomputing(self.policy, self.recipe.train.gradient_checkpointing):
+            for micro in synced_at_last(self.accelerator, self.policy, micros):
+                nll, _ = negative_log_likelihood(self.policy, [rows[i] for i in micro], self.accelerator.device)
+                weight = ptx.settings.coefficient * self.accelerator.num_processes / n_targets
+                self.accelerator.backward(nll * weight)
+                nll_sum += nll.detach()
+        return {"loss/ptx_avg": total(self.accelerator, nll_sum)[0] / n_targets}
+
+    def _critic_gradient(
+        self, rollouts: Rollouts, rows: list[int], micros: list[list[int]], returns: Tensor, n_tokens: float
+    ) -> dict[str, float]:
+        settings, role = self.recipe.ppo, self.roles.critic
+        assert role is not None
+        weight = settings.value_coefficient if role.borrows_trunk else 1.0
+        loss: Any = 0.0
+        clipped: Any = 0.0
+        values_of = value_function(self.critic)
+        with role.active(), recomputing(self.critic, self.recipe.train.gradient_checkpointing):
+            for micro in synced_at_last(self.accelerator, self.critic, micros):
+                picked = [rows[i] for i in micro]
+                mask = rollouts.mask[picked]
+                parts = value_loss(
+                    values_of(*rollouts.part(picked)),
+                    rollouts.values[picked][mask],
+                    returns[micro][mask],
+                    settings.value_clip_range,
+                )
+                self.accelerator.backward(parts.loss * weight * self.accelerator.num_processes / n_tokens)
+                loss, clipped = loss + parts.loss.detach(), clipped + parts.clipped
+        loss, clipped = (value / n_tokens for value in total(self.accelerator, loss, clipped))
+        return {"loss/value_avg": loss, "val/clipfrac_avg": clipped}
+
+
+class Following:
+    """A reference that becomes the policy from time to time, as a `Stateful`."""
+
+    def __init__(self, policy: Any, reference: Any) -> None:
+        leaders = trained_parameters(policy)
+        followers = dict(reference.named_parameters())
+        names = {name: name.replace(f".{policy.adapter}.", f".{reference.adapter}.") for name in leaders}
+        self.pairs = {name: (followers[names[name]], leader) for name, leader in leaders.items()}
+
+    @torch.no_grad()
+    def follow(self) -> None:
+        """The reference takes over the policy's weights."""
+        for mine, leader in self.pairs.values():
+            mine.copy_(leader)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: mine.detach() for name, (mine, _) in self.pairs.items()}
+
+    @torch.no_grad()
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        for name, (mine, _) in self.pairs.items():
+            mine.copy_(state_dict[name])
+
+
+def make_kl(settings: Kl) -> KLController:
+    """The controller that the recipe names."""
+    if settings.controller == "fixed":
+        return FixedKL(settings.coefficient)
+    return AdaptiveKL(settings.coefficient, float(settings.target or 0), int(settings.horizon or 0))
+
+
+def means(accelerator: Any, columns: dict[str, Tensor]) -> dict[str, float]:
+    """The mean over all answers of all processes of each (batch,) column, and how many there are as `n_answers`."""
+    count = len(next(iter(columns.values())))
+    *sums, n_answers = total(accelerator, *(column.sum() for column in columns.values()), count)
+    return {name: value / n_answers for name, value in zip(columns, sums, strict=True)} | {"n_answers": n_answers}
+
+
+def check_ratio(ratio: float, recipe: Keys) -> None:
+    """Stops a run whose policy has diverged, while its last checkpoint is still good."""
+    if not (math.isfinite(ratio) and ratio < recipe.ppo.max_ratio):
+        raise UserError(
+            f"the policy diverged: mean ratio {ratio:.4g} in a mini-batch, ppo.max_ratio is {recipe.ppo.max_ratio}. "
+            "Lower optim.learning_rate or raise kl.coefficient; the last checkpoint is kept"
+        )

@@ -1,0 +1,134 @@
+"""Loads the models of a PPO run, on as few bases as can be.
+
+Without LoRA each role is a model of its own. With LoRA one frozen base, perhaps in 8 or 4 bits, serves several:
+
+| role | on the policy's base |
+|---|---|
+| policy | its adapter |
+| reference | no adapter: the model of step 0, exactly, for an adapter that was started from is merged first |
+| reward | its adapter and head, where `reward.path` is an adapter folder that was trained on `model.path` |
+| critic | its adapter and head: a copy of the reward's, or one of zeros |
+
+A reward model that is no such adapter has a base of its own, which the critic shares if it starts from it.
+"""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from align import sections
+from align.errors import UserError
+from align.models.adapters import POLICY, REFERENCE, VALUE, add_adapter, load_adapter
+from align.models.language import LanguageModel, unspeakable
+from align.models.load import base_dtype, base_of_adapter, is_adapter, load_causal_lm, load_trunk
+from align.models.scalar import HEAD_FILE, ScalarModel, load_scalar_model
+from align.rl.rewards import FunctionReward, ModelReward
+from align.rl.sampler import Roles
+from align.text.tokenizer import load_tokenizer
+
+if TYPE_CHECKING:
+    from align.rl.settings import Keys
+
+TRUNK = "trunk"
+
+
+def load_roles(recipe: Keys, tokenizer: Any, accelerator: Any) -> Roles:
+    """The models that the recipe names, on the device, none in training mode."""
+    device, dtype = accelerator.device, base_dtype(recipe.model, accelerator.mixed_precision)
+    model = load_causal_lm(recipe.model, dtype, len(tokenizer)).to(device)
+    never = unspeakable(tokenizer, model)
+    policy = LanguageModel(model, never)
+    if not policy.has_adapter:
+        frozen = copy.deepcopy(model).requires_grad_(False)
+        reference = LanguageModel(frozen, never)
+    elif recipe.kl.reference_every:
+        add_adapter(model, REFERENCE, trained=False)
+        reference = LanguageModel(model, never, adapter=REFERENCE)
+    else:
+        reference = LanguageModel(model, never, adapter=None)
+    critic = load_critic(recipe, policy, tokenizer, dtype, accelerator)
+    if recipe.train.gradient_checkpointing:
+        for base in {id(m): m for m in (model, critic.base if critic else model)}.values():
+            base.gradient_checkpointing_enable()
+    reward = load_reward(recipe, policy, critic, tokenizer, accelerator)
+    gold = FunctionReward(recipe.gold) if recipe.gold else None
+    return Roles(policy.eval(), reference.eval(), critic.eval() if critic else None, reward, gold)
+
+
+def critic_section(recipe: Keys) -> sections.Model:
+    """The `model` section of the critic: the policy's, perhaps at another path."""
+    path = recipe.ppo.critic if recipe.ppo.critic != TRUNK else recipe.model.path
+    return recipe.model.model_copy(update={"path": path or recipe.reward.path or recipe.model.path})
+
+
+def load_critic(
+    recipe: Keys, policy: LanguageModel, tokenizer: Any, dtype: torch.dtype, accelerator: Any
+) -> ScalarModel | None:
+    """The critic that the recipe asks for; None where no advantage needs one."""
+    if recipe.ppo.advantage != "gae":
+        return None
+    section = critic_section(recipe)
+    starts_as_policy = section.path == recipe.model.path
+    if recipe.ppo.critic == TRUNK:
+        if accelerator.num_processes > 1:
+            raise UserError("ppo.critic: trunk runs in one process only; leave ppo.critic out, or name a model")
+        critic = ScalarModel.on(policy.model, POLICY)
+        critic.borrows_trunk = True
+    elif policy.has_adapter and (starts_as_policy or stands_on(section.path, recipe.model.path)):
+        critic = adapter_on(policy.model, VALUE, None if starts_as_policy else section.path)
+    elif starts_as_policy:
+        critic = ScalarModel(load_trunk(section, dtype, len(tokenizer)))
+    else:
+        if load_tokenizer(section.path).get_vocab() != tokenizer.get_vocab():
+            raise UserError(
+                f"ppo.critic: {section.path} has another tokenizer than the policy; set ppo.critic={recipe.model.path}"
+            )
+        critic = load_scalar_model(section, dtype, len(tokenizer))
+    if starts_as_policy:
+        zero_head(critic.head)
+    return critic.to(accelerator.device)
+
+
+def load_reward(
+    recipe: Keys, policy: LanguageModel, critic: ScalarModel | None, tokenizer: Any, accelerator: Any
+) -> Any:
+    """Where scores come from: a reward model, on a base that another role has loaded if possible, or a function."""
+    settings, device, budget = recipe.reward, accelerator.device, recipe.train.micro_batch_tokens
+    if settings.path is None:
+        return FunctionReward(str(settings.function))
+    shared = None
+    if policy.has_adapter and stands_on(settings.path, recipe.model.path):
+        shared = adapter_on(policy.model, "reward", settings.path, trained=False)
+    elif policy.has_adapter and critic is not None and critic_section(recipe).path == settings.path:
+        shared = ScalarModel.on(critic.base, adapter=None)
+        shared.load_head(settings.path)
+    return ModelReward(settings.path, tokenizer, device, budget, shared)
+
+
+def stands_on(path: str, base: str) -> bool:
+    """Whether a folder holds an adapter of a scalar model that was trained on just this base."""
+    if not (is_adapter(path) and (Path(path) / HEAD_FILE).is_file()):
+        return False
+    return Path(base_of_adapter(path)).resolve() == Path(base).resolve()
+
+
+def adapter_on(model: Any, name: str, folder: str | None, trained: bool = True) -> ScalarModel:
+    """A scalar model on the base of a PEFT model, with an adapter and head from a folder, or fresh ones."""
+    if folder is None:
+        add_adapter(model, name, trained)
+        return ScalarModel.on(model, name)
+    load_adapter(model, name, folder, trained)
+    scalar = ScalarModel.on(model, name)
+    scalar.load_head(folder)
+    scalar.head.requires_grad_(trained)
+    return scalar
+
+
+def zero_head(head: Any) -> None:
+    """A head of zeros values every state 0, so that the first advantages are rewards to go (lm-human-preferences)."""
+    torch.nn.init.zeros_(head.weight)
+    torch.nn.init.zeros_(head.bias)

@@ -1,0 +1,151 @@
+"""Collects experience: answers sampled from the policy, and all that was measured of them before it learns.
+
+rollouts = sampler.collect(prompts, step)
+stats = learner.step(rollouts)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from align.errors import UserError
+from align.models.language import token_logprobs
+from align.rl.kl import full_kl, kl_estimate
+from align.rl.rollouts import Rollouts, states_before
+from align.rl.sampling import Sampling, sample
+from align.text.batches import micro_batches
+from align.text.encode import decode_response
+from align.train.state import generator
+
+if TYPE_CHECKING:
+    from align.models.language import LanguageModel
+    from align.models.scalar import ScalarModel
+    from align.rl.rewards import Reward
+    from align.rl.settings import Keys
+    from align.text.records import Message
+
+
+class Asked(NamedTuple):
+    """A prompt, as turns and as tokens."""
+
+    messages: tuple[Message, ...]
+    ids: list[int]
+
+
+class Roles(NamedTuple):
+    """The models of a PPO run. Several may stand on one base; see `align/models/adapters.py`."""
+
+    policy: LanguageModel
+    reference: LanguageModel
+    critic: ScalarModel | None  # none where answers to a prompt are compared with each other
+    reward: Reward
+    gold: Reward | None  # knows the truth; watched, never trained on
+
+
+class Sampler:
+    """Asks the policy, and measures its answers with every role."""
+
+    def __init__(self, roles: Roles, tokenizer: Any, recipe: Keys, accelerator: Any) -> None:
+        self.roles, self.tokenizer, self.accelerator = roles, tokenizer, accelerator
+        self.rollout, self.reward, self.kl = recipe.rollout, recipe.reward, recipe.kl
+        self.micro_batch_tokens, self.seed = recipe.train.micro_batch_tokens, recipe.seed
+
+    def collect(self, asked: Sequence[Asked], step: int) -> Rollouts:
+        """Answers to prompts, measured. What is sampled is a function of the policy, seed, step and process alone."""
+        asked = self.repeated(asked)
+        return self.measure(asked, self.sample(asked, step))
+
+    def repeated(self, asked: Sequence[Asked]) -> list[Asked]:
+        """Each prompt as often as it is to be answered, side by side."""
+        return [prompt for prompt in asked for _ in range(self.rollout.answers)]
+
+    def sample(self, asked: Sequence[Asked], step: int, temperature: float | None = None) -> Rollouts:
+        """An answer to each prompt from the policy as it is."""
+        policy, settings = self.roles.policy, self.rollout
+        how = Sampling(
+            settings.max_tokens,
+            settings.temperature if temperature is None else temperature,
+            batch_tokens=settings.batch_tokens,
+        )
+        randomness = generator(self.accelerator.device, self.seed, step, self.accelerator.process_index)
+        policy.eval()  # dropout stays off in every role, as in lm-human-preferences and N+ (item 18)
+        ids = [prompt.ids for prompt in asked]
+        eos = [self.tokenizer.eos_token_id]
+        with policy.active(), self.accelerator.autocast():
+            answers = sample(policy.model, ids, how, eos, policy.unspeakable, randomness)
+        return Rollouts.of(ids, answers, self.accelerator.device)
+
+    @torch.no_grad()
+    def measure(self, asked: Sequence[Asked], rollouts: Rollouts) -> Rollouts:
+        """Log probabilities, KL, values and scores of answers; fills these fields of `rollouts` and returns it."""
+        with self.accelerator.autocast():
+            rollouts.logprobs = rollouts.sampled_logprobs
+            if self.rollout.logprobs == "recompute":
+                rollouts.logprobs = self._logprobs(self.roles.policy, rollouts)
+            rollouts.reference_logprobs = self._logprobs(self.roles.reference, rollouts)
+            rollouts.token_kl = self._token_kl(rollouts) * rollouts.mask
+            rollouts.values = torch.zeros_like(rollouts.logprobs)
+            if self.roles.critic is not None:
+                values_of = value_function(self.roles.critic)
+                rollouts.values = rollouts.for_each_token(values_of, self.micro_batch_tokens)
+            self._score(asked, rollouts)
+        return rollouts
+
+    @torch.no_grad()
+    def check_leash(self, rollouts: Rollouts) -> None:
+        """Before the first update the policy must be the reference: KL <= 1e-6 nats a token over the vocabulary.
+
+        Looked at on the first micro-batch. Raises `UserError` with the reason.
+        """
+        rows = micro_batches(rollouts.lengths, self.micro_batch_tokens)[0]
+        ids, is_answer = rollouts.part(rows)
+        with self.accelerator.autocast():
+            kl = float(full_kl(self.roles.policy(ids, is_answer), self.roles.reference(ids, is_answer)).mean())
+        if not kl <= 1e-6:
+            raise UserError(
+                f"model.path: KL to the reference is {kl:.4g} nats a token before the first update; it must be 0. An "
+                "adapter that is no start from zero, or a layer that answers differently each time, does that"
+            )
+
+    def _logprobs(self, model: LanguageModel, rollouts: Rollouts) -> Tensor:
+        return rollouts.for_each_token(logprob_function(model, self.rollout.temperature), self.micro_batch_tokens)
+
+    def _token_kl(self, rollouts: Rollouts) -> Tensor:
+        if self.kl.estimator != "full":
+            return kl_estimate(rollouts.logprobs, rollouts.reference_logprobs, self.kl.estimator)
+        policy, reference, temperature = self.roles.policy, self.roles.reference, self.rollout.temperature
+        return rollouts.for_each_token(
+            lambda ids, is_answer: full_kl(
+                policy(ids, is_answer).float() / temperature, reference(ids, is_answer).float() / temperature
+            ),
+            self.micro_batch_tokens,
+        )
+
+    def _score(self, asked: Sequence[Asked], rollouts: Rollouts) -> None:
+        sequences = rollouts.sequences()
+        messages = [prompt.messages for prompt in asked]
+        answers = [ids[len(prompt.ids) :] for prompt, ids in zip(asked, sequences, strict=True)]
+        rollouts.texts = [decode_response(self.tokenizer, ids) for ids in answers]
+        scores = torch.tensor(self.roles.reward.score(messages, rollouts.texts, sequences), device=rollouts.ids.device)
+        if self.reward.clip is not None:
+            scores = scores.clamp(-self.reward.clip, self.reward.clip)
+        if self.reward.missing_eos is not None:
+            scores = torch.where(rollouts.ended, scores, self.reward.missing_eos)
+        rollouts.scores = scores
+        if self.roles.gold is not None:
+            gold = self.roles.gold.score(messages, rollouts.texts, sequences)
+            rollouts.figures["objective/gold"] = torch.tensor(gold)
+
+
+def logprob_function(model: Any, temperature: float) -> Callable[[Tensor, Tensor], Tensor]:
+    """(ids, is_answer) -> log p of each answer token at the sampling temperature, (n_tokens,)."""
+    return lambda ids, is_answer: token_logprobs(model(ids, is_answer), ids[is_answer], temperature)
+
+
+def value_function(critic: Any) -> Callable[[Tensor, Tensor], Tensor]:
+    """(ids, is_answer) -> the value of the state before each answer token, (n_tokens,)."""
+    return lambda ids, is_answer: critic(ids, states_before(is_answer))

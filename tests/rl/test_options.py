@@ -1,0 +1,203 @@
+"""What a PPO recipe can choose besides its defaults: each key changes what it says, in a real run on the tiny world."""
+
+import json
+from typing import Any
+
+import pytest
+import torch
+from helpers import metrics, recipe_of, run, weights
+from transformers import AutoModelForCausalLM
+
+from align import ppo
+from align.errors import UserError
+from align.models.adapters import trained_parameters
+
+GENTLE = {"optim__learning_rate": 0.003, "train__steps": 4}
+
+
+def test_a_loop_of_ones_own(world, tmp_path):
+    sampler, learner, prompts = ppo.build(recipe_of(ppo, world, tmp_path / "run", **GENTLE))
+    for step in (1, 2):
+        rollouts = sampler.collect(prompts[:4], step)
+        stats = learner.step(rollouts)
+    assert stats["lr"] == pytest.approx(0.003 * 0.75)  # linear, step 2 of 4
+    assert {"objective/kl", "policy/approxkl_avg", "loss/value_avg", "val/explained_variance"} <= stats.keys()
+    assert len(rollouts) == 4
+
+
+def test_a_loop_of_ones_own_is_the_commands(world, tmp_path):
+    recipe = recipe_of(ppo, world, tmp_path / "run", **GENTLE)
+    ppo.run(recipe)
+    sampler, learner, prompts = ppo.build(recipe)
+    from align.text.batches import rows_of_step
+
+    for step in range(1, 5):
+        rows = rows_of_step(step, len(prompts), recipe.optim.batch_size, recipe.seed)
+        stats = learner.step(sampler.collect([prompts[row] for row in rows], step))
+        logged = metrics(tmp_path / "run")[step - 1]
+        assert {name: logged[name] for name in stats} == stats
+
+
+@pytest.mark.parametrize("advantage", ["rloo", "grpo"])
+@pytest.mark.parametrize("adapter", ["none", "lora"])
+def test_answers_to_a_prompt_can_be_compared_without_a_critic(world, tmp_path, advantage, adapter):
+    changes = {"ppo__advantage": advantage, "rollout__answers": 4, "optim__batch_size": 8, "model__adapter": adapter}
+    folder = run(ppo, world, tmp_path / "run", **GENTLE | changes | {"optim__learning_rate": 0.001})
+    first, *_, last = metrics(folder)
+    assert first["objective/kl"] == 0.0 != last["objective/kl"]
+    assert last["episode"] == 32
+    assert "loss/value_avg" not in last
+    assert not (folder / "critic").exists()
+
+
+@pytest.mark.parametrize("estimator", ["k2", "k3", "full"])
+@pytest.mark.parametrize("placement", ["reward", "loss"])
+def test_every_estimator_holds_the_policy_back_wherever_it_is_charged(world, tmp_path, estimator, placement):
+    """A hundred times the coefficient leaves the policy nearer to the reference; KL is reported as it was charged."""
+    kl = []
+    for coefficient in (0.01, 3.0):
+        changes = {"kl__estimator": estimator, "kl__placement": placement, "kl__coefficient": coefficient}
+        rows = metrics(
+            run(
+                ppo,
+                world,
+                tmp_path / str(coefficient),
+                **GENTLE | {"train__steps": 8, "optim__learning_rate": 0.001},
+                **changes,
+            )
+        )
+        assert all(row["objective/kl"] >= 0 for row in rows)  # which k1 does not promise
+        assert ("loss/kl_avg" in rows[0]) == (placement == "loss")
+        kl.append(sum(row["objective/kl"] for row in rows[4:]))
+    assert kl[1] < kl[0]
+
+
+def test_the_critic_can_be_a_head_on_the_policys_trunk(world, tmp_path):
+    recipe = recipe_of(ppo, world, tmp_path / "run", **GENTLE, ppo__critic="trunk")
+    sampler, learner, prompts = ppo.build(recipe)
+    critic = learner.roles.critic
+    assert list(trained_parameters(critic)) == ["head.weight", "head.bias"]
+    assert critic.trunk is learner.roles.policy.model.transformer
+    rollouts = sampler.collect(prompts[:4], 1)
+    assert rollouts.values.abs().max() == 0.0
+    learner.step(rollouts)
+    assert sampler.collect(prompts[:4], 2).values.abs().max() > 0.0
+    ppo.run(recipe)
+    assert (tmp_path / "run" / "critic" / "score_head.safetensors").is_file()
+
+
+def test_the_value_loss_reaches_a_shared_trunk_in_proportion(world, tmp_path):
+    """The policy's loss made nothing, what moves the trunk is the critic's gradient."""
+    moved = []
+    for weight in (1e-12, 1.0):
+        changes = {"ppo__value_coefficient": weight, "ppo__n_epochs": 1, "ppo__n_minibatches": 1, "optim__eps": 1.0}
+        recipe = recipe_of(ppo, world, tmp_path / str(weight), **GENTLE, **changes, ppo__critic="trunk")
+        sampler, learner, prompts = ppo.build(recipe)
+        torch.nn.init.ones_(learner.roles.critic.head.weight)  # through zeros nothing would reach the trunk
+        rollouts = sampler.collect(prompts[:4], 1)
+        rollouts.scores = torch.zeros_like(rollouts.scores)
+        before = {name: p.detach().clone() for name, p in trained_parameters(learner.roles.policy).items()}
+        learner.targets = lambda rollouts, rows: (0 * rollouts.values[rows], 1 + rollouts.values[rows])
+        learner.step(rollouts)
+        after = trained_parameters(learner.roles.policy)
+        moved.append(max(float((after[name] - before[name]).abs().max()) for name in before))
+    assert moved[0] < 1e-9 < 1e-5 < moved[1]
+
+
+def test_while_the_critic_warms_up_the_policy_stays(world, tmp_path):
+    changes = {"ppo__critic_warmup_steps": 2, "train__steps": 2}
+    folder = run(ppo, world, tmp_path / "run", **GENTLE | changes)
+    policy, base = (AutoModelForCausalLM.from_pretrained(path) for path in (folder / "model", world.base))
+    assert all(torch.equal(a, b) for a, b in zip(policy.parameters(), base.parameters(), strict=True))
+    rows = metrics(folder)
+    assert all("loss/value_avg" in row and "loss/policy_avg" not in row for row in rows)
+
+
+def test_an_average_of_the_policy_is_what_is_saved(world, tmp_path):
+    plain = weights(run(ppo, world, tmp_path / "plain", **GENTLE))
+    slow = weights(run(ppo, world, tmp_path / "slow", **GENTLE, ppo__ema=0.999))
+    start = AutoModelForCausalLM.from_pretrained(world.base).state_dict()
+    name = "model/model.safetensors:transformer.h.0.mlp.c_fc.weight"
+    there = start["transformer.h.0.mlp.c_fc.weight"]
+    assert float((slow[name] - there).norm()) < 0.01 * float((plain[name] - there).norm())
+    critic = "critic/model.safetensors:h.0.mlp.c_fc.weight"
+    assert torch.equal(slow[critic], plain[critic])
+
+
+def test_pretraining_text_is_mixed_in(world, tmp_path):
+    """With a large gamma the loss on that text falls, which PPO alone does not do."""
+    ptx = {"ptx__path": world.documents, "ptx__batch_size": 8}
+    gammas = {1e-9: [], 30.0: []}
+    for gamma in gammas:
+        changes = GENTLE | {"train__steps": 12} | ptx | {"ptx__coefficient": gamma}
+        rows = metrics(run(ppo, world, tmp_path / str(gamma), **changes))
+        gammas[gamma] = [row["loss/ptx_avg"] for row in rows]
+    assert gammas[30.0][-1] < gammas[1e-9][-1] - 0.1
+    assert gammas[30.0][0] == pytest.approx(gammas[1e-9][0], rel=0.2)
+
+
+def test_demonstrations_can_be_mixed_in(world, tmp_path):
+    ptx = {"ptx__path": world.conversations, "ptx__kind": "conversations", "ptx__batch_size": 4}
+    assert "loss/ptx_avg" in metrics(run(ppo, world, tmp_path / "run", **GENTLE, **ptx))[0]
+
+
+def test_a_pass_ends_early_once_the_policy_has_moved_far(world, tmp_path):
+    changes = {"ppo__n_epochs": 5, "ppo__target_kl": 1e-9}
+    rows = metrics(run(ppo, world, tmp_path / "run", **GENTLE, **changes))
+    assert {row["val/n_updates"] for row in rows} == {2}  # two mini-batches of the first pass
+
+
+def test_a_run_ends_when_its_kl_is_used_up(world, tmp_path, capsys):
+    folder = run(ppo, world, tmp_path / "run", **GENTLE, kl__budget=1e-6, kl__estimator="full")
+    assert len(metrics(folder)) < 4
+    assert "KL is beyond kl.budget" in capsys.readouterr().out
+    assert (folder / "model" / "model.safetensors").is_file()
+    assert (folder / "result.json").is_file()
+
+
+@pytest.mark.parametrize("adapter", ["none", "lora"])
+def test_the_reference_can_follow_the_policy(world, tmp_path, adapter):
+    changes = {"kl__reference_every": 1, "model__adapter": adapter}
+    rows = metrics(run(ppo, world, tmp_path / "run", **GENTLE, **changes))
+    assert [row["objective/kl"] for row in rows] == [0.0] * 4
+
+
+def test_held_out_prompts_are_looked_at_and_the_best_weights_kept(world, tmp_path):
+    changes = {"data__validation": 0.3, "evaluation__best": "eval/scores", "train__eval_every": 1}
+    folder = run(ppo, world, tmp_path / "run", **GENTLE, **changes, evaluation__samples=3)
+    rows = metrics(folder)
+    assert {"eval/scores", "eval/kl", "eval/response_length", "eval/ended"} <= rows[0].keys()
+    best, last = (AutoModelForCausalLM.from_pretrained(folder / name) for name in ("best", "model"))
+    heights = [row["eval/scores"] for row in rows]
+    same = all(torch.equal(a, b) for a, b in zip(best.parameters(), last.parameters(), strict=True))
+    assert same == (max(heights) == heights[-1] and heights.index(max(heights)) == 3)
+    samples = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
+    assert len(samples) == 3 * 4
+    assert samples[0].keys() >= {"step", "prompt", "answer", "scores", "kl"}
+
+
+def test_a_figure_that_does_not_exist_cannot_be_the_best(world, tmp_path):
+    with pytest.raises(UserError, match=r"evaluation\.best = eval/gold: there is no such figure; choose one of eval/"):
+        run(ppo, world, tmp_path / "run", **GENTLE, data__validation=0.3, evaluation__best="eval/gold")
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"kl__placement": "loss"}, "kl.estimator: k1 has a gradient of mean 0"),
+        ({"ppo__advantage": "rloo"}, "set rollout.answers to 2 or more"),
+        ({"ppo__advantage": "grpo", "rollout__answers": 2, "ppo__critic": "trunk"}, "ppo.critic has no effect"),
+        ({"rollout__answers": 3}, "rollout.answers = 3 does not divide optim.batch_size = 4"),
+        ({"evaluation__best": "eval/scores"}, "set data.validation"),
+    ],
+)
+def test_keys_that_would_have_no_effect_are_refused(world, tmp_path, changes: dict[str, Any], told: str):
+    with pytest.raises(UserError, match=told.replace(".", r"\.")):
+        recipe_of(ppo, world, tmp_path / "run", **changes)
+
+
+def test_dual_clip_and_entropy_bonus_run(world, tmp_path):
+    changes = {"ppo__dual_clip": 3.0, "ppo__entropy_coefficient": 0.01, "ppo__value_clip_range": None}
+    rows = metrics(run(ppo, world, tmp_path / "run", **GENTLE, **changes, ppo__whiten_over="minibatch"))
+    assert all(row["policy/entropy_avg"] > 0 for row in rows)
+    assert {row["val/clipfrac_avg"] for row in rows} == {0.0}
