@@ -206,6 +206,7 @@ def _type_name(kind: Any) -> str:
         str(kind)
         .replace("typing.", "")
         .replace("align.sections.", "")
+        .replace("align.rl.settings.", "")
         .replace("NoneType", "none")
         .replace("None", "none")
     )

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from align.rl.kl import KLController
     from align.rl.rewards import Reward as RewardSource
     from align.rl.rollouts import Rollouts
+    from align.rl.shaping import Shaping
     from align.text.records import Message, Prompt
 
 
@@ -82,6 +83,7 @@ class Roles(NamedTuple):
     critic: ScalarModel
     reward: RewardSource
     gold: RewardSource | None
+    shaping: Shaping
 
 
 class Learners(NamedTuple):
@@ -123,7 +125,7 @@ def run(recipe: Recipe, dry_run: bool = False) -> None:
     tokenizer = load_tokenizer(recipe.model.path, recipe.model.trust_remote_code)
     config = load_config(recipe.model)
     check_positions(config, recipe.data.max_tokens)
-    for key, path in (("reward.path", recipe.reward.path), ("ppo.critic", recipe.ppo.critic)):
+    for key, path in (*(("reward.path", path) for path in recipe.reward.paths), ("ppo.critic", recipe.ppo.critic)):
         if path is not None:
             other = load_config(recipe.model.model_copy(update={"path": path}))
             check_positions(other, recipe.data.max_tokens, key)
@@ -166,6 +168,7 @@ def train(
         "critic": Trainable(roles.critic),
         "critic_optimizer": critic_optimizer,
         "kl": kl,
+        **roles.shaping.parts(),
     }
     first = run.restore(parts)
     figures: dict[str, float] = {}
@@ -258,22 +261,25 @@ def appraise(
 def score(
     recipe: Recipe, roles: Roles, tokenizer: Any, asked: list[Asked], rollouts: Rollouts
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The score of each answer, (batch,), and the judge's if there is one."""
+    """The score of each answer, (batch,), as it is trained on; and, as columns to log, what it was made of."""
     import torch
 
+    from align.rl.rewards import judge
     from align.text.encode import decode_response
+    from align.train.parallel import failing_together
 
-    sequences = rollouts.sequences()
+    part = roles.shaping.scored_part(rollouts)
     messages = [prompt.messages for prompt in asked]
-    texts = [decode_response(tokenizer, ids[len(p.ids) :]) for p, ids in zip(asked, sequences, strict=True)]
-    scores = torch.tensor(roles.reward.score(messages, texts, sequences), device=rollouts.ids.device)
-    if recipe.reward.clip is not None:
-        scores = scores.clamp(-recipe.reward.clip, recipe.reward.clip)
-    if recipe.reward.missing_eos is not None:
-        scores = torch.where(rollouts.ended, scores, recipe.reward.missing_eos)
-    if roles.gold is None:
-        return scores, {}
-    return scores, {"objective/gold": torch.tensor(roles.gold.score(messages, texts, sequences))}
+    texts = [decode_response(tokenizer, ids[len(p.ids) :]) for p, ids in zip(asked, part.sequences, strict=True)]
+    with failing_together(roles.shaping.accelerator):
+        scores, seen = judge(roles.reward, messages, texts, part.sequences)
+        gold = roles.gold.score(messages, texts, part.sequences) if roles.gold is not None else None
+    columns = {name: torch.tensor(values) for name, values in seen.items()}
+    columns |= {"objective/gold": torch.tensor(gold)} if gold is not None else {}
+    raw = torch.tensor(scores, device=rollouts.ids.device)
+    if recipe.reward.normalize != "none":
+        columns["objective/raw_scores"] = raw
+    return roles.shaping.shape(raw, part), columns
 
 
 def update(recipe: Recipe, learners: Learners, experience: Experience, step: int, accelerator: Any) -> dict[str, float]:
@@ -390,7 +396,8 @@ def load_roles(recipe: Recipe, tokenizer: Any, accelerator: Any) -> Roles:
     """Loads the four models. With LoRA the reference is the policy without its adapter; else it is a frozen copy."""
     from align.models.language import LanguageModel, unspeakable
     from align.models.load import base_dtype, load_causal_lm
-    from align.rl.rewards import FunctionReward, ModelReward
+    from align.rl.rewards import FunctionReward, build_reward
+    from align.rl.shaping import Shaping
 
     device, budget = accelerator.device, recipe.train.micro_batch_tokens
     dtype = base_dtype(recipe.model, accelerator.mixed_precision)
@@ -398,17 +405,15 @@ def load_roles(recipe: Recipe, tokenizer: Any, accelerator: Any) -> Roles:
     policy, reference = LanguageModel(model, unspeakable(tokenizer, model)), None
     if not policy.has_adapter:
         reference = LanguageModel(copy.deepcopy(model), policy.unspeakable).to(device).eval().requires_grad_(False)
-    reward: RewardSource
-    if recipe.reward.path is not None:
-        reward = ModelReward(recipe.reward.path, tokenizer, device, budget)
-    else:
-        reward = FunctionReward(str(recipe.reward.function))
+    reward = build_reward(recipe.reward, tokenizer, device, budget)
     gold = FunctionReward(recipe.gold) if recipe.gold else None
     critic = load_critic(recipe, tokenizer, dtype).to(device)
     if recipe.train.gradient_checkpointing:
         policy.model.gradient_checkpointing_enable()
         critic.trunk.gradient_checkpointing_enable()
-    return Roles(policy.to(device).eval(), reference, critic, reward, gold)
+    return Roles(
+        policy.to(device).eval(), reference, critic, reward, gold, Shaping(recipe.reward, tokenizer, accelerator)
+    )
 
 
 def load_critic(recipe: Recipe, tokenizer: Any, dtype: torch.dtype) -> ScalarModel:
@@ -431,7 +436,7 @@ def load_critic(recipe: Recipe, tokenizer: Any, dtype: torch.dtype) -> ScalarMod
 
 def critic_section(recipe: Recipe) -> sections.Model:
     """The `model` section of the critic: the policy's, at another path."""
-    path = recipe.ppo.critic or recipe.reward.path or recipe.model.path
+    path = recipe.ppo.critic or next(iter(recipe.reward.paths), recipe.model.path)
     return recipe.model.model_copy(update={"path": path})
 
 
