@@ -108,7 +108,9 @@ class ModelReward:
         self.device, self.max_tokens = device, max_tokens
 
     def score(self, prompts: Prompts, texts: Sequence[str], ids: Sequence[list[int]]) -> list[float]:
-        return self.score_tokens(list(ids) if self.reads_tokens else self.encode(prompts, texts))
+        if self.reads_tokens:
+            return self.score_tokens(list(ids))
+        return self.score_tokens([prompt + response for prompt, response in self.encode(prompts, texts)])
 
     def score_tokens(self, rows: list[list[int]]) -> list[float]:
         """The score of each row of this model's own tokens, prompt and answer, read at its last one."""
@@ -125,12 +127,12 @@ class ModelReward:
             raise RewardError(f"reward model {self.path}: a score is not finite; train it anew, or take another")
         return scores
 
-    def encode(self, prompts: Prompts, texts: Sequence[str]) -> list[list[int]]:
-        """Prompts and answers as this model's tokens; each answer ends in EOS, where its score is read."""
+    def encode(self, prompts: Prompts, texts: Sequence[str]) -> list[tuple[list[int], list[int]]]:
+        """Prompt and answer as this model's tokens; each answer ends in EOS, where its score is read."""
         from align.text.encode import encode_prompts, encode_responses
 
         responses = encode_responses(self.tokenizer, list(zip(prompts, texts, strict=True)))
-        return [a + b for a, b in zip(encode_prompts(self.tokenizer, prompts), responses, strict=True)]
+        return list(zip(encode_prompts(self.tokenizer, prompts), responses, strict=True))
 
 
 class EnsembleReward:

@@ -11,6 +11,31 @@ from align.config import Section
 Ensemble = Literal["mean", "min", "mean_minus_std"]
 
 
+class RewardModel(Section):
+    """A reward model to score with."""
+
+    path: str | list[str]
+    """A reward model that align.rm trained; or a list of them, an ensemble."""
+    ensemble: Ensemble = "mean"
+    """What counts of an ensemble's scores: their mean, the lowest, or the mean less uncertainty times their standard
+    deviation."""
+    uncertainty: float = Field(1.0, ge=0)
+    """How many standard deviations mean_minus_std subtracts."""
+
+    @model_validator(mode="after")
+    def _has_an_effect(self) -> Self:
+        if not self.path:
+            raise ValueError("model.path is empty; name at least one reward model")
+        if self.uncertainty != 1 and self.ensemble != "mean_minus_std":
+            raise ValueError("model.uncertainty: it counts with ensemble: mean_minus_std")
+        return self
+
+    @property
+    def paths(self) -> list[str]:
+        """The members of an ensemble, or the one model."""
+        return listed(self.path)
+
+
 class Source(Section):
     """One of several rewards that are added up: give path, function or url."""
 
@@ -152,6 +177,34 @@ def check_one_source(of: str, **given: object) -> None:
     url = given.get("url")
     if isinstance(url, str) and not url.startswith(("http://", "https://")):
         raise ValueError(f"url = {url!r}: an address begins with http:// or https://")
+
+
+class Limits(Section):
+    """What a reward server takes."""
+
+    items: int = Field(512, gt=0)
+    """Answers in one request; more are refused with status 413."""
+    characters: int = Field(2_000_000, gt=0)
+    """Characters in one request, prompts and answers together; more are refused with status 413."""
+    queue: int = Field(4096, gt=0)
+    """Answers that may wait to be scored; requests beyond them are refused with status 429."""
+
+    @model_validator(mode="after")
+    def _a_request_fits(self) -> Self:
+        if self.queue < self.items:
+            raise ValueError(f"limits.queue = {self.queue} is less than limits.items = {self.items}; raise it")
+        return self
+
+
+class Batching(Section):
+    """How a reward server puts requests together."""
+
+    wait_ms: float = Field(5.0, ge=0)
+    """How long the first request of a batch waits for others."""
+    items: int = Field(256, gt=0)
+    """A batch that has this many answers does not wait for more."""
+    tokens: int = Field(16384, gt=0)
+    """Tokens, padding included, that go through a model at once. Changes memory and speed."""
 
 
 class Rollout(Section):
