@@ -150,3 +150,5 @@ def test_when_the_reward_fails_in_one_of_two_processes_both_stop_and_the_first_s
     assert "error: the reward failed in another process, which tells why" in done.stderr
     assert steps_saved(tmp_path / "run" / "checkpoints") == [2], done.stdout + done.stderr
     assert "the checkpoint of step 2 is saved" in done.stdout
+    saved = tmp_path / "run" / "checkpoints" / "step-00000002" / "reward.json"
+    assert '"n", 8.0' in saved.read_text()  # the running moments are of both processes' answers

@@ -215,12 +215,13 @@ def create_app(score: ScoreFunction, limits: Limits, batching: Batching, about: 
 async def body_of(request: Request, limits: Limits) -> bytes:
     """The body, read only as far as the limits allow. Raises 413."""
     most = limits.characters * BYTES_A_CHARACTER + ROOM_FOR_JSON + limits.items * 200
-    body = b""
+    body = bytearray()
     async for piece in request.stream():
         body += piece
         if len(body) > most:
-            raise HTTPException(413, f"the body has more than {most} bytes; limits.characters is {limits.characters}")
-    return body
+            detail = f"the body has more than {most} bytes; limits.characters is {limits.characters}"
+            raise HTTPException(413, detail, headers={"Connection": "close"})  # or the rest would still be taken in
+    return bytes(body)
 
 
 def parsed(body: bytes) -> ScoreRequest:

@@ -1,4 +1,4 @@
-"""The keys of a PPO recipe that align/rl reads: reward, rollout, ppo, kl. No torch here, so that --help is quick."""
+"""The keys of recipes that align/rl reads: reward, rollout, ppo, kl, a reward server's. No torch here: --help is quick."""
 
 from __future__ import annotations
 
