@@ -11,8 +11,8 @@ does not answer, or answers wrongly, is a `RewardError` that names it.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Sequence
+from time import monotonic, sleep
 from typing import Any, NamedTuple
 
 import httpx
@@ -92,7 +92,7 @@ class HttpReward:
                     raise RewardError(f"{self.name} {trouble}{_remedy(response.status)}")
                 asked_for_s = response.wait_s
             if attempt < self.retries:
-                time.sleep(min(max(wait_s, asked_for_s), LONGEST_WAIT_S))
+                sleep(min(max(wait_s, asked_for_s), LONGEST_WAIT_S))
                 wait_s *= 2
         times = f"{self.retries + 1} times" if self.retries else "once"
         raise RewardError(
@@ -103,12 +103,12 @@ class HttpReward:
 
     def _posted(self, body: dict[str, Any]) -> Response:
         """One request. Its time is bounded as a whole: a server may send a byte now and then for ever."""
-        ends = time.monotonic() + self.timeout_s
+        ends = monotonic() + self.timeout_s
         with self.client.stream("POST", self.url, json=body) as answer:
             content = b""
             for piece in answer.iter_bytes():
                 content += piece
-                if time.monotonic() > ends:
+                if monotonic() > ends:
                     raise httpx.ReadTimeout("the answer takes too long")
                 if len(content) > MOST_BYTES:
                     raise RewardError(f"{self.name} sends more than {MOST_BYTES} bytes; is it a reward server?")

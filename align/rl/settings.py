@@ -1,4 +1,4 @@
-"""The keys of recipes that align/rl reads: reward, rollout, ppo, kl, a reward server's. No torch here: --help is quick."""
+"""The recipe keys that align/rl reads: reward, rollout, ppo, kl, a reward server. No torch: --help is quick."""
 
 from __future__ import annotations
 

@@ -37,6 +37,8 @@ class Server:
                 content = content if isinstance(content, bytes) else json.dumps(content).encode()
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(content)))
+                if outer.retry_after is not None:
+                    self.send_header("Retry-After", outer.retry_after)
                 self.end_headers()
                 try:
                     for place in range(0, len(content), 64):
@@ -50,6 +52,7 @@ class Server:
                 return
 
         self.pause_s = 0.0
+        self.retry_after: str | None = None
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.http.server_port}/score"
         threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True).start()
@@ -116,15 +119,23 @@ def test_a_server_that_always_fails_is_named_with_what_it_said(serve):
     assert len(server.asked) == 3
 
 
-def test_waits_double_and_retry_after_is_heeded(serve, monkeypatch):
+@pytest.mark.parametrize(
+    ("retry_after", "expected"),
+    [
+        (None, [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]),
+        ("3", [3.0, 3.0, 3.0, 4.0, 8.0, 16.0, 30.0, 30.0]),
+        ("9999", [30.0] * 8),
+        ("Wed, 21 Oct 2026 07:28:00 GMT", [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]),
+    ],
+)
+def test_waits_double_and_retry_after_is_heeded(serve, monkeypatch, retry_after, expected):
     waits: list[float] = []
-    monkeypatch.setattr(remote, "FIRST_WAIT_S", 0.5)
-    monkeypatch.setattr(
-        remote.time, "sleep", lambda s: waits.append(s) if threading.current_thread().name == "MainThread" else None
-    )
     server = serve(lambda body, number: (503, b""))
+    server.retry_after = retry_after
+    monkeypatch.setattr(remote, "FIRST_WAIT_S", 0.5)
+    monkeypatch.setattr(remote, "sleep", waits.append)
     refusal(server.url, retries=8)
-    assert waits == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
+    assert waits == expected
 
 
 def test_a_server_that_is_down_is_told():
