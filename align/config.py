@@ -47,23 +47,27 @@ RecipeType = TypeVar("RecipeType", bound=Section)
 class Command(NamedTuple):
     """What was typed after `python -m align.<stage>`."""
 
-    recipe_path: str
+    recipe_path: str  # "" if none was given
     overrides: list[str]
     dry_run: bool
 
 
-def parse_command(recipe_class: type[RecipeType], stage: str, argv: list[str] | None = None) -> tuple[RecipeType, bool]:
+def parse_command(
+    recipe_class: type[RecipeType], stage: str, argv: list[str] | None = None, needs_file: bool = True
+) -> tuple[RecipeType, bool]:
     """The recipe that a command line names, and whether `--dry-run` was given.
 
+    Without `needs_file` the keys may all stand on the command line, with no recipe file before them.
     Prints help and exits 0 on `--help`. Raises `UserError` that tells every mistake in the recipe at once.
     """
     argv = sys.argv[1:] if argv is None else argv
     if "-h" in argv or "--help" in argv:
         print(help_text(recipe_class, stage))
         raise SystemExit(0)
-    command = _split(argv, stage)
-    given = merged(read_yaml(command.recipe_path), _overrides(command.overrides))
-    return build(recipe_class, given, command.recipe_path), command.dry_run
+    command = _split(argv, stage, needs_file)
+    below = read_yaml(command.recipe_path) if command.recipe_path else {}
+    given = merged(below, _overrides(command.overrides))
+    return build(recipe_class, given, command.recipe_path or "command line"), command.dry_run
 
 
 def build(recipe_class: type[RecipeType], given: dict[str, Any], name: str) -> RecipeType:
@@ -145,13 +149,15 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _split(argv: list[str], stage: str) -> Command:
+def _split(argv: list[str], stage: str, needs_file: bool) -> Command:
     flags = [word for word in argv if word.startswith("--")]
     words = [word for word in argv if not word.startswith("--")]
     if unknown := [flag for flag in flags if flag != "--dry-run"]:
         raise UserError(
             f"unknown option {unknown[0]}; there are --dry-run and --help (a key is given as key.sub=value)"
         )
+    if not needs_file and (not words or "=" in words[0]):
+        return Command("", words, "--dry-run" in flags)
     if not words or "=" in words[0]:
         raise UserError(f"which recipe? usage: python -m align.{stage} RECIPE.yaml [key.sub=value ...] [--dry-run]")
     return Command(words[0], words[1:], "--dry-run" in flags)
@@ -206,6 +212,7 @@ def _type_name(kind: Any) -> str:
         str(kind)
         .replace("typing.", "")
         .replace("align.sections.", "")
+        .replace("align.rl.settings.", "")
         .replace("NoneType", "none")
         .replace("None", "none")
     )

@@ -10,6 +10,10 @@ class UserError(Exception):
     """A mistake that the user can mend. Its text names the file or key, the value found and the remedy."""
 
 
+class RewardError(UserError):
+    """A reward that cannot be had. PPO meets it before it has updated anything, so a run can be kept as it was."""
+
+
 def exit_on_user_error(main: Callable[[], None]) -> None:
     """Runs a command's `main`; a `UserError` ends it with its text on stderr and exit status 2."""
     try:

@@ -18,9 +18,10 @@ from pydantic import Field
 from align import sections
 from align.config import Section, parse_command, to_yaml
 from align.errors import UserError, exit_on_user_error
+from align.text.records import plain
 
 if TYPE_CHECKING:
-    from align.text.records import Message, Prompt
+    from align.text.records import Prompt
 
 
 class Sampling(Section):
@@ -109,13 +110,6 @@ def answer_rows(recipe: Recipe, prompts: list[Prompt], n_at_once: int = 512) -> 
             shown = time.monotonic()
             left_s = (shown - started) / done * (len(prompts) - done)
             print(f"generate {done}/{len(prompts)} prompts  {left_s:.0f} s left", flush=True)
-
-
-def plain(messages: tuple[Message, ...]) -> str | list[dict[str, str]]:
-    """A prompt as rows hold it: a single user turn is a string, a conversation a list of messages."""
-    if len(messages) == 1:
-        return messages[0].content
-    return [{"role": message.role, "content": message.content} for message in messages]
 
 
 if __name__ == "__main__":

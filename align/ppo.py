@@ -149,7 +149,7 @@ def read(recipe: Recipe) -> Inputs:
 
     tokenizer = load_tokenizer(recipe.model.path, recipe.model.trust_remote_code)
     check_positions(load_config(recipe.model), recipe.data.max_tokens)
-    for key, path in (("reward.path", recipe.reward.path), ("ppo.critic", recipe.ppo.critic)):
+    for key, path in (*(("reward.path", path) for path in recipe.reward.paths), ("ppo.critic", recipe.ppo.critic)):
         if path is not None and path != TRUNK:
             other = load_config(recipe.model.model_copy(update={"path": path}))
             check_positions(other, recipe.data.max_tokens, key)
@@ -216,7 +216,7 @@ def train(
     n_steps = learner.n_steps
     eval_every = recipe.train.eval_every or max(1, n_steps // 10)
     best = Best(roles.policy)
-    parts = learner.parts | ({"best": best} if recipe.evaluation.best else {})
+    parts = {**learner.parts, **sampler.shaping.parts(), **({"best": best} if recipe.evaluation.best else {})}
     first = run.restore(parts)
     figures: dict[str, float] = {}
     for step in run.steps(first, n_steps, parts):
@@ -233,6 +233,7 @@ def train(
         if beyond_budget(recipe, learner, rollouts):
             run.say(f"stopped before step {step}: KL is beyond kl.budget = {recipe.kl.budget} nats an answer")
             break
+        run.updating()
         figures = learner.step(rollouts, step)
         clock.append(time.monotonic())
 
@@ -255,7 +256,7 @@ def evaluate(
     from align.train.parallel import my_share
 
     mine = my_share(heldout, accelerator)
-    rollouts = sampler.measure(mine, sampler.sample(mine, 0, recipe.evaluation.temperature))
+    rollouts = sampler.measure(mine, sampler.sample(mine, 0, recipe.evaluation.temperature), remember=False)
     columns = {name.replace("objective/", "eval/"): column for name, column in rollouts.figures.items()}
     columns |= {"eval/scores": rollouts.scores, "eval/kl": rollouts.token_kl.sum(1)}
     columns |= {"eval/response_length": rollouts.mask.sum(1), "eval/ended": rollouts.ended}

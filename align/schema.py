@@ -25,7 +25,7 @@ FOLDER = "recipes/schema"
 
 # Where each command's recipe class lives: module, class.
 RECIPES = {name: (module, kind) for name, (module, kind, _) in COMMANDS.items()}
-RECIPES["pipeline"] = ("align.pipeline", "Recipe")
+RECIPES |= {name: (f"align.{name}", "Recipe") for name in ("pipeline", "serve_rm")}
 
 Schema = dict[str, Any]
 

@@ -11,11 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import Field
 
-from align import generate, ppo, prepare, pretrain, rm, sft
+from align import generate, ppo, prepare, pretrain, rm, score, sft
 from align.config import Section, build, help_text, keys, parse_command, read_yaml, to_yaml
 from align.errors import UserError
 
-STAGES = {"prepare": prepare, "pretrain": pretrain, "sft": sft, "rm": rm, "ppo": ppo, "generate": generate}
+STAGES = {
+    "prepare": prepare,
+    "pretrain": pretrain,
+    "sft": sft,
+    "rm": rm,
+    "ppo": ppo,
+    "generate": generate,
+    "score": score,
+}
 MINIMAL = {
     "prepare": "{data: {path: d}, output: o}",
     "pretrain": "{data: {path: d}, output: o, train: {steps: 1}}",
@@ -23,6 +31,7 @@ MINIMAL = {
     "rm": "{model: {path: m}, data: {path: d}, output: o, train: {steps: 1}}",
     "ppo": "{model: {path: m}, data: {path: d}, reward: {path: r}, output: o, train: {steps: 1}}",
     "generate": "{model: {path: m}, data: {path: d}, output: o}",
+    "score": "{model: {path: m}, data: {path: d}, output: o}",
 }
 
 

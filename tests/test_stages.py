@@ -95,6 +95,32 @@ def test_ppo_raises_the_reward(world, tmp_path):
     assert rows[-1]["objective/kl"] > 0.1
 
 
+def test_ppo_logs_what_its_scores_were_made_of(world, tokenizer, tmp_path):
+    tiny_reward_model(tokenizer, seed=8).save(tmp_path / "second")
+    tokenizer.save_pretrained(tmp_path / "second")
+    sources = [{"path": [world.reward, str(tmp_path / "second")], "name": "models"}]
+    sources += [{"function": "helpers:brevity", "weight": 0.1}]
+    changes = {"reward__path": ..., "reward__sources": sources, "reward__ensemble": "mean_minus_std"}
+    changes |= {"reward__normalize": "running", "reward__clip": 2.0, "reward__length_penalty": 0.1}
+    changes |= {"reward__length_free": 3, "reward__min_tokens": 2, "train__steps": 2, "optim__learning_rate": 0.002}
+    first, _ = metrics(run(ppo, world, tmp_path / "run", **changes))
+    raw = first["objective/scores/models"] + 0.1 * first["objective/scores/brevity"]
+    assert first["objective/raw_scores"] == pytest.approx(raw, abs=1e-5)
+    assert first["objective/ensemble_std/models"] > 0
+    assert abs(first["objective/scores"] - raw) > 1e-3
+
+
+def test_answers_cut_at_a_token_are_scored_as_if_they_had_ended_there(world, tmp_path):
+    """With a token that nobody says, every answer gets the penalty; with EOS, it is as without the key."""
+    tokenizer = load_tokenizer(world.base)
+    changes = {"train__steps": 1, "optim__learning_rate": 0.002}
+    plain = metrics(run(ppo, world, tmp_path / "plain", **changes))
+    at_eos = metrics(run(ppo, world, tmp_path / "eos", reward__truncate_token=tokenizer.eos_token, **changes))
+    assert at_eos == plain
+    pad = metrics(run(ppo, world, tmp_path / "pad", reward__truncate_token=tokenizer.pad_token_id, **changes))
+    assert pad[0]["objective/scores"] == -1.0
+
+
 def test_pretraining_learns_the_order_of_words(world, tmp_path):
     text = " ".join(WORDS) + " ."
     data = write_rows(tmp_path / "rows.jsonl", [{"text": f"{i} {text}"} for i in range(40)])

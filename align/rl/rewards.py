@@ -1,16 +1,21 @@
-"""What an answer is worth: a reward model that `align.rm` trained, or a Python function `module:function`."""
+"""What an answer is worth: reward models that `align.rm` trained, a Python function `module:function`, a reward server
+(`align.rl.remote`), or a weighted sum of these. What PPO then makes of a score is `align.rl.shaping`.
+"""
 
 from __future__ import annotations
 
 import importlib
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from statistics import fmean, pstdev
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from align import sections
-from align.errors import UserError
+from align.errors import RewardError, UserError
+from align.rl.settings import Ensemble, Source, listed
+from align.rl.settings import Reward as RewardSettings
 
 if TYPE_CHECKING:
     from align.text.records import Message
@@ -22,8 +27,76 @@ class Reward(Protocol):
     """Scores answers to prompts."""
 
     def score(self, prompts: Prompts, texts: Sequence[str], ids: Sequence[list[int]]) -> list[float]:
-        """One score for each answer; `ids` are the policy's own tokens of prompt and answer, EOS included if said."""
+        """One finite score for each answer; `ids` are the policy's own tokens of prompt and answer, EOS included.
+
+        Raises `RewardError` that says what is wrong with the reward and how to mend it.
+        """
         ...
+
+
+class Judged(NamedTuple):
+    """The scores of some answers, and what else is logged of each answer, by name."""
+
+    scores: list[float]
+    columns: dict[str, list[float]]
+
+
+def build_reward(
+    settings: RewardSettings, tokenizer: Any, device: Any, max_tokens: int, loaded: Mapping[str, Any] | None = None
+) -> Reward:
+    """The reward that a recipe names.
+
+    Args:
+        settings: the recipe's `reward` section.
+        tokenizer: the policy's.
+        device: where reward models compute.
+        max_tokens: tokens, padding included, that go through a reward model at once.
+        loaded: reward models by path that stand on a base which another role has loaded.
+    """
+
+    def build(source: Source) -> Reward:
+        if source.function is not None:
+            return FunctionReward(source.function)
+        if source.url is not None:
+            from align.rl.remote import HttpReward
+
+            return HttpReward(source.url, settings.timeout_s, settings.retries, settings.url_batch)
+        paths, how, c = listed(source.path), settings.ensemble, settings.uncertainty
+        return model_reward(paths, tokenizer, device, max_tokens, how, c, loaded)
+
+    if settings.sources is None:
+        return build(settings.parts[0])
+    return SumReward([Weighted(source.label, source.weight, build(source)) for source in settings.sources])
+
+
+def model_reward(
+    paths: Sequence[str],
+    tokenizer: Any,
+    device: Any,
+    max_tokens: int,
+    how: Ensemble,
+    uncertainty: float,
+    loaded: Mapping[str, Any] | None = None,
+) -> Reward:
+    """One reward model, or an ensemble of several."""
+    members = [ModelReward(path, tokenizer, device, max_tokens, (loaded or {}).get(path)) for path in paths]
+    if len(members) > 1:
+        return EnsembleReward(members, how, uncertainty)
+    if how != "mean":
+        raise UserError(f"ensemble = {how} has no effect: {paths[0]} is one reward model; give a list of them as path")
+    return members[0]
+
+
+def judge(reward: Reward, prompts: Prompts, texts: Sequence[str], ids: Sequence[list[int]]) -> Judged:
+    """Scores, with the parts that they were made of: each source's own scores, and how far an ensemble is apart."""
+    if isinstance(reward, SumReward):
+        return reward.judge(prompts, texts, ids)
+    if isinstance(reward, EnsembleReward):
+        members = reward.member_scores(prompts, texts, ids)
+        return Judged(
+            reward.combined(members), {"objective/ensemble_std": [pstdev(m) for m in zip(*members, strict=True)]}
+        )
+    return Judged(reward.score(prompts, texts, ids), {})
 
 
 class ModelReward:
@@ -31,54 +104,157 @@ class ModelReward:
 
     def __init__(self, path: str, policy_tokenizer: Any, device: Any, max_tokens: int, loaded: Any = None) -> None:
         """`loaded` is the model itself, where it stands on a base that another role has loaded."""
+        from align.models.load import max_positions
         from align.models.scalar import load_scalar_model
         from align.text.tokenizer import load_tokenizer
 
+        self.path = path
         self.tokenizer = load_tokenizer(path)
         self.model = loaded
         if loaded is None:
             model = load_scalar_model(sections.Model(path=path), n_tokens=len(self.tokenizer))
             self.model = model.to(device).eval().requires_grad_(False)
-        self.reads_tokens = self.tokenizer.get_vocab() == policy_tokenizer.get_vocab()
+        self.n_positions = max_positions(self.model.trunk.config)
+        self.reads_tokens = policy_tokenizer is not None and (
+            self.tokenizer.get_vocab() == policy_tokenizer.get_vocab()
+        )
         self.device, self.max_tokens = device, max_tokens
 
     def score(self, prompts: Prompts, texts: Sequence[str], ids: Sequence[list[int]]) -> list[float]:
+        if self.reads_tokens:
+            return self.score_tokens(list(ids))
+        return self.score_tokens([prompt + response for prompt, response in self.encode(prompts, texts)])
+
+    def score_tokens(self, rows: list[list[int]]) -> list[float]:
+        """The score of each row of this model's own tokens, prompt and answer, read at its last one."""
         from align.models.scalar import score_all
 
-        rows = list(ids) if self.reads_tokens else self._encode(prompts, texts)
-        return score_all(self.model, rows, self.max_tokens, self.device)
+        longest = max(map(len, rows), default=0)
+        if self.n_positions is not None and longest > self.n_positions:
+            raise RewardError(
+                f"reward model {self.path}: an answer with its prompt has {longest} of its tokens, and it has "
+                f"{self.n_positions} positions; lower data.max_tokens or rollout.max_tokens"
+            )
+        scores = score_all(self.model, rows, self.max_tokens, self.device)
+        if not all(map(math.isfinite, scores)):
+            raise RewardError(f"reward model {self.path}: a score is not finite; train it anew, or take another")
+        return scores
 
-    def _encode(self, prompts: Prompts, texts: Sequence[str]) -> list[list[int]]:
+    def encode(self, prompts: Prompts, texts: Sequence[str]) -> list[tuple[list[int], list[int]]]:
+        """Prompt and answer as this model's tokens; each answer ends in EOS, where its score is read."""
         from align.text.encode import encode_prompts, encode_responses
 
         responses = encode_responses(self.tokenizer, list(zip(prompts, texts, strict=True)))
-        return [a + b for a, b in zip(encode_prompts(self.tokenizer, prompts), responses, strict=True)]
+        return list(zip(encode_prompts(self.tokenizer, prompts), responses, strict=True))
+
+
+class EnsembleReward:
+    """Several reward models whose scores are made one."""
+
+    def __init__(self, members: Sequence[ModelReward], how: Ensemble, uncertainty: float) -> None:
+        self.members, self.how, self.uncertainty = members, how, uncertainty
+
+    def score(self, prompts: Prompts, texts: Sequence[str], ids: Sequence[list[int]]) -> list[float]:
+        return self.combined(self.member_scores(prompts, texts, ids))
+
+    def member_scores(self, prompts: Prompts, texts: Sequence[str], ids: Sequence[list[int]]) -> list[list[float]]:
+        """The scores of each member, (n_members, n_answers)."""
+        return [member.score(prompts, texts, ids) for member in self.members]
+
+    def combined(self, members: list[list[float]]) -> list[float]:
+        """`combine` as this ensemble does it."""
+        return combine(members, self.how, self.uncertainty)
+
+
+def combine(members: list[list[float]], how: Ensemble, uncertainty: float) -> list[float]:
+    """The scores of an ensemble from those of its members, (n_members, n_answers) -> (n_answers,).
+
+    The worst case and the mean less what members disagree by are there to resist over-optimisation (Coste et al.,
+    2310.02743). The deviation is that of these members, not an estimate for others: divided by n, not n - 1.
+    """
+    by_answer = list(zip(*members, strict=True))
+    if how == "min":
+        return [min(scores) for scores in by_answer]
+    if how == "mean":
+        return [fmean(scores) for scores in by_answer]
+    return [fmean(scores) - uncertainty * pstdev(scores) for scores in by_answer]
 
 
 class FunctionReward:
-    """A function `(prompts: list[str], responses: list[str]) -> list[float]`; a prompt is its last user turn."""
+    """A function `(prompts: list[str], responses: list[str]) -> list[float]`; a prompt is its last user turn.
+
+    A list, a NumPy array or a tensor on any device may come back.
+    """
 
     def __init__(self, name: str) -> None:
-        self.name = name
+        self.name = f"reward function {name}"
         self.function = find_function(name)
 
     def score(self, prompts: Prompts, texts: Sequence[str], ids: Sequence[list[int]]) -> list[float]:
         asked = [messages[-1].content for messages in prompts]
         try:
-            scores = list(self.function(asked, list(texts)))
-        except Exception as error:
-            raise UserError(f"reward function {self.name} raised {type(error).__name__}: {error}") from error
-        if len(scores) != len(asked):
-            raise UserError(f"reward function {self.name} returned {len(scores)} scores for {len(asked)} answers")
-        try:
-            numbers = [float(score) for score in scores]
-        except (TypeError, ValueError) as error:
-            raise UserError(f"reward function {self.name} returned what is no number ({error})") from None
-        bad = [index for index, number in enumerate(numbers) if not math.isfinite(number)]
-        if bad:
-            shown = f"{numbers[bad[0]]} for the answer {texts[bad[0]][:80]!r}"
-            raise UserError(f"reward function {self.name} returned {shown}; every score must be finite")
-        return numbers
+            scores = plain_list(self.function(asked, list(texts)))
+        except Exception as error:  # the function is the user's: it may fail in any way
+            raise RewardError(f"{self.name} raised {type(error).__name__}: {error}{_place(error)}") from error
+        return checked_scores(scores, texts, self.name)
+
+
+class Weighted(NamedTuple):
+    """One of several rewards."""
+
+    name: str
+    weight: float
+    reward: Reward
+
+
+class SumReward:
+    """The weighted sum of several rewards."""
+
+    def __init__(self, sources: Sequence[Weighted]) -> None:
+        self.sources = sources
+
+    def score(self, prompts: Prompts, texts: Sequence[str], ids: Sequence[list[int]]) -> list[float]:
+        return self.judge(prompts, texts, ids).scores
+
+    def judge(self, prompts: Prompts, texts: Sequence[str], ids: Sequence[list[int]]) -> Judged:
+        """The sums, and each source's scores before they are weighted."""
+        sums = [0.0] * len(texts)
+        columns: dict[str, list[float]] = {}
+        for name, weight, reward in self.sources:
+            found = judge(reward, prompts, texts, ids)
+            sums = [total + weight * score for total, score in zip(sums, found.scores, strict=True)]
+            columns[f"objective/scores/{name}"] = found.scores
+            columns |= {f"{column}/{name}": values for column, values in found.columns.items()}
+        return Judged(sums, columns)
+
+
+def plain_list(returned: Any) -> list[Any]:
+    """What a function returned as a list: tensors are brought to the CPU, and a column (n, 1) becomes a row."""
+    if hasattr(returned, "detach"):
+        returned = returned.detach().cpu()
+    if hasattr(returned, "tolist"):
+        shape = tuple(returned.shape)
+        if len(shape) == 2 and shape[1] == 1:
+            returned = returned.reshape(-1)
+        elif len(shape) != 1:
+            raise ValueError(f"it returned an array of shape {shape}; return one score for each answer")
+        return list(returned.tolist())
+    return list(returned)
+
+
+def checked_scores(scores: Sequence[Any], texts: Sequence[str], name: str) -> list[float]:
+    """The scores as numbers. Raises `RewardError` unless there is a finite one for each answer."""
+    if len(scores) != len(texts):
+        raise RewardError(f"{name} returned {len(scores)} scores for {len(texts)} answers; return one for each")
+    try:
+        numbers = [float(score) for score in scores]
+    except (TypeError, ValueError) as error:
+        raise RewardError(f"{name} returned what is no number ({error}); return a number for each answer") from None
+    bad = [index for index, number in enumerate(numbers) if not math.isfinite(number)]
+    if bad:
+        shown = f"{numbers[bad[0]]} for the answer {texts[bad[0]][:80]!r}"
+        raise RewardError(f"{name} returned {shown}; every score must be finite")
+    return numbers
 
 
 def find_function(name: str) -> Callable[..., Any]:
@@ -97,3 +273,11 @@ def find_function(name: str) -> Callable[..., Any]:
     if not callable(found):
         raise UserError(f"{name!r} is a {type(found).__name__}, not a function")
     return found
+
+
+def _place(error: Exception) -> str:
+    """Where in the user's file an error was raised, for no traceback is shown; "" where it was raised by us."""
+    import traceback
+
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
+    return f" ({frames[-1].filename}:{frames[-1].lineno}, in {frames[-1].name})" if frames else ""

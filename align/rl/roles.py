@@ -26,11 +26,12 @@ from align.models.adapters import POLICY, REFERENCE, VALUE, add_adapter, load_ad
 from align.models.language import LanguageModel, unspeakable
 from align.models.load import base_dtype, base_of_adapter, is_adapter, load_causal_lm, load_trunk
 from align.models.scalar import HEAD_FILE, ScalarModel, load_scalar_model
-from align.rl.rewards import FunctionReward, ModelReward
+from align.rl.rewards import FunctionReward, build_reward
 from align.rl.sampler import Roles
 from align.text.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
+    from align.rl.rewards import Reward
     from align.rl.settings import Keys
 
 TRUNK = "trunk"
@@ -62,7 +63,7 @@ def load_roles(recipe: Keys, tokenizer: Any, accelerator: Any) -> Roles:
 def critic_section(recipe: Keys) -> sections.Model:
     """The `model` section of the critic: the policy's, perhaps at another path."""
     path = recipe.ppo.critic if recipe.ppo.critic != TRUNK else recipe.model.path
-    return recipe.model.model_copy(update={"path": path or recipe.reward.path or recipe.model.path})
+    return recipe.model.model_copy(update={"path": path or next(iter(recipe.reward.paths), recipe.model.path)})
 
 
 def load_critic(
@@ -95,18 +96,16 @@ def load_critic(
 
 def load_reward(
     recipe: Keys, policy: LanguageModel, critic: ScalarModel | None, tokenizer: Any, accelerator: Any
-) -> Any:
-    """Where scores come from: a reward model, on a base that another role has loaded if possible, or a function."""
-    settings, device, budget = recipe.reward, accelerator.device, recipe.train.micro_batch_tokens
-    if settings.path is None:
-        return FunctionReward(str(settings.function))
-    shared = None
-    if policy.has_adapter and stands_on(settings.path, recipe.model.path):
-        shared = adapter_on(policy.model, "reward", settings.path, trained=False)
-    elif policy.has_adapter and critic is not None and critic_section(recipe).path == settings.path:
-        shared = ScalarModel.on(critic.base, adapter=None)
-        shared.load_head(settings.path)
-    return ModelReward(settings.path, tokenizer, device, budget, shared)
+) -> Reward:
+    """Where scores come from; reward models stand on a base that another role has loaded, if possible."""
+    loaded = {}
+    for number, path in enumerate(recipe.reward.paths):
+        if policy.has_adapter and stands_on(path, recipe.model.path):
+            loaded[path] = adapter_on(policy.model, f"reward{number}", path, trained=False)
+        elif policy.has_adapter and critic is not None and critic_section(recipe).path == path:
+            loaded[path] = ScalarModel.on(critic.base, adapter=None)
+            loaded[path].load_head(path)
+    return build_reward(recipe.reward, tokenizer, accelerator.device, recipe.train.micro_batch_tokens, loaded)
 
 
 def stands_on(path: str, base: str) -> bool:

@@ -15,10 +15,13 @@ from torch import Tensor
 from align.errors import UserError
 from align.models.language import token_logprobs
 from align.rl.kl import full_kl, kl_estimate
+from align.rl.rewards import judge
 from align.rl.rollouts import Rollouts, states_before
 from align.rl.sampling import Sampling, sample
+from align.rl.shaping import Shaping
 from align.text.batches import micro_batches
 from align.text.encode import decode_response
+from align.train.parallel import failing_together
 from align.train.state import generator
 
 if TYPE_CHECKING:
@@ -51,7 +54,8 @@ class Sampler:
 
     def __init__(self, roles: Roles, tokenizer: Any, recipe: Keys, accelerator: Any) -> None:
         self.roles, self.tokenizer, self.accelerator = roles, tokenizer, accelerator
-        self.rollout, self.reward, self.kl = recipe.rollout, recipe.reward, recipe.kl
+        self.rollout, self.kl = recipe.rollout, recipe.kl
+        self.shaping = Shaping(recipe.reward, tokenizer, accelerator)
         self.micro_batch_tokens, self.seed = recipe.train.micro_batch_tokens, recipe.seed
 
     def collect(self, asked: Sequence[Asked], step: int) -> Rollouts:
@@ -80,8 +84,11 @@ class Sampler:
         return Rollouts.of(ids, answers, self.accelerator.device)
 
     @torch.no_grad()
-    def measure(self, asked: Sequence[Asked], rollouts: Rollouts) -> Rollouts:
-        """Log probabilities, KL, values and scores of answers; fills these fields of `rollouts` and returns it."""
+    def measure(self, asked: Sequence[Asked], rollouts: Rollouts, remember: bool = True) -> Rollouts:
+        """Log probabilities, KL, values and scores of answers; fills these fields of `rollouts` and returns it.
+
+        `remember` says whether running statistics of the scores take them in.
+        """
         with self.accelerator.autocast():
             rollouts.logprobs = rollouts.sampled_logprobs
             if self.rollout.logprobs == "recompute":
@@ -92,7 +99,7 @@ class Sampler:
             if self.roles.critic is not None:
                 values_of = value_function(self.roles.critic)
                 rollouts.values = rollouts.for_each_token(values_of, self.micro_batch_tokens)
-            self._score(asked, rollouts)
+            self._score(asked, rollouts, remember)
         return rollouts
 
     @torch.no_grad()
@@ -125,20 +132,23 @@ class Sampler:
             self.micro_batch_tokens,
         )
 
-    def _score(self, asked: Sequence[Asked], rollouts: Rollouts) -> None:
-        sequences = rollouts.sequences()
+    def _score(self, asked: Sequence[Asked], rollouts: Rollouts, remember: bool) -> None:
+        part = self.shaping.scored_part(rollouts)
         messages = [prompt.messages for prompt in asked]
-        answers = [ids[len(prompt.ids) :] for prompt, ids in zip(asked, sequences, strict=True)]
+        answers = [ids[len(prompt.ids) :] for prompt, ids in zip(asked, part.sequences, strict=True)]
         rollouts.texts = [decode_response(self.tokenizer, ids) for ids in answers]
-        scores = torch.tensor(self.roles.reward.score(messages, rollouts.texts, sequences), device=rollouts.ids.device)
-        if self.reward.clip is not None:
-            scores = scores.clamp(-self.reward.clip, self.reward.clip)
-        if self.reward.missing_eos is not None:
-            scores = torch.where(rollouts.ended, scores, self.reward.missing_eos)
-        rollouts.scores = scores
-        if self.roles.gold is not None:
-            gold = self.roles.gold.score(messages, rollouts.texts, sequences)
+        gold: list[float] | None = None
+        with failing_together(self.accelerator):
+            scores, seen = judge(self.roles.reward, messages, rollouts.texts, part.sequences)
+            if self.roles.gold is not None:
+                gold = self.roles.gold.score(messages, rollouts.texts, part.sequences)
+        rollouts.figures = {name: torch.tensor(values) for name, values in seen.items()}
+        if gold is not None:
             rollouts.figures["objective/gold"] = torch.tensor(gold)
+        raw = torch.tensor(scores, device=rollouts.ids.device)
+        if self.shaping.moments is not None:
+            rollouts.figures["objective/raw_scores"] = raw
+        rollouts.scores = self.shaping.shape(raw, part, remember)
 
 
 def logprob_function(model: Any, temperature: float) -> Callable[[Tensor, Tensor], Tensor]:

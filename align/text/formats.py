@@ -1,20 +1,21 @@
-"""The formats that data sets come in, and the four kinds of record that can be made of them.
+"""The formats that data sets come in, and the five kinds of record that can be made of them.
 
-| format | columns | documents | conversations | prompts | rankings |
-|---|---|---|---|---|---|
-| text | text | yes | | | |
-| prompt | prompt | yes | | yes | |
-| prompt_completion | prompt, completion | yes | yes | yes | |
-| messages | messages | yes | yes | yes | |
-| alpaca | instruction, output (input) | yes | yes | yes | |
-| sharegpt | conversations | yes | yes | yes | |
-| question_answer | question, answer | yes | yes | yes | |
-| sharegpt_preference | conversations, chosen, rejected | yes | best answer | yes | yes |
-| hh | chosen, rejected (transcripts) | yes | best answer | yes | yes |
-| preference | chosen, rejected (prompt) | yes | best answer | yes | yes |
-| ranking | prompt, responses (ranks, annotator) | yes | best answer | yes | yes |
+| format | columns | documents | conversations | prompts | rankings | answers |
+|---|---|---|---|---|---|---|
+| text | text | yes | | | | |
+| prompt | prompt | yes | | yes | | |
+| prompt_completion | prompt, completion | yes | yes | yes | | yes |
+| messages | messages | yes | yes | yes | | yes |
+| alpaca | instruction, output (input) | yes | yes | yes | | yes |
+| sharegpt | conversations | yes | yes | yes | | yes |
+| question_answer | question, answer | yes | yes | yes | | yes |
+| sharegpt_preference | conversations, chosen, rejected | yes | best answer | yes | yes | yes |
+| hh | chosen, rejected (transcripts) | yes | best answer | yes | yes | yes |
+| preference | chosen, rejected (prompt) | yes | best answer | yes | yes | yes |
+| ranking | prompt, responses (ranks, annotator) | yes | best answer | yes | yes | yes |
 
 A document made of turns is their contents with blank lines between. A prompt is what comes before the last answer.
+Answers to be scored may be unranked, as `align.generate` writes them; chosen comes before rejected.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ from typing import Literal, NamedTuple
 from align.errors import UserError
 from align.text import parsers
 from align.text.parsers import AFTER_ANSWER, BadRow, Parsed, Values
-from align.text.records import Conversation, Document, Message, Prompt, Ranking
+from align.text.records import Answers, Conversation, Document, Message, Prompt, Ranking
 
-Kind = Literal["documents", "conversations", "prompts", "rankings"]
-Record = Document | Conversation | Prompt | Ranking
+Kind = Literal["documents", "conversations", "prompts", "rankings", "answers"]
+Record = Document | Conversation | Prompt | Ranking | Answers
 
 
 class Layout(NamedTuple):
@@ -41,7 +42,7 @@ class Layout(NamedTuple):
 
 _TEXT: frozenset[Kind] = frozenset({"documents"})
 _PROMPT: frozenset[Kind] = _TEXT | {"prompts"}
-_ANSWER: frozenset[Kind] = _PROMPT | {"conversations"}
+_ANSWER: frozenset[Kind] = _PROMPT | {"conversations", "answers"}
 _ORDER: frozenset[Kind] = _ANSWER | {"rankings"}
 
 # In the order in which they are recognised: what has more to say comes first.
@@ -132,11 +133,20 @@ def to_ranking(parsed: Parsed, source: str = "") -> Ranking:
     return Ranking(parsed.prompt, parsed.answers, parsed.ranks, parsed.annotator, source)
 
 
+def to_answers(parsed: Parsed, source: str = "") -> Answers:
+    """Every answer, in the order of the row. Raises `BadRow` where there is none."""
+    found = parsed.answers or parsed.unranked
+    if not found:
+        raise BadRow("there is no answer in this row to score")
+    return Answers(parsed.prompt, found, parsed.ranks, source)
+
+
 MAKERS: dict[Kind, Callable[[Parsed, str], Record]] = {
     "documents": to_document,
     "conversations": to_conversation,
     "prompts": to_prompt,
     "rankings": to_ranking,
+    "answers": to_answers,
 }
 
 

@@ -29,7 +29,7 @@ from align.sections import Data, Source
 from align.text.formats import Kind, Record, check_columns, check_kind, make, map_columns, recognise
 from align.text.parsers import BadRow, LeftOut
 from align.text.readers import Broken, BrokenRows, Row, iter_rows
-from align.text.records import Conversation, Document, Prompt, Ranking
+from align.text.records import Answers, Conversation, Document, Prompt, Ranking
 
 RecordType = TypeVar("RecordType")
 
@@ -99,6 +99,8 @@ def load(data: Data, kind: Literal["conversations"], seed: int) -> Loaded[Conver
 def load(data: Data, kind: Literal["prompts"], seed: int) -> Loaded[Prompt]: ...
 @overload
 def load(data: Data, kind: Literal["rankings"], seed: int) -> Loaded[Ranking]: ...
+@overload
+def load(data: Data, kind: Literal["answers"], seed: int) -> Loaded[Answers]: ...
 def load(data: Data, kind: Kind, seed: int) -> Loaded[Any]:
     """The records of this kind that a recipe's data section names; the same seed gives the same.
 
@@ -125,7 +127,7 @@ def prompt_text(record: Record) -> str:
     """What a record is held out by: its prompt, or a document's text."""
     if isinstance(record, Document):
         return record.text
-    if isinstance(record, Ranking):
+    if isinstance(record, Ranking | Answers):
         turns = record.prompt
     else:
         turns = record.messages[:-1] if isinstance(record, Conversation) else record.messages

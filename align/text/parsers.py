@@ -35,6 +35,7 @@ class Parsed(NamedTuple):
     answers: tuple[str, ...] = ()
     ranks: tuple[int, ...] = ()  # of the answers, 1 is best; empty where there is no order
     annotator: str = ""
+    unranked: tuple[str, ...] = ()  # answers that nobody has ordered yet: there to be scored, not to be learned from
     note: str = ""  # the rule that was applied to this row, if it needed one; counted for the log
 
 
@@ -146,7 +147,7 @@ def parse_ranking(row: Values) -> Parsed:
     """
     prompt, responses, ranks = _prompt(row), _listed(_value(row, "responses")), _listed(row.get("ranks"))
     if ranks is None:
-        return Parsed(prompt=prompt)
+        return Parsed(prompt=prompt, unranked=_unranked(responses))
     if not (isinstance(responses, list) and len(responses) >= 2):
         raise BadRow(f"responses must be a list of at least 2 answers, found {shown(responses)}")
     if not (isinstance(ranks, list) and len(ranks) == len(responses)):
@@ -307,6 +308,13 @@ def _ending_with_user(turns: Turns) -> Turns:
         found = f"it ends with the {turns[-1].role}'s" if turns else "there is none"
         raise BadRow(f"a prompt ends with a turn of the user; {found}")
     return turns
+
+
+def _unranked(responses: Any) -> tuple[str, ...]:
+    """Answers without ranks; none where they are not a list of texts, since a prompt can be had of such a row too."""
+    if not (isinstance(responses, list) and all(isinstance(response, str) for response in responses)):
+        return ()
+    return tuple(_string(response, "a response", may_be_empty=True).strip() for response in responses)
 
 
 def _rank(value: Any) -> int:

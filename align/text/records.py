@@ -1,4 +1,4 @@
-"""The four kinds of record that the stages read, whatever format a file was written in.
+"""The five kinds of record that the stages read, whatever format a file was written in.
 
 `align.text.formats` turns the rows of a data set into these; nothing after it knows how a file was laid out.
 """
@@ -46,3 +46,19 @@ class Ranking(NamedTuple):
     ranks: tuple[int, ...]
     annotator: str = ""
     source: str = ""
+
+
+class Answers(NamedTuple):
+    """Any number of answers to one prompt, to be scored; ranks as in `Ranking` where somebody has ordered them."""
+
+    prompt: tuple[Message, ...]
+    responses: tuple[str, ...]
+    ranks: tuple[int, ...] = ()
+    source: str = ""
+
+
+def plain(messages: tuple[Message, ...]) -> str | list[dict[str, str]]:
+    """A prompt as rows hold it: a single user turn is a string, a conversation a list of messages."""
+    if len(messages) == 1 and messages[0].role == "user":
+        return messages[0].content
+    return [{"role": message.role, "content": message.content} for message in messages]

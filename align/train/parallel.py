@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
+
+from align.errors import RewardError
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -34,6 +36,21 @@ def total(accelerator: Accelerator, *values: float | torch.Tensor) -> list[float
         on_device = counted.to(accelerator.device, torch.float32 if accelerator.device.type == "mps" else None)
         counted = accelerator.reduce(on_device, "sum").cpu()
     return counted.tolist()
+
+
+@contextmanager
+def failing_together(accelerator: Accelerator) -> Iterator[None]:
+    """A `RewardError` in one process becomes one in all, so that none waits for ever and the first can save the run."""
+    error: RewardError | None = None
+    try:
+        yield
+    except RewardError as found:
+        error = found
+    n_failed = total(accelerator, float(error is not None))[0] if accelerator.num_processes > 1 else 0
+    if error is not None:
+        raise error
+    if n_failed:
+        raise RewardError("the reward failed in another process, which tells why")
 
 
 def synced_at_last(accelerator: Accelerator, model: torch.nn.Module, items: Iterable[Item]) -> Iterator[Item]:

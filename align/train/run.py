@@ -20,15 +20,22 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import yaml
 
 from align import sections
 from align.config import to_yaml
-from align.errors import UserError
+from align.errors import RewardError, UserError
 from align.train.machine import PeakMemory, environment
-from align.train.state import Stateful, load_checkpoint, save_checkpoint, seed_everything, steps_saved
+from align.train.state import (
+    RandomState,
+    Stateful,
+    load_checkpoint,
+    save_checkpoint,
+    seed_everything,
+    steps_saved,
+)
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -41,6 +48,10 @@ FREE_TO_CHANGE = {
     "train.checkpoint_every",
     "train.keep_checkpoints",
     "train.track",
+    "reward.url",  # where the server stands; that it serves the same model is for the user to see to
+    "reward.timeout_s",
+    "reward.retries",
+    "reward.url_batch",
 }
 
 
@@ -59,6 +70,15 @@ class Recipe(Protocol):
     def train(self) -> sections.Train: ...
 
 
+class Begun(NamedTuple):
+    """A step that has begun: what a checkpoint of the step before it consists of, as long as nothing is updated."""
+
+    step: int
+    n_steps: int
+    parts: dict[str, Stateful]
+    random: dict[str, Any]
+
+
 class Run:
     """The folder of one run, its log and its interruptions. Only the first of several processes writes."""
 
@@ -72,6 +92,7 @@ class Run:
         self._memory = PeakMemory()
         self._earlier_s = 0.0
         self._board: Any = None
+        self._begun: Begun | None = None
         self.latest: dict[str, float] = {}  # what was logged last, for the progress line
 
     def __enter__(self) -> Run:
@@ -86,8 +107,10 @@ class Run:
         self._memory.__enter__()
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        self._memory.__exit__(*exception)
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        self._memory.__exit__(kind, error, trace)
+        if isinstance(error, RewardError) and self._begun is not None:
+            self._keep(self._begun)
 
     @property
     def elapsed_s(self) -> float:
@@ -117,7 +140,9 @@ class Run:
         progress = Progress(self.stage, first, n_steps, shown=self.writes)
         with self._signals_noted():
             for step in range(first + 1, n_steps + 1):
+                self._begun = Begun(step, n_steps, parts, RandomState().state_dict())
                 yield step
+                self._begun = None
                 progress.advance(step, self.latest)
                 if step == n_steps:
                     break  # nothing is left to save for: whoever interrupts now finds a finished run
@@ -130,6 +155,10 @@ class Run:
                     )
                     raise SystemExit(130)
         progress.close()
+
+    def updating(self) -> None:
+        """The step in progress changes weights from here on: its beginning can no longer be saved."""
+        self._begun = None
 
     def is_time(self, step: int, n_steps: int, every: int) -> bool:
         """Whether something done every so many steps is due: also after the first step and the last."""
@@ -174,6 +203,21 @@ class Run:
             keep = self.recipe.train.keep_checkpoints
             save_checkpoint(self.folder / "checkpoints", step, {**parts, "clock": self._clock()}, keep)
         self._accelerator.wait_for_everyone()
+
+    def _keep(self, begun: Begun) -> None:
+        """Saves the last finished step when the next one has failed before it updated anything."""
+        done = begun.step - 1
+        if done == 0:
+            self.say("", "stopped in step 1: nothing was learned yet, so the same command begins anew")
+            return
+        if done not in steps_saved(self.folder / "checkpoints"):
+            RandomState().load_state_dict(begun.random)  # a reward function may have drawn numbers before it failed
+            self._save(done, begun.parts)
+        self.say(
+            "",
+            f"stopped in step {begun.step} of {begun.n_steps}; the checkpoint of step {done} is saved. Mend what the "
+            f"error below names, then go on with: {self._how_to_go_on()}",
+        )
 
     def _clock(self) -> Stateful:
         run = self

@@ -7,9 +7,11 @@ import pytest
 import torch
 from tiny import sentences, tiny_reward_model
 
-from align.errors import UserError
+from align.config import build
+from align.errors import RewardError, UserError
 from align.models.scalar import score_all
-from align.rl.rewards import FunctionReward, ModelReward, find_function
+from align.rl.rewards import EnsembleReward, FunctionReward, ModelReward, build_reward, combine, find_function, judge
+from align.rl.settings import Reward
 from align.text.encode import encode_conversation, encode_prompt, encode_response
 from align.text.records import Message
 from align.text.tokenizer import load_tokenizer, train_tokenizer
@@ -18,10 +20,19 @@ PROMPTS = [[Message("user", "say red")], [Message("system", "be kind"), Message(
 TEXTS = ["red", "blue and cat"]
 
 FUNCTIONS = """
+import numpy
 import torch
 def by_length(prompts, responses): return [len(p) + 100 * len(r) for p, r in zip(prompts, responses)]
 def as_tensor(prompts, responses): return torch.tensor([1.5, 2.5])
 def as_generator(prompts, responses): return (True for _ in responses)
+def as_array(prompts, responses): return numpy.array([1.5, 2.5], dtype=numpy.float16)
+def as_bfloat16(prompts, responses): return torch.tensor([1.5, 2.5], dtype=torch.bfloat16)
+def with_gradient(prompts, responses): return torch.tensor([1.5, 2.5], requires_grad=True)
+def as_column(prompts, responses): return torch.tensor([[1.5], [2.5]])
+def as_matrix(prompts, responses): return torch.ones(2, 2)
+def as_number(prompts, responses): return torch.tensor(1.0)
+def elsewhere(prompts, responses): return torch.ones(2, device="meta")
+def on_gpu(prompts, responses): return torch.tensor([1.5, 2.5], device="cuda")
 def raises(prompts, responses): return [1 / 0 for _ in responses]
 def too_few(prompts, responses): return [1.0]
 def nothing(prompts, responses): return None
@@ -51,7 +62,10 @@ def test_a_function_gets_the_last_user_turn_and_the_answer(module):
     assert scores_of("by_length") == [len("say red") + 300.0, len("say blue cat") + 1200.0]
 
 
-@pytest.mark.parametrize(("name", "expected"), [("as_tensor", [1.5, 2.5]), ("as_generator", [1.0, 1.0])])
+FORMS = ("as_tensor", "as_array", "as_bfloat16", "with_gradient", "as_column")
+
+
+@pytest.mark.parametrize(("name", "expected"), [("as_generator", [1.0, 1.0]), *((name, [1.5, 2.5]) for name in FORMS)])
 def test_scores_may_come_in_any_form_of_numbers(module, name, expected):
     assert scores_of(name) == expected
 
@@ -64,6 +78,9 @@ def test_scores_may_come_in_any_form_of_numbers(module, name, expected):
         ("nothing", "'NoneType' object is not iterable"),
         ("not_finite", "returned nan for the answer 'blue and cat'; every score must be finite"),
         ("words", "returned what is no number"),
+        ("as_matrix", "it returned an array of shape (2, 2); return one score for each answer"),
+        ("as_number", "it returned an array of shape ()"),
+        ("elsewhere", "raised NotImplementedError"),
     ],
 )
 def test_a_function_that_misbehaves_is_named(module, name, told):
@@ -134,3 +151,98 @@ def test_scores_do_not_depend_on_the_budget_and_come_in_the_order_given(world):
     )
     assert one == pytest.approx(all_at_once, abs=1e-5)
     assert len(set(one)) == 4  # two rows are the same
+
+
+def test_the_place_in_the_users_file_is_told(module, tmp_path):
+    with pytest.raises(RewardError, match=r"my_rewards\.py:\d+, in "):
+        scores_of("raises")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_tensor_on_a_gpu_is_brought_back(module):
+    assert scores_of("on_gpu") == [1.5, 2.5]
+
+
+MEMBERS = [[1.0, 4.0], [3.0, 4.0], [2.0, 4.0]]
+
+
+@pytest.mark.parametrize(
+    ("how", "uncertainty", "expected"),
+    [
+        ("mean", 1.0, [2.0, 4.0]),
+        ("min", 1.0, [1.0, 4.0]),
+        ("mean_minus_std", 1.0, [2.0 - (2 / 3) ** 0.5, 4.0]),
+        ("mean_minus_std", 0.0, [2.0, 4.0]),
+        ("mean_minus_std", 3.0, [2.0 - 3 * (2 / 3) ** 0.5, 4.0]),
+    ],
+)
+def test_what_counts_of_an_ensemble(how, uncertainty, expected):
+    assert combine(MEMBERS, how, uncertainty) == pytest.approx(expected)
+
+
+@pytest.fixture
+def second(tokenizer, tmp_path) -> str:
+    """Another reward model with the same tokenizer."""
+    tiny_reward_model(tokenizer, seed=8).save(tmp_path / "second")
+    tokenizer.save_pretrained(tmp_path / "second")
+    return str(tmp_path / "second")
+
+
+def built(keys: dict[str, Any], world: Any) -> Any:
+    return build_reward(build(Reward, keys, "reward"), load_tokenizer(world.base), "cpu", 8192)
+
+
+def test_one_path_is_one_model_whether_it_is_listed_or_not(world):
+    for path in (world.reward, [world.reward]):
+        assert isinstance(built({"path": path}, world), ModelReward)
+    with pytest.raises(UserError, match=r"ensemble = min has no effect: .* is one reward model"):
+        built({"path": world.reward, "ensemble": "min"}, world)
+
+
+def test_an_ensemble_scores_with_all_its_members(world, second):
+    ids = answers_of(load_tokenizer(world.base))
+    one, other = (built({"path": path}, world).score(PROMPTS, TEXTS, ids) for path in (world.reward, second))
+    assert one != pytest.approx(other)
+    reward = built({"path": [world.reward, second], "ensemble": "min"}, world)
+    assert isinstance(reward, EnsembleReward)
+    assert reward.score(PROMPTS, TEXTS, ids) == [min(pair) for pair in zip(one, other, strict=True)]
+    scores, columns = judge(reward, PROMPTS, TEXTS, ids)
+    assert scores == reward.score(PROMPTS, TEXTS, ids)
+    halves = [abs(a - b) / 2 for a, b in zip(one, other, strict=True)]
+    assert columns == {"objective/ensemble_std": pytest.approx(halves)}
+
+
+def test_several_sources_are_added_with_their_weights_and_each_is_logged(module, world, second):
+    ids = answers_of(load_tokenizer(world.base))
+    sources = [
+        {"path": [world.reward, second], "name": "models", "weight": 2},
+        {"function": "my_rewards:by_length", "weight": -0.01},
+        {"function": "my_rewards:as_tensor", "weight": 0},
+    ]
+    scores, columns = judge(built({"sources": sources}, world), PROMPTS, TEXTS, ids)
+    names = ["scores/models", "ensemble_std/models", "scores/by_length", "scores/as_tensor"]
+    assert list(columns) == [f"objective/{name}" for name in names]
+    both = [built({"path": path}, world).score(PROMPTS, TEXTS, ids) for path in (world.reward, second)]
+    models, by_length = combine(both, "mean", 1.0), scores_of("by_length")
+    assert columns["objective/scores/models"] == models
+    assert columns["objective/scores/by_length"] == by_length
+    assert scores == pytest.approx([2 * a - 0.01 * b for a, b in zip(models, by_length, strict=True)])
+
+
+def test_one_plain_source_has_nothing_more_to_log(world):
+    ids = answers_of(load_tokenizer(world.base))
+    reward = built({"path": world.reward}, world)
+    assert judge(reward, PROMPTS, TEXTS, ids) == (reward.score(PROMPTS, TEXTS, ids), {})
+
+
+def test_a_reward_model_whose_scores_are_not_finite_is_told(world):
+    reward = ModelReward(world.reward, load_tokenizer(world.base), "cpu", 8192)
+    reward.model.head.bias.fill_(float("nan"))
+    with pytest.raises(RewardError, match=f"reward model {world.reward}: a score is not finite"):
+        reward.score(PROMPTS, TEXTS, answers_of(load_tokenizer(world.base)))
+
+
+def test_an_answer_longer_than_the_reward_model_reads_is_told(world):
+    reward = ModelReward(world.reward, load_tokenizer(world.base), "cpu", 8192)
+    with pytest.raises(RewardError, match=r"has 65 of its tokens, and it has 64 positions; lower data\.max_tokens"):
+        reward.score(PROMPTS, TEXTS, [[5] * 65, [5]])

@@ -18,7 +18,7 @@ from align.text.parsers import (
     BadRow,
     LeftOut,
 )
-from align.text.records import Conversation, Document, Message, Prompt, Ranking
+from align.text.records import Answers, Conversation, Document, Message, Prompt, Ranking
 
 
 def user(text: str) -> dict[str, str]:
@@ -151,6 +151,25 @@ def test_more_than_two_answers_with_ties_and_an_annotator():
     prompt = (Message("system", "Be brief."), Message("user", "Hi"))
     assert made(row, "rankings")[0] == Ranking(prompt, ("a", "b", "", "d"), (2, 1, 3, 2), "ann", "here")
     assert made(row, "conversations")[0].messages[-1] == Message("assistant", "b")
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_answers_are_all_that_there_are(name):
+    answers, _ = made(ROWS[name], "answers")
+    assert answers.prompt == (ASK,)
+    assert dict(zip(answers.responses, answers.ranks or (1,), strict=True)) == (
+        {"Red": 1, "Blue": 2} if name in ORDERED else {"Red": 1}
+    )
+
+
+def test_answers_need_no_ranks_to_be_scored():
+    row = {"prompt": "Hi", "responses": ["a ", ""], "model": "m"}
+    assert made(row, "answers")[0] == Answers((Message("user", "Hi"),), ("a", ""), (), "here")
+    with pytest.raises(BadRow, match="there is no answer in this row"):
+        made(row, "conversations")  # nobody has said yet which one is good
+    for responses in ("a", [1, 2], []):
+        with pytest.raises(BadRow, match="there is no answer in this row to score"):
+            made(row | {"responses": responses}, "answers")
 
 
 def test_answers_without_ranks_are_prompts():

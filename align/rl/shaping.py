@@ -1,0 +1,142 @@
+"""What PPO makes of raw scores. In this order:
+
+1. answers are cut after `truncate_token` before they are scored (lm-human-preferences, item 10);
+2. scores are divided by their running standard deviation, and perhaps centred (`normalize`);
+3. clipped (`clip`);
+4. less `length_penalty` for each token beyond `length_free`;
+5. an answer that has not ended, is too short or lacks `truncate_token` gets the score `missing_eos`, whatever it says
+   (items 11 and 12).
+
+Without any of these keys the scores are what the reward said.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from align.errors import UserError
+from align.rl.rollouts import Rollouts
+from align.rl.settings import Reward
+from align.train.parallel import total
+from align.train.state import Stateful
+
+
+class Part(NamedTuple):
+    """The part of each answer that is scored."""
+
+    sequences: list[list[int]]  # prompt and answer
+    n_tokens: Tensor  # (batch,) of the answer, EOS included if it was said
+    ended: Tensor  # (batch,) bool: it says EOS, or `truncate_token` in time
+
+
+def whole(rollouts: Rollouts) -> Part:
+    """All of each answer."""
+    return Part(rollouts.sequences(), rollouts.mask.sum(1), rollouts.ended)
+
+
+def cut_after(rollouts: Rollouts, token: int, first: int, eos: int) -> Part:
+    """Answers up to the first `token` at position `first` or later, counted from 0; whole where there is none.
+
+    A cut answer gets EOS after the token, since that is where our reward models are trained to be read.
+    """
+    sequences, counts, ended = [], [], []
+    for sequence, n_tokens in zip(rollouts.sequences(), rollouts.mask.sum(1).tolist(), strict=True):
+        start = len(sequence) - n_tokens
+        prompt, answer = sequence[:start], sequence[start:]
+        ends = [place + 1 for place, found in enumerate(answer) if found == token and place >= first]
+        kept = answer[: ends[0]] if ends else answer
+        sequences.append([*prompt, *kept, *([eos] if ends and token != eos else [])])
+        counts.append(len(kept))
+        ended.append(bool(ends))
+    device = rollouts.ids.device
+    return Part(sequences, torch.tensor(counts, device=device), torch.tensor(ended, device=device))
+
+
+class RunningMoments:
+    """Mean and standard deviation of all scores so far, over all processes.
+
+    Welford's recurrence for whole batches (Chan, Golub and LeVeque 1979), in fp64; the variance is divided by n.
+    """
+
+    def __init__(self) -> None:
+        self.n, self.mean, self.squares = 0.0, 0.0, 0.0  # squares: the sum of (x - mean)^2
+
+    @property
+    def std(self) -> float:
+        """1 where the scores seen so far do not differ: there is nothing to scale by."""
+        std = math.sqrt(self.squares / self.n) if self.n else 0.0
+        return std if std > 1e-8 else 1.0
+
+    def update(self, scores: Tensor, accelerator: Any) -> None:
+        """Takes in a batch of scores, (batch,), of which every process has its share."""
+        values = scores.double()
+        n, batch_sum = total(accelerator, len(values), values.sum())
+        batch_mean = batch_sum / n
+        batch_squares = total(accelerator, (values - batch_mean).square().sum())[0]
+        distance, n_all = batch_mean - self.mean, self.n + n
+        self.squares += batch_squares + distance**2 * self.n * n / n_all
+        self.mean += distance * n / n_all
+        self.n = n_all
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"n": self.n, "mean": self.mean, "squares": self.squares}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.n, self.mean, self.squares = state_dict["n"], state_dict["mean"], state_dict["squares"]
+
+
+class Shaping:
+    """The recipe's `reward` section at work, with what it remembers from batch to batch."""
+
+    def __init__(self, settings: Reward, tokenizer: Any, accelerator: Any) -> None:
+        self.settings, self.accelerator = settings, accelerator
+        self.token = None if settings.truncate_token is None else token_id(tokenizer, settings.truncate_token)
+        self.eos = tokenizer.eos_token_id
+        self.moments = RunningMoments() if settings.normalize == "running" else None
+
+    def parts(self) -> dict[str, Stateful]:
+        """What a checkpoint must hold of it."""
+        return {"reward": self.moments} if self.moments is not None else {}
+
+    def scored_part(self, rollouts: Rollouts) -> Part:
+        """The part of each answer that the reward gets to see."""
+        if self.token is None:
+            return whole(rollouts)
+        return cut_after(rollouts, self.token, self.settings.truncate_after, self.eos)
+
+    def shape(self, scores: Tensor, part: Part, remember: bool = True) -> Tensor:
+        """Raw scores, (batch,), as those that PPO maximises. Running statistics take in the batch first."""
+        settings = self.settings
+        if self.moments is not None:
+            if remember:
+                self.moments.update(scores, self.accelerator)
+            centre = self.moments.mean if settings.normalize_mean else 0.0
+            scores = ((scores.double() - centre) / self.moments.std).float()
+        if settings.clip is not None:
+            scores = scores.clamp(-settings.clip, settings.clip)
+        if settings.length_penalty:
+            scores = scores - settings.length_penalty * (part.n_tokens - settings.length_free).clamp(min=0)
+        if settings.missing_eos is not None:
+            finished = part.ended & (part.n_tokens >= settings.min_tokens)
+            scores = torch.where(finished, scores, settings.missing_eos)
+        return scores
+
+
+def token_id(tokenizer: Any, token: str | int) -> int:
+    """The number of a token that is given by its text or its number. Raises `UserError` for a text of several."""
+    if isinstance(token, int):
+        if not 0 <= token < len(tokenizer):
+            raise UserError(f"reward.truncate_token = {token}: this tokenizer has tokens 0 to {len(tokenizer) - 1}")
+        return token
+    ids: list[int] = tokenizer(token, add_special_tokens=False)["input_ids"]
+    if len(ids) != 1:
+        written = [tokenizer.decode([number]) for number in ids]
+        raise UserError(
+            f"reward.truncate_token = {token!r}: this tokenizer writes it in {len(ids)} tokens, {written}; give one "
+            "token, as text or by its number"
+        )
+    return ids[0]
