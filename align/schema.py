@@ -26,6 +26,7 @@ FOLDER = "recipes/schema"
 # Where each command's recipe class lives: module, class.
 RECIPES = {name: (module, kind) for name, (module, kind, _) in COMMANDS.items()}
 RECIPES["pipeline"] = ("align.pipeline", "Recipe")
+RECIPES["overoptimization"] = ("align.lab.overoptimization", "Recipe")
 
 Schema = dict[str, Any]
 
