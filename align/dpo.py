@@ -11,6 +11,8 @@ run folder are those of the other stages (align/train/trainer.py).
 from __future__ import annotations
 
 import copy
+import logging
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
@@ -116,6 +118,7 @@ def run(recipe: Recipe, dry_run: bool = False) -> None:
     from align.train.plan import check_positions, print_plan
     from align.train.run import Run
 
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # TRL imports it, and it asks for kernels of its own
     tokenizer = load_tokenizer(recipe.model.path, recipe.model.trust_remote_code)
     config = load_config(recipe.model)
     check_positions(config, recipe.data.max_tokens)
@@ -175,20 +178,22 @@ def train(
     held_out = validation[: recipe.train.eval_rows]
     n_pairs = pairs_at_once(recipe, training + held_out, accelerator.num_processes)
     trained = {name: value.clone() for name, value in Trainable(model).state_dict().items()}
-    trainer = PreferenceTrainer(
-        model,
-        reference,
-        trl_settings(recipe, n_steps - first, n_pairs, accelerator),
-        train_dataset=as_dataset(rows),
-        eval_dataset=as_dataset(held_out) if held_out else None,
-        processing_class=tokenizer,
-        callbacks=[in_run],
-        optimizers=(optimizer, schedule),
-    )
-    trainer.remove_callback(PrinterCallback)
-    if reference is None:
-        adapter_alone(model, trained)
-    trainer.train()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # transformers tells TRL what will change in its next version
+        trainer = PreferenceTrainer(
+            model,
+            reference,
+            trl_settings(recipe, n_steps - first, n_pairs, accelerator),
+            train_dataset=as_dataset(rows),
+            eval_dataset=as_dataset(held_out) if held_out else None,
+            processing_class=tokenizer,
+            callbacks=[in_run],
+            optimizers=(optimizer, schedule),
+        )
+        trainer.remove_callback(PrinterCallback)
+        if reference is None:
+            adapter_alone(model, trained)
+        trainer.train()
     return in_run.validation
 
 

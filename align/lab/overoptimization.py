@@ -31,6 +31,7 @@ import json
 import math
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
@@ -249,40 +250,47 @@ def draw_samples(recipe: Recipe, how: ppo.Recipe, path: Path) -> list[dict[str, 
     """The SFT model's answers to the prompts, with their gold scores: a row for each prompt. Read if they are there."""
     from align.generate import Sampling
     from align.rl.speaker import Speaker
+    from align.text.encode import encode_prompts
     from align.text.load import load
 
     if not path.is_file():
-        prompts = load(how.data, "prompts", recipe.seed).train[: recipe.prompts]
         rollout = how.rollout
         sampling = Sampling(
-            n=recipe.samples,
-            max_tokens=rollout.max_tokens,
-            temperature=rollout.temperature,
-            batch_tokens=rollout.batch_tokens,
+            max_tokens=rollout.max_tokens, temperature=rollout.temperature, batch_tokens=rollout.batch_tokens
         )
-        print(f"\n== {path}: {recipe.samples} answers to each of {len(prompts)} prompts ==", flush=True)
         speaker = Speaker(how.model, sampling, how.data.max_tokens, recipe.seed)
-        write_lines(path, (sample_row(speaker, how, prompt.messages, recipe.samples) for prompt in prompts))
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return [row for row in rows if row is not None]
+        asked = [prompt.messages for prompt in load(how.data, "prompts", recipe.seed).train]
+        ids = encode_prompts(speaker.tokenizer, asked)
+        room = how.data.max_tokens - rollout.max_tokens  # longer prompts are left out, as PPO does
+        fitting = [messages for messages, row in zip(asked, ids, strict=True) if len(row) <= room][: recipe.prompts]
+        print(f"\n== {path}: {recipe.samples} answers to each of {len(fitting)} prompts ==", flush=True)
+        write_lines(path, sample_rows(speaker, str(how.gold), fitting, recipe.samples))
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def sample_row(speaker: Any, how: ppo.Recipe, messages: Any, n: int) -> dict[str, Any] | None:
-    """One prompt's samples as columns; None for a prompt that PPO leaves out as too long."""
+def sample_rows(speaker: Any, gold: str, asked: list[Any], n: int, n_at_once: int = 1024) -> Iterator[dict[str, Any]]:
+    """Each prompt's samples as columns, in order; progress is printed now and then."""
     from align.rl.rewards import FunctionReward
-    from align.text.encode import encode_prompt
 
-    if len(encode_prompt(speaker.tokenizer, messages)) > how.data.max_tokens - how.rollout.max_tokens:
-        return None
-    replies = speaker.answer([messages] * n)
-    texts = [reply.text for reply in replies]
-    return {
-        "prompt": messages[-1].content,
-        "texts": texts,
-        "ids": [[*reply.prompt_ids, *reply.ids] for reply in replies],
-        "ended": [reply.ended for reply in replies],
-        "gold": FunctionReward(str(how.gold)).score([messages] * n, texts, []),
-    }
+    judge = FunctionReward(gold)
+    shown = time.monotonic()
+    width = max(1, n_at_once // n)
+    for first in range(0, len(asked), width):
+        chunk = asked[first : first + width]
+        replies = speaker.answer([messages for messages in chunk for _ in range(n)])
+        for index, messages in enumerate(chunk):
+            mine = replies[index * n : (index + 1) * n]
+            texts = [reply.text for reply in mine]
+            yield {
+                "prompt": messages[-1].content,
+                "texts": texts,
+                "ids": [[*reply.prompt_ids, *reply.ids] for reply in mine],
+                "ended": [reply.ended for reply in mine],
+                "gold": judge.score([messages] * n, texts, []),
+            }
+        if time.monotonic() - shown > 10:
+            shown = time.monotonic()
+            print(f"samples of {first + len(chunk)}/{len(asked)} prompts", flush=True)
 
 
 def score_samples(each: Plan, samples: list[dict[str, Any]], path: Path) -> list[list[float]]:
@@ -432,7 +440,7 @@ def write_table(result: dict[str, Any], path: Path) -> None:
                     table.writerow([form, size["layers"], size["parameters"], where, *numbers, said])
 
 
-def write_lines(path: Path, rows: Iterator[dict[str, Any] | None]) -> None:
+def write_lines(path: Path, rows: Iterator[dict[str, Any]]) -> None:
     """JSON lines in a file that appears when it is whole."""
     writing = path.with_name(f".{path.name}.writing")
     with writing.open("w", encoding="utf-8") as file:

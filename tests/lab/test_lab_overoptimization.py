@@ -76,7 +76,7 @@ def test_from_a_demo_to_curves_and_a_figure(world, beside, tmp_path, capsys, mon
     assert "<svg" in (folder / "overoptimization.svg").read_text()
     assert "best of n: gold at most" in capsys.readouterr().out
 
-    monkeypatch.setattr(command, "sample_row", lambda *_: pytest.fail("sampled again"))
+    monkeypatch.setattr(command, "sample_rows", lambda *_: pytest.fail("sampled again"))
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("model.safetensors")}
     command.run(recipe_of(folder), beside)
     told = capsys.readouterr().out
