@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
@@ -31,13 +30,16 @@ class Contestant(sections.Model):
 
     asked: Literal["chat", "plain"] = "chat"
     """chat asks through the chat template; plain makes the prompt the first line of a document, for a base model."""
+    best_of: int | None = Field(None, gt=1)
+    """Draws so many answers to each prompt and keeps the one that the recipe's reward model scores highest."""
 
 
 class Recipe(Section):
     """An evaluation."""
 
     models: dict[str, Contestant]
-    """Name: {path: ...}. Each is compared with the one before it."""
+    """Name: {path: ...}. Each is compared with the one it came from: sft for what was tuned from it, else the one
+    before; and those tuned from sft with each other."""
     data: sections.Data = sections.Data.defaults(too_long="drop", validation=0.0)
     judge: str | None = None
     """module:function (prompt, answer) -> a score, or an object with .score and perhaps .correct, .polite, .brief and
@@ -68,7 +70,17 @@ class Recipe(Section):
             raise ValueError(f"reference = {self.reference!r} is none of the models: {', '.join(self.models)}")
         if self.judge is None and self.reward is None:
             raise ValueError("give judge or reward: without either there is nothing to compare models by")
+        choosing = [name for name, model in self.models.items() if model.best_of is not None]
+        if choosing and self.reward is None:
+            raise ValueError(f"models.{choosing[0]}.best_of: give reward, the reward model that chooses the best")
+        if self.kl_reference in choosing:
+            raise ValueError(f"models.{self.kl_reference}.best_of: the others' KL is measured to it; leave best_of out")
         return self
+
+    @property
+    def kl_reference(self) -> str | None:
+        """The model that KL is measured to, if there is one."""
+        return self.reference or ("sft" if "sft" in self.models else None)
 
 
 class Answers(NamedTuple):
@@ -108,7 +120,7 @@ def run(recipe: Recipe, dry_run: bool = False) -> None:
         answers = answer_all(recipe, prompts)
         report: dict[str, Any] = {"seed": recipe.seed, "git_commit": git_commit(), "n_prompts": len(prompts)}
         report |= {"judge": recipe.judge, "perfect_gold": recipe.perfect}
-        report["models"] = {name: summarise(recipe, found) for name, found in answers.items()}
+        report["models"] = {name: summarise(recipe, name, found) for name, found in answers.items()}
         report["win_rates"] = win_rates(recipe, answers)
         if recipe.reward is not None and recipe.rankings is not None:
             report["reward_model"] = examine_reward_model(recipe)
@@ -130,20 +142,47 @@ def answer_all(recipe: Recipe, prompts: list[Prompt]) -> dict[str, Answers]:
     speakers: dict[str, Speaker] = {}
     for name, model in recipe.models.items():
         speaker = Speaker(model, recipe.sampling, recipe.data.max_tokens, recipe.seed, plain=model.asked == "plain")
-        replies = speaker.answer(asked)
+        reward = reward_model(recipe, speaker)
+        replies = best_replies(speaker, reward, asked, model.best_of or 1)
         texts = [reply.text for reply in replies]
         columns = judged(recipe, asked, texts)
         columns["n_tokens"] = [float(len(reply.ids)) for reply in replies]
         columns["ended"] = [float(reply.ended) for reply in replies]
-        if recipe.reward is not None:
-            columns["reward"] = rewards(recipe, speaker, asked, replies)
+        if reward is not None:
+            columns["reward"] = reward.score(asked, texts, [])
         answers[name], speakers[name] = Answers(replies, columns), speaker
         print(f"{name} answered {len(prompts)} prompts", flush=True)
-    reference = recipe.reference or ("sft" if "sft" in answers else None)
-    if reference is not None:
+    if recipe.kl_reference is not None:
+        reference = speakers[recipe.kl_reference]
         for name, found in answers.items():
-            found.columns["kl"] = kl_to(speakers[reference], speakers[name], asked, found.replies)
+            kl = kl_to(reference, speakers[name], asked, found.replies)
+            found.columns["kl"] = [value + chosen_kl(recipe.models[name]) for value in kl]
     return answers
+
+
+def best_replies(speaker: Any, reward: Any, asked: Sequence[Any], n: int, n_at_once: int = 64) -> list[Reply]:
+    """Of n answers to each prompt the one that the reward model scores highest; the first of equals."""
+    if n == 1:
+        return speaker.answer(asked)
+    best: list[Reply] = []
+    for first in range(0, len(asked), n_at_once):
+        repeated = [messages for messages in asked[first : first + n_at_once] for _ in range(n)]
+        replies = speaker.answer(repeated)
+        scores = reward.score(repeated, [reply.text for reply in replies], [])
+        winners = (max(range(start, start + n), key=scores.__getitem__) for start in range(0, len(replies), n))
+        best += [replies[winner] for winner in winners]
+    return best
+
+
+def chosen_kl(model: Contestant) -> float:
+    """What choosing the best of n adds at most to the distance of the model that is sampled, in nats an answer.
+
+    KL(best of n || reference) = KL(best of n || model) + E_best[log p_model - log p_reference]; the first term is at
+    most log n - (n - 1) / n, the second is what `kl_to` measures, 0 where the model is the reference.
+    """
+    from align.evals.best_of_n import kl_bound
+
+    return kl_bound(model.best_of or 1)
 
 
 def judged(recipe: Recipe, asked: Sequence[Sequence[Message]], texts: Sequence[str]) -> dict[str, list[float]]:
@@ -168,13 +207,15 @@ def judged(recipe: Recipe, asked: Sequence[Sequence[Message]], texts: Sequence[s
     return columns
 
 
-def rewards(recipe: Recipe, speaker: Any, asked: Sequence[Any], replies: list[Reply]) -> list[float]:
-    """The reward model's scores, read from the text as the reward model's own tokenizer has it."""
+def reward_model(recipe: Recipe, speaker: Any) -> Any:
+    """The recipe's reward model, if it names one; it reads an answer's text with its own tokenizer."""
     from align.rl.rewards import ModelReward
 
-    reward = ModelReward(str(recipe.reward), speaker.tokenizer, speaker.accelerator.device, 16384)
+    if recipe.reward is None:
+        return None
+    reward = ModelReward(recipe.reward, speaker.tokenizer, speaker.accelerator.device, 16384)
     reward.reads_tokens = False  # a base model is asked in another form than the reward model reads
-    return reward.score(asked, [reply.text for reply in replies], [])
+    return reward
 
 
 def kl_to(reference: Any, speaker: Any, asked: Sequence[Any], replies: list[Reply]) -> list[float]:
@@ -188,7 +229,7 @@ def kl_to(reference: Any, speaker: Any, asked: Sequence[Any], replies: list[Repl
     return [a - b for a, b in zip(own, others, strict=True)]
 
 
-def summarise(recipe: Recipe, answers: Answers) -> dict[str, Any]:
+def summarise(recipe: Recipe, name: str, answers: Answers) -> dict[str, Any]:
     """One model's block of the report: means, and the gold score with its interval."""
     from align.evals.stats import bootstrap_mean
 
@@ -198,11 +239,17 @@ def summarise(recipe: Recipe, answers: Answers) -> dict[str, Any]:
         block["gold"] = bootstrap_mean(answers.columns["gold"], seed=recipe.seed)._asdict()
     if "kl" in means:
         block["kl_to_sft"] = means["kl"]
+    if recipe.models[name].best_of is not None:
+        block["best_of"] = recipe.models[name].best_of
     return block
 
 
 def win_rates(recipe: Recipe, answers: dict[str, Answers]) -> dict[str, Any]:
-    """How often each model's answer scores above that of the model before it, by the judge, or else by the reward."""
+    """How often one model's answer scores above another's, by the judge, or else by the reward.
+
+    Each model against the one it came from, and those tuned from SFT against each other: PPO against DPO.
+    """
+    from align.evals.report import compared_pairs
     from align.evals.stats import win_rate
 
     by = "gold" if recipe.judge is not None else "reward"
@@ -210,7 +257,7 @@ def win_rates(recipe: Recipe, answers: dict[str, Answers]) -> dict[str, Any]:
         f"{later}_over_{earlier}": win_rate(
             answers[later].columns[by], answers[earlier].columns[by], seed=recipe.seed
         )._asdict()
-        for earlier, later in pairwise(answers)
+        for later, earlier in compared_pairs(list(answers))
     }
 
 

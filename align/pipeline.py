@@ -20,7 +20,7 @@ from pydantic import Field
 from align.config import Section, build, merged, parse_command, read_yaml, to_yaml
 from align.errors import UserError, exit_on_user_error
 
-Command = Literal["lab", "prepare", "pretrain", "sft", "generate", "rank", "rm", "score", "ppo", "evaluate"]
+Command = Literal["lab", "prepare", "pretrain", "sft", "generate", "rank", "rm", "score", "ppo", "dpo", "evaluate"]
 
 # Where each command's recipe class and function live.
 COMMANDS: dict[str, tuple[str, str, str]] = {
@@ -28,7 +28,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "rank": ("align.lab.recipes", "Rank", "run_rank"),
     **{
         name: (f"align.{name}", "Recipe", "run")
-        for name in ("prepare", "pretrain", "sft", "generate", "rm", "score", "ppo", "evaluate")
+        for name in ("prepare", "pretrain", "sft", "generate", "rm", "score", "ppo", "dpo", "evaluate")
     },
 }
 

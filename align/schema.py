@@ -26,6 +26,7 @@ FOLDER = "recipes/schema"
 # Where each command's recipe class lives: module, class.
 RECIPES = {name: (module, kind) for name, (module, kind, _) in COMMANDS.items()}
 RECIPES |= {name: (f"align.{name}", "Recipe") for name in ("pipeline", "serve_rm")}
+RECIPES["overoptimization"] = ("align.lab.overoptimization", "Recipe")
 
 Schema = dict[str, Any]
 

@@ -27,6 +27,7 @@ OWN_DEFAULTS: dict[str, dict[str, Any]] = {
     | {"model.n_positions": 16, "tokenizer.vocab_size": 300, "data.validation": 0.1},
     "sft": {"data.max_tokens": 48, "data.validation": 0.2, "samples": 2},
     "rm": {"data.max_tokens": 48, "data.validation": 0.2},
+    "dpo": {"data.max_tokens": 48, "data.validation": 0.2, "optim.warmup_steps": 0},
     "ppo": {"data.max_tokens": 48, "rollout.max_tokens": 8, "ppo.n_minibatches": 2, "ppo.n_epochs": 2},
 }
 
@@ -38,7 +39,9 @@ STEADY = {"optim__eps": 1e-3, "optim__learning_rate": 0.003, "optim__max_grad_no
 def recipe_of(stage: ModuleType, world: Any, output: Path | str, **changes: Any) -> Any:
     """A stage's recipe on the tiny world. A double underscore in a change stands for the dot: train__steps=3."""
     name = stage.__name__.rsplit(".", 1)[-1]
-    rows = {"pretrain": "documents", "sft": "conversations", "rm": "rankings", "ppo": "prompts"}[name]
+    rows = {"pretrain": "documents", "sft": "conversations", "rm": "rankings", "dpo": "rankings", "ppo": "prompts"}[
+        name
+    ]
     keys = DEFAULTS | OWN_DEFAULTS[name] | {"data.path": getattr(world, rows), "output": str(output)}
     keys |= {} if name == "pretrain" else {"model.path": world.base}
     keys |= {"reward.path": world.reward} if name == "ppo" else {}
@@ -95,3 +98,8 @@ def largest_difference(found: Path, expected: Path) -> float:
 def brevity(prompts: list[str], responses: list[str]) -> list[float]:
     """A reward function: the shorter the better."""
     return [-float(len(response)) for response in responses]
+
+
+def judged(prompt: str, answer: str) -> float:
+    """The same as a judge."""
+    return -float(len(answer))

@@ -39,7 +39,7 @@ def command_of(path: Path) -> str:
 
 
 def test_there_are_recipes():
-    stages = ("prepare", "pretrain", "sft", "generate", "rm", "score", "serve_rm", "ppo")
+    stages = ("prepare", "pretrain", "sft", "generate", "rm", "score", "serve_rm", "ppo", "dpo")
     assert {f"{stage}.yaml" for stage in stages} <= RECIPES.keys()
 
 
@@ -61,8 +61,9 @@ def test_its_first_comment_says_what_it_is_and_gives_the_command(path):
     assert len(comment) >= 2
     command = command_of(path)
     runs_itself = f"python -m align.{command} recipes/{path.relative_to(ROOT)}"
-    by_hand = {"lab": "python -m align.lab ", "rank": "python -m align.lab.annotators "}.get(command, runs_itself)
-    assert by_hand in "\n".join(comment)
+    by_hand = {"lab": "python -m align.lab ", "rank": "python -m align.lab.annotators "}
+    by_hand["overoptimization"] = f"python -m align.lab.overoptimization recipes/{path.relative_to(ROOT)}"
+    assert by_hand.get(command, runs_itself) in "\n".join(comment)
 
 
 @each_recipe
@@ -308,7 +309,7 @@ def run_recipe(name: str, capsys: pytest.CaptureFixture[str]) -> Section:
     """A dry run of a recipe, which must leave nothing behind, and then one step of it. Returns the recipe."""
     command = command_of(ROOT / name)
     module = __import__(f"align.{command}", fromlist=[command])
-    trains = command in ("pretrain", "sft", "rm", "ppo")
+    trains = command in ("pretrain", "sft", "rm", "ppo", "dpo")
     words = [*SHORT * trains, *SHORT_PPO * (command == "ppo")]
     recipe, _ = parse_command(module.Recipe, command, [str(ROOT / name), *words])
     whole = build(module.Recipe, read_yaml(ROOT / name), name)
@@ -380,7 +381,7 @@ def test_the_general_recipes_run_one_after_the_other(elsewhere, capsys, monkeypa
     write_lab(["--out", "data/lab", *LAB])
     monkeypatch.setattr("sys.argv", ["prepare", str(ROOT / "prepare.yaml"), "tokenizer.vocab_size=400"])
     prepare()
-    for stage in ("pretrain", "sft", "generate", "rm", "score", "ppo", "evaluate"):
+    for stage in ("pretrain", "sft", "generate", "rm", "score", "ppo", "dpo", "evaluate"):
         if stage == "rm":
             rank_somehow("runs/answers.jsonl", "runs/rankings.jsonl")
         run_recipe(f"{stage}.yaml", capsys)

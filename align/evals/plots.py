@@ -31,12 +31,13 @@ COLOURS = {
     "base": "#8b929c",
     "sft": "#2f6fb0",
     "ppo": "#d9722e",
+    "dpo": "#2a8f85",
     "train": "#9bb3cc",
     "validation": "#1f4e79",
     "reward model": "#7a5ea8",
     "gold": "#b98a12",
 }
-OTHER_COLOURS = ("#2a8f85", "#b0486b", "#5b7f2b", "#6a5acd", "#8a5a34")
+OTHER_COLOURS = ("#b0486b", "#5b7f2b", "#6a5acd", "#8a5a34", "#3f9bb5")
 
 STYLE: dict[str, Any] = {
     "svg.fonttype": "none",  # letters stay letters: they can be searched, and take the page's font
@@ -102,6 +103,10 @@ TRAINING = (
           "0.69 is a coin's toss, less where labels tie."),
     Curve("rm", "Reward model: accuracy", "share", {"accuracy/train": "train", "accuracy/validation": "validation"},
           "How often the preferred answer gets the higher reward. 0.5 is a coin's toss."),
+    Curve("dpo", "DPO: loss", "nats per pair", LOSSES,
+          "0.69, where policy and reference are the same, is a coin's toss."),
+    Curve("dpo", "DPO: accuracy", "share", {"accuracy/train": "train", "accuracy/validation": "validation"},
+          "How often the policy has moved towards the preferred answer more than towards the other."),
 )  # fmt: skip
 PPO = (
     Curve("ppo", "Reward and gold score", "mean score", {"objective/scores": "reward model", "objective/gold": "gold"},

@@ -6,12 +6,14 @@ Any key may be absent, None or NaN; what is missing is left out of the page. Sha
     n_prompts             how many prompts every model answered
     judge                 the name of the judge whose score is called gold here
     perfect_gold          the score of an answer that has nothing wrong with it
-    models.<name>         base, sft, ppo, or any other name
+    models.<name>         base, sft, ppo, dpo, best_of_16, or any other name
         gold              {mean, low, high}: the judge's mean score, with its 95% interval
         reward            the reward model's mean score
         correct, polite, brief, refused_rightly, ended      shares of the answers
         n_tokens          mean length of an answer
-        kl_to_sft         mean of log p_model - log p_sft over the model's own answers, in nats an answer
+        kl_to_sft         mean of log p_model - log p_sft over the model's own answers, in nats an answer; for a model
+                          with best_of that mean over the chosen answers and log n - (n - 1) / n: an upper bound
+        best_of           n, where each answer is the best of n by the reward model
     win_rates.<a>_over_<b>    {mean, low, high}: share of prompts on which a's answer scores higher; a tie counts half
     reward_model
         accuracy          {mean, low, high}: on held-out comparisons, against the annotators' labels
@@ -27,8 +29,9 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -42,7 +45,7 @@ Report = Mapping[str, Any]
 
 BLOCKS = ("n_prompts", "judge", "perfect_gold", "models", "win_rates", "reward_model", "stages")
 MODELS = ("base", "sft", "ppo")
-STAGES = ("prepare", "pretrain", "sft", "generate", "rm", "ppo", "evaluate")
+STAGES = ("prepare", "pretrain", "sft", "generate", "rm", "ppo", "dpo", "evaluate")
 LABELS = {"sft": "SFT", "ppo": "PPO", "dpo": "DPO", "rm": "reward model"}
 COMMANDS = ("python -m align.pipeline recipe.yaml",)
 N_SAMPLES = 10
@@ -69,6 +72,7 @@ COLUMNS = (
     Column("ended", "ended", "share", "answers that the model ended by itself, before the length limit cut them"),
     Column("kl_to_sft", "KL to SFT", "score", "how far the model is from SFT, in nats an answer; 0 is SFT itself"),
 )  # fmt: skip
+BOUND = "; of best of n it is a bound, log n − (n−1)/n: the true distance is at most that"
 
 
 # -- what is written --------------------------------------------------------------------------------------------------
@@ -77,7 +81,7 @@ COLUMNS = (
 def write_report(report: Report, curves: Curves, samples: Sequence[Mapping[str, Any]], folder: Path) -> Path:
     """Writes report.json and report.html into `folder`, and returns the path of the page.
 
-    `curves` maps pretrain, sft, rm and ppo to the rows of their metrics, each with "step"; `samples` holds
+    `curves` maps pretrain, sft, rm, ppo and dpo to the rows of their metrics, each with "step"; `samples` holds
     {"prompt": str, "answers": {model: {"text": str, "gold": float | None}}}, of which the page shows the first ten.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -162,8 +166,20 @@ def _claims(report: Report) -> list[tuple[str, str]]:
 
 def _pairs(names: Sequence[str]) -> list[tuple[str, str]]:
     """Each model with the one it came from: SFT for whatever was tuned from it, else the one before."""
-    tuned = set(names) - {"base", "sft"} if "sft" in names else set()
+    tuned = _tuned(names)
     return [(name, "sft" if name in tuned else before) for before, name in pairwise(names)]
+
+
+def _tuned(names: Sequence[str]) -> list[str]:
+    """The models that came from SFT."""
+    return [name for name in names if name not in ("base", "sft")] if "sft" in names else []
+
+
+def compared_pairs(names: Iterable[str]) -> list[tuple[str, str]]:
+    """(model, other) that a report has win rates of: each with the one it came from, then the tuned ones in pairs."""
+    order = list(_sorted(dict.fromkeys(names, 0), MODELS))
+    tuned = _tuned(order)
+    return _pairs(order) + [(later, earlier) for earlier, later in combinations(tuned, 2)]
 
 
 def _compared(report: Report, name: str, other: str) -> tuple[str, str] | None:
@@ -261,8 +277,11 @@ def _table(report: Report) -> tuple[list[Column], list[tuple[str, list[str]]]]:
     for name, block in _block(report, "models").items():
         texts = {column.key: _shown(block.get(column.key), column.kind) for column in COLUMNS}
         if any(texts.values()):
-            rows[name] = texts
+            is_bound = block.get("best_of") is not None and texts["kl_to_sft"]
+            rows[name] = texts | ({"kl_to_sft": f"≤ {texts['kl_to_sft']}"} if is_bound else {})
     columns = [column for column in COLUMNS if any(texts[column.key] for texts in rows.values())]
+    if any(texts["kl_to_sft"].startswith("≤") for texts in rows.values()):
+        columns = [c._replace(legend=c.legend + BOUND) if c.key == "kl_to_sft" else c for c in columns]
     return columns, [(name, [texts[column.key] or "–" for column in columns]) for name, texts in rows.items()]
 
 
@@ -448,4 +467,5 @@ def _duration(seconds: float | None) -> str:
 
 
 def _label(name: str) -> str:
-    return LABELS.get(name, name)
+    """What a reader sees of a model's or stage's name: SFT, reward model, best of 16."""
+    return name.replace("_", " ") if re.fullmatch(r"best_of_\d+", name) else LABELS.get(name, name)

@@ -9,6 +9,7 @@ Read in this order; each file leans only on those above it:
     people.py      how people of given habits write answers, good and bad
     annotators.py  how people rank answers: by the gold score, with noise
     corpora.py     web text, demonstrations and prompts as plain files (`python -m align.lab --out DIR`)
+    overoptimization.py  the experiment: gold and proxy score against KL (a command above all rooms)
     recipes.py     writing the world and ranking answers as recipes, for `align.pipeline`
 
 Everything is a pure function of its seed and, but for the recipes, needs the standard library alone and imports in

@@ -54,6 +54,9 @@ FREE_TO_CHANGE = {
     "reward.url_batch",
 }
 
+# Commands that run stages and take up by themselves what was interrupted, by their file's name.
+TAKES_UP = {"pipeline": "align.pipeline", "overoptimization": "align.lab.overoptimization"}
+
 
 class Recipe(Protocol):
     """What every training stage's recipe has; see `align.sections`."""
@@ -242,8 +245,8 @@ class Run:
 
     def _how_to_go_on(self) -> str:
         words = [word for word in sys.argv[1:] if not word.startswith(("resume=", "overwrite="))]
-        if Path(sys.argv[0]).stem == "pipeline":  # which takes up by itself what was interrupted
-            return " ".join(["python -m align.pipeline", *words])
+        if command := TAKES_UP.get(Path(sys.argv[0]).stem):
+            return " ".join(["python -m", command, *words])
         return " ".join(["python -m", f"align.{self.stage}", *words, "resume=true"])
 
     def _signals_noted(self) -> _SignalsNoted:

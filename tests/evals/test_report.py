@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from align.evals.report import print_summary, reward_model_reading, verdict, write_report
+from align.evals.report import compared_pairs, print_summary, reward_model_reading, verdict, write_report
 from align.evals.stats import Interval
 
 NAN = float("nan")
@@ -180,6 +180,28 @@ def test_verdict_without_gold_rests_on_the_win_rate(rate, word):
 def test_models_tuned_from_sft_are_compared_with_it(report):
     report["models"]["dpo"] = model(1.2)
     assert verdict(report).startswith("DPO is better than SFT: gold score 1.20 [1.16, 1.24] against 0.98")
+
+
+def test_best_of_n_is_named_and_its_kl_is_a_bound(report, samples, tmp_path):
+    report["models"]["best_of_16"] = model(1.2, kl_to_sft=1.835, best_of=16)
+    report["win_rates"]["best_of_16_over_ppo"] = gold(0.4)
+    page, summary = page_of(report, {}, samples, tmp_path), summary_of(report)
+    assert json.loads((tmp_path / "report.json").read_text())["models"]["best_of_16"]["best_of"] == 16
+    assert verdict(report).startswith("best of 16 is better than SFT: gold score 1.20 [1.16, 1.24] against 0.98")
+    for text in (page.text, summary):
+        assert "≤ 1.8" in text
+        assert "best of 16 over PPO" in text
+    assert page.text.count("≤") == 1
+    assert "of best of n it is a bound, log n − (n−1)/n" in page.text
+    del report["models"]["best_of_16"]
+    assert "it is a bound" not in page_of(report, {}, samples, tmp_path).text
+
+
+def test_every_tuned_model_is_compared_with_sft_and_with_the_others():
+    pairs = compared_pairs(["dpo", "ppo", "sft", "base"])
+    assert pairs == [("sft", "base"), ("ppo", "sft"), ("dpo", "sft"), ("dpo", "ppo")]
+    assert compared_pairs(["a", "b", "c"]) == [("b", "a"), ("c", "b")]
+    assert compared_pairs(["base", "sft"]) == [("sft", "base")]
 
 
 def test_verdict_of_nothing():

@@ -1,0 +1,302 @@
+"""Direct preference optimisation and its kin: from rankings to a policy without reward model or sampling.
+
+    python -m align.dpo recipes/dpo.yaml
+
+The baseline to PPO: the same SFT model, the same rankings, the same evaluation. The loss of a pair is
+-log sigmoid(beta ((log pi - log pi_ref)(chosen) - (log pi - log pi_ref)(rejected))), Rafailov et al. 2023 (2305.18290),
+equation 7. Loss and training loop are TRL's `DPOTrainer`; the tokens, the order of the data, optimizer, schedule and
+run folder are those of the other stages (align/train/trainer.py).
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
+
+from pydantic import Field, model_validator
+
+from align import sections
+from align.config import Section, parse_command
+from align.errors import UserError, exit_on_user_error
+
+if TYPE_CHECKING:
+    from align.rm import Ranked
+    from align.text.records import Ranking
+
+# TRL 1.16 has two more, aot and aot_unpaired: they sort the margins of whatever rows share a micro-batch, so that
+# train.micro_batch_tokens would change the results.
+Loss = Literal[
+    "sigmoid",
+    "sigmoid_norm",
+    "hinge",
+    "ipo",
+    "robust",
+    "exo_pair",
+    "nca_pair",
+    "bco_pair",
+    "sppo_hard",
+    "apo_zero",
+    "apo_down",
+    "discopop",
+]
+SMOOTHED = ("robust", "exo_pair")
+
+
+class Dpo(Section):
+    """The loss, as TRL's DPOConfig has it."""
+
+    beta: float = Field(0.1, gt=0)
+    """How closely the policy is held to the reference (2305.18290: 0.1; for summaries 0.5); tau of IPO."""
+    loss: Loss = "sigmoid"
+    """sigmoid is DPO; hinge SLiC (2305.10425); ipo IPO (2310.12036), a mean over tokens in TRL; robust DPO with labels
+    that may be flipped (2403.00409); the others are named as in TRL's DPOConfig, which gives their papers."""
+    label_smoothing: float = Field(0.0, ge=0, lt=0.5)
+    """robust: the share of labels that are taken to be flipped (its paper: 0.1); exo_pair: its epsilon (1e-3)."""
+
+    @model_validator(mode="after")
+    def _has_an_effect(self) -> Self:
+        if self.label_smoothing and self.loss not in SMOOTHED:
+            raise ValueError(
+                f"dpo.label_smoothing = {self.label_smoothing} has no effect with dpo.loss: {self.loss}; remove it, or "
+                f"choose {' or '.join(SMOOTHED)}"
+            )
+        if self.loss == "exo_pair" and not self.label_smoothing:
+            raise ValueError("dpo.loss: exo_pair needs a dpo.label_smoothing above 0 (its paper: 0.001)")
+        return self
+
+
+class Recipe(sections.Run):
+    """DPO. Defaults are those of its paper (2305.18290, appendix B), with AdamW in place of RMSprop."""
+
+    model: sections.Model
+    """The policy to start from, and the reference."""
+    data: sections.Data = sections.Data.defaults(too_long="drop")
+    """Rankings; every two answers of different rank are a pair."""
+    dpo: Dpo = Dpo()
+    optim: sections.Optim = sections.Optim(
+        learning_rate=1e-6, batch_size=64, schedule="constant", warmup_steps=150, betas=(0.9, 0.999)
+    )
+    """batch_size counts pairs."""
+    train: sections.Train = sections.Train.defaults(log_every=10)
+
+
+class Pair(NamedTuple):
+    """Two answers to one prompt as tokens, both ending in EOS."""
+
+    prompt_ids: list[int]
+    chosen_ids: list[int]
+    rejected_ids: list[int]
+
+    @property
+    def ids(self) -> list[int]:
+        """All tokens that the pair takes in a step, for counting."""
+        return [*self.prompt_ids, *self.chosen_ids, *self.prompt_ids, *self.rejected_ids]
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longer of its two sequences."""
+        return len(self.prompt_ids) + max(len(self.chosen_ids), len(self.rejected_ids))
+
+
+def main() -> None:
+    """Parses the command line and trains."""
+    recipe, dry_run = parse_command(Recipe, "dpo")
+    run(recipe, dry_run)
+
+
+def run(recipe: Recipe, dry_run: bool = False) -> None:
+    """Trains into `recipe.output`; `dry_run` says what it would do and what it would cost."""
+    from align.models.load import base_dtype, load_causal_lm, load_config
+    from align.models.save import save_language_model, write_card
+    from align.text.load import load
+    from align.text.tokenizer import load_tokenizer
+    from align.train.machine import accelerator as make_accelerator
+    from align.train.parallel import say
+    from align.train.plan import check_positions, print_plan
+    from align.train.run import Run
+
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # TRL imports it, and it asks for kernels of its own
+    tokenizer = load_tokenizer(recipe.model.path, recipe.model.trust_remote_code)
+    config = load_config(recipe.model)
+    check_positions(config, recipe.data.max_tokens)
+    rankings = load(recipe.data, "rankings", recipe.seed)
+    say(*rankings.report.lines())
+    training = encode(recipe, tokenizer, rankings.train, "training")
+    validation = encode(recipe, tokenizer, rankings.validation, "validation")
+    if dry_run:
+        kinds: dict[str, Any] = {"policy": "train", "reference": "frozen"}
+        print_plan(recipe, config, kinds, {"training": training, "validation": validation})
+        return
+    accelerator = make_accelerator(recipe.train.precision)
+    with Run(recipe, "dpo", accelerator) as folder:
+        model = load_causal_lm(recipe.model, base_dtype(recipe.model, accelerator.mixed_precision), len(tokenizer))
+        figures = train(recipe, model, tokenizer, training, validation, folder, accelerator)
+        if folder.writes:
+            save_language_model(model, recipe.model, tokenizer, folder.folder)
+            write_card(folder.folder, "dpo", recipe, figures)
+        folder.finish(figures)
+
+
+def train(
+    recipe: Recipe,
+    model: Any,
+    tokenizer: Any,
+    training: list[Pair],
+    validation: list[Pair],
+    run: Any,
+    accelerator: Any,
+) -> dict[str, float]:
+    """Has TRL's trainer take the steps that `run` counts. Returns the last validation's figures."""
+    from torch.optim.lr_scheduler import LambdaLR
+    from transformers import PrinterCallback
+
+    from align.text.batches import rows_of_step, steps_in
+    from align.train.optim import build_optimizer, learning_rate
+    from align.train.state import Trainable
+    from align.train.trainer import InRun, PreferenceTrainer
+
+    optim = recipe.optim
+    n_steps = recipe.train.steps or steps_in(recipe.train.epochs or 1, len(training), optim.batch_size)
+    if recipe.model.quantization == "none":  # bitsandbytes has put its model where it belongs
+        model.to(accelerator.device)
+    reference = None if recipe.model.adapter == "lora" else copy.deepcopy(model).eval().requires_grad_(False)
+    optimizer = build_optimizer(optim, model)
+    parts = {"model": Trainable(model), "optimizer": optimizer}
+    first = run.restore(parts)
+    schedule = LambdaLR(optimizer, lambda step: learning_rate(optim, first + step, n_steps) / optim.learning_rate)
+    rows = [
+        training[i]
+        for step in range(first + 1, n_steps + 1)
+        for i in rows_of_step(step, len(training), optim.batch_size, recipe.seed)
+    ]
+    eval_every = (recipe.train.eval_every or max(1, n_steps // 10)) if validation else None
+    steps = run.steps(first, n_steps, parts)
+    in_run = InRun(run, steps, first, n_steps, recipe.train.log_every, eval_every)
+    held_out = validation[: recipe.train.eval_rows]
+    n_pairs = pairs_at_once(recipe, training + held_out, accelerator.num_processes)
+    trained = {name: value.clone() for name, value in Trainable(model).state_dict().items()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # transformers tells TRL what will change in its next version
+        trainer = PreferenceTrainer(
+            model,
+            reference,
+            trl_settings(recipe, n_steps - first, n_pairs, accelerator),
+            train_dataset=as_dataset(rows),
+            eval_dataset=as_dataset(held_out) if held_out else None,
+            processing_class=tokenizer,
+            callbacks=[in_run],
+            optimizers=(optimizer, schedule),
+        )
+        trainer.remove_callback(PrinterCallback)
+        if reference is None:
+            adapter_alone(model, trained)
+        trainer.train()
+    return in_run.validation
+
+
+def adapter_alone(model: Any, trained: dict[str, Any]) -> None:
+    """Undoes two things that TRL does to a model that comes with a LoRA adapter.
+
+    It copies the adapter as a second one, the reference; ours was made for this run, so that the reference is the base
+    with no adapter, and TRL computes it so where there is no copy. And it rounds an adapter on a quantised base to
+    bf16; ours is trained in fp32.
+    """
+    if "ref" in model.peft_config:
+        model.delete_adapter("ref")
+    for name, parameter in model.named_parameters():
+        if name in trained:
+            parameter.data = trained[name].to(parameter.device)
+        parameter.requires_grad_(name in trained)
+
+
+def trl_settings(recipe: Recipe, n_steps: int, n_pairs: int, accelerator: Any) -> Any:
+    """The recipe as TRL's DPOConfig, with everything turned off that `Run` does: logging, saving, reporting."""
+    from trl import DPOConfig
+
+    is_cpu = accelerator.device.type == "cpu"
+    return DPOConfig(
+        output_dir=recipe.output,
+        beta=recipe.dpo.beta,
+        loss_type=[recipe.dpo.loss],
+        label_smoothing=recipe.dpo.label_smoothing,
+        max_length=None,  # rows are short enough already, and an answer's EOS is never cut off
+        max_steps=n_steps,
+        train_sampling_strategy="sequential",
+        per_device_train_batch_size=n_pairs,
+        per_device_eval_batch_size=n_pairs,
+        gradient_accumulation_steps=recipe.optim.batch_size // accelerator.num_processes // n_pairs,
+        max_grad_norm=recipe.optim.max_grad_norm,
+        gradient_checkpointing=recipe.train.gradient_checkpointing,
+        bf16=accelerator.mixed_precision == "bf16",
+        use_cpu=is_cpu,
+        dataloader_pin_memory=not is_cpu,
+        seed=recipe.seed,
+        logging_nan_inf_filter=False,  # a loss that is no number stops the run
+        logging_strategy="no",
+        eval_strategy="no",
+        save_strategy="no",
+        report_to="none",
+        push_to_hub=False,
+        disable_tqdm=True,
+        log_level="error",
+    )
+
+
+def pairs_at_once(recipe: Recipe, pairs: Sequence[Pair], n_processes: int) -> int:
+    """Pairs that go through the model at once: as many as `train.micro_batch_tokens` has room for.
+
+    A divisor of each process's share of a step, so that all micro-batches are of one size and a mean of their means is
+    the mean over the step. Raises `UserError` if the processes cannot share a step evenly.
+    """
+    if recipe.optim.batch_size % n_processes:
+        raise UserError(
+            f"optim.batch_size = {recipe.optim.batch_size}: {n_processes} processes cannot share it evenly; give a "
+            f"multiple of {n_processes}"
+        )
+    share = recipe.optim.batch_size // n_processes
+    room = recipe.train.micro_batch_tokens // (2 * max(pair.longest for pair in pairs))
+    return max(n for n in range(1, share + 1) if share % n == 0 and n <= max(room, 1))
+
+
+def as_dataset(pairs: Sequence[Pair]) -> Any:
+    """Pairs in the columns that TRL's collator reads."""
+    from datasets import Dataset
+
+    return Dataset.from_dict({name: [getattr(pair, name) for pair in pairs] for name in Pair._fields})
+
+
+def encode(recipe: Recipe, tokenizer: Any, rankings: list[Ranking], what: str) -> list[Pair]:
+    """Rankings as pairs of tokens, as `align.rm` reads them. Raises `UserError` if none is left."""
+    from align import rm
+    from align.text.encode import encode_prompts
+    from align.train.parallel import say
+
+    rows, counts = rm.encode_rankings(tokenizer, rankings, recipe.data.max_tokens, recipe.data.too_long)
+    for reason, count in counts.items():
+        if count:
+            say(f"{count} of {len(rankings)} rankings {reason}")
+    prompts = encode_prompts(tokenizer, [row.prompt for row in rows])
+    pairs = [pair for row, prompt in zip(rows, prompts, strict=True) for pair in pairs_of_row(row, len(prompt))]
+    if rankings and not pairs:
+        raise UserError(f"data.path: no pair is left of {len(rankings)} {what} rankings; raise data.max_tokens")
+    if rankings:
+        say(f"{what}: {len(pairs):,} pairs of different rank from {len(rows):,} rankings")
+    return pairs
+
+
+def pairs_of_row(row: Ranked, n_prompt: int) -> list[Pair]:
+    """Every two answers of different rank, the better one first. Two of the same tokens teach nothing: left out."""
+    from align.rl.losses import pairs_of
+
+    found = pairs_of([row.ranks])
+    prompt = row.answers[0][:n_prompt]
+    answers = [answer[n_prompt:] for answer in row.answers]
+    both = zip(found.better, found.worse, strict=True)
+    return [Pair(prompt, answers[i], answers[j]) for i, j in both if answers[i] != answers[j]]
+
+
+if __name__ == "__main__":
+    exit_on_user_error(main)

@@ -1,0 +1,460 @@
+"""The over-optimisation curve: gold and proxy score against sqrt(KL), for best-of-n and PPO, by size of reward model.
+
+    python -m align.lab.overoptimization [RECIPE=recipes/demo/overoptimization.yaml] [key.sub=value ...]
+
+Gao et al. 2022 (2210.10760) in the lab. From a finished demo it takes the SFT model, the rankings and the prompts;
+trains reward models on trunks of several depths, the first layers of the SFT model; optimises against each, by PPO with
+a weak leash and by best-of-n on one set of samples; asks the gold judge all the while; and fits Gao's two forms
+(align/evals/overoptimization.py).
+
+Writes into `output`: overoptimization.json (below), .csv, .svg, .png; and the parts, each of which is made once:
+trunk-<layers>/, rm-<layers>/, ppo-<layers>/ (run folders), samples.jsonl, scores-<layers>.json. Killed, the same
+command goes on with the part that it was at.
+
+    start                  {gold, n_prompts, n_samples}: of the SFT model, on the prompts that best-of-n is asked
+    sizes[]                one for each reward model
+        layers, parameters, rm_accuracy
+        start              {proxy, proxy_std}: of the SFT model's samples by this reward model
+        best_of_n, rl      {points, fit}
+            points[]       n or step; kl, d = sqrt(KL), gold, proxy; gold_gain = gold - start's, in the judge's points;
+                           proxy_gain = proxy - start's, in standard deviations; best_of_n: also gold_low, gold_high
+            fit            {a, b, r2, n_points, peak: {d, gain} or null} of gold_gain; null where points are too few
+
+This is a command at the top of the house, though it stands in the lab, whose question it asks: it may import from every
+room, and nothing imports it.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+from pydantic import Field, model_validator
+
+from align.config import Section, build, merged, parse_command, read_yaml, to_yaml
+from align.errors import UserError, exit_on_user_error
+
+if TYPE_CHECKING:
+    from align import ppo, rm
+
+RECIPE = "recipes/demo/overoptimization.yaml"
+
+
+class Stage(Section):
+    """A stage's recipe to start from."""
+
+    recipe: str
+    """Its file, beside this one."""
+    set: dict[str, Any] = Field(default_factory=dict)
+    """Keys of it to change, as a nested mapping."""
+
+
+class Recipe(Section):
+    """The over-optimisation curve."""
+
+    demo: str
+    """The folder of a finished demo: SFT model, rankings, prompts."""
+    written_for: str = "runs/demo"
+    """The folder that the stages' recipes name; where demo is another, their paths are moved there."""
+    output: str
+    """The folder to write. What stands there from the same recipe is not made again."""
+    rm: Stage
+    """How reward models are trained; its model.path is the SFT model, whose first layers become the trunks."""
+    ppo: Stage
+    """How PPO is run. Its rollout section, data and gold judge are best-of-n's too."""
+    layers: list[int] = Field(default=[1, 2, 3], min_length=1)
+    """Depths of the reward models' trunks."""
+    sizes: list[int] = Field(default=[1, 2, 4, 8, 16, 32, 64], min_length=1)
+    """The n of best-of-n."""
+    samples: int = Field(128, gt=0)
+    """Answers to each prompt that best-of-n is estimated from; at least the largest n, more make it steadier."""
+    prompts: int = Field(400, gt=0)
+    """Prompts that best-of-n is asked: the first of PPO's."""
+    least_d: float = Field(0.5, ge=0)
+    """PPO's steps with sqrt(KL) below this are left out of its fit: the form is infinitely steep at 0."""
+    seed: int = Field(1, ge=0)
+    """Of every stage and of the samples."""
+    overwrite: bool = False
+    """Remove what another recipe left in output."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if min(self.layers) < 1 or len(set(self.layers)) < len(self.layers):
+            raise ValueError(f"layers = {self.layers}: give different numbers, each 1 or more")
+        if min(self.sizes) < 1 or max(self.sizes) > self.samples:
+            raise ValueError(f"sizes = {self.sizes}: best of n needs n from 1 to samples = {self.samples}")
+        return self
+
+
+class Plan(NamedTuple):
+    """What is run for one size of reward model."""
+
+    layers: int
+    trunk: Path
+    rm: rm.Recipe
+    ppo: ppo.Recipe
+
+
+def main() -> None:
+    """Parses the command line and runs."""
+    argv = sys.argv[1:]
+    if not any("=" not in word and not word.startswith("-") for word in argv):
+        argv = [RECIPE, *argv]
+    recipe, dry_run = parse_command(Recipe, "lab.overoptimization", argv)
+    path = next(word for word in argv if not word.startswith("-"))
+    run(recipe, Path(path).parent, dry_run)
+
+
+def run(recipe: Recipe, beside: Path, dry_run: bool = False) -> None:
+    """Makes what is not there yet of `recipe.output`. `beside` is where the stages' recipes lie."""
+    plans = [plan(recipe, layers, beside) for layers in recipe.layers]
+    check(recipe, plans[0])
+    if dry_run:
+        print(to_yaml(recipe))
+        for each in plans:
+            print(f"# rm, {each.layers} layers", to_yaml(each.rm), f"# ppo, {each.layers} layers", sep="\n")
+            print(to_yaml(each.ppo))
+        return
+    folder = Path(recipe.output)
+    claim(folder, recipe)
+    for each in plans:
+        make_trunk(recipe, each)
+        run_stage("rm", each.rm)
+    samples = draw_samples(recipe, plans[0].ppo, folder / "samples.jsonl")
+    sizes = []
+    for each in plans:
+        run_stage("ppo", each.ppo)
+        scores = score_samples(each, samples, folder / f"scores-{each.layers}.json")
+        sizes.append(measure(recipe, each, samples, scores))
+    result = {"start": {**start_of(samples), "n_samples": recipe.samples}, "sizes": sizes}
+    report(result, folder)
+
+
+# -- what will be run -------------------------------------------------------------------------------------------------
+
+
+def plan(recipe: Recipe, layers: int, beside: Path) -> Plan:
+    """The recipes for one size, their paths moved into the demo's folder."""
+    from align import ppo, rm
+
+    folder = Path(recipe.output)
+    trunk = folder / f"trunk-{layers}"
+    reward = folder / f"rm-{layers}"
+    own_rm = {"model": {"path": str(trunk)}, "output": str(reward), "seed": recipe.seed}
+    own_ppo = {"reward": {"path": str(reward / "model")}, "output": str(folder / f"ppo-{layers}"), "seed": recipe.seed}
+    return Plan(
+        layers,
+        trunk,
+        stage_recipe(recipe, recipe.rm, rm.Recipe, own_rm, beside),
+        stage_recipe(recipe, recipe.ppo, ppo.Recipe, own_ppo | {"train": {"log_every": 1}}, beside),
+    )
+
+
+def stage_recipe(recipe: Recipe, stage: Stage, kind: Any, own: dict[str, Any], beside: Path) -> Any:
+    """A stage's checked recipe: its file, what the user sets, and what this command sets."""
+    from align.pipeline import moved
+
+    path = beside / stage.recipe
+    given = moved(merged(read_yaml(path), stage.set), recipe.written_for, recipe.demo)
+    return build(kind, merged(given, own), str(path))
+
+
+def check(recipe: Recipe, first: Plan) -> None:
+    """Raises `UserError` for what would otherwise come to light after minutes."""
+    from align import sections
+    from align.models.load import load_config
+
+    for file in (first.rm.data.path, first.ppo.data.path):
+        if isinstance(file, str) and not Path(file).exists():
+            raise UserError(f"demo: there is no {file}; run the demo first, or give the folder of one that is finished")
+    config = load_config(sections.Model(path=first.ppo.model.path))
+    n_layers = config.get_text_config().num_hidden_layers
+    if max(recipe.layers) > n_layers:
+        raise UserError(f"layers = {recipe.layers}: {first.ppo.model.path} has {n_layers}; give at most that many")
+    if first.ppo.gold is None:
+        raise UserError("ppo: its recipe names no gold judge; set gold in it, such as align.lab.judge:reward")
+
+
+def claim(folder: Path, recipe: Recipe) -> None:
+    """Makes `folder` this recipe's. Raises `UserError` where another recipe's numbers would be mixed with its own."""
+    wanted = to_yaml(recipe.model_copy(update={"overwrite": False}))
+    found = folder / "recipe.yaml"
+    if folder.exists() and any(folder.iterdir()):
+        if not found.is_file() or (folder / "pipeline.json").exists() or (folder / "environment.json").exists():
+            raise UserError(f"output: {folder} exists and is not this command's folder; choose another output")
+        if found.read_text(encoding="utf-8") == wanted:
+            return
+        if not recipe.overwrite:
+            raise UserError(
+                f"output: {folder} was made with another recipe; choose another output, or replace it: overwrite=true"
+            )
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    found.write_text(wanted, encoding="utf-8")
+
+
+# -- the parts --------------------------------------------------------------------------------------------------------
+
+
+def make_trunk(recipe: Recipe, each: Plan) -> None:
+    """The first layers of the SFT model as a model of its own.
+
+    A configuration with fewer layers reads the weights of the first ones and no others, for any class whose layers are
+    numbered from the bottom. Embedding and last normalisation stay the SFT model's.
+    """
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging as transformers_logging
+
+    from align import sections
+    from align.models.load import load_config
+    from align.text.tokenizer import load_tokenizer
+
+    if each.trunk.exists():
+        return
+    path = each.ppo.model.path
+    config = load_config(sections.Model(path=path))
+    text = config.get_text_config()
+    text.num_hidden_layers = each.layers
+    if getattr(text, "layer_types", None):
+        text.layer_types = text.layer_types[: each.layers]
+    before = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()  # it would list the layers that are left out
+    transformers_logging.disable_progress_bar()
+    model = AutoModelForCausalLM.from_pretrained(path, config=config)
+    transformers_logging.set_verbosity(before)
+    writing = each.trunk.with_name(f".{each.trunk.name}.writing")
+    model.save_pretrained(writing)
+    load_tokenizer(path).save_pretrained(writing)
+    writing.replace(each.trunk)
+
+
+def run_stage(name: str, recipe: Any) -> None:
+    """Trains unless it is done; an interrupted run is taken up."""
+    import importlib
+
+    if (Path(recipe.output) / "result.json").is_file():
+        print(f"{recipe.output}: done before", flush=True)
+        return
+    print(f"\n== {recipe.output} ==", flush=True)
+    importlib.import_module(f"align.{name}").run(recipe.model_copy(update={"resume": True}))
+
+
+def draw_samples(recipe: Recipe, how: ppo.Recipe, path: Path) -> list[dict[str, Any]]:
+    """The SFT model's answers to the prompts, with their gold scores: a row for each prompt. Read if they are there."""
+    from align.generate import Sampling
+    from align.rl.speaker import Speaker
+    from align.text.encode import encode_prompts
+    from align.text.load import load
+
+    if not path.is_file():
+        rollout = how.rollout
+        sampling = Sampling(
+            max_tokens=rollout.max_tokens, temperature=rollout.temperature, batch_tokens=rollout.batch_tokens
+        )
+        speaker = Speaker(how.model, sampling, how.data.max_tokens, recipe.seed)
+        asked = [prompt.messages for prompt in load(how.data, "prompts", recipe.seed).train]
+        ids = encode_prompts(speaker.tokenizer, asked)
+        room = how.data.max_tokens - rollout.max_tokens  # longer prompts are left out, as PPO does
+        fitting = [messages for messages, row in zip(asked, ids, strict=True) if len(row) <= room][: recipe.prompts]
+        print(f"\n== {path}: {recipe.samples} answers to each of {len(fitting)} prompts ==", flush=True)
+        write_lines(path, sample_rows(speaker, str(how.gold), fitting, recipe.samples))
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def sample_rows(speaker: Any, gold: str, asked: list[Any], n: int, n_at_once: int = 1024) -> Iterator[dict[str, Any]]:
+    """Each prompt's samples as columns, in order; progress is printed now and then."""
+    from align.rl.rewards import FunctionReward
+
+    judge = FunctionReward(gold)
+    shown = time.monotonic()
+    width = max(1, n_at_once // n)
+    for first in range(0, len(asked), width):
+        chunk = asked[first : first + width]
+        replies = speaker.answer([messages for messages in chunk for _ in range(n)])
+        for index, messages in enumerate(chunk):
+            mine = replies[index * n : (index + 1) * n]
+            texts = [reply.text for reply in mine]
+            yield {
+                "prompt": messages[-1].content,
+                "texts": texts,
+                "ids": [[*reply.prompt_ids, *reply.ids] for reply in mine],
+                "ended": [reply.ended for reply in mine],
+                "gold": judge.score([messages] * n, texts, []),
+            }
+        if time.monotonic() - shown > 10:
+            shown = time.monotonic()
+            print(f"samples of {first + len(chunk)}/{len(asked)} prompts", flush=True)
+
+
+def score_samples(each: Plan, samples: list[dict[str, Any]], path: Path) -> list[list[float]]:
+    """The reward model's score of every sample, (n_prompts, n_samples), by the rules that PPO scores by."""
+    import torch
+
+    from align import sections
+    from align.models.scalar import load_scalar_model, score_all
+    from align.text.tokenizer import load_tokenizer
+    from align.train.machine import accelerator as make_accelerator
+
+    if path.is_file():
+        scores: list[list[float]] = json.loads(path.read_text(encoding="utf-8"))
+        return scores
+    reward, reads = each.ppo.reward, each.ppo.train.micro_batch_tokens
+    n_tokens = len(load_tokenizer(str(reward.path)))
+    device = make_accelerator("fp32").device
+    model = load_scalar_model(sections.Model(path=str(reward.path)), n_tokens=n_tokens).to(device)
+    found = torch.tensor([score_all(model, row["ids"], reads, device) for row in samples])
+    if reward.clip is not None:
+        found = found.clamp(-reward.clip, reward.clip)
+    if reward.missing_eos is not None:
+        found = torch.where(torch.tensor([row["ended"] for row in samples]), found, reward.missing_eos)
+    write_whole(path, json.dumps(found.tolist()))
+    return found.tolist()
+
+
+# -- what they show ---------------------------------------------------------------------------------------------------
+
+
+def start_of(samples: list[dict[str, Any]]) -> dict[str, float]:
+    """Where all curves begin: the SFT model's gold score."""
+    gold = [value for row in samples for value in row["gold"]]
+    return {"gold": sum(gold) / len(gold), "n_prompts": len(samples)}
+
+
+def measure(recipe: Recipe, each: Plan, samples: list[dict[str, Any]], scores: list[list[float]]) -> dict[str, Any]:
+    """One reward model's block of the result."""
+    import numpy as np
+
+    from align.models.scalar import load_scalar_model
+    from align.sections import Model
+
+    gold = start_of(samples)["gold"]
+    start = {"proxy": float(np.mean(scores)), "proxy_std": float(np.std(scores)) or 1.0}
+    finished = json.loads((Path(each.rm.output) / "result.json").read_text(encoding="utf-8"))
+    model = load_scalar_model(Model(path=str(each.ppo.reward.path)))
+    best = best_of_n_points(recipe, samples, scores)
+    steps = rl_points(Path(each.ppo.output))
+    for point in [*best, *steps]:
+        point["d"] = math.sqrt(max(point["kl"], 0.0))  # an estimate of a small KL can come out negative
+        point["gold_gain"] = point["gold"] - gold
+        point["proxy_gain"] = (point["proxy"] - start["proxy"]) / start["proxy_std"]
+    return {
+        "layers": each.layers,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "rm_accuracy": finished.get("accuracy/validation"),
+        "start": start,
+        "best_of_n": {"points": best, "fit": fitted("best_of_n", best)},
+        "rl": {"points": steps, "fit": fitted("rl", steps, recipe.least_d)},
+    }
+
+
+def best_of_n_points(
+    recipe: Recipe, samples: list[dict[str, Any]], scores: list[list[float]]
+) -> list[dict[str, float]]:
+    """Gold and proxy score of best-of-n, unbiased from N samples of each prompt; KL by its formula."""
+    from align.evals.best_of_n import expected_best, kl_bound
+    from align.evals.stats import bootstrap_mean
+
+    golds = [row["gold"] for row in samples]
+    points = []
+    for n in sorted(set(recipe.sizes)):
+        gold = bootstrap_mean(expected_best(scores, golds, n), seed=recipe.seed)
+        point = {"n": n, "kl": kl_bound(n), "gold": gold.mean, "gold_low": gold.low, "gold_high": gold.high}
+        points.append({**point, "proxy": float(expected_best(scores, scores, n).mean())})
+    return points
+
+
+def rl_points(folder: Path) -> list[dict[str, float]]:
+    """What PPO logged at every step, before its update: the policy's KL, gold and proxy score."""
+    names = {"kl": "objective/kl", "gold": "objective/gold", "proxy": "objective/scores"}
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [{"step": row["step"], **{name: row[key] for name, key in names.items()}} for row in rows]
+
+
+def fitted(form: str, points: list[dict[str, float]], least_d: float = 0.0) -> dict[str, Any] | None:
+    """Gao's form through the gains in gold; None where there are too few points for it."""
+    from align.evals.overoptimization import fit_best_of_n, fit_rl
+
+    d, gains = [point["d"] for point in points], [point["gold_gain"] for point in points]
+    try:
+        fit = fit_best_of_n(d, gains) if form == "best_of_n" else fit_rl(d, gains, least_d)
+    except ValueError as error:
+        print(f"{form}: not fitted: {error}", flush=True)
+        return None
+    found = {"a": fit.a, "b": fit.b, "r2": fit.r2 if math.isfinite(fit.r2) else None, "n_points": fit.n_points}
+    return found | {"peak": fit.peak._asdict() if fit.peak else None}
+
+
+def report(result: dict[str, Any], folder: Path) -> None:
+    """Writes the result, the table and the figure, and prints the coefficients."""
+    from align.evals.overoptimization import draw
+
+    write_whole(folder / "overoptimization.json", json.dumps(result, indent=2, allow_nan=False) + "\n")
+    write_table(result, folder / "overoptimization.csv")
+    paths = draw(result, folder)
+    for line in summary(result):
+        print(line)
+    print(f"figure: {paths[1]}")
+
+
+def summary(result: dict[str, Any]) -> Iterator[str]:
+    """A line for each reward model and method: coefficients, and where gold is highest."""
+    yield f"SFT: gold {result['start']['gold']:.3f}"
+    for size in result["sizes"]:
+        for form, name in (("best_of_n", "best of n"), ("rl", "PPO")):
+            fit = size[form]["fit"]
+            highest = max(size[form]["points"], key=lambda point: point["gold"])
+            line = f"{size['parameters']:,} parameters, {name}: gold at most {highest['gold']:.3f} "
+            line += f"at KL {highest['kl']:.2f}"
+            if fit:
+                line += f"; a {fit['a']:.3f}, b {fit['b']:.3f}, R² {fit['r2'] or 0:.2f}"
+                peak = fit["peak"]
+                line += f", turns at KL {peak['d'] ** 2:.1f}" if peak else ", does not turn"
+            yield line
+
+
+TABLE = ("method", "layers", "parameters", "n_or_step", "kl", "d", "gold", "gold_gain", "proxy", "proxy_gain", "fit")
+
+
+def write_table(result: dict[str, Any], path: Path) -> None:
+    """All points in one table, with the fitted gain in gold beside the measured one."""
+    from align.evals.overoptimization import Fit
+
+    with path.open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(TABLE)
+        for size in result["sizes"]:
+            for form in ("best_of_n", "rl"):
+                given = size[form]["fit"]
+                fit = given and Fit(form, given["a"], given["b"], 0.0, 0)  # type: ignore[arg-type]
+                for point in size[form]["points"]:
+                    said = float(fit.gain(point["d"])) if fit else ""
+                    numbers = [point[name] for name in TABLE[4:-1]]
+                    where = point["n"] if form == "best_of_n" else point["step"]
+                    table.writerow([form, size["layers"], size["parameters"], where, *numbers, said])
+
+
+def write_lines(path: Path, rows: Iterator[dict[str, Any]]) -> None:
+    """JSON lines in a file that appears when it is whole."""
+    writing = path.with_name(f".{path.name}.writing")
+    with writing.open("w", encoding="utf-8") as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    writing.replace(path)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """A file that appears when it is whole."""
+    writing = path.with_name(f".{path.name}.writing")
+    writing.write_text(text, encoding="utf-8")
+    writing.replace(path)
+
+
+if __name__ == "__main__":
+    exit_on_user_error(main)

@@ -1,0 +1,108 @@
+"""Models side by side: what best-of-n chooses and costs, and who is compared with whom."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import nested
+
+from align import evaluate
+from align.config import build
+from align.errors import UserError
+from align.evals.best_of_n import kl_bound
+from align.rl.speaker import Speaker
+from align.text.load import load
+
+
+def recipe_of(world: Any, output: Path, models: dict[str, dict[str, Any]], **changes: Any) -> evaluate.Recipe:
+    keys = {"models": {name: {"path": world.base, **keys} for name, keys in models.items()}}
+    keys |= {"data.path": world.prompts, "data.max_tokens": 48, "sampling.max_tokens": 8, "reward": world.reward}
+    keys |= {"judge": "helpers:judged", "output": str(output)}
+    return build(evaluate.Recipe, nested(keys | {k.replace("__", "."): v for k, v in changes.items()}), "recipe")
+
+
+def report_of(world: Any, output: Path, models: dict[str, dict[str, Any]], **changes: Any) -> dict[str, Any]:
+    evaluate.run(recipe_of(world, output, models, **changes))
+    return json.loads((output / "report.json").read_text())
+
+
+def test_ppo_dpo_and_best_of_n_stand_in_one_report(world, tmp_path, capsys):
+    models = {
+        "base": {"asked": "plain"},
+        "sft": {},
+        "ppo": {"path": world.gpt2},
+        "dpo": {},
+        "best_of_4": {"best_of": 4},
+    }
+    report = report_of(world, tmp_path, models)
+    assert list(report["models"]) == ["base", "sft", "ppo", "dpo", "best_of_4"]
+    tuned = {"ppo_over_sft", "dpo_over_sft", "best_of_4_over_sft"}
+    between = {"dpo_over_ppo", "best_of_4_over_ppo", "best_of_4_over_dpo"}
+    assert report["win_rates"].keys() == {"sft_over_base"} | tuned | between
+    best, sft = report["models"]["best_of_4"], report["models"]["sft"]
+    assert best["best_of"] == 4
+    assert best["kl_to_sft"] == pytest.approx(kl_bound(4), abs=1e-4)  # the model that is sampled is the reference
+    assert sft["kl_to_sft"] == pytest.approx(0, abs=1e-6)
+    assert "best_of" not in sft
+    assert best["reward"] > sft["reward"]
+    page = (tmp_path / "report.html").read_text()
+    assert "≤ 0.64" in page
+    assert "best of 4" in page
+    assert "of best of n it is a bound" in page
+    rows = [json.loads(line) for line in (tmp_path / "side_by_side.jsonl").read_text().splitlines()]
+    assert {*rows[0]["answers"]} == set(models)
+    assert "best of 4" in capsys.readouterr().out
+
+
+def test_the_best_by_the_reward_model_is_kept(world, tmp_path):
+    recipe = recipe_of(world, tmp_path, {"sft": {}, "best": {"best_of": 6}})
+    asked = [prompt.messages for prompt in load(recipe.data, "prompts", 1).train]
+
+    def speaker() -> Speaker:
+        return Speaker(recipe.models["sft"], recipe.sampling, 48, seed=5)
+
+    reward = evaluate.reward_model(recipe, speaker())
+    best = evaluate.best_replies(speaker(), reward, asked, 6, n_at_once=len(asked))
+    every = speaker().answer([messages for messages in asked for _ in range(6)])
+    for index, (messages, found) in enumerate(zip(asked, best, strict=True)):
+        drawn = every[6 * index : 6 * index + 6]
+        scores = reward.score([messages] * 6, [reply.text for reply in drawn], [])
+        assert found == drawn[scores.index(max(scores))]
+    single = evaluate.best_replies(speaker(), reward, asked, 1)
+    assert single == speaker().answer(asked)
+    assert len(evaluate.best_replies(speaker(), reward, asked, 2, n_at_once=3)) == len(asked)
+
+
+def test_the_bound_adds_what_the_sampled_model_is_from_the_reference(world, tmp_path):
+    models = {"sft": {}, "best": {"path": world.gpt2, "best_of": 2}, "other": {"path": world.gpt2}}
+    found = report_of(world, tmp_path, models)["models"]
+    assert found["best"]["kl_to_sft"] > kl_bound(2) + 1.0
+    assert found["other"]["kl_to_sft"] > 1.0
+
+
+def test_best_of_n_without_a_judge_wins_by_the_reward(world, tmp_path):
+    report = report_of(world, tmp_path, {"sft": {}, "best_of_8": {"best_of": 8}}, judge=None)
+    assert report["win_rates"]["best_of_8_over_sft"]["mean"] > 0.7
+
+
+def test_models_without_sft_are_compared_one_after_the_other(world, tmp_path):
+    report = report_of(world, tmp_path, {"a": {}, "b": {"path": world.gpt2}, "c": {}}, reference="a")
+    assert report["win_rates"].keys() == {"b_over_a", "c_over_b"}
+
+
+@pytest.mark.parametrize(
+    ("models", "changes", "told"),
+    [
+        (
+            {"sft": {}, "best": {"best_of": 4}},
+            {"reward": None},
+            r"models\.best\.best_of: give reward, the reward model",
+        ),
+        ({"sft": {"best_of": 4}}, {}, r"models\.sft\.best_of: the others' KL is measured to it"),
+        ({"sft": {}, "best": {"best_of": 1}}, {}, r"models\.best\.best_of = 1: must be greater than 1"),
+    ],
+)
+def test_what_cannot_work_is_told(world, tmp_path, models, changes, told):
+    with pytest.raises(UserError, match=told):
+        recipe_of(world, tmp_path, models, **changes)
