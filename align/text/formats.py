@@ -12,8 +12,9 @@
 | sharegpt_preference | conversations, chosen, rejected | yes | best answer | yes | yes |
 | hh | chosen, rejected (transcripts) | yes | best answer | yes | yes |
 | preference | chosen, rejected (prompt) | yes | best answer | yes | yes |
-| ranking | prompt, responses (ranks, annotator) | yes | best answer | yes | yes |
+| ranking | prompt, responses (ranks) | yes | best answer | yes | yes |
 
+A row that becomes a ranking may also have annotator, source (the collection that it comes from) and margin.
 A document made of turns is their contents with blank lines between. A prompt is what comes before the last answer.
 """
 
@@ -129,7 +130,7 @@ def to_ranking(parsed: Parsed, source: str = "") -> Ranking:
     """The answers in their order. Raises `BadRow` where they have none."""
     if not parsed.ranks:
         raise BadRow("these answers have no ranks yet; rank them first")
-    return Ranking(parsed.prompt, parsed.answers, parsed.ranks, parsed.annotator, source)
+    return Ranking(parsed.prompt, parsed.answers, parsed.ranks, source=source)
 
 
 MAKERS: dict[Kind, Callable[[Parsed, str], Record]] = {
@@ -147,6 +148,8 @@ def make(row: Values, name: str, kind: Kind, source: str) -> tuple[Record, str]:
     """
     parsed = LAYOUTS[name].parse(row)
     record = MAKERS[kind](parsed, source)
+    if isinstance(record, Ranking):
+        record = record._replace(**parsers.parse_besides(row)._asdict())
     ends_with_user = kind == "conversations" and not parsed.answers
     return record, AFTER_ANSWER if ends_with_user else parsed.note
 

@@ -1,8 +1,9 @@
-"""The reward model's figures on numbers small enough to check by hand."""
+"""A reward model against its annotators, on numbers small enough to check by hand."""
 
 import pytest
 
-from align.rm import Ranked, accuracy_by_prompt, annotators, padded_size, shortened
+from align.evals.agreement import accuracy_by_prompt, annotators
+from align.text.rankings import Ranked
 from align.text.records import Message
 
 
@@ -39,12 +40,3 @@ def test_agreement_of_annotators_is_over_the_pairs_that_both_prefer():
 def test_annotators_who_agree_by_chance_allow_no_better_than_chance():
     figures = annotators([ranked((1, 2)), ranked((2, 1))])
     assert figures == {"annotator_agreement": 0.0, "accuracy_bound": 0.5}
-
-
-def test_an_answer_is_cut_before_its_eos():
-    assert shortened([1, 2, 3, 4, 9], 3) == [1, 2, 9]
-    assert shortened([1, 2, 9], 3) == [1, 2, 9]
-
-
-def test_a_prompt_takes_the_tokens_of_its_padded_answers():
-    assert padded_size(Ranked([[1, 2], [1, 2, 3, 4]], (1, 2), (), ("a", "b"))) == 8
