@@ -61,10 +61,12 @@ def reward_card(rows: Sequence[Ranked], members: ArrayLike, scales: Sequence[flo
         members: (n_answers, heads), every member's score of each answer, through all rows.
         scales: what each member's scores were divided by after training: sigmoid(scale x difference) is its claim.
     """
+    if not rows:
+        return {}
     every = np.asarray(members, dtype=np.float64)
     every = every.reshape(len(every), -1)  # (n_answers, heads)
     scores = every.mean(1)
-    pairs = _pairs(rows, scores, (every * np.asarray(scales)).mean(1)) if rows else []
+    pairs = _pairs(rows, scores, (every * np.asarray(scales)).mean(1))
     if not pairs:
         return {}
     card: Card = {"n_prompts": len({row.key for row in rows}), "n_rankings": len(rows), "n_pairs": len(pairs)}
