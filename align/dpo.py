@@ -23,7 +23,7 @@ from align.config import Section, parse_command
 from align.errors import UserError, exit_on_user_error
 
 if TYPE_CHECKING:
-    from align.rm import Ranked
+    from align.text.rankings import Ranked
     from align.text.records import Ranking
 
 # TRL 1.16 has two more, aot and aot_unpaired: they sort the margins of whatever rows share a micro-batch, so that
@@ -270,16 +270,14 @@ def as_dataset(pairs: Sequence[Pair]) -> Any:
 
 def encode(recipe: Recipe, tokenizer: Any, rankings: list[Ranking], what: str) -> list[Pair]:
     """Rankings as pairs of tokens, as `align.rm` reads them. Raises `UserError` if none is left."""
-    from align import rm
-    from align.text.encode import encode_prompts
+    from align.text.rankings import encode_rankings
     from align.train.parallel import say
 
-    rows, counts = rm.encode_rankings(tokenizer, rankings, recipe.data.max_tokens, recipe.data.too_long)
+    rows, counts = encode_rankings(tokenizer, rankings, recipe.data.max_tokens, recipe.data.too_long)
     for reason, count in counts.items():
         if count:
             say(f"{count} of {len(rankings)} rankings {reason}")
-    prompts = encode_prompts(tokenizer, [row.prompt for row in rows])
-    pairs = [pair for row, prompt in zip(rows, prompts, strict=True) for pair in pairs_of_row(row, len(prompt))]
+    pairs = [pair for row in rows for pair in pairs_of_row(row, row.n_prompt)]
     if rankings and not pairs:
         raise UserError(f"data.path: no pair is left of {len(rankings)} {what} rankings; raise data.max_tokens")
     if rankings:

@@ -263,10 +263,11 @@ def win_rates(recipe: Recipe, answers: dict[str, Answers]) -> dict[str, Any]:
 
 def examine_reward_model(recipe: Recipe) -> dict[str, Any]:
     """Its accuracy on held-out rankings, beside what annotators and judge say of the same pairs."""
-    from align import rm
+    from align.evals.agreement import accuracy_by_prompt, annotators
     from align.evals.stats import bootstrap_mean
     from align.models.scalar import load_scalar_model, score_all
     from align.text.load import load
+    from align.text.rankings import encode_rankings
     from align.text.tokenizer import load_tokenizer
 
     path = str(recipe.reward)
@@ -274,11 +275,11 @@ def examine_reward_model(recipe: Recipe) -> dict[str, Any]:
     rankings = load(data, "rankings", recipe.seed).train
     tokenizer = load_tokenizer(path)
     model = load_scalar_model(sections.Model(path=path), n_tokens=len(tokenizer))
-    rows, _ = rm.encode_rankings(tokenizer, rankings, recipe.data.max_tokens, "truncate")
+    rows, _ = encode_rankings(tokenizer, rankings, recipe.data.max_tokens, "truncate")
     scores = score_all(model, [answer for row in rows for answer in row.answers], 16384, "cpu")
-    accuracy = bootstrap_mean(rm.accuracy_by_prompt(rows, scores), seed=recipe.seed)
+    accuracy = bootstrap_mean(accuracy_by_prompt(rows, scores), seed=recipe.seed)
     block: dict[str, Any] = {"accuracy": accuracy._asdict()}
-    block |= {key: value for key, value in rm.annotators(rows).items() if key == "annotator_agreement"}
+    block |= {key: value for key, value in annotators(rows).items() if key == "annotator_agreement"}
     if recipe.judge is not None:
         block |= agreement_with_judge(recipe, rankings, rows, scores)
     return block
@@ -288,7 +289,7 @@ def agreement_with_judge(
     recipe: Recipe, rankings: list[Ranking], rows: list[Any], scores: list[float]
 ) -> dict[str, float]:
     """Of the pairs whose gold scores differ: how often annotators and the reward model side with the judge."""
-    from align import rm
+    from align.evals.agreement import accuracy_by_prompt
 
     texts = [(ranking.prompt, answer) for ranking in rankings for answer in ranking.responses]
     gold = judged(recipe, [prompt for prompt, _ in texts], [answer for _, answer in texts])["gold"]
@@ -299,8 +300,8 @@ def agreement_with_judge(
         truth.append(row._replace(ranks=tuple(1 + sum(other > value for other in values) for value in values)))
     as_scores = [-float(rank) for row in rows for rank in row.ranks]
     return {
-        "gold_agreement": _mean(rm.accuracy_by_prompt(truth, as_scores, skip_ties=True)),
-        "accuracy_vs_gold": _mean(rm.accuracy_by_prompt(truth, scores)),
+        "gold_agreement": _mean(accuracy_by_prompt(truth, as_scores, skip_ties=True)),
+        "accuracy_vs_gold": _mean(accuracy_by_prompt(truth, scores)),
     }
 
 

@@ -166,7 +166,7 @@ def fitting(recipe: Recipe, scorer: Scorer, records: list[Answers], tally: Tally
 
 def fitted(data: sections.Data, answer: Encoded) -> list[int]:
     """The tokens to score; empty if the answer is too long, or if no token of it would be left when it is cut."""
-    from align.rm import shortened
+    from align.text.rankings import shortened
 
     if len(answer.ids) <= data.max_tokens:
         return answer.ids

@@ -20,6 +20,7 @@ from align.models.language import LanguageModel
 from align.models.scalar import load_scalar_model, score_all, score_batch
 from align.rl.advantages import gae, whiten
 from align.rl.learner import check_ratio, make_kl
+from align.rl.normalize import normalize
 from align.rl.rollouts import Rollouts
 from align.rl.sampler import Asked, logprob_function, value_function
 from align.rl.sampling import Answer
@@ -168,7 +169,7 @@ def test_bar_d_demonstrations_score_0_on_average(world, tmp_path, tokenizer):
     ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
     before = score_all(model, ids, 8192, "cpu")
     assert abs(sum(before) / len(before)) > 0.01
-    shift = rm.shift_to_demonstrations(recipe, model, tokenizer, [], accelerator)
+    shift = normalize(recipe, model, tokenizer, [], accelerator)["shift"]
     after = score_all(model, ids, 8192, "cpu")
     assert sum(after) / len(after) == pytest.approx(0.0, abs=1e-5)
     assert after == pytest.approx([x - sum(before) / len(before) for x in before], abs=1e-5)

@@ -13,12 +13,13 @@ from helpers import assert_same_bits, metrics, recipe_of, run, weights
 from tiny import write_rows
 from transformers import AutoModelForCausalLM
 
-from align import dpo, rm
+from align import dpo
 from align.config import to_yaml
 from align.errors import UserError
 from align.models.language import LanguageModel, token_logprobs
 from align.text.encode import encode_conversation
 from align.text.load import load
+from align.text.rankings import encode_rankings
 from align.text.records import Message
 from align.text.tokenizer import load_tokenizer
 from align.train.trainer import PreferenceTrainer
@@ -53,7 +54,7 @@ def test_what_is_trained_on_are_the_tokens_of_sft_and_rm(world, tmp_path, monkey
     tokenizer = load_tokenizer(world.base)
     recipe = recipe_of(dpo, world, tmp_path)
     rankings = load(recipe.data, "rankings", recipe.seed).train
-    as_rm = {tuple(answer) for row in rm.encode_rankings(tokenizer, rankings, 48, "drop")[0] for answer in row.answers}
+    as_rm = {tuple(answer) for row in encode_rankings(tokenizer, rankings, 48, "drop")[0] for answer in row.answers}
     as_sft = {}
     for ranking in rankings:
         for response in ranking.responses:

@@ -4,7 +4,7 @@ Radford et al. 2018 (GPT-1), Radford et al. 2019 (GPT-2), Brown et al. 2020 (GPT
 openai/gpt-2 where a paper is silent. Parameters carry GPT-2's names, so that `align.gpt.export` only transposes.
 
 From the parts to the whole: `GPTAttention` and `GPTMLP` make a `GPTBlock`; `GPTModel` stacks blocks over embeddings;
-`GPTForCausalLM` adds the head and the loss.
+`GPTForCausalLM` adds the head and the loss, `GPTForSequenceClassification` the head of a reward model.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import Cache, DynamicCache, GenerationMixin, PreTrainedModel
 from transformers import initialization as init
-from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_layers import GenericForSequenceClassification, GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.utils import can_return_tuple
 
@@ -291,6 +291,15 @@ class GPTForCausalLM(GPTPreTrainedModel, GenerationMixin):
             past_key_values=trunk.past_key_values,
             hidden_states=trunk.hidden_states,
         )
+
+
+class GPTForSequenceClassification(GenericForSequenceClassification, GPTPreTrainedModel):
+    """The trunk and a linear head without bias, read at the last token that is no padding: Hugging Face's own scheme.
+
+    It is the form in which reward models are written for `AutoModelForSequenceClassification` (one label).
+    """
+
+    base_model_prefix = "transformer"
 
 
 def kept(hidden: Tensor, logits_to_keep: int | Tensor) -> Tensor:

@@ -108,14 +108,36 @@ def _from_pretrained(auto_class: Any, path: str, model: sections.Model, dtype: t
     if model.quantization != "none":
         arguments["quantization_config"] = _quantization(model.quantization, dtype)
     transformers_logging.disable_progress_bar()  # a run has its own progress line
-    with _loading_errors(path):
-        loaded = auto_class.from_pretrained(path, **arguments)
+    with _loading_errors(path), _without_report():
+        loaded, found = auto_class.from_pretrained(path, output_loading_info=True, **arguments)
+    _no_random_trunk(path, auto_class, found["missing_keys"])
     for module in loaded.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             # On such CPUs bitsandbytes repacks 4-bit weights at the first forward without gradients, for a kernel that
             # has no backward: from then on gradients are 0 or wrong (0.50.2, nn/modules.py, Linear4bit.forward).
             module.support_avx512bf16_for_cpu = False
     return loaded
+
+
+@contextmanager
+def _without_report() -> Iterator[None]:
+    """No table of keys that were not read: a trunk leaves its head, of words or of scores, where it lies."""
+    before = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(before)
+
+
+def _no_random_trunk(path: str, auto_class: Any, missing: set[str]) -> None:
+    """Raises `UserError` for weights that the files lack and transformers has drawn at random."""
+    if missing:
+        names = ", ".join(sorted(missing)[:3]) + (", ..." if len(missing) > 3 else "")
+        raise UserError(
+            f"model.path = {path!r}: its files lack {len(missing)} of the weights that {auto_class.__name__} needs "
+            f"({names}), which would begin at random; give a whole model"
+        )
 
 
 def _quantization(bits: str, dtype: torch.dtype) -> Any:

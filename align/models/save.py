@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from align import sections
 from align.config import Section, to_yaml
+from align.errors import UserError
 from align.models.adapters import POLICY, save_adapter
+from align.models.classifier import save_as_classifier
 from align.models.load import merge_adapter
-from align.models.scalar import ScalarModel
+from align.models.scalar import REMEDY, ScalarModel, check_head
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def save_language_model(
@@ -26,7 +31,7 @@ def save_language_model(
 def save_scalar_model(
     model: ScalarModel, base: sections.Model, tokenizer: Any, run_folder: Path, name: str = "model"
 ) -> None:
-    """The same for a reward or value model, with its head, in the folder `name`."""
+    """The same for a value model, with its head, in the folder `name`."""
     from transformers import AutoModel
 
     folder = run_folder / name
@@ -42,6 +47,32 @@ def adapter_folder(run_folder: Path, name: str) -> Path:
     return run_folder / ("adapter" if name == "model" else f"{name}_adapter")
 
 
+def save_reward_model(
+    model: ScalarModel, base: sections.Model, tokenizer: Any, run_folder: Path, initial: Tensor | None = None
+) -> str:
+    """The same for a trained reward model, in the form that `AutoModelForSequenceClassification` loads.
+
+    Returns what a reader must know about that class's scores, "" if they are ours (see `align.models.classifier`).
+    Raises `UserError` for a head that was frozen, is not finite or stands at `initial`, as it was drawn.
+    """
+    from transformers import AutoModel
+
+    folder = run_folder / "model"
+    if not all(parameter.requires_grad for parameter in model.head.parameters()):
+        raise UserError(f"{folder}: the score head is frozen, so it was never trained; {REMEDY}")
+    check_head(model.head.weight, model.head.bias, str(folder), initial)
+    trunk = _whole(AutoModel, model.trunk, model.adapter, base, tokenizer, run_folder, "model")
+    whole = model if trunk is model.trunk else model.on_trunk(trunk)
+    scale = whole.scale.reshape(-1, 1).clone()  # which the weight takes in
+    note = save_as_classifier(whole, tokenizer.pad_token_id, folder)
+    first = None if initial is None else initial.to(scale) / scale
+    whole.save_head(folder, first)
+    tokenizer.save_pretrained(folder)
+    if adapter_folder(run_folder, "model").is_dir():
+        whole.save_head(adapter_folder(run_folder, "model"), first)
+    return note
+
+
 def _save_whole(
     auto_class: Any,
     model: Any,
@@ -51,20 +82,30 @@ def _save_whole(
     run_folder: Path,
     name: str,
 ) -> None:
-    folder = run_folder / name
-    shutil.rmtree(folder, ignore_errors=True)
-    if hasattr(model, "disable_adapter"):
-        kept = adapter_folder(run_folder, name)
-        save_adapter(model, str(adapter), kept)
-        tokenizer.save_pretrained(kept)
-        model = merge_adapter(auto_class, kept, base, len(tokenizer))
-    elif auto_class.__name__ == "AutoModel":
-        model = model.base_model  # a trunk's own base model is itself
-    model.save_pretrained(folder)
+    _whole(auto_class, model, adapter, base, tokenizer, run_folder, name).save_pretrained(run_folder / name)
 
 
-def write_card(run_folder: Path, stage: str, recipe: Section, figures: dict[str, float]) -> None:
-    """README.md of a run: what it is, how it was made, what was measured."""
+def _whole(
+    auto_class: Any,
+    model: Any,
+    adapter: str | None,
+    base: sections.Model,
+    tokenizer: Any,
+    run_folder: Path,
+    name: str,
+) -> Any:
+    """The model to write into the folder `name`, which is emptied: with its adapter merged, if it has one."""
+    shutil.rmtree(run_folder / name, ignore_errors=True)
+    if not hasattr(model, "disable_adapter"):
+        return model.base_model if auto_class.__name__ == "AutoModel" else model  # a trunk's base model is itself
+    kept = adapter_folder(run_folder, name)
+    save_adapter(model, str(adapter), kept)
+    tokenizer.save_pretrained(kept)
+    return merge_adapter(auto_class, kept, base, len(tokenizer))
+
+
+def write_card(run_folder: Path, stage: str, recipe: Section, figures: dict[str, float], more: str = "") -> None:
+    """README.md of a run: what it is, how it was made, what was measured; `more` of it in a stage's own words."""
     lines = [
         f"# {run_folder.name}",
         "",
@@ -74,6 +115,7 @@ def write_card(run_folder: Path, stage: str, recipe: Section, figures: dict[str,
         "|---|---|",
         *(f"| {name} | {value:.6g} |" for name, value in figures.items()),
         "",
+        *([more] if more else []),
         "## Recipe",
         "",
         "```yaml",

@@ -1,4 +1,7 @@
-"""A scalar head on a trunk: the reward model scores an answer at its EOS, the value model scores states."""
+"""A scalar head on a trunk: the reward model scores an answer at its EOS, the value model scores states.
+
+A reward model may have several heads: an ensemble on one trunk, whose members learn from different draws of the data.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -16,34 +20,46 @@ from align.models.load import load_trunk
 from align.text.batches import micro_batches, pad_right
 
 HEAD_FILE = "score_head.safetensors"
+REMEDY = "train one with python -m align.rm"
 
 
 class ScalarModel(Role):
-    """A trunk (any `AutoModel`, perhaps with a LoRA adapter) and a linear head with one output, both in fp32."""
+    """A trunk (any `AutoModel`, perhaps with a LoRA adapter) and a linear head, in fp32; each output is a member.
+
+    score = (head(hidden) - shift) / scale. Shift and scale are numbers that no step trains: see `normalize`.
+    """
 
     base: Any  # what is saved: the trunk, or the model that it is part of; no submodule, for others may use it too
 
-    def __init__(self, trunk: Any, adapter: str | None = POLICY) -> None:
+    def __init__(self, trunk: Any, heads: int = 1, adapter: str | None = POLICY) -> None:
         super().__init__()
         self.trunk, self.adapter = trunk, adapter
         self.__dict__["base"] = trunk
         width = trunk.config.get_text_config().hidden_size
-        self.head = nn.Linear(width, 1, dtype=torch.float32)
+        self.head = nn.Linear(width, heads, dtype=torch.float32)
         self.shift: Tensor
-        self.register_buffer("shift", torch.zeros(()))
+        self.scale: Tensor
+        of_members = () if heads == 1 else (heads,)
+        self.register_buffer("shift", torch.zeros(of_members))
+        self.register_buffer("scale", torch.ones(of_members))
         # N(0, 1 / sqrt(width + 1)), bias 0: lm-human-preferences and N+ (papers: 1909.08593 code, item 13).
         nn.init.normal_(self.head.weight, std=(width + 1) ** -0.5)
         nn.init.zeros_(self.head.bias)
 
     @classmethod
-    def on(cls, base: Any, adapter: str | None) -> ScalarModel:
+    def on(cls, base: Any, adapter: str | None, heads: int = 1) -> ScalarModel:
         """A head on the trunk of a model that other roles use too, with one of its adapters or none."""
         whole = base.get_base_model() if hasattr(base, "get_base_model") else base
-        scalar = cls(whole.base_model, adapter).to(next(whole.parameters()).device)
+        scalar = cls(whole.base_model, heads, adapter).to(next(whole.parameters()).device)
         scalar.__dict__["base"] = base
         if adapter is None:
             scalar.head.requires_grad_(False)
         return scalar
+
+    @property
+    def heads(self) -> int:
+        """How many members score an answer."""
+        return self.head.out_features
 
     def forward(self, ids: Tensor, is_read: Tensor) -> Tensor:
         """Scores after the marked tokens.
@@ -53,54 +69,131 @@ class ScalarModel(Role):
             is_read: (batch, time), true where a score is wanted; the token there has been seen.
 
         Returns:
-            (n_read,) fp32, in the order of `ids[is_read]`.
+            (n_read,) fp32, in the order of `ids[is_read]`; (n_read, heads) if there are several.
         """
         with self.active():
             hidden = self.trunk(input_ids=ids, use_cache=False).last_hidden_state  # (batch, time, width)
         with torch.autocast(ids.device.type, enabled=False):
-            return self.head(hidden[is_read].float())[:, 0] - self.shift
+            raw = self.head(hidden[is_read].float())  # (n_read, heads)
+            return ((raw[:, 0] if self.heads == 1 else raw) - self.shift) / self.scale
+
+    @torch.no_grad()
+    def normalize(self, scores: Tensor, variance: bool) -> None:
+        """Shifts all scores so that `scores` average 0; with `variance` also scales them to variance 1 (1/n).
+
+        scores: (n,) or (n, heads), as this model gave them. Every member is normalised by itself: a ranking loss
+        leaves the offset of each open, and members that differ by an offset do not disagree.
+        Raises `UserError` if all of them are equal, which no scale can mend.
+        """
+        mean, spread = scores.mean(0), scores.std(0, correction=0)
+        if variance and not bool((spread > 0).all()):
+            raise UserError(
+                "normalize: samples cannot scale a reward model that scores all samples alike; train longer"
+            )
+        self.shift += (mean * self.scale).to(self.shift)
+        if variance:
+            self.scale *= spread.to(self.scale)
+
+    @torch.no_grad()
+    def on_trunk(self, trunk: Any) -> ScalarModel:
+        """A copy of this head, its shift and its scale on another trunk of the same width."""
+        other = ScalarModel(trunk, self.heads).to(trunk.device)
+        other.head.load_state_dict(self.head.state_dict())
+        other.shift.copy_(self.shift)
+        other.scale.copy_(self.scale)
+        return other.train(self.training)
+
+    @torch.no_grad()
+    def averaged(self) -> ScalarModel:
+        """The mean of all members as a model with one head on the same trunk: exactly that, since heads are linear.
+
+        What a critic starts from, for a value is one number.
+        """
+        if self.heads == 1:
+            return self
+        one = ScalarModel(self.trunk, adapter=self.adapter).to(self.head.weight.device)
+        one.__dict__["base"] = self.base
+        one.head.weight.copy_((self.head.weight / self.scale[:, None]).mean(0, keepdim=True))
+        one.head.bias.copy_((self.head.bias / self.scale).mean(0, keepdim=True))
+        one.shift.copy_((self.shift / self.scale).mean(0))
+        return one.train(self.training)
 
     def save(self, folder: str | Path) -> None:
         """Writes the trunk as a Hugging Face folder, and the head beside it."""
         self.trunk.save_pretrained(folder)
         self.save_head(folder)
 
-    def save_head(self, folder: str | Path) -> None:
-        """Writes the head alone."""
+    def save_head(self, folder: str | Path, initial: Tensor | None = None) -> None:
+        """Writes the head alone: weight (heads, width), bias (heads,), shift and scale () or (heads,).
+
+        `initial` is the weight that training began with: it is written too, so that loading can tell a head that was
+        never trained. Raises `UserError` for a head that cannot score (see `check_head`).
+        """
+        check_head(self.head.weight, self.head.bias, str(folder), initial)
         Path(folder).mkdir(parents=True, exist_ok=True)
-        tensors = {"weight": self.head.weight, "bias": self.head.bias, "shift": self.shift}
+        tensors = {"weight": self.head.weight, "bias": self.head.bias, "shift": self.shift, "scale": self.scale}
+        tensors |= {} if initial is None else {"initial": initial}
         save_file(
             {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, Path(folder) / HEAD_FILE
         )
 
     def load_head(self, folder: str | Path) -> None:
-        """Reads the head that `save_head` wrote. Raises `UserError` if it is missing or of another width."""
-        path = Path(folder) / HEAD_FILE
-        if not path.is_file():
-            raise UserError(f"{folder}: no {HEAD_FILE}, so this is no reward model; train one with python -m align.rm")
-        tensors = load_file(path)
+        """Reads the head that `save_head` wrote. Raises `UserError` if it is missing, broken or of another width."""
+        tensors = read_head(folder)
         if tensors["weight"].shape != self.head.weight.shape:
             found, wanted = tuple(tensors["weight"].shape), tuple(self.head.weight.shape)
-            raise UserError(f"{path}: the head is {found}, the trunk beside it needs {wanted}")
+            raise UserError(f"{Path(folder) / HEAD_FILE}: the head is {found}, the trunk beside it needs {wanted}")
         with torch.no_grad():
             self.head.weight.copy_(tensors["weight"])
             self.head.bias.copy_(tensors["bias"])
             self.shift.copy_(tensors["shift"])
+            self.scale.copy_(tensors["scale"])
+
+
+def read_head(folder: str | Path) -> dict[str, Tensor]:
+    """The tensors of a saved head: weight, bias, shift, scale, and `initial` where it was kept.
+
+    Raises `UserError` where there is none, a part is missing, or the head is not one that was trained.
+    """
+    path = Path(folder) / HEAD_FILE
+    if not path.is_file():
+        raise UserError(f"{str(folder)!r}: no {HEAD_FILE} there, so this is no reward model; {REMEDY}")
+    try:
+        tensors = load_file(path)
+    except SafetensorError as error:
+        raise UserError(f"{path}: cannot be read ({error}); copy it again, or {REMEDY}") from None
+    if missing := [name for name in ("weight", "bias", "shift", "scale") if name not in tensors]:
+        raise UserError(f"{path}: the head has no {' and no '.join(missing)}, so it scores nothing; {REMEDY}")
+    check_head(tensors["weight"], tensors["bias"], str(path), tensors.get("initial"))
+    for name in ("shift", "scale"):
+        if not bool(torch.isfinite(tensors[name]).all()):
+            raise UserError(f"{path}: {name} is {tensors[name].tolist()}, which is not finite; {REMEDY}")
+    return tensors
+
+
+def check_head(weight: Tensor, bias: Tensor, where: str, initial: Tensor | None = None) -> None:
+    """Raises `UserError` for a head whose scores mean nothing: not finite, or still as it was drawn.
+
+    weight: (heads, width); bias: (heads,); initial: the weight before the first step, if it is known.
+    """
+    if not bool(torch.isfinite(weight).all() and torch.isfinite(bias).all()):
+        raise UserError(f"{where}: the score head is not finite: the run diverged; lower optim.learning_rate")
+    if initial is not None and bool((weight.cpu() == initial.cpu()).all(1).any()):
+        raise UserError(
+            f"{where}: the score head is as it was drawn, so it was never trained and its scores are random; {REMEDY}"
+        )
 
 
 def load_scalar_model(model: sections.Model, dtype: torch.dtype = torch.float32, n_tokens: int = 0) -> ScalarModel:
     """A reward model that `python -m align.rm` wrote, with a fresh LoRA adapter if `model` asks for one."""
-    if not (Path(model.path) / HEAD_FILE).is_file():
-        raise UserError(
-            f"{model.path!r}: no {HEAD_FILE} there, so this is no reward model; train one with python -m align.rm"
-        )
-    scalar = ScalarModel(load_trunk(model, dtype, n_tokens))
+    heads = read_head(model.path)["weight"].shape[0]
+    scalar = ScalarModel(load_trunk(model, dtype, n_tokens), heads)
     scalar.load_head(model.path)
     return scalar
 
 
 def score_batch(scorer: Any, answers: list[list[int]], device: Any) -> Tensor:
-    """The score of each answer, read at its last token. Returns (n_answers,)."""
+    """The score of each answer, read at its last token. Returns (n_answers,), or (n_answers, heads) for several."""
     ids = pad_right(answers).to(device)
     last = torch.tensor([len(answer) - 1 for answer in answers], device=device)
     is_read = torch.arange(ids.shape[1], device=device) == last[:, None]
@@ -108,13 +201,20 @@ def score_batch(scorer: Any, answers: list[list[int]], device: Any) -> Tensor:
 
 
 def score_all(scorer: Any, answers: list[list[int]], max_tokens: int, device: Any) -> list[float]:
-    """Scores without gradients, micro-batch by micro-batch, in the order given."""
-    scores = [0.0] * len(answers)
+    """Scores without gradients, micro-batch by micro-batch, in the order given; of an ensemble the members' mean."""
+    return [
+        members[0] if len(members) == 1 else sum(members) / len(members)
+        for members in score_members(scorer, answers, max_tokens, device)
+    ]
+
+
+def score_members(scorer: Any, answers: list[list[int]], max_tokens: int, device: Any) -> list[list[float]]:
+    """Every member's score of each answer: as many lists as answers, each of as many numbers as the model has heads."""
+    scores: list[list[float]] = [[] for _ in answers]
     scorer.eval()
     with torch.no_grad():
         for micro in micro_batches([len(answer) for answer in answers], max_tokens):
-            for index, value in zip(
-                micro, score_batch(scorer, [answers[i] for i in micro], device).tolist(), strict=True
-            ):
-                scores[index] = value
+            found = score_batch(scorer, [answers[i] for i in micro], device)
+            for index, members in zip(micro, found.view(len(micro), -1).tolist(), strict=True):
+                scores[index] = members
     return scores

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 from collections.abc import Sequence
 from itertools import combinations
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -12,40 +14,94 @@ from torch import Tensor
 
 
 class Pairs(NamedTuple):
-    """The comparisons in a batch of rankings, as indices into its answers."""
+    """The comparisons in a batch of rankings, as indices into its answers; the lists go by pair."""
 
     better: list[int]
     worse: list[int]
-    weight: list[float]  # 1 / C(K, 2) of the prompt
+    weight: list[float]  # 1 / C(K, 2) of the prompt, times its annotator's weight
+    margin: list[float]  # by how much the better one is to score higher; 0 asks for no distance
+    target: list[float]  # how sure the label is that `better` is better: 1, or 0.5 for a tie
+
+    def decided(self) -> Pairs:
+        """Those that are no ties: where the better answer can be told rightly or wrongly."""
+        if 0.5 not in self.target:
+            return self
+        kept = [pair for pair in zip(*self, strict=True) if pair[-1] != 0.5]
+        return Pairs(*([pair[column] for pair in kept] for column in range(len(self))))  # type: ignore[arg-type]
 
 
-def pairs_of(rankings: Sequence[Sequence[int]]) -> Pairs:
-    """All pairs of each prompt, weighted 1/C(K, 2); ties give no pair (InstructGPT, 2203.02155, section 3.5).
+def pairs_of(
+    rankings: Sequence[Sequence[int]],
+    ties: Literal["drop", "half"] = "drop",
+    margins: Sequence[float] | None = None,
+    weights: Sequence[float] | None = None,
+) -> Pairs:
+    """All pairs of each prompt, weighted 1/C(K, 2) (InstructGPT, 2203.02155, section 3.5).
 
     Args:
         rankings: the ranks of each prompt's answers, 1 is best. Answers are numbered through the batch.
+        ties: drop gives no pair for equal ranks (InstructGPT); half a pair whose target is 0.5: half a
+            win for each, as in Elo's ratings.
+        margins: for each ranking, the margin between its best and its worst answer; a pair that is closer in rank has
+            its share of it. For K = 2 that is the pair's own margin (Llama 2, 2307.09288, equation 2).
+        weights: for each ranking, what its loss is multiplied by.
     """
-    pairs = Pairs([], [], [])
+    pairs = Pairs([], [], [], [], [])
     first = 0
-    for ranks in rankings:
-        n_pairs = len(ranks) * (len(ranks) - 1) // 2
+    for number, ranks in enumerate(rankings):
+        weight = (1.0 if weights is None else weights[number]) / max(1, len(ranks) * (len(ranks) - 1) // 2)
+        step = (0.0 if margins is None else margins[number]) / max(1, max(ranks) - min(ranks))
         for i, j in combinations(range(len(ranks)), 2):
-            if ranks[i] != ranks[j]:
-                better, worse = (i, j) if ranks[i] < ranks[j] else (j, i)
+            if ranks[i] != ranks[j] or ties == "half":
+                better, worse = (i, j) if ranks[i] <= ranks[j] else (j, i)
                 pairs.better.append(first + better)
                 pairs.worse.append(first + worse)
-                pairs.weight.append(1 / n_pairs)
+                pairs.weight.append(weight)
+                pairs.margin.append(step * (ranks[worse] - ranks[better]))
+                pairs.target.append(0.5 if ranks[i] == ranks[j] else 1.0)
         first += len(ranks)
     return pairs
 
 
-def ranking_loss(scores: Tensor, pairs: Pairs) -> Tensor:
-    """Sum over prompts of -1/C(K, 2) * sum over its pairs of log sigmoid(r_better - r_worse).
+def ranking_loss(scores: Tensor, pairs: Pairs, label_smoothing: float = 0.0, centering: float = 0.0) -> Tensor:
+    """Sum over prompts of -1/C(K, 2) * sum over its pairs of log sigmoid(r_better - r_worse), InstructGPT equation 1.
 
-    InstructGPT equation 1. scores: (n_answers,). Divide by the number of prompts for the mean.
+    With its margin m a pair's term is -log sigmoid(r_better - r_worse - m) (Llama 2, 2307.09288, equation 2). If its
+    label is right with probability p only, the term is the mean over both cases,
+
+        -p log sigmoid(r_better - r_worse - m) - (1 - p) log sigmoid(r_worse - r_better - m)
+
+    where p is the pair's target (0.5 for a tie), smoothed to p (1 - e) + (1 - p) e by `label_smoothing` = e (cDPO,
+    Mitchell 2023, "A note on DPO with noisy preferences"). `centering` adds that much times (r_better + r_worse)^2
+    (Eisenstein et al., 2312.09244, equation 2; TRL's `center_rewards_coefficient`).
+
+    scores: (n_answers,). Divide by the number of prompts for the mean.
     """
-    margins = scores[pairs.better] - scores[pairs.worse]
-    return -(F.logsigmoid(margins) * torch.tensor(pairs.weight, device=scores.device)).sum()
+    better, worse = scores[pairs.better], scores[pairs.worse]
+    weight, margin, target = (
+        torch.tensor(column, device=scores.device) for column in (pairs.weight, pairs.margin, pairs.target)
+    )
+    right = target * (1 - label_smoothing) + (1 - target) * label_smoothing
+    logprobs = right * F.logsigmoid(better - worse - margin) + (1 - right) * F.logsigmoid(worse - better - margin)
+    losses = -logprobs + centering * (better + worse).square() if centering else -logprobs
+    return (losses * weight).sum()
+
+
+def bootstrap_draw(seed: int, prompt: str, member: int) -> int:
+    """How often an ensemble's member sees a prompt: a draw from Poisson(1), which is a bootstrap done row by row.
+
+    Oza & Russell 2001, "Online bagging and boosting". A function of its arguments alone, the same on every machine
+    and in every pass: members differ by the data that they learn from, not by the order of it.
+    """
+    digest = hashlib.blake2b(f"{seed}\n{member}\n{prompt}".encode(), digest_size=8).digest()
+    uniform = int.from_bytes(digest, "big") / 2**64
+    count, mass = 0, math.exp(-1)
+    below = mass
+    while uniform >= below and count < 20:  # P(more than 20) is below 1e-19
+        count += 1
+        mass /= count
+        below += mass
+    return count
 
 
 class PolicyLoss(NamedTuple):

@@ -80,10 +80,12 @@ def model_reward(
 ) -> Reward:
     """One reward model, or an ensemble of several."""
     members = [ModelReward(path, tokenizer, device, max_tokens, (loaded or {}).get(path)) for path in paths]
-    if len(members) > 1:
+    if sum(member.n_members for member in members) > 1:
         return EnsembleReward(members, how, uncertainty)
     if how != "mean":
-        raise UserError(f"ensemble = {how} has no effect: {paths[0]} is one reward model; give a list of them as path")
+        raise UserError(
+            f"ensemble = {how} has no effect: {paths[0]} is one reward model with one head; give a list of them as path"
+        )
     return members[0]
 
 
@@ -120,14 +122,23 @@ class ModelReward:
         )
         self.device, self.max_tokens = device, max_tokens
 
+    @property
+    def n_members(self) -> int:
+        """How many heads score an answer."""
+        return self.model.heads
+
     def score(self, prompts: Prompts, texts: Sequence[str], ids: Sequence[list[int]]) -> list[float]:
+        return [fmean(members) for members in zip(*self.member_scores(prompts, texts, ids), strict=True)]
+
+    def member_scores(self, prompts: Prompts, texts: Sequence[str], ids: Sequence[list[int]]) -> list[list[float]]:
+        """What each head says of each answer, (n_members, n_answers)."""
         if self.reads_tokens:
             return self.score_tokens(list(ids))
         return self.score_tokens([prompt + response for prompt, response in self.encode(prompts, texts)])
 
-    def score_tokens(self, rows: list[list[int]]) -> list[float]:
-        """The score of each row of this model's own tokens, prompt and answer, read at its last one."""
-        from align.models.scalar import score_all
+    def score_tokens(self, rows: list[list[int]]) -> list[list[float]]:
+        """The scores of rows of this model's own tokens, prompt and answer, as (n_members, n_answers)."""
+        from align.models.scalar import score_members
 
         longest = max(map(len, rows), default=0)
         if self.n_positions is not None and longest > self.n_positions:
@@ -135,10 +146,10 @@ class ModelReward:
                 f"reward model {self.path}: an answer with its prompt has {longest} of its tokens, and it has "
                 f"{self.n_positions} positions; lower data.max_tokens or rollout.max_tokens"
             )
-        scores = score_all(self.model, rows, self.max_tokens, self.device)
-        if not all(map(math.isfinite, scores)):
+        scores = score_members(self.model, rows, self.max_tokens, self.device)
+        if not all(math.isfinite(score) for members in scores for score in members):
             raise RewardError(f"reward model {self.path}: a score is not finite; train it anew, or take another")
-        return scores
+        return [list(column) for column in zip(*scores, strict=True)]
 
     def encode(self, prompts: Prompts, texts: Sequence[str]) -> list[tuple[list[int], list[int]]]:
         """Prompt and answer as this model's tokens; each answer ends in EOS, where its score is read."""
@@ -149,7 +160,7 @@ class ModelReward:
 
 
 class EnsembleReward:
-    """Several reward models whose scores are made one."""
+    """Several reward models, or several heads of them, whose scores are made one."""
 
     def __init__(self, members: Sequence[ModelReward], how: Ensemble, uncertainty: float) -> None:
         self.members, self.how, self.uncertainty = members, how, uncertainty
@@ -158,8 +169,8 @@ class EnsembleReward:
         return self.combined(self.member_scores(prompts, texts, ids))
 
     def member_scores(self, prompts: Prompts, texts: Sequence[str], ids: Sequence[list[int]]) -> list[list[float]]:
-        """The scores of each member, (n_members, n_answers)."""
-        return [member.score(prompts, texts, ids) for member in self.members]
+        """The scores of each head of each model, (n_members, n_answers)."""
+        return [scores for member in self.members for scores in member.member_scores(prompts, texts, ids)]
 
     def combined(self, members: list[list[float]]) -> list[float]:
         """`combine` as this ensemble does it."""

@@ -25,7 +25,7 @@ from align.errors import UserError
 from align.models.adapters import POLICY, REFERENCE, VALUE, add_adapter, load_adapter
 from align.models.language import LanguageModel, unspeakable
 from align.models.load import base_dtype, base_of_adapter, is_adapter, load_causal_lm, load_trunk
-from align.models.scalar import HEAD_FILE, ScalarModel, load_scalar_model
+from align.models.scalar import HEAD_FILE, ScalarModel, load_scalar_model, read_head
 from align.rl.rewards import FunctionReward, build_reward
 from align.rl.sampler import Roles
 from align.text.tokenizer import load_tokenizer
@@ -88,7 +88,7 @@ def load_critic(
             raise UserError(
                 f"ppo.critic: {section.path} has another tokenizer than the policy; set ppo.critic={recipe.model.path}"
             )
-        critic = load_scalar_model(section, dtype, len(tokenizer))
+        critic = load_scalar_model(section, dtype, len(tokenizer)).averaged()
     if starts_as_policy:
         zero_head(critic.head)
     return critic.to(accelerator.device)
@@ -103,8 +103,7 @@ def load_reward(
         if policy.has_adapter and stands_on(path, recipe.model.path):
             loaded[path] = adapter_on(policy.model, f"reward{number}", path, trained=False)
         elif policy.has_adapter and critic is not None and critic_section(recipe).path == path:
-            loaded[path] = ScalarModel.on(critic.base, adapter=None)
-            loaded[path].load_head(path)
+            loaded[path] = head_on(critic.base, None, path)
     return build_reward(recipe.reward, tokenizer, accelerator.device, recipe.train.micro_batch_tokens, loaded)
 
 
@@ -121,9 +120,15 @@ def adapter_on(model: Any, name: str, folder: str | None, trained: bool = True) 
         add_adapter(model, name, trained)
         return ScalarModel.on(model, name)
     load_adapter(model, name, folder, trained)
-    scalar = ScalarModel.on(model, name)
-    scalar.load_head(folder)
+    scalar = head_on(model, name, folder)
     scalar.head.requires_grad_(trained)
+    return scalar.averaged() if trained else scalar
+
+
+def head_on(base: Any, adapter: str | None, folder: str) -> ScalarModel:
+    """The head of a folder, with all its members, on a base that is loaded."""
+    scalar = ScalarModel.on(base, adapter, read_head(folder)["weight"].shape[0])
+    scalar.load_head(folder)
     return scalar
 
 

@@ -37,11 +37,11 @@ class Scorer:
     """Loaded reward models with their tokenizers, in fp32."""
 
     def __init__(self, settings: RewardModel, batch_tokens: int) -> None:
-        if len(settings.paths) == 1 and settings.ensemble != "mean":
-            raise UserError(f"model.ensemble = {settings.ensemble} has no effect on one model; give a list of paths")
         self.settings = settings
         device = make_accelerator("fp32").device
         self.members = [ModelReward(path, None, device, batch_tokens) for path in settings.paths]
+        if settings.ensemble != "mean" and sum(member.n_members for member in self.members) == 1:
+            raise UserError(f"model.ensemble = {settings.ensemble} has no effect on one model; give a list of paths")
 
     def encode(self, prompts: Prompts, texts: Sequence[str]) -> list[list[Encoded]]:
         """Each answer as each member's tokens, (n_answers, n_members)."""
@@ -53,7 +53,8 @@ class Scorer:
         if not answers:
             return Scored([], [])
         columns = zip(*answers, strict=True)
-        members = [member.score_tokens(list(rows)) for member, rows in zip(self.members, columns, strict=True)]
+        rows_of = zip(self.members, columns, strict=True)
+        members = [scores for member, rows in rows_of for scores in member.score_tokens(list(rows))]
         scores = combine(members, self.settings.ensemble, self.settings.uncertainty)
         return Scored(scores, [list(row) for row in zip(*members, strict=True)])
 

@@ -14,6 +14,7 @@
 | preference | chosen, rejected (prompt) | yes | best answer | yes | yes | yes |
 | ranking | prompt, responses (ranks, annotator) | yes | best answer | yes | yes | yes |
 
+A row that becomes a ranking may also have annotator, source (the collection that it comes from) and margin.
 A document made of turns is their contents with blank lines between. A prompt is what comes before the last answer.
 Answers to be scored may be unranked, as `align.generate` writes them; chosen comes before rejected.
 """
@@ -130,7 +131,7 @@ def to_ranking(parsed: Parsed, source: str = "") -> Ranking:
     """The answers in their order. Raises `BadRow` where they have none."""
     if not parsed.ranks:
         raise BadRow("these answers have no ranks yet; rank them first")
-    return Ranking(parsed.prompt, parsed.answers, parsed.ranks, parsed.annotator, source)
+    return Ranking(parsed.prompt, parsed.answers, parsed.ranks, source=source)
 
 
 def to_answers(parsed: Parsed, source: str = "") -> Answers:
@@ -157,6 +158,8 @@ def make(row: Values, name: str, kind: Kind, source: str) -> tuple[Record, str]:
     """
     parsed = LAYOUTS[name].parse(row)
     record = MAKERS[kind](parsed, source)
+    if isinstance(record, Ranking):
+        record = record._replace(**parsers.parse_besides(row)._asdict())
     ends_with_user = kind == "conversations" and not parsed.answers
     return record, AFTER_ANSWER if ends_with_user else parsed.note
 

@@ -8,6 +8,7 @@ use by a rule of its format is `LeftOut`; such rows are counted by reason and ne
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Sequence
 from itertools import takewhile
@@ -27,6 +28,14 @@ class LeftOut(Exception):
     """A row that a documented rule leaves out. Its text is the rule."""
 
 
+class Besides(NamedTuple):
+    """What a row of any format with an order may say besides: all of it optional."""
+
+    annotator: str = ""
+    origin: str = ""  # the column `source`
+    margin: float | None = None
+
+
 class Parsed(NamedTuple):
     """A row of any format: a text, or turns that end with the user's and any number of answers to them."""
 
@@ -34,7 +43,6 @@ class Parsed(NamedTuple):
     prompt: Turns = ()
     answers: tuple[str, ...] = ()
     ranks: tuple[int, ...] = ()  # of the answers, 1 is best; empty where there is no order
-    annotator: str = ""
     unranked: tuple[str, ...] = ()  # answers that nobody has ordered yet: there to be scored, not to be learned from
     note: str = ""  # the rule that was applied to this row, if it needed one; counted for the log
 
@@ -141,7 +149,7 @@ def parse_preference(row: Values) -> Parsed:
 
 
 def parse_ranking(row: Values) -> Parsed:
-    """{prompt, responses, ranks, annotator}: K >= 2 answers, rank 1 is best, equal ranks are ties; or no ranks at all.
+    """{prompt, responses, ranks}: K >= 2 answers, rank 1 is best, equal ranks are ties; or no ranks at all.
 
     An answer may be empty here: a model can say nothing, and people rank that too. Ranks are renumbered from 1 on.
     """
@@ -154,7 +162,22 @@ def parse_ranking(row: Values) -> Parsed:
         raise BadRow(f"{len(responses)} responses need as many ranks, found {shown(ranks)}")
     answers = tuple(_string(response, "a response", may_be_empty=True).strip() for response in responses)
     order = {rank: place for place, rank in enumerate(sorted({_rank(rank) for rank in ranks}), start=1)}
-    return Parsed("", prompt, answers, tuple(order[_rank(rank)] for rank in ranks), str(row.get("annotator") or ""))
+    return Parsed("", prompt, answers, tuple(order[_rank(rank)] for rank in ranks))
+
+
+def parse_besides(row: Values) -> Besides:
+    """{annotator, source, margin} of a row with an order, each of them where it is given.
+
+    `margin` is how much better the preferred answer of a pair is, or the best of K than the worst: a number from 0 on
+    (TRL's column of that name).
+    """
+    annotator, origin = ("" if row.get(name) is None else str(row[name]) for name in ("annotator", "source"))
+    margin = row.get("margin")
+    if margin is None:
+        return Besides(annotator, origin)
+    if isinstance(margin, bool) or not isinstance(margin, int | float) or not 0 <= margin < math.inf:
+        raise BadRow(f"margin must be a number from 0 on, found {shown(margin)}")
+    return Besides(annotator, origin, float(margin))
 
 
 def is_transcript(value: Any) -> bool:

@@ -45,7 +45,9 @@ class Ranking(NamedTuple):
     responses: tuple[str, ...]
     ranks: tuple[int, ...]
     annotator: str = ""
-    source: str = ""
+    source: str = ""  # the place of this record, for messages about it
+    origin: str = ""  # the row's own column `source`: the collection that it comes from
+    margin: float | None = None  # how much better the best answer is than the worst, in the annotators' measure
 
 
 class Answers(NamedTuple):

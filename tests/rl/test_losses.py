@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import tensor
 
-from align.rl.losses import entropy, explained_variance, pairs_of, policy_loss, ranking_loss, value_loss
+from align.rl.losses import bootstrap_draw, entropy, explained_variance, pairs_of, policy_loss, ranking_loss, value_loss
 
 LOG2 = math.log(2)
 
@@ -49,8 +49,92 @@ def test_a_tie_gives_no_pair_and_leaves_the_weight_of_the_others():
     pairs = pairs_of([(1, 2, 2)])
     assert (pairs.better, pairs.worse) == ([0, 0], [1, 2])
     assert pairs.weight == pytest.approx([1 / 3, 1 / 3])
-    assert pairs_of([(1, 1)]) == ([], [], [])
+    assert pairs_of([(1, 1)]) == ([], [], [], [], [])
     assert float(ranking_loss(tensor([1.0, 2.0]), pairs_of([(1, 1)]))) == 0.0
+
+
+def test_a_tie_taken_for_half_draws_its_scores_together():
+    pairs = pairs_of([(1, 2, 2)], ties="half")
+    assert (pairs.better, pairs.worse, pairs.target) == ([0, 0, 1], [1, 2, 2], [1.0, 1.0, 0.5])
+    scores = tensor([0.0, 3.0, 1.0], requires_grad=True)
+    loss = ranking_loss(scores, pairs)
+    by_hand = -(log_sigmoid(-3.0) + log_sigmoid(-1.0) + 0.5 * log_sigmoid(2.0) + 0.5 * log_sigmoid(-2.0)) / 3
+    assert float(loss.detach()) == pytest.approx(by_hand)
+    equal = tensor([5.0, 5.0], requires_grad=True)
+    loss = ranking_loss(equal, pairs_of([(1, 1)], ties="half"))
+    loss.backward()
+    assert float(loss.detach()) == pytest.approx(LOG2)  # the least that it can be: a coin's toss
+    assert equal.grad.tolist() == [0.0, 0.0]
+
+
+def test_decided_pairs_are_those_without_ties():
+    pairs = pairs_of([(1, 2, 2), (1, 2)], ties="half", margins=[1.0, 0.0])
+    assert pairs.decided() == pairs_of([(1, 2, 2), (1, 2)], margins=[1.0, 0.0])
+    assert pairs_of([(1, 2)]).decided() == pairs_of([(1, 2)])
+
+
+def test_a_margin_is_what_the_better_answer_must_lead_by():
+    """Llama 2, equation 2: -log sigmoid(r_chosen - r_rejected - m)."""
+    loss = ranking_loss(tensor([2.0, 0.5]), pairs_of([(1, 2)], margins=[0.75]))
+    assert float(loss) == pytest.approx(-log_sigmoid(2.0 - 0.5 - 0.75))
+
+
+def test_answers_closer_in_rank_have_their_share_of_the_margin():
+    pairs = pairs_of([(3, 1, 2), (1, 5), (1, 1)], ties="half", margins=[1.0, 3.0, 2.0])
+    assert pairs.margin == pytest.approx([1.0, 0.5, 0.5, 3.0, 0.0])
+
+
+def test_a_smoothed_label_is_wrong_with_that_probability():
+    """cDPO: -(1 - e) log sigmoid(d) - e log sigmoid(-d)."""
+    loss = ranking_loss(tensor([2.0, 0.5]), pairs_of([(1, 2)]), label_smoothing=0.1)
+    assert float(loss) == pytest.approx(-0.9 * log_sigmoid(1.5) - 0.1 * log_sigmoid(-1.5))
+    scores = tensor([math.log(9.0), 0.0], requires_grad=True)  # sigmoid of the difference is 0.9 = 1 - e: the optimum
+    ranking_loss(scores, pairs_of([(1, 2)]), label_smoothing=0.1).backward()
+    assert scores.grad.tolist() == pytest.approx([0.0, 0.0], abs=1e-7)
+
+
+def test_a_wrong_label_has_its_margin_on_the_other_side():
+    loss = ranking_loss(tensor([2.0, 0.5]), pairs_of([(1, 2)], margins=[0.75]), label_smoothing=0.1)
+    assert float(loss) == pytest.approx(-0.9 * log_sigmoid(0.75) - 0.1 * log_sigmoid(-2.25))
+
+
+def test_a_tie_stays_even_however_labels_are_smoothed():
+    pairs = pairs_of([(1, 1)], ties="half")
+    plain, smooth = (float(ranking_loss(tensor([2.0, 0.5]), pairs, label_smoothing=e)) for e in (0.0, 0.2))
+    assert plain == pytest.approx(smooth) == pytest.approx(-0.5 * log_sigmoid(1.5) - 0.5 * log_sigmoid(-1.5))
+
+
+def test_centering_adds_the_squared_sum_of_each_pair():
+    """TRL: loss + c * mean((r_chosen + r_rejected)^2)."""
+    scores, pairs = tensor([2.0, 0.5, -1.0]), pairs_of([(1, 2, 3)])
+    added = ranking_loss(scores, pairs, centering=0.01) - ranking_loss(scores, pairs)
+    assert float(added) == pytest.approx(0.01 * (2.5**2 + 1.0**2 + 0.5**2) / 3)
+
+
+def test_weights_multiply_a_ranking():
+    scores, ranks = tensor([2.0, 0.5, 1.0, 0.0]), [(1, 2), (2, 1)]
+    loss = ranking_loss(scores, pairs_of(ranks, weights=[0.5, 0.0]))
+    assert float(loss) == pytest.approx(-0.5 * log_sigmoid(1.5))
+
+
+def test_the_variants_switched_off_are_the_plain_loss_to_the_bit():
+    scores = torch.randn(9, generator=torch.Generator().manual_seed(2)) * 3
+    pairs = pairs_of([(1, 2, 3, 4), (2, 1, 2), (1, 2)])
+    margins = scores[pairs.better] - scores[pairs.worse]
+    plain = -(torch.nn.functional.logsigmoid(margins) * tensor(pairs.weight)).sum()
+    assert torch.equal(ranking_loss(scores, pairs), plain)
+
+
+def test_bootstrap_draws_are_poisson_and_depend_on_seed_prompt_and_member_alone():
+    draws = [bootstrap_draw(1, f"prompt {i}", 0) for i in range(20000)]
+    shares = [draws.count(k) / len(draws) for k in range(4)]
+    assert shares == pytest.approx([math.exp(-1), math.exp(-1), math.exp(-1) / 2, math.exp(-1) / 6], abs=0.01)
+    assert draws[:50] == [bootstrap_draw(1, f"prompt {i}", 0) for i in range(50)]
+    for other in (
+        [bootstrap_draw(2, f"prompt {i}", 0) for i in range(50)],
+        [bootstrap_draw(1, f"prompt {i}", 1) for i in range(50)],
+    ):
+        assert other != draws[:50]
 
 
 def test_the_loss_does_not_see_a_shift_of_all_scores():

@@ -172,6 +172,22 @@ def test_answers_need_no_ranks_to_be_scored():
             made(row | {"responses": responses}, "answers")
 
 
+def test_every_row_with_an_order_may_name_annotator_source_and_margin():
+    besides = {"annotator": 7, "source": "helpful", "margin": 2}
+    for name in ORDERED:
+        ranking, _ = made({**ROWS[name], **besides}, "rankings")
+        assert (ranking.annotator, ranking.origin, ranking.margin) == ("7", "helpful", 2.0)
+        assert ranking.source == "here"
+    plain, _ = made({**ROWS["preference"], "annotator": None, "margin": None}, "rankings")
+    assert (plain.annotator, plain.origin, plain.margin) == ("", "", None)
+
+
+@pytest.mark.parametrize("margin", [-1, "large", True, float("nan"), float("inf")])
+def test_a_margin_is_a_number_from_0_on(margin):
+    with pytest.raises(BadRow, match="margin must be a number from 0 on"):
+        made({**ROWS["preference"], "margin": margin}, "rankings")
+
+
 def test_answers_without_ranks_are_prompts():
     row = {"prompt": "Hi", "responses": ["a", "b"], "ranks": None}
     assert made(row, "prompts")[0] == Prompt((Message("user", "Hi"),), "here")

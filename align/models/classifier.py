@@ -1,0 +1,139 @@
+"""A reward model as Hugging Face's sequence classifier, so that it scores where this package is not installed.
+
+    model = AutoModelForSequenceClassification.from_pretrained("runs/rm/model")
+    scores = model(input_ids).logits[:, 0]  # rows end in EOS and are padded on the right with the tokenizer's pad
+
+Those classes have a head without bias, so what is added to a score must go elsewhere. The head's weight takes in the
+scale. Where the trunk ends in a LayerNorm, its bias takes in the rest, exactly: with W the head, d is added to the bias
+such that W d is what was to be added. A trunk that ends in an RMSNorm (Llama, Qwen) has no bias at its end: its stock
+scores differ by one constant, `score_shift` in config.json, which changes no comparison.
+"""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from align.models.scalar import ScalarModel
+
+SAME = ""  # the note where there is nothing to note
+
+
+@torch.no_grad()
+def save_as_classifier(model: ScalarModel, pad_token_id: int, folder: str | Path) -> str:
+    """Writes the trunk with its score head as a sequence classifier, or alone where Hugging Face has no class for it.
+
+    Brings `model` into the form that can be written, which scores the same: scale 1, and shift and bias 0 where the
+    trunk can take them in. Returns what a reader must know about the stock class's scores; "" if they are the same.
+    """
+    _fold_scale(model)
+    classifier = _classifier(model, pad_token_id)
+    if classifier is None:
+        model.trunk.save_pretrained(folder)
+        return "Hugging Face has no sequence classifier for this architecture: `model/` is the trunk alone."
+    classifier.score.weight = nn.Parameter(model.head.weight.detach().clone())
+    _fold_shift(model, pad_token_id)
+    constant = model.shift - model.head.bias if model.heads > 1 else model.shift - model.head.bias[0]
+    if not _scores_equal(model, classifier, constant, pad_token_id):
+        model.trunk.save_pretrained(folder)
+        return "Hugging Face's sequence classifier of this architecture scores otherwise: `model/` is the trunk alone."
+    note = SAME
+    if bool(constant.any()):
+        classifier.config.score_shift = constant.tolist()
+        shown = ", ".join(f"{value:.6g}" for value in constant.flatten().tolist())
+        note = (
+            f"The stock class has no bias: subtract {shown} (`score_shift` in config.json) from its scores to get "
+            "those of `score_head.safetensors`. Comparisons of answers are the same without it."
+        )
+    classifier.save_pretrained(folder)
+    return note
+
+
+def _classifier(model: ScalarModel, pad_token_id: int) -> Any:
+    """Hugging Face's classifier around this very trunk, or None where there is no such class with a linear `score`."""
+    from transformers import AutoModelForSequenceClassification
+
+    config = copy.deepcopy(model.trunk.config)
+    config.num_labels = model.heads
+    config.problem_type = "regression"
+    config.pad_token_id = pad_token_id
+    config.get_text_config().pad_token_id = pad_token_id
+    try:
+        with torch.device("meta"):  # its own trunk would only be thrown away
+            classifier: Any = AutoModelForSequenceClassification.from_config(config)
+    except (ValueError, AttributeError):  # no such class, or one that wants more than a trunk
+        return None
+    prefix, score = classifier.base_model_prefix, getattr(classifier, "score", None)
+    if not isinstance(score, nn.Linear) or score.bias is not None or not hasattr(classifier, prefix):
+        return None
+    if score.weight.shape != model.head.weight.shape or type(getattr(classifier, prefix)) is not type(model.trunk):
+        return None
+    setattr(classifier, prefix, model.trunk)
+    return classifier.eval()
+
+
+def _fold_scale(model: ScalarModel) -> None:
+    """score = (W h + b - shift) / scale, with the division done once and for all."""
+    model.head.weight.div_(model.scale.reshape(-1, 1))
+    model.head.bias.div_(model.scale)
+    model.shift.div_(model.scale)
+    model.scale.fill_(1.0)
+
+
+def _fold_shift(model: ScalarModel, pad_token_id: int) -> None:
+    """b - shift into the bias of the trunk's last LayerNorm, if it ends in one; undone if that changes the scores."""
+    wanted = model.head.bias - model.shift  # (heads,)
+    norm = _last_layer_norm(model)
+    if norm is None or not bool(wanted.any()):
+        return
+    before = norm.bias.detach().clone()
+    probe = _probe(model, pad_token_id)
+    expected = model(*probe)
+    kept = model.head.bias.detach().clone(), model.shift.clone()
+    added = torch.linalg.pinv(model.head.weight.double()) @ wanted.double()  # (width,): the shortest with W d = wanted
+    norm.bias += added.to(norm.bias)
+    model.head.bias.zero_()
+    model.shift.zero_()
+    if not _close(model(*probe), expected):
+        norm.bias.copy_(before)
+        model.head.bias.copy_(kept[0])
+        model.shift.copy_(kept[1])
+
+
+def _last_layer_norm(model: ScalarModel) -> Any:
+    """The last LayerNorm with a bias that is no part of a layer; whether the trunk ends in it is tried, not known."""
+    found = [
+        module
+        for name, module in model.trunk.named_modules()
+        if isinstance(module, nn.LayerNorm) and not any(part.isdigit() for part in name.split("."))
+    ]
+    fitting = [norm for norm in found if norm.bias is not None and norm.bias.shape[0] == model.head.in_features]
+    return fitting[-1] if fitting else None
+
+
+def _scores_equal(model: ScalarModel, classifier: Any, constant: Tensor, pad_token_id: int) -> bool:
+    """Whether the stock class computes our scores, but for the constant, on a full row and on a padded one."""
+    ids, is_read = _probe(model, pad_token_id)
+    found = classifier(input_ids=ids).logits.float()  # (2, heads)
+    return _close(found - constant, model(ids, is_read).view(2, -1))
+
+
+def _probe(model: ScalarModel, pad_token_id: int) -> tuple[Tensor, Tensor]:
+    """Two rows of ids, the second padded, and where each is read: at its last token that is no padding."""
+    config = model.trunk.config.get_text_config()
+    width = min(8, getattr(config, "max_position_embeddings", None) or 8)
+    speakable = [token for token in range(min(config.vocab_size, 4 * width)) if token != pad_token_id]
+    row = torch.tensor([speakable[(3 * i + 1) % len(speakable)] for i in range(width)])
+    ids = torch.stack([row, row.flip(0)]).to(model.head.weight.device)
+    ids[1, width // 2 + 1 :] = pad_token_id
+    is_read = torch.zeros_like(ids, dtype=torch.bool)
+    is_read[0, -1] = is_read[1, width // 2] = True
+    return ids, is_read
+
+
+def _close(found: Tensor, expected: Tensor) -> bool:
+    return bool(torch.allclose(found, expected, atol=1e-3, rtol=1e-3))

@@ -1,0 +1,100 @@
+"""What a reward model's recipe makes of rankings: the keys of its loss, the pairs, and the loss of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal, Self
+
+from pydantic import Field, model_validator
+
+from align.config import Section
+from align.errors import UserError
+from align.text.rankings import Ranked
+from align.text.records import Ranking
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from align.rl.losses import Pairs
+
+
+class Loss(Section):
+    """What a pair of answers teaches. The defaults are InstructGPT's loss alone."""
+
+    ties: Literal["drop", "half"] = "drop"
+    """drop leaves pairs of equal rank out (InstructGPT, appendix C.2); half draws their scores together: target 0.5."""
+    margin: Literal["none", "given", "ranks"] = "none"
+    """How far apart a pair's scores are wanted (Llama 2, 2307.09288, equation 2): given is each row's margin (of K
+    answers: between best and worst, less for closer ranks), ranks takes 1 for it. InstructGPT: none."""
+    margin_scale: float = Field(1.0, gt=0)
+    """Times every margin (Llama 2, table 27: 1 for its small margins, 3 for its large ones)."""
+    label_smoothing: float = Field(0.0, ge=0, lt=0.5)
+    """How probably a label is wrong (cDPO, Mitchell 2023). InstructGPT: 0."""
+    centering: float = Field(0.0, ge=0)
+    """Times the squared sum of a pair's scores, to hold scores around 0 (Eisenstein et al., 2312.09244; TRL advises
+    0.01). InstructGPT: 0."""
+    annotator_weights: dict[str, float] = Field(default_factory=dict)
+    """Times the loss of an annotator's rankings, as {ann: 0.5}; 1 for those who are not named (InstructGPT)."""
+
+    @model_validator(mode="after")
+    def _has_an_effect(self) -> Self:
+        if self.margin == "none" and self.margin_scale != 1:
+            raise ValueError(
+                f"loss.margin_scale = {self.margin_scale} has no effect with margin: none; choose a margin"
+            )
+        if wrong := {name: weight for name, weight in self.annotator_weights.items() if weight < 0}:
+            raise ValueError(f"loss.annotator_weights: a weight is at least 0, found {wrong}")
+        return self
+
+
+def check_loss(loss: Loss, rankings: list[Ranking]) -> None:
+    """Raises `UserError` for a key of the loss that these rankings give nothing to work on."""
+    from align.train.parallel import say
+
+    named = sorted({ranking.annotator for ranking in rankings if ranking.annotator})
+    if unknown := [name for name in loss.annotator_weights if name not in named]:
+        found = f"the annotators are {', '.join(named[:20])}" if named else "no ranking has a column annotator"
+        raise UserError(f"loss.annotator_weights: there is no annotator {unknown[0]!r}; {found}")
+    if not any(loss.annotator_weights.get(ranking.annotator, 1.0) for ranking in rankings):
+        raise UserError("loss.annotator_weights: every ranking has the weight 0, so nothing would be learned")
+    n_given = sum(ranking.margin is not None for ranking in rankings)
+    if loss.margin == "given" and not n_given:
+        raise UserError("loss.margin = given: no ranking has a column margin; add it, or choose ranks or none")
+    if loss.margin == "given" and n_given < len(rankings):
+        say(f"{len(rankings) - n_given} of {len(rankings)} rankings have no margin: 0 is taken")
+
+
+def objective(loss: Loss, seed: int, scores: Tensor, rows: Sequence[Ranked]) -> Tensor:
+    """The loss of these prompts, summed. scores: (n_answers,), or (n_answers, heads): then the mean of the members'.
+
+    A member of an ensemble weighs each prompt by its own bootstrap draw, so that members learn from different data.
+    """
+    from align.rl.losses import bootstrap_draw, ranking_loss
+
+    def of(member: Tensor, draws: list[int] | None) -> Tensor:
+        return ranking_loss(member, pairs_in(loss, rows, draws), loss.label_smoothing, loss.centering)
+
+    if scores.dim() == 1:
+        return of(scores, None)
+    draws = [[bootstrap_draw(seed, row.text, member) for row in rows] for member in range(scores.shape[1])]
+    losses = [of(scores[:, member], drawn) for member, drawn in enumerate(draws)]
+    return sum(losses[1:], losses[0]) / len(losses)
+
+
+def pairs_in(loss: Loss, rows: Sequence[Ranked], draws: list[int] | None = None) -> Pairs:
+    """The comparisons in some rankings, as the recipe has them; `draws` is how often each ranking was drawn."""
+    from align.rl.losses import pairs_of
+
+    weights = [loss.annotator_weights.get(row.annotator, 1.0) for row in rows]
+    if draws is not None:
+        weights = [weight * drawn for weight, drawn in zip(weights, draws, strict=True)]
+    given = {"none": lambda row: 0.0, "ranks": lambda row: 1.0, "given": lambda row: row.margin or 0.0}[loss.margin]
+    margins = [loss.margin_scale * given(row) for row in rows]
+    return pairs_of([row.ranks for row in rows], loss.ties, margins, weights)
+
+
+def margins_of(loss: Loss, scores: Tensor, rows: Sequence[Ranked]) -> Tensor:
+    """Score of the better answer less that of the worse, for each pair that is no tie. scores: as in `objective`."""
+    pairs = pairs_in(loss, rows).decided()
+    scores = scores if scores.dim() == 1 else scores.mean(1)
+    return scores[pairs.better] - scores[pairs.worse]

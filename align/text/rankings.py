@@ -1,0 +1,81 @@
+"""Rankings as tokens: each of a prompt's K answers with the prompt before it, ending in the EOS where it is scored."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal, NamedTuple
+
+from align.text.encode import encode_prompts, encode_responses
+from align.text.records import Message, Ranking
+
+
+class Ranked(NamedTuple):
+    """One prompt's answers as tokens."""
+
+    answers: list[list[int]]  # prompt and answer, ending in EOS
+    ranks: tuple[int, ...]  # 1 is best
+    prompt: tuple[Message, ...]
+    responses: tuple[str, ...]
+    annotator: str = ""
+    origin: str = ""  # the collection or the file that it comes from
+    margin: float | None = None  # how much better the best is than the worst
+    n_prompt: int = 0  # tokens of the prompt
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What was ranked, whoever did it."""
+        return self.prompt, self.responses
+
+    @property
+    def text(self) -> str:
+        """The prompt's turns as one text."""
+        return "\n\n".join(f"{role}: {content}" for role, content in self.prompt)
+
+    @property
+    def ids(self) -> list[int]:
+        """All tokens, for counting."""
+        return [token for answer in self.answers for token in answer]
+
+
+def encode_rankings(
+    tokenizer: Any,
+    rankings: list[Ranking],
+    max_tokens: int,
+    too_long: Literal["truncate", "drop"],
+    keep_tied: bool = False,
+) -> tuple[list[Ranked], dict[str, int]]:
+    """Rankings as tokens, and how many were left out or cut.
+
+    One with an answer that is too long is left out, or its answers are cut with their EOS kept. One without any
+    preference, all tied, teaches nothing and is left out; with `keep_tied` it stays, for a loss that reads ties.
+    """
+    prompts = encode_prompts(tokenizer, [ranking.prompt for ranking in rankings])
+    responses = iter(encode_responses(tokenizer, [(r.prompt, answer) for r in rankings for answer in r.responses]))
+    rows: list[Ranked] = []
+    tied = long = 0
+    for ranking, prompt in zip(rankings, prompts, strict=True):
+        answers = [prompt + next(responses) for _ in ranking.responses]
+        is_long, is_tied = max(map(len, answers)) > max_tokens, len(set(ranking.ranks)) == 1 and not keep_tied
+        hopeless = is_long and (too_long == "drop" or len(prompt) > max_tokens - 2)
+        tied, long = tied + is_tied, long + is_long
+        if not (is_tied or hopeless):
+            answers = [shortened(answer, max_tokens) for answer in answers]
+            said = (ranking.annotator, origin(ranking), ranking.margin)
+            rows.append(Ranked(answers, ranking.ranks, ranking.prompt, ranking.responses, *said, len(prompt)))
+    what = "left out" if too_long == "drop" else "cut before their EOS, or left out if the prompt fills them"
+    return rows, {f"longer than max_tokens={max_tokens}: {what}": long, "all tied: left out": tied}
+
+
+def origin(ranking: Ranking) -> str:
+    """Where a ranking comes from: its own word for it (the column `source`), else the file or hub data set."""
+    return ranking.origin or re.sub(r":(row )?\d+$", "", ranking.source)
+
+
+def shortened(ids: list[int], max_tokens: int) -> list[int]:
+    """A sequence cut to `max_tokens` with its EOS kept, since that is where its score is read."""
+    return ids if len(ids) <= max_tokens else [*ids[: max_tokens - 1], ids[-1]]
+
+
+def padded_size(row: Ranked) -> int:
+    """Tokens that a prompt's answers take in a batch."""
+    return len(row.answers) * max(map(len, row.answers))
