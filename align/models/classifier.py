@@ -94,7 +94,8 @@ def _fold_shift(model: ScalarModel, pad_token_id: int) -> None:
     probe = _probe(model, pad_token_id)
     expected = model(*probe)
     kept = model.head.bias.detach().clone(), model.shift.clone()
-    added = torch.linalg.pinv(model.head.weight.double()) @ wanted.double()  # (width,): the shortest with W d = wanted
+    weight = model.head.weight.detach().cpu().double()
+    added = torch.linalg.pinv(weight) @ wanted.cpu().double()  # (width,): the shortest d with W d = wanted
     norm.bias += added.to(norm.bias)
     model.head.bias.zero_()
     model.shift.zero_()

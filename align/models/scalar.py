@@ -85,14 +85,14 @@ class ScalarModel(Role):
         leaves the offset of each open, and members that differ by an offset do not disagree.
         Raises `UserError` if all of them are equal, which no scale can mend.
         """
-        mean, spread = scores.mean(0), scores.std(0, correction=0)
+        mean, spread = (found.to(self.shift) for found in (scores.mean(0), scores.std(0, correction=0)))
         if variance and not bool((spread > 0).all()):
             raise UserError(
                 "normalize: samples cannot scale a reward model that scores all samples alike; train longer"
             )
-        self.shift += (mean * self.scale).to(self.shift)
+        self.shift += mean * self.scale
         if variance:
-            self.scale *= spread.to(self.scale)
+            self.scale *= spread
 
     @torch.no_grad()
     def on_trunk(self, trunk: Any) -> ScalarModel:
