@@ -116,9 +116,10 @@ def test_a_schema_shows_the_stage_s_own_defaults_and_meanings(command):
 
 def found(schema: dict[str, Any], key: str) -> dict[str, Any]:
     """What a schema says of a dotted key."""
+    definitions = schema.get("$defs", {})
     for part in key.split("."):
         if "anyOf" in schema:  # a section that may be left out
-            schema = next(form for form in schema["anyOf"] if "properties" in form)
+            schema = definitions[schema["anyOf"][0]["$ref"].rsplit("/", 1)[-1]]
         schema = schema["properties"][part]
     return schema
 
