@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from pydantic import model_validator
 
 from align import sections
-from align.config import parse_command
+from align.config import DryRun, parse_training
 from align.errors import UserError, exit_on_user_error
 from align.rl.settings import Kl, Ppo, Reward, Rollout
 
@@ -105,21 +105,26 @@ class Experience(NamedTuple):
 
 def main() -> None:
     """Parses the command line and trains."""
-    recipe, dry_run = parse_command(Recipe, "ppo")
+    recipe, dry_run = parse_training(Recipe, "ppo")
     run(recipe, dry_run)
 
 
-def run(recipe: Recipe, dry_run: bool = False) -> None:
+def run(recipe: Recipe, dry_run: DryRun | bool = False) -> None:
     """Optimises into `recipe.output`; `dry_run` says what it would do and what it would cost."""
     from align.models.load import load_config
     from align.models.save import save_language_model, save_scalar_model, write_card
+    from align.rl.plan import plan_of_models, plan_of_shape
     from align.text.load import load
     from align.text.tokenizer import load_tokenizer
     from align.train.machine import accelerator as make_accelerator
     from align.train.parallel import say
-    from align.train.plan import check_positions, print_plan
+    from align.train.plan import asked_shape, check_memory, check_positions, print_plan
     from align.train.run import Run
 
+    if (shape := asked_shape(dry_run)) is not None:
+        check_positions(shape, recipe.data.max_tokens, "--model-shape")
+        print_plan(recipe, plan_of_shape(recipe, shape), {}, dry_run)
+        return
     tokenizer = load_tokenizer(recipe.model.path, recipe.model.trust_remote_code)
     config = load_config(recipe.model)
     check_positions(config, recipe.data.max_tokens)
@@ -130,10 +135,11 @@ def run(recipe: Recipe, dry_run: bool = False) -> None:
     loaded = load(recipe.data, "prompts", recipe.seed)
     say(*loaded.report.lines())
     prompts = encode(recipe, tokenizer, loaded.train)
+    memory = plan_of_models(recipe, max(len(prompt.ids) for prompt in prompts))
     if dry_run:
-        kinds: dict[str, Any] = {"policy": "train", "value": "train", "reference": "frozen", "reward": "frozen"}
-        print_plan(recipe, config, kinds, {"prompts": prompts})
+        print_plan(recipe, memory, {"prompts": prompts}, dry_run)
         return
+    check_memory(recipe, memory)
     accelerator = make_accelerator(recipe.train.precision)
     with Run(recipe, "ppo", accelerator) as folder:
         roles = load_roles(recipe, tokenizer, accelerator)

@@ -169,6 +169,11 @@ def _adapter_settings(path: str | Path) -> dict[str, Any]:
     return json.loads((Path(path) / "adapter_config.json").read_text(encoding="utf-8"))
 
 
+def adapter_base(path: str | Path) -> str:
+    """What the adapter in a folder stands on."""
+    return str(_adapter_settings(path)["base_model_name_or_path"])
+
+
 def _base_path(path: str) -> str:
     """The whole model at the bottom of a path, below all adapters."""
     while is_adapter(path):

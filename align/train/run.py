@@ -40,6 +40,7 @@ FREE_TO_CHANGE = {
     "train.log_every",
     "train.checkpoint_every",
     "train.keep_checkpoints",
+    "train.check_memory",
     "train.track",
 }
 
