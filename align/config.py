@@ -6,6 +6,7 @@ A stage declares its recipe as a `Section`; the string below a key is its meanin
 from __future__ import annotations
 
 import difflib
+import re
 import sys
 from collections.abc import Hashable, Iterator
 from pathlib import Path
@@ -41,7 +42,16 @@ class Section(BaseModel):
         return completed
 
 
+SIZING = ("--device-memory", "--model-shape")
+
 RecipeType = TypeVar("RecipeType", bound=Section)
+
+
+class DryRun(NamedTuple):
+    """`--dry-run` of a training stage, and for what."""
+
+    device_memory: float | None = None  # bytes of a GPU; by default the machine that is found
+    model_shape: str | None = None  # a size, preset or folder, in place of the recipe's models and data
 
 
 class Command(NamedTuple):
@@ -49,7 +59,7 @@ class Command(NamedTuple):
 
     recipe_path: str  # "" if none was given
     overrides: list[str]
-    dry_run: bool
+    dry_run: DryRun | None
 
 
 def parse_command(
@@ -60,11 +70,26 @@ def parse_command(
     Without `needs_file` the keys may all stand on the command line, with no recipe file before them.
     Prints help and exits 0 on `--help`. Raises `UserError` that tells every mistake in the recipe at once.
     """
+    recipe, dry_run = _parse(recipe_class, stage, argv, (), needs_file)
+    return recipe, dry_run is not None
+
+
+def parse_training(
+    recipe_class: type[RecipeType], stage: str, argv: list[str] | None = None
+) -> tuple[RecipeType, DryRun | bool]:
+    """The same for a stage that trains, whose `--dry-run` also takes `--device-memory` and `--model-shape`."""
+    recipe, dry_run = _parse(recipe_class, stage, argv, SIZING, needs_file=True)
+    return recipe, dry_run or False
+
+
+def _parse(
+    recipe_class: type[RecipeType], stage: str, argv: list[str] | None, sizing: tuple[str, ...], needs_file: bool
+) -> tuple[RecipeType, DryRun | None]:
     argv = sys.argv[1:] if argv is None else argv
     if "-h" in argv or "--help" in argv:
-        print(help_text(recipe_class, stage))
+        print(help_text(recipe_class, stage, sizing))
         raise SystemExit(0)
-    command = _split(argv, stage, needs_file)
+    command = _split(argv, stage, sizing, needs_file)
     below = read_yaml(command.recipe_path) if command.recipe_path else {}
     given = merged(below, _overrides(command.overrides))
     return build(recipe_class, given, command.recipe_path or "command line"), command.dry_run
@@ -102,11 +127,12 @@ def to_yaml(recipe: Section) -> str:
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def help_text(recipe_class: type[Section], stage: str) -> str:
+def help_text(recipe_class: type[Section], stage: str, sizing: tuple[str, ...] = ()) -> str:
     """Usage, then every key with its type, default and one line of meaning."""
     module = sys.modules[recipe_class.__module__]
     lines = [
         f"usage: python -m align.{stage} RECIPE.yaml [key.sub=value ...] [--dry-run] [--help]",
+        *(["       --dry-run [--device-memory 24GB] [--model-shape 124M|1.5B|7B|13B|PRESET|FOLDER]"] if sizing else []),
         "",
         (module.__doc__ or "").strip().split("\n\n")[0],
         "",
@@ -149,18 +175,49 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _split(argv: list[str], stage: str, needs_file: bool) -> Command:
-    flags = [word for word in argv if word.startswith("--")]
-    words = [word for word in argv if not word.startswith("--")]
-    if unknown := [flag for flag in flags if flag != "--dry-run"]:
+def _split(argv: list[str], stage: str, sizing: tuple[str, ...], needs_file: bool) -> Command:
+    flags: dict[str, str] = {}
+    words: list[str] = []
+    left = iter(argv)
+    for word in left:
+        flag, equals, value = word.partition("=")
+        if flag in sizing:
+            flags[flag] = value if equals else next(left, "")
+        elif word.startswith("--"):
+            flags[word] = ""
+        else:
+            words.append(word)
+    known = ("--dry-run", *sizing)
+    if unknown := [flag for flag in flags if flag not in known]:
         raise UserError(
-            f"unknown option {unknown[0]}; there are --dry-run and --help (a key is given as key.sub=value)"
+            f"unknown option {unknown[0]}; there are {', '.join(known)} and --help (a key is given as key.sub=value)"
         )
     if not needs_file and (not words or "=" in words[0]):
-        return Command("", words, "--dry-run" in flags)
+        return Command("", words, _dry_run(flags))
     if not words or "=" in words[0]:
         raise UserError(f"which recipe? usage: python -m align.{stage} RECIPE.yaml [key.sub=value ...] [--dry-run]")
-    return Command(words[0], words[1:], "--dry-run" in flags)
+    return Command(words[0], words[1:], _dry_run(flags))
+
+
+def _dry_run(flags: dict[str, str]) -> DryRun | None:
+    if "--dry-run" not in flags:
+        if flags:
+            raise UserError(f"{next(iter(flags))} asks for an estimate; give --dry-run too")
+        return None
+    for flag in SIZING:
+        if flag in flags and not flags[flag]:
+            raise UserError(f"{flag} wants a value: {'24GB' if flag == '--device-memory' else '7B'}")
+    memory = flags.get("--device-memory")
+    return DryRun(None if memory is None else memory_bytes(memory), flags.get("--model-shape"))
+
+
+def memory_bytes(text: str) -> float:
+    """`24GB` as bytes; also GiB, MB and MiB. Raises `UserError` for anything else."""
+    units = {"GB": 1e9, "GiB": 2.0**30, "MB": 1e6, "MiB": 2.0**20}
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(GB|GiB|MB|MiB)", text)
+    if found is None or float(found[1]) == 0:
+        raise UserError(f"--device-memory {text}: give a number and a unit, as 24GB (or {', '.join(units)})")
+    return float(found[1]) * units[found[2]]
 
 
 def _overrides(words: list[str]) -> dict[str, Any]:

@@ -19,12 +19,15 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 from pydantic import Field, model_validator
 
 from align import sections
-from align.config import Section, parse_command
+from align.config import DryRun, Section, parse_training
 from align.errors import UserError, exit_on_user_error
 
 if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
     from align.text.rankings import Ranked
     from align.text.records import Ranking
+    from align.train.plan import Describe, Described, Device
 
 # TRL 1.16 has two more, aot and aot_unpaired: they sort the margins of whatever rows share a micro-batch, so that
 # train.micro_batch_tokens would change the results.
@@ -103,11 +106,11 @@ class Pair(NamedTuple):
 
 def main() -> None:
     """Parses the command line and trains."""
-    recipe, dry_run = parse_command(Recipe, "dpo")
+    recipe, dry_run = parse_training(Recipe, "dpo")
     run(recipe, dry_run)
 
 
-def run(recipe: Recipe, dry_run: bool = False) -> None:
+def run(recipe: Recipe, dry_run: DryRun | bool = False) -> None:
     """Trains into `recipe.output`; `dry_run` says what it would do and what it would cost."""
     from align.models.load import base_dtype, load_causal_lm, load_config
     from align.models.save import save_language_model, write_card
@@ -115,10 +118,14 @@ def run(recipe: Recipe, dry_run: bool = False) -> None:
     from align.text.tokenizer import load_tokenizer
     from align.train.machine import accelerator as make_accelerator
     from align.train.parallel import say
-    from align.train.plan import check_positions, print_plan
+    from align.train.plan import asked_shape, check_memory, check_positions, print_plan
     from align.train.run import Run
 
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # TRL imports it, and it asks for kernels of its own
+    if (shape := asked_shape(dry_run)) is not None:
+        check_positions(shape, recipe.data.max_tokens, "--model-shape")
+        print_plan(recipe, plan(shape, recipe.data.max_tokens), {}, dry_run)
+        return
     tokenizer = load_tokenizer(recipe.model.path, recipe.model.trust_remote_code)
     config = load_config(recipe.model)
     check_positions(config, recipe.data.max_tokens)
@@ -126,10 +133,11 @@ def run(recipe: Recipe, dry_run: bool = False) -> None:
     say(*rankings.report.lines())
     training = encode(recipe, tokenizer, rankings.train, "training")
     validation = encode(recipe, tokenizer, rankings.validation, "validation")
+    memory = plan(config, max(pair.longest for pair in [*training, *validation]))
     if dry_run:
-        kinds: dict[str, Any] = {"policy": "train", "reference": "frozen"}
-        print_plan(recipe, config, kinds, {"training": training, "validation": validation})
+        print_plan(recipe, memory, {"training": training, "validation": validation}, dry_run)
         return
+    check_memory(recipe, memory)
     accelerator = make_accelerator(recipe.train.precision)
     with Run(recipe, "dpo", accelerator) as folder:
         model = load_causal_lm(recipe.model, base_dtype(recipe.model, accelerator.mixed_precision), len(tokenizer))
@@ -138,6 +146,23 @@ def run(recipe: Recipe, dry_run: bool = False) -> None:
             save_language_model(model, recipe.model, tokenizer, folder.folder)
             write_card(folder.folder, "dpo", recipe, figures)
         folder.finish(figures)
+
+
+def plan(config: PretrainedConfig, length: int) -> Describe:
+    """Describes the run to the memory estimate: the policy learns, the reference beside it is frozen."""
+    from align.models.memory import Role
+    from align.train.plan import Sizes, trained_alone
+
+    alone = trained_alone(config, Sizes(length, length - 1), "vocabulary")
+
+    def describe(recipe: Any, device: Device) -> Described:
+        roles, work = alone(recipe, device)
+        base = roles[0]  # with LoRA the reference is this, without the adapter
+        kind: Literal["shared", "frozen"] = "shared" if recipe.model.adapter == "lora" else "frozen"
+        below: dict[str, Any] = {"dtype": base.dtype, "quantization": base.quantization} if kind == "shared" else {}
+        return [*roles, Role("reference", config, kind, ("score",), **below)], work
+
+    return describe
 
 
 def train(

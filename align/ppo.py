@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from pydantic import model_validator
 
 from align import sections
-from align.config import parse_command
+from align.config import DryRun, parse_training
 from align.errors import UserError, exit_on_user_error
 from align.rl.settings import Evaluation, Kl, Ppo, Ptx, Reward, Rollout
 
@@ -96,21 +96,30 @@ class Recipe(sections.Run):
 
 def main() -> None:
     """Parses the command line and trains."""
-    recipe, dry_run = parse_command(Recipe, "ppo")
+    recipe, dry_run = parse_training(Recipe, "ppo")
     run(recipe, dry_run)
 
 
-def run(recipe: Recipe, dry_run: bool = False) -> None:
+def run(recipe: Recipe, dry_run: DryRun | bool = False) -> None:
     """Optimises into `recipe.output`; `dry_run` says what it would do and what it would cost."""
     from align.models.save import save_language_model, save_scalar_model, write_card
+    from align.rl.plan import plan_of_models, plan_of_shape
     from align.rl.roles import critic_section
     from align.train.machine import accelerator as make_accelerator
+    from align.train.plan import asked_shape, check_memory, check_positions, print_plan
     from align.train.run import Run
 
-    inputs = read(recipe)
-    if dry_run:
-        plan(recipe, inputs)
+    if (shape := asked_shape(dry_run)) is not None:
+        check_positions(shape, recipe.data.max_tokens, "--model-shape")
+        print_plan(recipe, plan_of_shape(recipe, shape), {}, dry_run)
         return
+    inputs = read(recipe)
+    memory = plan_of_models(recipe, max(len(asked.ids) for asked in inputs.prompts))
+    if dry_run:
+        rows = {"prompts": inputs.prompts, "held-out prompts": inputs.heldout}
+        print_plan(recipe, memory, {name: asked for name, asked in rows.items() if asked}, dry_run)
+        return
+    check_memory(recipe, memory)
     accelerator = make_accelerator(recipe.train.precision)
     with Run(recipe, "ppo", accelerator) as folder:
         sampler, learner = assemble(recipe, inputs, accelerator)
@@ -159,16 +168,6 @@ def read(recipe: Recipe) -> Inputs:
     heldout = loaded.validation[: recipe.train.eval_rows]
     ptx = load_ptx(recipe.ptx, tokenizer, recipe.data.max_tokens, recipe.seed) if recipe.ptx else None
     return Inputs(tokenizer, prompts, encode(recipe, tokenizer, heldout) if heldout else [], ptx)
-
-
-def plan(recipe: Recipe, inputs: Inputs) -> None:
-    """What `--dry-run` prints."""
-    from align.models.load import load_config
-    from align.train.plan import print_plan
-
-    kinds: dict[str, Any] = {"policy": "train", "value": "train", "reference": "frozen", "reward": "frozen"}
-    rows = {"prompts": inputs.prompts, "held-out prompts": inputs.heldout}
-    print_plan(recipe, load_config(recipe.model), kinds, {name: asked for name, asked in rows.items() if asked})
 
 
 def build(recipe: Recipe) -> tuple[Sampler, Learner, list[Asked]]:

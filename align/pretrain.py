@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from align import sections
-from align.config import Section, parse_command, to_yaml
+from align.config import DryRun, Section, parse_training, to_yaml
 from align.errors import UserError, exit_on_user_error
 from align.prepare import Shards, Tokenizer, is_prepared, read_shards, write_shards
 
@@ -61,18 +61,19 @@ class Recipe(sections.Run):
 
 def main() -> None:
     """Parses the command line and trains."""
-    recipe, dry_run = parse_command(Recipe, "pretrain")
+    recipe, dry_run = parse_training(Recipe, "pretrain")
     run(recipe, dry_run)
 
 
-def run(recipe: Recipe, dry_run: bool = False) -> None:
+def run(recipe: Recipe, dry_run: DryRun | bool = False) -> None:
     """Pretrains into `recipe.output`; `dry_run` says what it would do and what it would cost."""
     from align.models.save import write_card
     from align.train.machine import accelerator as make_accelerator
+    from align.train.plan import check_memory
     from align.train.run import Run
 
     if dry_run:
-        plan(recipe)
+        plan(recipe, dry_run)
         return
     accelerator = make_accelerator(recipe.train.precision)
     with Run(recipe, "pretrain", accelerator) as folder:
@@ -80,6 +81,7 @@ def run(recipe: Recipe, dry_run: bool = False) -> None:
             shards = prepared(recipe, folder.folder)
         folder.say(f"{len(shards.train):,} training tokens, {len(shards.validation):,} for validation")
         tokenizer = load_tokenizer_of(shards)
+        check_memory(recipe, packed(shape_to_train(recipe, len(tokenizer))))
         figures, model = train(recipe, new_model(recipe, tokenizer), shards, folder, accelerator)
         if folder.writes:
             model.save_pretrained(folder.folder / "model")
@@ -227,13 +229,15 @@ def configuration(recipe: Recipe, vocab_size: int, **special: int) -> Any:
         raise UserError(f"model: {error}") from None
 
 
-def plan(recipe: Recipe) -> None:
+def plan(recipe: Recipe, dry_run: DryRun | bool) -> None:
     """What `--dry-run` prints. Tokens of a tokenizer still to be trained are guessed at 4 bytes each."""
-    from align.models.load import load_config
-    from align.models.memory import estimate, table
     from align.text.load import load
+    from align.train.plan import asked_shape, print_memory
 
     print(to_yaml(recipe))
+    if (shape := asked_shape(dry_run)) is not None:
+        print_memory(recipe, packed(shape), dry_run)
+        return
     vocab_size = recipe.tokenizer.vocab_size
     if is_prepared(recipe.data.path):
         shards = read_shards(str(recipe.data.path))
@@ -243,9 +247,22 @@ def plan(recipe: Recipe) -> None:
         documents = load(recipe.data, "documents", recipe.seed)
         n_bytes = sum(len(document.text.encode()) for document in documents.train)
         print(*documents.report.lines(), f"{n_bytes:,} bytes of training text, about {n_bytes // 4:,} tokens", sep="\n")
+    print_memory(recipe, packed(shape_to_train(recipe, vocab_size)), dry_run)
+
+
+def shape_to_train(recipe: Recipe, vocab_size: int) -> Any:
+    """The configuration of the new model, or of the one that the recipe continues."""
+    from align.models.load import load_config
+
     path = recipe.model.path
-    config = load_config(sections.Model(path=path)) if path else configuration(recipe, vocab_size)
-    print(table([estimate(config, recipe.train, "model", "train", sections.Model(path=""))]))
+    return load_config(sections.Model(path=path)) if path else configuration(recipe, vocab_size)
+
+
+def packed(config: Any) -> Any:
+    """Describes this run to the memory estimate: rows of all positions, every token predicted."""
+    from align.train.plan import Sizes, trained_alone
+
+    return trained_alone(config, Sizes(config.n_positions, config.n_positions - 1), "vocabulary")
 
 
 if __name__ == "__main__":

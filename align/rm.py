@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from align import sections
-from align.config import parse_command
+from align.config import DryRun, parse_training
 from align.errors import UserError, exit_on_user_error
 from align.evals.agreement import accuracy_by_prompt, annotators
 from align.rl.normalize import Samples, normalize
@@ -56,11 +56,11 @@ class Recipe(sections.Run):
 
 def main() -> None:
     """Parses the command line and trains."""
-    recipe, dry_run = parse_command(Recipe, "rm")
+    recipe, dry_run = parse_training(Recipe, "rm")
     run(recipe, dry_run)
 
 
-def run(recipe: Recipe, dry_run: bool = False) -> None:
+def run(recipe: Recipe, dry_run: DryRun | bool = False) -> None:
     """Trains into `recipe.output`; `dry_run` says what it would do and what it would cost."""
     from align.evals.reward_card import write_readme
     from align.models.load import base_dtype, load_config, load_trunk
@@ -70,9 +70,13 @@ def run(recipe: Recipe, dry_run: bool = False) -> None:
     from align.text.tokenizer import load_tokenizer
     from align.train.machine import accelerator as make_accelerator
     from align.train.parallel import say
-    from align.train.plan import check_positions, print_plan
+    from align.train.plan import Sizes, asked_shape, check_memory, check_positions, print_plan, trained_alone
     from align.train.run import Run
 
+    if (shape := asked_shape(dry_run)) is not None:
+        check_positions(shape, recipe.data.max_tokens, "--model-shape")
+        print_plan(recipe, trained_alone(shape, Sizes(recipe.data.max_tokens, 1), "scalar"), {}, dry_run)
+        return
     tokenizer = load_tokenizer(recipe.model.path, recipe.model.trust_remote_code)
     config = load_config(recipe.model)
     check_positions(config, recipe.data.max_tokens)
@@ -81,9 +85,12 @@ def run(recipe: Recipe, dry_run: bool = False) -> None:
     check_loss(recipe.loss, rankings.train)
     training = encode(recipe, tokenizer, rankings.train)
     validation = encode(recipe, tokenizer, rankings.validation)
+    longest = max((len(ids) for row in (*training, *validation) for ids in row.answers), default=1)
+    roles = trained_alone(config, Sizes(longest, 1), "scalar")
     if dry_run:
-        print_plan(recipe, config, {"reward": "train"}, {"training": training, "validation": validation})
+        print_plan(recipe, roles, {"training": training, "validation": validation}, dry_run)
         return
+    check_memory(recipe, roles)
     accelerator = make_accelerator(recipe.train.precision)
     with Run(recipe, "rm", accelerator) as folder:
         dtype = base_dtype(recipe.model, accelerator.mixed_precision)

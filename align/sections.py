@@ -155,6 +155,8 @@ class Train(Section):
     """Steps between validations; by default ten times in a run."""
     checkpoint_every: int | None = Field(None, gt=0)
     """Steps between checkpoints; by default a quarter of the run."""
+    check_memory: bool = True
+    """Refuse a run that is estimated to need more memory than there is."""
     track: Literal["none", "tensorboard"] = "none"
     """Also log to TensorBoard, in the run folder (pip install '.[track]')."""
     keep_checkpoints: int = Field(2, gt=0)

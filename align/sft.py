@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from align import sections
-from align.config import parse_command
+from align.config import DryRun, parse_training
 from align.errors import exit_on_user_error
 
 if TYPE_CHECKING:
@@ -38,11 +38,11 @@ class Recipe(sections.Run):
 
 def main() -> None:
     """Parses the command line and trains."""
-    recipe, dry_run = parse_command(Recipe, "sft")
+    recipe, dry_run = parse_training(Recipe, "sft")
     run(recipe, dry_run)
 
 
-def run(recipe: Recipe, dry_run: bool = False) -> None:
+def run(recipe: Recipe, dry_run: DryRun | bool = False) -> None:
     """Fine-tunes into `recipe.output`; `dry_run` says what it would do and what it would cost."""
     from align.models.load import base_dtype, load_causal_lm, load_config
     from align.models.save import save_language_model, write_card
@@ -50,9 +50,14 @@ def run(recipe: Recipe, dry_run: bool = False) -> None:
     from align.text.tokenizer import load_tokenizer
     from align.train.machine import accelerator as make_accelerator
     from align.train.parallel import say
-    from align.train.plan import check_positions, print_plan
+    from align.train.plan import Sizes, asked_shape, check_memory, check_positions, print_plan, trained_alone
     from align.train.run import Run
 
+    if (shape := asked_shape(dry_run)) is not None:
+        check_positions(shape, recipe.data.max_tokens, "--model-shape")
+        sizes = Sizes(recipe.data.max_tokens, recipe.data.max_tokens - 1)
+        print_plan(recipe, trained_alone(shape, sizes, "vocabulary"), {}, dry_run)
+        return
     tokenizer = load_tokenizer(recipe.model.path, recipe.model.trust_remote_code)
     config = load_config(recipe.model)
     check_positions(config, recipe.data.max_tokens)
@@ -60,9 +65,11 @@ def run(recipe: Recipe, dry_run: bool = False) -> None:
     say(*conversations.report.lines())
     training = _encode(recipe, tokenizer, conversations.train)
     validation = _encode(recipe, tokenizer, conversations.validation)
+    roles = trained_alone(config, Sizes.of([*training, *validation]), "vocabulary")
     if dry_run:
-        print_plan(recipe, config, {"policy": "train"}, {"training": training, "validation": validation})
+        print_plan(recipe, roles, {"training": training, "validation": validation}, dry_run)
         return
+    check_memory(recipe, roles)
     accelerator = make_accelerator(recipe.train.precision)
     with Run(recipe, "sft", accelerator) as folder:
         model = load_causal_lm(recipe.model, base_dtype(recipe.model, accelerator.mixed_precision), len(tokenizer))

@@ -12,7 +12,18 @@ from hypothesis import strategies as st
 from pydantic import Field
 
 from align import generate, ppo, prepare, pretrain, rm, score, sft
-from align.config import Section, build, help_text, keys, parse_command, read_yaml, to_yaml
+from align.config import (
+    DryRun,
+    Section,
+    build,
+    help_text,
+    keys,
+    memory_bytes,
+    parse_command,
+    parse_training,
+    read_yaml,
+    to_yaml,
+)
 from align.errors import UserError
 
 STAGES = {
@@ -207,6 +218,42 @@ def test_a_wrong_word_on_the_command_line_is_told(recipe_file, word, told):
     with pytest.raises(UserError) as refused:
         parse("sft", recipe_file(MINIMAL["sft"]), word)
     assert told in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "asked"),
+    [
+        ([], False),
+        (["--dry-run"], DryRun()),
+        (["--dry-run", "--device-memory", "24GB"], DryRun(24e9)),
+        (["--model-shape=7B", "--dry-run", "--device-memory=1.5GiB"], DryRun(1.5 * 2**30, "7B")),
+    ],
+)
+def test_a_dry_run_may_be_for_another_device_and_another_shape(words, asked, recipe_file):
+    assert parse_training(sft.Recipe, "sft", [recipe_file(MINIMAL["sft"]), *words])[1] == asked
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--device-memory", "24GB"], "--device-memory asks for an estimate; give --dry-run too"),
+        (["--dry-run", "--device-memory", "24"], "--device-memory 24: give a number and a unit, as 24GB"),
+        (["--dry-run", "--model-shape"], "--model-shape wants a value: 7B"),
+    ],
+)
+def test_a_wrong_question_for_memory_is_told(words, told, recipe_file):
+    with pytest.raises(UserError) as refused:
+        parse_training(sft.Recipe, "sft", [recipe_file(MINIMAL["sft"]), *words])
+    assert told in str(refused.value)
+
+
+def test_commands_that_train_nothing_know_no_shape(recipe_file):
+    with pytest.raises(UserError, match="unknown option --model-shape=7B; there are --dry-run and --help"):
+        parse_command(sft.Recipe, "generate", [recipe_file(MINIMAL["sft"]), "--dry-run", "--model-shape=7B"])
+
+
+def test_memory_has_a_unit():
+    assert [memory_bytes(text) for text in ("80GB", "16 GiB", "500MB")] == [80e9, 2.0**34, 500e6]
 
 
 def test_the_recipe_is_the_first_word():

@@ -187,13 +187,13 @@ def is_adapter(path: str | Path) -> bool:
     return (Path(path) / "adapter_config.json").is_file()
 
 
-def base_of_adapter(path: str | Path) -> str:
-    """The model that an adapter folder says it was trained on."""
-    return _adapter_settings(path)["base_model_name_or_path"]
-
-
 def _adapter_settings(path: str | Path) -> dict[str, Any]:
     return json.loads((Path(path) / "adapter_config.json").read_text(encoding="utf-8"))
+
+
+def adapter_base(path: str | Path) -> str:
+    """What the adapter in a folder stands on."""
+    return str(_adapter_settings(path)["base_model_name_or_path"])
 
 
 def _base_path(path: str) -> str:

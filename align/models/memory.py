@@ -1,79 +1,288 @@
-"""What a run will cost in memory, estimated before it starts. Bytes are counted by role and by what they hold."""
+"""What a run will cost in memory, estimated before it starts: by role, by what the bytes hold, and by phase.
+
+Weights, gradients and moments are parameters times bytes; what passes keep is counted by `align.models.ledger`. The
+peak is what lives always (weights, adapters, moments) and the largest phase:
+
+    load        reading the weights from their file
+    rollout     PPO samples: the key-value cache, and a forward pass over the prompts
+    score       forward passes without gradients: log probabilities, values, rewards
+    update      gradients, and what the largest micro-batch keeps for its backward pass
+    checkpoint  a copy in the host's memory of the part that is written
+    save        an adapter is merged into its base, once more loaded in fp32
+
+On a GPU load, checkpoint and save happen in the host's memory.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+import torch
+
 from align import sections
+from align.models.ledger import Parts, Subject, Weights, prompt_pass, score_pass, subject, update_pass, weights
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-Role = Literal["train", "lora", "frozen"]
+Pass = Literal["prompt", "score", "update"]
 
-WEIGHT_BYTES = {"none": 4.0, "8bit": 1.0, "4bit": 0.5}
+ADAM_BYTES = 8  # two moments in fp32 for each trained number
+BLOCK = 256  # numbers that share a scale in 8-bit AdamW (bitsandbytes, optim/optimizer.py)
+SMALL = 4096  # a smaller tensor keeps its moments in fp32 (the same, `min_8bit_size`)
+STEP_COPIES = (
+    5  # fp32 copies of a tensor in its 8-bit step on a CPU (backends/cpu/ops.py: moments, gradient, two roots)
+)
+DRAW_COPIES = 4  # fp32 tensors of (rows, vocabulary) in `align.rl.sampling.draw`: logits, scaled, noise, their sum
+
+# What a process holds that is no tensor of ours, where it is not measured on the spot. CPU: Python with torch (its CPU
+# build), transformers, accelerate, datasets and peft. GPU: the CUDA context and the workspace of cuBLAS.
+LIBRARY_BYTES = {"cpu": 0.48e9, "gpu": 0.6e9}
 
 
-class Estimate(NamedTuple):
-    """Memory of one role of a run, in bytes."""
+@dataclass(frozen=True)
+class Role:
+    """A model of a run.
+
+    kind:
+        trained: weights of its own, all of them trained, in fp32;
+        frozen: weights of its own that never change, such as the base below adapters;
+        adapter: a LoRA adapter, and the head if it is scalar, both trained in fp32, on a frozen role's weights;
+        shared: another role's weights as they are, or with a frozen adapter if `lora` is given.
+    """
+
+    name: str
+    config: PretrainedConfig
+    kind: Literal["trained", "frozen", "adapter", "shared"]
+    passes: tuple[Pass, ...] = ()  # what it does in a run; a base by itself does nothing
+    head: Literal["vocabulary", "scalar"] = "vocabulary"
+    dtype: torch.dtype = torch.float32  # of frozen weights, those of the role below an adapter
+    quantization: Literal["none", "8bit", "4bit"] = "none"
+    lora: sections.Lora | None = None
+
+
+@dataclass(frozen=True)
+class Workload:
+    """The largest portions that go through the models at once."""
+
+    rows: int  # of a micro-batch
+    length: int  # tokens of each
+    n_scored: int  # tokens of the micro-batch whose logits or values are computed
+    precision: Literal["fp32", "bf16"]
+    optimizer: Literal["adamw", "adamw8bit"] = "adamw"
+    checkpointing: bool = False
+    dropout: bool = False  # models are in training mode; PPO keeps dropout off
+    loss: Literal["supervised", "policy"] = "supervised"
+    rollout_rows: int = 0  # answers that are sampled together
+    prompt_length: int = 0
+    answer_length: int = 0
+    device: Literal["cpu", "gpu"] = "cpu"
+    merges: bool = False  # whether adapters are merged at the end
+
+
+class Cost(NamedTuple):
+    """Bytes of one role. Activations and logits are those of its largest pass."""
 
     role: str
-    parameters: int
+    parameters: int  # of the whole model; 0 if its weights are another role's
     weights: float
+    adapters: float  # and new heads
     gradients: float
     optimizer: float
     activations: float
+    logits: float
+    cache: float
+
+
+class Estimate(NamedTuple):
+    """The memory of a run, in bytes."""
+
+    libraries: float
+    allocator: float  # freed blocks that the C library keeps (CPU)
+    costs: tuple[Cost, ...]
+    phases: dict[str, float]  # what each adds, on the device
+    host_phases: dict[str, float]  # the same in the host's memory; on a CPU they are among `phases`
 
     @property
-    def total(self) -> float:
-        """All of it."""
-        return self.weights + self.gradients + self.optimizer + self.activations
+    def always(self) -> float:
+        """What lives from the first update to the end: weights, adapters, moments, and the libraries."""
+        return self.libraries + sum(cost.weights + cost.adapters + cost.optimizer for cost in self.costs)
+
+    @property
+    def largest_phase(self) -> str:
+        """The phase in which the peak is reached."""
+        return max(self.phases, key=lambda name: self.phases[name])
+
+    @property
+    def peak(self) -> float:
+        """The most that is held at once."""
+        return self.always + self.allocator + self.phases[self.largest_phase]
 
 
-def estimate(config: PretrainedConfig, train: sections.Train, role: str, kind: Role, model: sections.Model) -> Estimate:
-    """Memory of a model in a role: fp32 weights, gradients and two Adam moments of what is trained, activations.
-
-    Activations of a training micro-batch: about 18 numbers of the model's width for each token and layer (what a
-    pre-LN block keeps for its backward pass), and three copies of the logits in fp32.
-    """
-    n_parameters = count_parameters(config)
-    trained = {"train": n_parameters, "lora": _lora_parameters(config, model.lora.rank), "frozen": 0}[kind]
-    text = config.get_text_config()
-    tokens = train.micro_batch_tokens
-    number_bytes = 2 if train.precision == "bf16" else 4
-    width, n_layers = text.hidden_size, text.num_hidden_layers
-    kept = tokens * n_layers * width * (2 if train.gradient_checkpointing else 18) * number_bytes
-    activations = (kept + tokens * text.vocab_size * 4 * 3) if kind != "frozen" else tokens * width * 8 * number_bytes
-    frozen_weights = (n_parameters - (n_parameters if kind == "train" else 0)) * WEIGHT_BYTES[model.quantization]
-    return Estimate(role, n_parameters, frozen_weights + 4.0 * trained, 4.0 * trained, 8.0 * trained, activations)
+def estimate(roles: Sequence[Role], workload: Workload) -> Estimate:
+    """The memory of a run with these roles."""
+    counted = {role.name: _weights(role) for role in roles}
+    passes = {role.name: {kind: _pass(kind, role, workload) for kind in role.passes} for role in roles}
+    costs = tuple(_cost(role, counted[role.name], passes[role.name], workload) for role in roles)
+    phases = {"rollout": 0.0, "score": 0.0, "update": 0.0}
+    for cost, role in zip(costs, roles, strict=True):
+        held = passes[role.name]
+        if "prompt" in held:
+            phases["rollout"] = max(phases["rollout"], cost.cache + held["prompt"].total)
+        if "score" in held:
+            phases["score"] = max(phases["score"], held["score"].total)
+        if "update" in held:
+            step = _step_bytes(counted[role.name], workload)
+            phases["update"] = max(phases["update"], cost.gradients + max(held["update"].total, step))
+    host = _host_phases(roles, counted, workload)
+    on_cpu = workload.device == "cpu"
+    everywhere = phases | (host if on_cpu else {})
+    return Estimate(
+        libraries=LIBRARY_BYTES[workload.device],
+        allocator=_kept_by_allocator(roles, passes) if on_cpu else 0.0,
+        costs=costs,
+        phases={name: size for name, size in everywhere.items() if size},
+        host_phases={} if on_cpu else host,
+    )
 
 
 def count_parameters(config: PretrainedConfig) -> int:
-    """Parameters of the model that a configuration describes, counted without allocating them."""
-    import torch
+    """Parameters of the language model that a configuration describes, counted without allocating them."""
     from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
         return AutoModelForCausalLM.from_config(config).num_parameters()
 
 
-def table(estimates: list[Estimate]) -> str:
-    """The estimates as lines of text."""
-    rows: list[tuple[str, ...]] = [("role", "parameters", "weights", "gradients", "optimizer", "activations", "total")]
-    for e in estimates:
-        sizes = (e.weights, e.gradients, e.optimizer, e.activations, e.total)
-        rows.append((e.role, f"{e.parameters:,}", *map(_size, sizes)))
-    rows.append(("all", "", "", "", "", "", _size(sum(e.total for e in estimates))))
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+def optimizer_bytes(name: str, trained: Sequence[int]) -> float:
+    """Adam's moments of tensors of these sizes: 8 bytes a number, or two 8-bit numbers and two fp32 scales a block."""
+    if name == "adamw":
+        return ADAM_BYTES * float(sum(trained))
+    return float(sum(2 * n + 2 * 4 * -(-n // BLOCK) if n >= SMALL else ADAM_BYTES * n for n in trained))
+
+
+def table(found: Estimate, available: float | None = None) -> str:
+    """The estimate as lines of text; `available` is the device's memory in bytes."""
+    heads = ("role", "parameters", "weights", "adapters", "gradients", "optimizer", "activations", "logits", "KV cache")
+    rows: list[tuple[str, ...]] = [heads]
+    for cost in found.costs:
+        numbers = f"{cost.parameters:,}" if cost.parameters else "shared"
+        rows.append((cost.role, numbers, *(size_text(part) if part else "-" for part in cost[2:])))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(heads))]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    phases = ", ".join(f"{name} {size_text(size)}" for name, size in found.phases.items())
+    lines += [
+        f"always: {size_text(found.always)}, of which {size_text(found.libraries)} are libraries",
+        f"phases add: {phases}",
+        *([f"allocator keeps: {size_text(found.allocator)}"] if found.allocator else []),
+        f"peak: {size_text(found.peak)}, in {found.largest_phase}",
+    ]
+    if found.host_phases:
+        lines.append(f"host memory: {size_text(max(found.host_phases.values()) + LIBRARY_BYTES['cpu'])}")
+    if available is not None:
+        fits = "fits into" if found.peak <= available else "does not fit into"
+        lines.append(f"{fits} {size_text(available)}")
     return "\n".join(["estimated memory:", *lines])
 
 
-def _lora_parameters(config: PretrainedConfig, rank: int) -> int:
-    """Adapters on the projections of attention and MLP: about 18 widths for each layer and rank."""
-    text = config.get_text_config()
-    return 18 * text.hidden_size * rank * text.num_hidden_layers
-
-
-def _size(n_bytes: float) -> str:
+def size_text(n_bytes: float) -> str:
+    """Bytes for people, in powers of 1000."""
     return f"{n_bytes / 1e9:.2f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.1f} MB"
+
+
+def _cost(role: Role, counted: Weights, passes: dict[Pass, Parts], workload: Workload) -> Cost:
+    own = role.kind in ("trained", "frozen")
+    new = counted.n_trained if role.kind == "adapter" else 0
+    n_trained = counted.n_trained if role.kind in ("trained", "adapter") else 0
+    largest = max(passes.values(), key=lambda parts: parts.total, default=Parts(0, 0))
+    return Cost(
+        role=role.name,
+        parameters=counted.parameters if own else 0,
+        weights=(4.0 * n_trained if role.kind == "trained" else 0.0) + (counted.frozen_bytes if own else 0.0),
+        adapters=4.0 * new + (_frozen_adapter_bytes(role) if role.kind == "shared" else 0.0),
+        gradients=4.0 * n_trained,
+        optimizer=optimizer_bytes(workload.optimizer, counted.trained) if n_trained else 0.0,
+        activations=largest.activations,
+        logits=largest.logits,
+        cache=_cache_bytes(role, workload) if "prompt" in passes else 0.0,
+    )
+
+
+def _subject(role: Role, workload: Workload, updates: bool) -> Subject:
+    trains: Literal["all", "adapter", "nothing"] = "nothing"
+    if role.kind in ("trained", "adapter"):
+        trains = "all" if role.kind == "trained" else "adapter"
+    return subject(
+        role.config,
+        role.lora if role.kind in ("adapter", "shared") else None,
+        head=role.head,
+        trains=trains,
+        dtype=torch.float32 if role.kind == "trained" else role.dtype,
+        precision=workload.precision,
+        quantization=role.quantization,
+        device=workload.device,
+        checkpointing=updates and workload.checkpointing,
+        dropout=updates and workload.dropout,
+    )
+
+
+def _weights(role: Role) -> Weights:
+    return weights(_subject(role, Workload(1, 1, 1, "fp32"), updates=False))
+
+
+def _pass(kind: Pass, role: Role, workload: Workload) -> Parts:
+    if kind == "update":
+        of = _subject(role, workload, updates=True)
+        return update_pass(of, workload.rows, workload.length, workload.n_scored, workload.loss)
+    of = _subject(role, workload, updates=False)
+    if kind == "score":
+        return score_pass(of, workload.rows, workload.length, workload.n_scored)
+    parts, _ = prompt_pass(of, workload.rollout_rows, workload.prompt_length)
+    drawn = DRAW_COPIES * 4.0 * workload.rollout_rows * role.config.get_text_config().vocab_size
+    return Parts(parts.activations, max(parts.logits, drawn))
+
+
+def _cache_bytes(role: Role, workload: Workload) -> float:
+    _, each = prompt_pass(_subject(role, workload, updates=False), workload.rollout_rows, workload.prompt_length)
+    return each * workload.rollout_rows * (workload.prompt_length + workload.answer_length)
+
+
+def _frozen_adapter_bytes(role: Role) -> float:
+    if role.lora is None:
+        return 0.0
+    of = subject(role.config, role.lora, head=role.head, trains="adapter", dtype=role.dtype, precision="fp32")
+    return 4.0 * weights(of).n_trained
+
+
+def _step_bytes(counted: Weights, workload: Workload) -> float:
+    """What an optimizer step needs besides its moments: fused AdamW nothing, 8-bit AdamW on a CPU some copies."""
+    unpacks = workload.optimizer == "adamw8bit" and workload.device == "cpu"
+    return STEP_COPIES * 4.0 * max(counted.trained, default=0) if unpacks else 0.0
+
+
+def _kept_by_allocator(roles: Sequence[Role], passes: dict[str, dict[Pass, Parts]]) -> float:
+    """Freed memory that a CPU run cannot use again.
+
+    An adapter's gradients are small and lie between the large blocks of a pass. What is freed around them does not grow
+    together, and glibc (malloc; before 2.38 also posix_memalign, its bug 14581) asks the system anew for the next pass.
+    Blocks of 32 MB and more are given back one by one. So of an adapter's pass the smaller blocks count twice.
+    """
+    adapters = [
+        passes[role.name]["update"].small for role in roles if role.kind == "adapter" and "update" in role.passes
+    ]
+    return max(adapters, default=0.0)
+
+
+def _host_phases(roles: Sequence[Role], counted: dict[str, Weights], workload: Workload) -> dict[str, float]:
+    written = [counted[role.name].trained for role in roles if role.kind in ("trained", "adapter")]
+    own = [role for role in roles if role.kind in ("trained", "frozen")]
+    converted = [role for role in own if role.quantization != "none" or role.dtype != torch.float32]
+    merged = [counted[role.name].parameters for role in roles if role.kind == "adapter" and workload.merges]
+    return {
+        # the pages of the file: as they are they become the weights, converted they stand beside them for a while
+        "load": 4.0 * max((counted[role.name].parameters for role in converted), default=0),
+        "checkpoint": max((max(4.0 * sum(t), optimizer_bytes(workload.optimizer, t)) for t in written), default=0.0),
+        "save": 4.0 * max(merged, default=0),
+    }

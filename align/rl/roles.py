@@ -24,7 +24,7 @@ from align import sections
 from align.errors import UserError
 from align.models.adapters import POLICY, REFERENCE, VALUE, add_adapter, load_adapter
 from align.models.language import LanguageModel, unspeakable
-from align.models.load import base_dtype, base_of_adapter, is_adapter, load_causal_lm, load_trunk
+from align.models.load import adapter_base, base_dtype, is_adapter, load_causal_lm, load_trunk
 from align.models.scalar import HEAD_FILE, ScalarModel, load_scalar_model, read_head
 from align.rl.rewards import FunctionReward, build_reward
 from align.rl.sampler import Roles
@@ -111,7 +111,7 @@ def stands_on(path: str, base: str) -> bool:
     """Whether a folder holds an adapter of a scalar model that was trained on just this base."""
     if not (is_adapter(path) and (Path(path) / HEAD_FILE).is_file()):
         return False
-    return Path(base_of_adapter(path)).resolve() == Path(base).resolve()
+    return Path(adapter_base(path)).resolve() == Path(base).resolve()
 
 
 def adapter_on(model: Any, name: str, folder: str | None, trained: bool = True) -> ScalarModel:

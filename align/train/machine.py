@@ -100,6 +100,33 @@ def _cpu_name() -> str:
     return f"{names[0] if names else platform.processor()} x {os.cpu_count()}"
 
 
+def resident_memory() -> int:
+    """Bytes of this process that are in memory."""
+    import psutil
+
+    return psutil.Process().memory_info().rss
+
+
+def free_memory(proc: Path = Path("/proc/meminfo"), group: Path = Path("/sys/fs/cgroup")) -> float:
+    """Bytes that the machine can still give: what Linux says is available, and what a container's limit leaves.
+
+    Files whose pages are in memory count as available, since they can be read again.
+    """
+    import psutil
+
+    try:
+        fields = dict(line.split(":", 1) for line in proc.read_text().splitlines())
+        free = 1024.0 * int(fields["MemAvailable"].split()[0])
+    except (OSError, KeyError, ValueError):
+        free = float(psutil.virtual_memory().available)
+    try:
+        statistics = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        used = int((group / "memory.current").read_text()) - int(statistics.get("inactive_file", 0))
+        return min(free, int((group / "memory.max").read_text()) - used)
+    except (OSError, ValueError):  # no group, or one without a limit ("max")
+        return free
+
+
 class PeakMemory:
     """The largest resident memory of this process while the block runs, sampled 20 times a second, in MB.
 

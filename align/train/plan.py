@@ -1,18 +1,55 @@
-"""Before a run starts: does it fit the model, and what will it cost? What `--dry-run` prints."""
+"""Before a run starts: does it fit the model and the memory, and what will it cost? What `--dry-run` prints."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from align.config import to_yaml
+import torch
+
+from align import sections
+from align.config import DryRun, to_yaml
 from align.errors import UserError
 from align.models.load import max_positions
-from align.models.memory import Role, estimate, table
-from align.train.machine import resolve_precision
+from align.models.memory import LIBRARY_BYTES, Estimate, Role, Workload, count_parameters, estimate, size_text, table
+from align.models.shapes import model_shape
+from align.train.machine import free_memory, resident_memory, resolve_precision
+from align.train.parallel import say
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
+
+
+class Device(NamedTuple):
+    """What a run computes on."""
+
+    kind: Literal["cpu", "gpu"]
+    memory: float  # bytes that a run may take
+    is_here: bool = True  # or only named
+
+    def precision(self, asked: Literal["auto", "fp32", "bf16"]) -> Literal["fp32", "bf16"]:
+        """What a recipe's precision means here. A GPU that was only named has bf16."""
+        if not self.is_here:
+            return "bf16" if asked == "auto" else asked
+        return resolve_precision(asked)
+
+
+class Sizes(NamedTuple):
+    """The longest row of the data."""
+
+    length: int  # tokens
+    n_scored: int  # tokens whose logits are computed
+
+    @classmethod
+    def of(cls, rows: Iterable[Any]) -> Sizes:
+        """Of rows that have `.ids` and `.is_target`."""
+        sizes = [(len(row.ids), sum(row.is_target)) for row in rows] or [(1, 1)]
+        return cls(max(length for length, _ in sizes), max(1, *(scored for _, scored in sizes)))
+
+
+Described = tuple[Sequence[Role], Workload]
+Describe = Callable[[Any, Device], Described]  # the roles and the workload of a recipe on a device
 
 
 def check_positions(config: PretrainedConfig, max_tokens: int, key: str = "model.path") -> None:
@@ -25,17 +62,224 @@ def check_positions(config: PretrainedConfig, max_tokens: int, key: str = "model
         )
 
 
+def asked_shape(dry_run: DryRun | bool) -> PretrainedConfig | None:
+    """The configuration that `--model-shape` names; then neither model nor data are looked at."""
+    if isinstance(dry_run, DryRun) and dry_run.model_shape is not None:
+        return model_shape(dry_run.model_shape)
+    return None
+
+
+def trained_alone(config: PretrainedConfig, sizes: Sizes, head: Literal["vocabulary", "scalar"]) -> Describe:
+    """Describes a run that trains one model: whole, or an adapter on its frozen base."""
+
+    def describe(recipe: Any, device: Device) -> Described:
+        model = recipe.model if isinstance(recipe.model, sections.Model) else sections.Model(path="")
+        precision = device.precision(recipe.train.precision)
+        rows = rows_at_once(sizes.length, recipe.train.micro_batch_tokens, recipe.optim.batch_size)
+        name = "policy" if head == "vocabulary" else "reward"
+        if head == "scalar":  # each prompt of the batch brings several answers
+            rows = max(1, recipe.train.micro_batch_tokens // sizes.length)
+        return with_adapter(name, config, model, precision, head, ("update",)), Workload(
+            rows=rows,
+            length=sizes.length,
+            n_scored=rows * sizes.n_scored,
+            dropout=True,
+            **shared_workload(recipe, model, device),
+        )
+
+    return describe
+
+
+def with_adapter(
+    name: str,
+    config: PretrainedConfig,
+    model: sections.Model,
+    precision: Literal["fp32", "bf16"],
+    head: Literal["vocabulary", "scalar"],
+    passes: tuple[Any, ...],
+) -> list[Role]:
+    """The roles of one trained model: itself, or its base and its adapter."""
+    if model.adapter == "none":
+        return [Role(name, config, "trained", passes, head)]
+    frozen: dict[str, Any] = {
+        "dtype": torch.bfloat16 if precision == "bf16" else torch.float32,
+        "quantization": model.quantization,
+    }
+    base = Role("base", config, "frozen", **frozen)
+    return [base, Role(name, config, "adapter", passes, head, lora=model.lora, **frozen)]
+
+
+def shared_workload(recipe: Any, model: sections.Model, device: Device) -> dict[str, Any]:
+    """The keys of a `Workload` that mean the same in every stage."""
+    return {
+        "precision": device.precision(recipe.train.precision),
+        "optimizer": recipe.optim.name,
+        "checkpointing": recipe.train.gradient_checkpointing,
+        "device": device.kind,
+        "merges": model.adapter == "lora",
+    }
+
+
+def rows_at_once(length: int, max_tokens: int, n_rows: int) -> int:
+    """Rows of a micro-batch, as `align.text.batches.micro_batches` makes them of rows of this length."""
+    return max(1, min(max_tokens // length, n_rows))
+
+
 def print_plan(
-    recipe: Any, config: PretrainedConfig, roles: Mapping[str, Role], rows: Mapping[str, Sequence[Any]]
+    recipe: Any, describe: Describe, rows: Mapping[str, Sequence[Any]], dry_run: DryRun | bool = True
 ) -> None:
     """Prints the resolved recipe, row and token counts, and estimated memory. Rows have `.ids` or are lists of ids."""
     print(to_yaml(recipe))
     for name, sequences in rows.items():
         n_tokens = sum(len(getattr(row, "ids", row)) for row in sequences)
         print(f"{name}: {len(sequences):,} sequences, {n_tokens:,} tokens")
-    kinds = {
-        role: "lora" if kind == "train" and recipe.model.adapter == "lora" else kind for role, kind in roles.items()
-    }
-    train = recipe.train.model_copy(update={"precision": resolve_precision(recipe.train.precision)})
-    print(f"precision: {train.precision}")
-    print(table([estimate(config, train, role, kind, recipe.model) for role, kind in kinds.items()]))
+    print_memory(recipe, describe, dry_run)
+
+
+def print_memory(recipe: Any, describe: Describe, dry_run: DryRun | bool) -> None:
+    """Prints the estimated memory, and if it is too much, what would fit."""
+    asked = dry_run.device_memory if isinstance(dry_run, DryRun) else None
+    device = this_device() if asked is None else Device("gpu", asked, is_here=False)
+    print(f"precision: {device.precision(recipe.train.precision)}, device: {device.kind}")
+    try:
+        found = estimate_of(recipe, describe, device)
+    except NotCountedError as error:
+        print(error)
+        return
+    print(table(found, device.memory))
+    if found.peak > device.memory:
+        print(remedy(recipe, describe, device))
+
+
+def check_memory(recipe: Any, describe: Describe) -> None:
+    """Raises `UserError` with the smallest change that would fit, if a run needs more memory than there is."""
+    device = this_device()
+    if not recipe.train.check_memory or _surely_fits(describe(recipe, device), device):
+        return
+    try:
+        found = estimate_of(recipe, describe, device)
+    except NotCountedError as error:
+        say(str(error))
+        return
+    if found.peak > device.memory:
+        raise UserError(
+            f"this run needs about {size_text(found.peak)} ({size_text(found.always)} always, the rest in "
+            f"{found.largest_phase}); free {'on this GPU' if device.kind == 'gpu' else 'in this machine'}: "
+            f"{size_text(device.memory)}. {remedy(recipe, describe, device)} (train.check_memory=false tries anyway)"
+        )
+
+
+def this_device() -> Device:
+    """The device that this process would use, and what is free there."""
+    if torch.cuda.is_available():
+        free, _ = torch.cuda.mem_get_info(int(os.environ.get("LOCAL_RANK", 0)))
+        return Device("gpu", free)
+    share = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    return Device("cpu", resident_memory() + free_memory() / share)
+
+
+class NotCountedError(UserError):
+    """The code of a model does not run without data, so its memory cannot be counted."""
+
+
+def estimate_of(recipe: Any, describe: Describe, device: Device) -> Estimate:
+    """The estimate of a recipe. Raises `NotCountedError` for a model that cannot be counted."""
+    roles, workload = describe(recipe, device)
+    try:
+        found = estimate(roles, workload)
+    except (RuntimeError, ValueError, TypeError, AttributeError, NotImplementedError) as error:
+        first_line = str(error).strip().partition("\n")[0]
+        raise NotCountedError(f"memory is not estimated: {type(error).__name__}: {first_line}") from None
+    if not device.is_here:
+        return found
+    # What libraries take is there to be measured on a CPU, and gone from what is free on a GPU.
+    return found._replace(libraries=resident_memory() if device.kind == "cpu" else 0.0)
+
+
+def remedy(recipe: Any, describe: Describe, device: Device) -> str:
+    """The smallest change with which a recipe fits, in words."""
+    least: tuple[float, str] | None = None
+    for keys in changes(recipe):
+        for portions in (None, "least"):
+            tried = keys if portions is None else keys | _portions(recipe, 2**30)
+            if not tried:
+                continue
+            peak = estimate_of(changed(recipe, tried), describe, device).peak
+            if peak <= device.memory:
+                if portions:
+                    tried, peak = _largest_portions(recipe, keys, describe, device)
+                return f"What would fit: {_words(tried)} (about {size_text(peak)})"
+            if least is None or peak < least[0]:
+                least = peak, _words(tried)
+    assert least is not None
+    return f"No setting makes it fit: {least[1]} still needs {size_text(least[0])}; take a smaller model"
+
+
+def changes(recipe: Any) -> Iterator[dict[str, Any]]:
+    """What to change, from what costs nothing to what costs most; smaller portions are tried with each.
+
+    Smaller portions change no result, recomputing takes a third more time, 8-bit moments and adapters train otherwise.
+    """
+    recompute = {"train.gradient_checkpointing": True}
+    small_moments = {"optim.name": "adamw8bit"}
+    yield from ({}, recompute, small_moments, recompute | small_moments)
+    if isinstance(recipe.model, sections.Model):
+        for quantization in ("none", "8bit", "4bit"):
+            if ("none", "8bit", "4bit").index(recipe.model.quantization) <= ("none", "8bit", "4bit").index(
+                quantization
+            ):
+                bits = {} if quantization == "none" else {"model.quantization": quantization}
+                yield {"model.adapter": "lora"} | bits
+                yield {"model.adapter": "lora"} | bits | recompute
+
+
+def changed(recipe: Any, keys: Mapping[str, Any]) -> Any:
+    """The recipe with some `section.key`s set."""
+    for key, value in keys.items():
+        section, name = key.split(".")
+        recipe = recipe.model_copy(update={section: getattr(recipe, section).model_copy(update={name: value})})
+    return recipe
+
+
+def _portions(recipe: Any, divisor: int) -> dict[str, Any]:
+    """Token budgets, divided; what is below the longest row already goes row by row."""
+    keys = {"train.micro_batch_tokens": max(1, recipe.train.micro_batch_tokens // divisor)}
+    if hasattr(recipe, "rollout"):
+        keys["rollout.batch_tokens"] = max(1, recipe.rollout.batch_tokens // divisor)
+    return keys
+
+
+def _largest_portions(
+    recipe: Any, keys: dict[str, Any], describe: Describe, device: Device
+) -> tuple[dict[str, Any], float]:
+    """The largest halving of the token budgets that fits: of the first alone, or of both."""
+    divisor = 1
+    while True:
+        divisor *= 2
+        both = _portions(recipe, divisor)
+        for portions in (dict([next(iter(both.items()))]), both):
+            peak = estimate_of(changed(recipe, keys | portions), describe, device).peak
+            if peak <= device.memory:
+                return keys | portions, peak
+
+
+def _words(keys: Mapping[str, Any]) -> str:
+    return " ".join(f"{key}={str(value).lower() if isinstance(value, bool) else value}" for key, value in keys.items())
+
+
+def _surely_fits(described: Described, device: Device) -> bool:
+    """Whether a bound that is too high for any transformer fits; counting takes seconds, and small runs are many.
+
+    For each role 24 bytes a parameter (weights, gradients, moments and a copy); for the largest pass 500 bytes a token,
+    layer and number of the width (a block of GPT-2's keeps about 170 in fp32), 40 a logit, 8 a cached number.
+    """
+    roles, workload = described
+    bound, passes = 2 * LIBRARY_BYTES[device.kind], 0.0
+    for role in roles:
+        text = role.config.get_text_config()
+        tokens = max(workload.rows * workload.length, workload.rollout_rows * (workload.prompt_length + 1))
+        cached = workload.rollout_rows * (workload.prompt_length + workload.answer_length)
+        kept = text.num_hidden_layers * text.hidden_size * (500.0 * tokens + 8.0 * cached)
+        passes = max(passes, kept + 40.0 * text.vocab_size * max(workload.n_scored, workload.rollout_rows))
+        bound += 24.0 * count_parameters(role.config)
+    return bound + passes < device.memory

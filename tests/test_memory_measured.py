@@ -1,0 +1,95 @@
+"""The estimate that a dry run prints against the peak that the run then has, in a process of its own.
+
+The model is large enough that its memory is more than what Python and its libraries take.
+"""
+
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers import nested
+from tiny import WORDS, special_ids, write_rows
+
+MODES = {
+    "full": {},
+    "lora": {"model.adapter": "lora"},
+    "8bit": {"model.adapter": "lora", "model.quantization": "8bit"},
+    "4bit": {"model.adapter": "lora", "model.quantization": "4bit"},
+}
+SCRIPT = """
+import sys, json, torch
+torch.set_num_threads(1)
+from align.config import build
+from importlib import import_module
+stage = import_module("align." + sys.argv[1])
+recipe = build(stage.Recipe, json.loads(sys.argv[2]), "recipe")
+stage.run(recipe, dry_run=True)
+stage.run(recipe)
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tokenizer, tmp_path_factory) -> Path:
+    """A GPT of 45 million parameters with random weights, and rows that fill 160 tokens."""
+    from align.gpt import GPTConfig, GPTForCausalLM
+    from align.models.scalar import ScalarModel
+
+    folder = tmp_path_factory.mktemp("measured")
+    shape = {"n_positions": 160, "n_embd": 640, "n_layer": 8, "n_head": 10, "vocab_size": 8192}
+    model = GPTForCausalLM(GPTConfig(**shape, **special_ids(tokenizer)))
+    model.save_pretrained(folder / "model")
+    ScalarModel(model.transformer).save(folder / "reward")
+    for name in ("model", "reward"):
+        tokenizer.save_pretrained(folder / name)
+    chance = random.Random(1)
+    rows = [{"prompt": "say " + word, "completion": " ".join(chance.choices(WORDS, k=200))} for word in WORDS * 2]
+    write_rows(folder / "rows.jsonl", rows)
+    return folder
+
+
+def estimated_and_measured(stage: str, folder: Path, name: str, keys: dict) -> tuple[float, float]:
+    """Both in MB."""
+    output = folder / name
+    recipe = {
+        "model.path": str(folder / "model"),
+        "data.path": str(folder / "rows.jsonl"),
+        "data.max_tokens": 160,
+        "data.validation": 0.0,
+        "optim.batch_size": 8,
+        "train.steps": 2,
+        "train.micro_batch_tokens": 640,
+        "output": str(output),
+    }
+    words = [sys.executable, "-c", SCRIPT, stage, json.dumps(nested(recipe | keys))]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(words, capture_output=True, text=True, env=environment, cwd=Path(__file__).parents[1])
+    assert done.returncode == 0, done.stderr
+    peak = re.search(r"^peak: ([\d.]+) (GB|MB)", done.stdout, flags=re.MULTILINE)
+    assert peak, done.stdout
+    measured = json.loads((output / "result.json").read_text())["peak_memory_mb"]
+    print(done.stdout, f"{stage} {name}: estimated {peak[0]}, measured {measured:.0f} MB", sep="\n")
+    return float(peak[1]) * {"GB": 1000, "MB": 1}[peak[2]], measured
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_estimate_is_within_a_fifth_of_the_measured_peak(mode, folder):
+    estimated, measured = estimated_and_measured("sft", folder, mode, {"samples": 0, **MODES[mode]})
+    assert abs(estimated / measured - 1) < 0.2
+
+
+def test_so_it_is_in_ppo(folder):
+    keys = {
+        "reward.path": str(folder / "reward"),
+        "rollout.max_tokens": 80,
+        "ppo.n_epochs": 1,
+        "train.steps": 1,
+        "optim.batch_size": 6,
+        "train.micro_batch_tokens": 400,
+    }
+    estimated, measured = estimated_and_measured("ppo", folder, "ppo", keys)
+    assert abs(estimated / measured - 1) < 0.2
