@@ -31,9 +31,9 @@ MODES = {
 def command() -> list[str]:
     """The words of the README's command after `python -m align.ppo`."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    found = re.search(r"^python -m align\.ppo (.* --model-shape .*(?:\\\n.*)?)$", readme, flags=re.MULTILINE)
-    assert found
-    return shlex.split(found[1].replace("\\\n", " "))
+    blocks = re.findall(r"```sh\npython -m align\.ppo ([^`]*--model-shape[^`]*)```", readme)
+    assert len(blocks) == 1
+    return shlex.split(blocks[0].replace("\\\n", " "))
 
 
 @lru_cache

@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
@@ -177,7 +176,7 @@ def _pass(
 
     model = _build(of, n_layers)
     model.train(of.dropout)
-    with _quietly(), FakeTensorMode():
+    with _quietly(), FakeTensorMode(), _as_on_gpu() if of.device == "gpu" else nullcontext():
         _fill_with_fakes(model)
         trunk = model.trunk if of.head == "scalar" else model
         ids = torch.zeros(rows, time, dtype=torch.long)
@@ -204,7 +203,7 @@ def _pass(
                     objective = _objective(model, of, ids, n_scored, loss)
                 earlier = objective()
                 del objective
-                with recomputing(trunk, of.checkpointing), _as_on(of):
+                with recomputing(trunk, of.checkpointing):
                     earlier.backward()
             return ledger.peak, 0.0
     raise AssertionError(kind)
@@ -241,31 +240,38 @@ def _with_gradients(model: nn.Module) -> Iterator[Tensor]:
             yield parameter.grad
 
 
+def _computing(of: Subject) -> AbstractContextManager[Any]:
+    return torch.autocast("cpu", torch.bfloat16) if of.precision == "bf16" else nullcontext()
+
+
 @contextmanager
-def _computing(of: Subject) -> Iterator[None]:
-    if of.precision == "fp32":
+def _as_on_gpu() -> Iterator[None]:
+    """Fake tensors stand on the CPU. On CUDA autocast takes more operations in fp32 (torch.amp, "CUDA Ops that can
+    autocast to float32"); in this block those that transformers use are. They are replaced by name, since a mode is not
+    seen by blocks that are run again."""
+
+    def upcasting(function: Callable[..., Any]) -> Callable[..., Any]:
+        def upcast(*args: Any, **kwargs: Any) -> Any:
+            if torch.is_autocast_enabled("cpu"):
+                args = tuple(a.float() if isinstance(a, Tensor) and a.dtype == torch.bfloat16 else a for a in args)
+            return function(*args, **kwargs)
+
+        return upcast
+
+    named: list[tuple[Any, str]] = [(F, "layer_norm"), (F, "softmax"), (F, "log_softmax")]
+    named += [(torch, name) for name in ("pow", "rsqrt", "softmax", "exp", "log", "cumsum", "sum")]
+    named += [(Tensor, name) for name in ("__pow__", "pow", "rsqrt", "softmax", "exp", "log", "cumsum", "sum", "norm")]
+    before = [(owner, name, owner.__dict__.get(name)) for owner, name in named]
+    try:
+        for owner, name in named:
+            setattr(owner, name, upcasting(getattr(owner, name)))
         yield
-        return
-    with torch.autocast("cpu", torch.bfloat16), _as_on(of):
-        yield
-
-
-def _as_on(of: Subject) -> AbstractContextManager[Any]:
-    return _AsOnGpu() if of.precision == "bf16" and of.device == "gpu" else nullcontext()
-
-
-class _AsOnGpu(TorchFunctionMode):
-    """Fake tensors stand on the CPU. On CUDA autocast computes these in fp32 too (torch.amp, "CUDA ops that autocast
-    to float32"; those that forward passes of transformers use)."""
-
-    NAMES = frozenset(
-        ["__pow__", "cumsum", "exp", "layer_norm", "log", "log_softmax", "norm", "pow", "rsqrt", "softmax", "sum"]
-    )
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if getattr(func, "__name__", "") in self.NAMES:
-            args = [a.float() if isinstance(a, Tensor) and a.dtype == torch.bfloat16 else a for a in args]
-        return func(*args, **(kwargs or {}))
+    finally:
+        for owner, name, function in before:
+            if function is None:
+                delattr(owner, name)  # it is inherited
+            else:
+                setattr(owner, name, function)
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """What passes keep is counted on tensors without data; here it is held against real ones."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from transformers import AutoConfig, GPT2Config
@@ -79,11 +81,12 @@ def test_many_blocks_are_counted_by_two_and_three(monkeypatch):
     assert found == pytest.approx(update_pass(whole(shape("gpt2", n_layer=7)), ROWS, TIME, N_SCORED, "supervised"))
 
 
-@pytest.mark.parametrize("kind", ["align_gpt", "gpt2", "qwen2"])
-def test_recomputing_keeps_less_and_no_gradients_still_less(kind):
-    of = whole(shape(kind, n_layer=6))
+@pytest.mark.parametrize(("kind", "precision"), [("align_gpt", "fp32"), ("gpt2", "bf16"), ("qwen2", "bf16")])
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+def test_recomputing_keeps_less_and_no_gradients_still_less(kind, precision, device):
+    of = whole(shape(kind, n_layer=6), precision=precision, device=device)
     kept = update_pass(of, ROWS, TIME, N_SCORED, "supervised")
-    recomputed = update_pass(whole(shape(kind, n_layer=6), checkpointing=True), ROWS, TIME, N_SCORED, "supervised")
+    recomputed = update_pass(replace(of, checkpointing=True), ROWS, TIME, N_SCORED, "supervised")
     assert recomputed.activations < 0.7 * kept.activations
     assert score_pass(of, ROWS, TIME, N_SCORED).activations < recomputed.activations
 
@@ -126,3 +129,11 @@ def test_counting_draws_no_random_number():
     before = torch.get_rng_state()
     update_pass(whole(shape("align_gpt", n_layer=3)), 1, 5, 2, "policy")
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_counting_for_a_gpu_leaves_torch_as_it_was():
+    before = dict(torch.Tensor.__dict__), dict(torch.__dict__), dict(torch.nn.functional.__dict__)
+    of = whole(shape("gpt2"), precision="bf16", device="gpu")
+    on_gpu = update_pass(of, ROWS, TIME, N_SCORED, "supervised")
+    assert on_gpu.total > update_pass(replace(of, device="cpu"), ROWS, TIME, N_SCORED, "supervised").total
+    assert before == (dict(torch.Tensor.__dict__), dict(torch.__dict__), dict(torch.nn.functional.__dict__))
