@@ -9,6 +9,7 @@ state of the database and waits for nobody.
 from __future__ import annotations
 
 import os
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -90,7 +91,7 @@ class Store:
     @contextmanager
     def read(self) -> Iterator[Session]:
         """A transaction that sees one state of the database throughout."""
-        with translated(), Session(self._reading) as session, session.begin():
+        with translated(), Session(self._reading, expire_on_commit=False) as session, session.begin():
             yield session
 
     def analyze(self) -> None:
@@ -130,24 +131,35 @@ def translated() -> Iterator[None]:
 
 def _reason(error: DBAPIError) -> str:
     """What to tell of a database error that is nobody's mistake in a program; "" for all others."""
-    said = str(error.orig)
-    state = getattr(error.orig, "sqlstate", None) or ""
-    if "is full" in said or state == "53100":
+    said = (str(error.orig).strip() or type(error.orig).__name__).splitlines()[0]
+    code = _code(error)
+    if code in FULL:
         return "the database's disk is full; nothing was saved, make room and try again"
-    if "locked" in said or state in ("55P03", "40P01", "40001"):
+    if code in BUSY_CODES:
         return BUSY
-    if "readonly" in said or "read-only" in said or state == "25006":
+    if code in READ_ONLY:
         return "the database cannot be written to; nothing was saved, check the file's permissions and its disk"
-    if "malformed" in said or "not a database" in said:
+    if code in DAMAGED:
         return f"the database file is damaged ({said}); restore a backup"
-    if error.connection_invalidated or state[:2] in ("08", "57", "53") or _is_connection_error(error):
-        return f"the database cannot be reached ({said.strip().splitlines()[0]}); nothing was saved, try again later"
+    if error.connection_invalidated or code in UNREACHABLE or code[:2] in ("08", "53", "57"):
+        return f"the database cannot be reached ({said}); nothing was saved, try again later"
     return ""
 
 
-def _is_connection_error(error: DBAPIError) -> bool:
-    """Operational errors without a state: no server, a server that hung up, a disk that failed."""
-    return type(error.orig).__name__ == "OperationalError" and not getattr(error.orig, "sqlstate", None)
+# SQLite's names of errors, and PostgreSQL's SQLSTATEs; "-" is a server that gave none, since it was not there.
+FULL = ("SQLITE_FULL", "53100")
+BUSY_CODES = ("SQLITE_BUSY", "SQLITE_LOCKED", "55P03", "40P01", "40001", "25P03")
+READ_ONLY = ("SQLITE_READONLY", "SQLITE_PERM", "25006")
+DAMAGED = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
+UNREACHABLE = ("SQLITE_IOERR", "SQLITE_CANTOPEN", "-")
+
+
+def _code(error: DBAPIError) -> str:
+    if isinstance(error.orig, sqlite3.Error):
+        name = getattr(error.orig, "sqlite_errorname", "")
+        return "_".join(name.split("_")[:2])  # SQLITE_IOERR_WRITE is one of SQLITE_IOERR
+    is_operational = type(error.orig).__name__ == "OperationalError"
+    return getattr(error.orig, "sqlstate", None) or ("-" if is_operational else "")
 
 
 def _parsed(url: str) -> URL:

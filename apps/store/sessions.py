@@ -6,6 +6,7 @@ like guesses sent one by one.
 
 from __future__ import annotations
 
+import ipaddress
 import secrets
 
 from sqlalchemy import delete, select
@@ -31,7 +32,7 @@ def login(store: Store, name: str, password: str, address: str, hours: float = 1
     """
     from apps.store.passwords import hash_password, is_outdated, verify_password
 
-    keys = [f"name:{hash_token(name_key(name))}", f"address:{address}"]
+    keys = [f"name:{hash_token(name_key(name))}", f"address:{network_of(address)}"]
     _count_failure(store, keys)
     with store.read() as session:
         person = session.scalar(select(Person).where(Person.key == name_key(name)))
@@ -127,6 +128,18 @@ def _take_back_failure(session: Session, keys: list[str]) -> None:
         row.failures = 0 if _kind(key) == "name" else max(0, row.failures - 1)
         if row.failures <= FREE[_kind(key)]:
             row.blocked_until = 0.0
+
+
+def network_of(address: str) -> str:
+    """Who is behind an address: of IPv6 the first 64 bits, since one customer has all the others."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(parsed, ipaddress.IPv4Address):
+        return str(parsed)
+    mapped = parsed.ipv4_mapped
+    return str(mapped) if mapped else str(ipaddress.ip_network((parsed, 64), strict=False))
 
 
 def _kind(key: str) -> str:

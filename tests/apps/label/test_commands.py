@@ -1,0 +1,210 @@
+"""The commands as they are typed: what they print, and what they say when something is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from align.errors import UserError
+from apps.label.__main__ import main
+from apps.label.importing import import_files
+from apps.store import events, people
+from apps.store.engine import Store
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def command(bench: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Runs a command on the bench's project; returns what it printed."""
+
+    def run(line: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["label", *shlex.split(line)])
+        main()
+        return capsys.readouterr().out
+
+    return run
+
+
+def answers(bench: Any, n: int = 3) -> None:
+    bench.file("a.jsonl", [{"prompt": f"q{index}", "responses": ["good", "bad"]} for index in range(n)])
+
+
+def test_from_files_to_rankings(bench: Any, command: Any) -> None:
+    answers(bench)
+    assert "would add 3 tasks" in command("import project.yaml a.jsonl --dry-run")
+    assert "added 3 tasks" in command("import project.yaml a.jsonl")
+    bench.rank("Ann", "good", "bad")
+    told = command("status project.yaml")
+    for part in ("1 of 3 (33%)", "20 s (median)", "40 s of work", "Ann"):
+        assert part in told
+    assert "rankings.jsonl: 1 rows, sha256" in command("export project.yaml --out out --format rankings")
+    assert json.loads((bench.folder / "out/rankings.jsonl").read_text())["ranks"] == [1, 2]
+
+
+def test_the_first_admin_comes_with_a_link_and_nothing_else(bench: Any, command: Any) -> None:
+    printed = command("invite project.yaml --role admin --name Lead --days 2")
+    link = re.fullmatch(r"http://127\.0\.0\.1:7860/invitation/(\S+)\n", printed)
+    assert link
+    lead = people.accept(bench.project.store, link[1], None, "four words or more")
+    assert (lead.name, lead.role) == ("Lead", "admin")
+    again = command("reset project.yaml lead")
+    assert people.invitation(bench.project.store, again.strip().rsplit("/", 1)[1]).is_reset
+
+
+def test_the_link_names_the_public_address(make: Any, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+    make(origin="https://label.example.org")
+    monkeypatch.setattr(sys, "argv", ["label", "invite", "project.yaml", "--role", "annotator"])
+    main()
+    assert capsys.readouterr().out.startswith("https://label.example.org/invitation/")
+
+
+def test_people_are_listed_changed_and_shut_out(bench: Any, command: Any) -> None:
+    answers(bench)
+    command("import project.yaml a.jsonl")
+    bench.rank("[red]Ann[/red]", "good", "bad")
+    assert "[red]Ann[/red]" in command("people project.yaml")  # a name is no markup
+    assert "reviewer" in command("role project.yaml '[red]Ann[/red]' reviewer")
+    assert "is shut out" in command("deactivate project.yaml '[red]Ann[/red]'")
+    assert "shut out" in command("status project.yaml")
+    assert "can log in" in command("activate project.yaml '[red]Ann[/red]'")
+    assert "0 sessions" in command("revoke project.yaml '[red]Ann[/red]'")
+
+
+def test_verify_finds_what_was_changed(bench: Any, command: Any) -> None:
+    answers(bench)
+    command("import project.yaml a.jsonl")
+    bench.rank("Ann", "good", "bad")
+    head = re.search(r"newest event (\S+)", command("verify project.yaml"))
+    assert head
+    bench.rank("Ann", "good", "bad")
+    command(f"verify project.yaml --head {head[1]}")
+    with pytest.raises(UserError, match="cut off"):
+        command("verify project.yaml --head 1:0000")
+
+
+def test_a_backup_is_a_database(bench: Any, command: Any) -> None:
+    answers(bench)
+    command("import project.yaml a.jsonl")
+    bench.rank("Ann", "good", "bad")
+    assert "wrote copy: " in command("backup project.yaml copy")
+    copy = bench.folder / "copy"
+    assert stat.S_IMODE(copy.stat().st_mode) == 0o600
+    with pytest.raises(UserError, match="copy exists"):
+        command("backup project.yaml copy")
+    if bench.project.store.is_sqlite:
+        restored = Store.open(str(copy), create=False)
+        assert events.verify(restored) == events.verify(bench.project.store)
+        restored.close()
+    else:
+        assert copy.read_bytes().startswith(b"PGDMP")
+
+
+def test_a_postgresql_backup_can_be_restored(cluster: Any, tmp_path: Path) -> None:
+    from apps.label.backing_up import backup
+
+    urls = [cluster.new(name, template) for name, template in (("backed_up", "template"), ("restored", "template1"))]
+    store = Store.open(urls[0])
+    people.accept(store, people.invite(store, "admin", "Lead").token, None, "four words or more")
+    backup(store, tmp_path / "copy")
+    program = cluster.programs / "pg_restore"
+    subprocess.run([program, "--dbname", urls[1], tmp_path / "copy"], check=True)
+    restored = Store.open(urls[1], create=False)
+    assert events.verify(restored) == events.verify(store)
+    assert people.listed(restored) == people.listed(store)
+    for one in (store, restored):
+        one.close()
+
+
+def test_prioritise_needs_a_queue_by_uncertainty(bench: Any, command: Any) -> None:
+    bench.file("s.jsonl", [{"prompt": "q0", "responses": ["good", "bad"], "scores": [1.0, 0.0]}])
+    with pytest.raises(UserError, match=r"queue\.order = priority"):
+        command("prioritise project.yaml s.jsonl")
+
+
+def test_prioritise_puts_the_uncertain_first(make: Any, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+    bench = make(queue={"order": "uncertainty", "random_share": 0})
+    answers(bench, 4)
+    import_files(bench.project, ["a.jsonl"])
+    gaps = {"q0": 5.0, "q1": 0.1, "q2": 2.0}
+    rows = [
+        {"prompt": name, "responses": ["good", "bad"], "scores": [gap, 0.0], "member_scores": [[gap, -gap], [0, 0]]}
+        for name, gap in gaps.items()
+    ]
+    bench.file(
+        "s.jsonl",
+        [*rows, {"prompt": "other", "responses": ["x", "y"], "scores": [1, 2], "member_scores": [[1, 1], [2, 3]]}],
+    )
+    monkeypatch.setattr(sys, "argv", ["label", "prioritise", "project.yaml", "s.jsonl"])
+    main()
+    printed = capsys.readouterr().out
+    assert "6 of 8 scored answers are in this project" in printed
+    assert "3 tasks that nobody has seen go by uncertainty" in printed
+    assert "1 have answers without scores" in printed
+    with bench.project.store.read() as session:
+        from sqlalchemy import select
+
+        from apps.store.tables import Prompt, Task
+
+        query = select(Prompt.messages, Task.priority).join(Task).order_by(Task.place)
+        found = [(messages[0]["content"], priority) for messages, priority in session.execute(query)]
+    assert found == [("q0", 5.0), ("q2", 2.0), ("q1", pytest.approx(0.1)), ("q3", 0.0)]  # members differ by 2 gap
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"prompt": "q0", "responses": ["good", "bad"]}, "prompt, responses and scores are wanted"),
+        ({"prompt": "q0", "responses": ["good", "bad"], "scores": [1.0]}, "need a score of each member for each"),
+        ({"prompt": "q0", "responses": ["good", "bad"], "scores": [1.0, "x"]}, "scores must be numbers"),
+        (
+            {"prompt": "qx", "responses": ["good", "bad"], "scores": [1.0, 2.0]},
+            "none of its 2 answers is in this project",
+        ),
+        ("nonsense", "not valid JSON"),
+    ],
+)
+def test_scores_that_cannot_be_used_are_told(make: Any, row: Any, reason: str) -> None:
+    from apps.label.prioritising import prioritise_by
+
+    bench = make(queue={"order": "uncertainty"})
+    answers(bench)
+    import_files(bench.project, ["a.jsonl"])
+    with pytest.raises(UserError, match=re.escape(reason)):
+        prioritise_by(bench.project, bench.file("s.jsonl", [row]))
+
+
+def typed(folder: Path, line: str) -> subprocess.CompletedProcess[str]:
+    """A command in a process of its own."""
+    words = [sys.executable, "-m", "apps.label", *shlex.split(line)]
+    return subprocess.run(
+        words, cwd=folder, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+
+
+def test_a_mistake_is_told_in_words_with_status_2(tmp_path: Path) -> None:
+    (tmp_path / "project.yaml").write_text("name: x\ndatabase: l.db\noverlapp: 2\n")
+    done = typed(tmp_path, "status project.yaml")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: project.yaml: 1 problem in this recipe\n  overlapp = 2: unknown key")
+    assert "Traceback" not in done.stderr
+
+
+def test_help_is_quick_and_lists_the_commands(tmp_path: Path) -> None:
+    done = typed(tmp_path, "--help")
+    assert done.returncode == 0
+    for name in ("serve", "import", "export", "status", "prioritise", "invite", "people", "backup", "verify"):
+        assert f"\n    {name} " in done.stdout
+    heavy = "import sys, apps.label.__main__; print([m for m in ('torch', 'gradio', 'sqlalchemy') if m in sys.modules])"
+    words = [sys.executable, "-c", heavy]
+    found = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert found.stdout == "[]\n"

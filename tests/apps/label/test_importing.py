@@ -1,0 +1,223 @@
+"""Files of answers become tasks."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import func, select
+
+from align.errors import UserError
+from apps.label.importing import import_files, lines
+from apps.store.adding import Added
+from apps.store.reading import Judged, judged
+from apps.store.tables import Prompt, Task
+
+
+def found(bench: Any, *kinds: str) -> list[Judged]:
+    with bench.project.store.read() as session:
+        return list(judged(session, bench.project.id, kinds or ("rank",), unsaid=True))
+
+
+def run(bench: Any, *files: str, **how: Any) -> Added:
+    return import_files(bench.project, list(files), **how).added
+
+
+def refused(bench: Any, *rows: Any, **how: Any) -> str:
+    with pytest.raises(UserError) as error:
+        run(bench, bench.file("bad.jsonl", list(rows)), **how)
+    assert found(bench, "rank", "gold", "practice") == []
+    return str(error.value)
+
+
+def generated(name: str, *texts: str, model: str = "m", **more: Any) -> dict[str, Any]:
+    """A row as `align.generate` writes it."""
+    return {"prompt": name, "responses": list(texts), "model": model, "temperature": 1.0, "seed": 1, **more}
+
+
+def test_files_of_several_models_become_one_task_for_each_prompt(bench: Any) -> None:
+    one = bench.file("one.jsonl", [generated("q1", "a", "b", model="one"), generated("q2", "c", "d", model="one")])
+    chat = [{"role": "user", "content": "q1"}]
+    two = bench.file(
+        "two.jsonl", [generated("q2", "e", model="two"), generated("q1", "b", "f", model="two") | {"prompt": chat}]
+    )
+    assert run(bench, one, two) == Added(prompts=2, answers=6, tasks=2)
+    tasks = {task.messages[0]["content"]: task for task in found(bench)}
+    assert [answer.text for answer in tasks["q1"].answers] == ["a", "b", "f"]
+    assert [answer.text for answer in tasks["q2"].answers] == ["c", "d", "e"]
+    made = {"model": "one", "temperature": 1.0, "seed": 1}
+    assert tasks["q1"].answers[1].makers == [made, made | {"model": "two"}]
+    assert tasks["q1"].source == "one.jsonl"
+
+
+def test_conversations_are_prompts_too(bench: Any) -> None:
+    turns = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Hello"},
+        {"role": "assistant", "content": "Hi"},
+        {"role": "user", "content": "Who are you?"},
+    ]
+    run(bench, bench.file("a.jsonl", [generated("", "a", "b") | {"prompt": turns}]))
+    assert found(bench)[0].messages == turns
+
+
+@pytest.mark.parametrize("again", [("a.jsonl",), ("b.jsonl",), ("b.jsonl", "a.jsonl"), ("a.jsonl", "b.jsonl")])
+def test_an_import_repeated_in_any_part_changes_nothing(bench: Any, again: tuple[str, ...]) -> None:
+    bench.file("a.jsonl", [generated(f"q{n}", f"a{n}", f"b{n}") for n in range(5)])
+    bench.file("b.jsonl", [generated(f"q{n}", f"c{n}", f"a{n}") for n in range(3, 9)])
+    assert run(bench, "a.jsonl", "b.jsonl") == Added(prompts=9, answers=18, tasks=9)
+    before = found(bench)
+    assert run(bench, *again) == Added()
+    assert found(bench) == before
+
+
+def test_a_dry_run_says_what_an_import_does(bench: Any) -> None:
+    file = bench.file("a.jsonl", [generated(f"q{n}", f"a{n}", f"b{n}") for n in range(5)] + [generated("alone", "a")])
+    dry = import_files(bench.project, [file], dry_run=True)
+    assert found(bench) == []
+    assert dry == import_files(bench.project, [file])
+    assert dry.added == Added(prompts=6, answers=11, tasks=5, waiting=1)
+    assert lines(dry, True) == [
+        "6 rows read",
+        "would add 5 tasks, 11 answers and 6 prompts that were not there",
+        "  1 answers are in no task: alone at their prompt, each waits for a second one",
+    ]
+
+
+def test_every_bad_row_is_told_with_its_line_and_nothing_is_imported(bench: Any) -> None:
+    said = refused(
+        bench,
+        generated("q1", "a", "b"),
+        "{broken",
+        {"prompt": "q2"},
+        generated("q3", "a", "b", model="m", priority="high"),
+        generated("", "a", "b"),
+        generated("q4") | {"responses": "a"},
+        generated("q5", "a\0b", "c"),
+        generated("q6", "x" * 100_001, "c"),
+        generated("q7", "a", "b") | {"models": ["one"]},
+        '{"prompt": "q8", "responses": ["\\ud800", "b"]}',
+    )
+    assert said.startswith("9 rows cannot be used; nothing was imported")
+    for number, reason in {
+        2: "not valid JSON",
+        3: "no format has the columns prompt",
+        4: 'priority must be a number, the highest first; found "high"',
+        5: "prompt is empty",
+        6: 'responses must be a list of texts, found "a"',
+        7: "the character NUL",
+        8: "100,001 characters; at most 100,000",
+        9: '2 responses need as many models, found ["one"]',
+        10: "not valid Unicode",
+    }.items():
+        line = next(line for line in said.splitlines() if f"bad.jsonl:{number}: " in line)
+        assert reason in line
+
+
+def test_many_bad_rows_are_counted(bench: Any) -> None:
+    said = refused(bench, *["nonsense"] * 50)
+    assert "50 rows cannot be used" in said
+    assert said.splitlines()[-1] == "  and 30 more"
+    assert len(said.splitlines()) == 22
+
+
+def test_a_file_that_is_not_there_is_told(bench: Any) -> None:
+    with pytest.raises(UserError, match="no such file"):
+        run(bench, "none.jsonl")
+    with pytest.raises(UserError, match="no rows"):
+        run(bench, bench.file("empty.jsonl", [""]))
+
+
+def test_other_formats_with_answers_do_as_well(bench: Any) -> None:
+    pairs = bench.file("pairs.jsonl", [{"prompt": "q1", "chosen": "good", "rejected": "bad"}])
+    ranked = bench.file("ranked.jsonl", [{"prompt": "q2", "responses": ["a", "b"], "ranks": [2, 1]}])
+    (bench.folder / "t.csv").write_text('prompt,responses\nq3,"[""x"", ""y""]"\n', encoding="utf-8")
+    assert run(bench, pairs, ranked, "t.csv") == Added(prompts=3, answers=6, tasks=3)
+
+
+def test_gold_and_practice_rows_carry_their_ranks(bench: Any) -> None:
+    file = bench.file("gold.jsonl", [generated("q", "a", "b", "c") | {"ranks": [3, 1, 1], "explanation": "b and c"}])
+    assert run(bench, file, kind="gold") == Added(prompts=1, answers=3, tasks=1)
+    assert run(bench, file, kind="practice") == Added(tasks=1)
+    assert run(bench, file, kind="gold") == Added()
+    gold, practice = found(bench, "gold", "practice")
+    assert gold.expected == practice.expected == [2, 1, 1]
+    assert found(bench) == []
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        (generated("q", "a", "b"), "no ranks"),
+        (generated("q", "a", "b") | {"ranks": [1, 1]}, "nothing could be wrong"),
+        (generated("q", "a", "a") | {"ranks": [1, 2]}, "two responses are the same"),
+        (generated("q", *map(str, range(10))) | {"ranks": list(range(10))}, "at most 9 can be ranked"),
+        (generated("q", "a", "b") | {"ranks": [1]}, "2 responses need as many ranks"),
+        (generated("q", "a", "b") | {"ranks": [1, 2], "explanation": 5}, "explanation must be a text"),
+    ],
+)
+def test_a_gold_row_that_cannot_be_judged_is_refused(bench: Any, row: Any, reason: str) -> None:
+    assert reason in refused(bench, row, kind="gold")
+
+
+def test_priorities_order_the_queue(make: Any) -> None:
+    bench = make(queue={"random_share": 0})
+    run(bench, bench.file("a.jsonl", [generated(f"q{n}", "a", "b", priority=n) for n in (2, 9, 5)]))
+    with bench.project.store.read() as session:
+        query = select(Prompt.messages).join(Task).order_by(Task.place)
+        assert [messages[0]["content"] for messages in session.scalars(query)] == ["q9", "q5", "q2"]
+
+
+def test_prompts_of_one_batch_and_of_many_are_treated_alike(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of one prompt stand far apart in the file."""
+    monkeypatch.setattr("apps.label.importing.BATCH", 3)
+    rows = [generated(f"q{n}", f"a{n}") for n in range(10)] + [generated(f"q{n}", f"b{n}") for n in range(10)]
+    assert run(bench, bench.file("a.jsonl", rows)) == Added(prompts=10, answers=20, tasks=10)
+
+
+def test_an_import_that_was_interrupted_is_run_again(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from apps.label import importing
+
+    monkeypatch.setattr("apps.label.importing.BATCH", 2)
+    file = bench.file("a.jsonl", [generated(f"q{n}", f"a{n}", f"b{n}") for n in range(9)])
+    real, calls = importing.add_tasks, []
+
+    def fails_the_third_time(*args: Any) -> Added:
+        calls.append(args)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr(importing, "add_tasks", fails_the_third_time)
+    with pytest.raises(KeyboardInterrupt):
+        run(bench, file)
+    assert len(found(bench)) == 4
+    assert run(bench, file) == Added(prompts=5, answers=10, tasks=5)
+
+
+def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
+    """Of Python's own objects; texts of 20,000 characters, 15 times as many."""
+    from apps.label.project import opened
+
+    peaks = []
+    for n in (20, 300):
+        folder = tmp_path / str(n)
+        folder.mkdir()
+        file = folder / "a.jsonl"
+        with file.open("w", encoding="utf-8") as out:
+            for index in range(n):
+                out.write(json.dumps(generated(f"q{index}", "a" * 10_000, "b" * 10_000)) + "\n")
+        (folder / "project.yaml").write_text(f"name: x\ndatabase: {folder}/l.db\n")
+        with opened(str(folder / "project.yaml")) as project, pytest.MonkeyPatch.context() as patch:
+            patch.setattr("apps.label.importing.BATCH", 10)
+            tracemalloc.start()
+            import_files(project, [str(file)])
+            peaks.append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
+            with project.store.read() as session:
+                assert session.scalar(select(func.count()).select_from(Task)) == n
+    assert peaks[1] < 1.5 * peaks[0]
+    assert peaks[0] > 200_000  # so a batch is counted

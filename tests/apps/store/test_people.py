@@ -1,0 +1,391 @@
+"""Invitations, passwords, roles, logging in, and how guessing is slowed down."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from offices import Clock, person
+from sqlalchemy import func, select
+
+from apps.store import passwords, people, sessions
+from apps.store.engine import Store
+from apps.store.errors import BadPayload, LoginRefused, Refused, TooManyAttempts
+from apps.store.tables import Attempt, Event, Person
+
+PASSWORD = "four words or more"
+
+
+def login(store: Store, name: str = "Ann", password: str = PASSWORD, address: str = "192.0.2.1") -> str:
+    return sessions.login(store, name, password, address)
+
+
+# --------------------------------------------------------------------------------------------------------- invitations
+
+
+def test_nobody_exists_by_default(store: Store) -> None:
+    assert people.listed(store) == []
+    for name, password in (("admin", "admin"), ("admin", "password"), ("", ""), ("root", "")):
+        with pytest.raises(LoginRefused):
+            login(store, name, password)
+
+
+def test_an_invited_person_sets_a_password_and_logs_in(store: Store) -> None:
+    invited = people.invite(store, "annotator", "Ann")
+    assert people.invitation(store, invited.token) == people.OpenInvitation("annotator", "Ann", False)
+    ann = people.accept(store, invited.token, None, PASSWORD)
+    assert (ann.name, ann.role) == ("Ann", "annotator")
+    found = sessions.person_of(store, login(store))
+    assert found is not None
+    assert found.id == ann.id
+
+
+def test_an_invited_person_may_choose_a_name_unless_it_is_given(store: Store) -> None:
+    assert people.accept(store, people.invite(store, "annotator").token, "  Zoë   B. ", PASSWORD).name == "Zoë B."
+    fixed = people.invite(store, "annotator", "Bob")
+    assert people.accept(store, fixed.token, "Mallory", PASSWORD).name == "Bob"
+
+
+def test_an_invitation_works_once(store: Store) -> None:
+    invited = people.invite(store, "admin")
+    people.accept(store, invited.token, "Ann", PASSWORD)
+    with pytest.raises(LoginRefused, match="not valid any more"):
+        people.accept(store, invited.token, "Bob", PASSWORD)
+    with pytest.raises(LoginRefused):
+        people.invitation(store, invited.token)
+
+
+def test_two_at_once_cannot_use_one_invitation(store: Store) -> None:
+    token, start, said = people.invite(store, "admin").token, threading.Barrier(8), list[str]()
+
+    def come(index: int) -> None:
+        start.wait()
+        try:
+            said.append(people.accept(store, token, f"person {index}", PASSWORD).name)
+        except LoginRefused:
+            said.append("")
+
+    threads = [threading.Thread(target=come, args=(index,)) for index in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(bool(name) for name in said) == 1
+    assert len(people.listed(store)) == 1
+
+
+def test_an_invitation_ends(store: Store, clock: Clock) -> None:
+    invited = people.invite(store, "annotator", "Ann", days=2)
+    assert invited.expires_at == clock.now + 2 * 86400
+    clock.now = invited.expires_at
+    with pytest.raises(LoginRefused):
+        people.accept(store, invited.token, None, PASSWORD)
+
+
+def test_an_invitation_can_be_taken_back(store: Store) -> None:
+    invited = people.invite(store, "admin", "Ann")
+    assert people.revoke(store, "ann") == 1
+    with pytest.raises(LoginRefused):
+        people.accept(store, invited.token, None, PASSWORD)
+
+
+@pytest.mark.parametrize("token", ["", "x", "\0", "é", "\ud800"])
+def test_a_made_up_token_is_nobodys(store: Store, token: str) -> None:
+    with pytest.raises(LoginRefused):
+        people.invitation(store, token)
+    assert sessions.person_of(store, token) is None
+
+
+@pytest.mark.parametrize("name", ["", "   ", "x" * 61, "a\0b", "a\u202eb", "\u200b"])
+def test_names_that_cannot_be_read_are_refused(store: Store, name: str) -> None:
+    with pytest.raises(BadPayload, match="name"):
+        people.accept(store, people.invite(store, "annotator").token, name, PASSWORD)
+
+
+def test_names_that_look_alike_are_one(store: Store) -> None:
+    person(store, "Straße")
+    for name in ("strasse", "STRASSE", " Straße "):
+        with pytest.raises(Refused, match="taken"):
+            people.invite(store, "annotator", name)
+        with pytest.raises(BadPayload, match="taken"):
+            people.accept(store, people.invite(store, "annotator").token, name, PASSWORD)
+
+
+@pytest.mark.parametrize("password", ["short", "x" * 201, "aaaaaaaaaaaaaaaa", "Annabel the 1st"])
+def test_passwords_that_are_no_use_are_refused(store: Store, password: str) -> None:
+    with pytest.raises(BadPayload, match="password"):
+        people.accept(store, people.invite(store, "annotator").token, "Annabel the 1st", password)
+    assert people.listed(store) == []
+
+
+def test_roles(store: Store) -> None:
+    with pytest.raises(Refused, match="admin, reviewer, annotator"):
+        people.invite(store, "boss")  # type: ignore[arg-type]
+    person(store, "Lead", "admin")
+    person(store, "Ann")
+    assert people.set_role(store, "Ann", "reviewer").role == "reviewer"
+    with pytest.raises(Refused, match="nobody has this name"):
+        people.set_role(store, "Bob", "reviewer")
+
+
+def test_the_last_admin_stays(store: Store) -> None:
+    person(store, "Lead", "admin")
+    for change in (
+        lambda: people.set_role(store, "Lead", "annotator"),
+        lambda: people.set_active(store, "Lead", False),
+    ):
+        with pytest.raises(Refused, match="last active admin"):
+            change()
+    person(store, "Second", "admin")
+    assert not people.set_active(store, "Lead", False).active
+
+
+# ----------------------------------------------------------------------------------------------------------- passwords
+
+
+def test_passwords_cost_what_rfc_9106_recommends(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("PASSES", 3), ("MEMORY_KIB", 65536), ("LANES", 4)):
+        monkeypatch.setattr(passwords, name, value)
+    passwords._hasher.cache_clear()
+    try:
+        kept = passwords.hash_password("a long password")
+        assert kept.startswith("$argon2id$v=19$m=65536,t=3,p=4$")
+        assert passwords.verify_password(kept, "a long password")
+        assert not passwords.verify_password(kept, "a long passwore")
+    finally:
+        passwords._hasher.cache_clear()
+
+
+def test_the_cost_in_the_source_is_the_real_one() -> None:
+    source = Path(passwords.__file__).read_text(encoding="utf-8")
+    assert "PASSES, MEMORY_KIB, LANES = 3, 65536, 4\n" in source
+
+
+def test_a_password_of_an_older_cost_is_hashed_anew_at_login(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    person(store, "Ann")
+    monkeypatch.setattr(passwords, "PASSES", 2)
+    passwords._hasher.cache_clear()
+    login(store)
+    with store.read() as session:
+        assert "t=2" in str(session.scalar(select(Person.password_hash)))
+    passwords._hasher.cache_clear()
+
+
+def test_an_unknown_name_costs_as_much_as_a_wrong_password(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    person(store, "Ann")
+    work: list[str] = []
+    hasher = passwords._hasher()
+
+    class Watched:
+        def verify(self, hash: str, password: bytes) -> bool:
+            work.append(hash.rsplit("$", 2)[0])
+            return hasher.verify(hash, password)
+
+    passwords._nobodys_hash()
+    monkeypatch.setattr(passwords, "_hasher", Watched)
+    said = []
+    for name in ("Ann", "Nobody"):
+        with pytest.raises(LoginRefused) as error:
+            login(store, name, "wrong password")
+        said.append(str(error.value))
+    assert said[0] == said[1]
+    assert len(work) == 2
+    assert work[0] == work[1]  # the same function at the same cost
+
+
+def test_a_password_is_the_same_however_it_is_composed(store: Store) -> None:
+    token = people.invite(store, "annotator", "Ann").token
+    people.accept(store, token, None, "cafe\u0301 au lait 12")
+    assert login(store, password="caf\u00e9 au lait 12")
+
+
+def test_nothing_secret_is_in_the_database(store: Store, url: str) -> None:
+    invited = people.invite(store, "annotator", "Ann")
+    people.accept(store, invited.token, None, "Tr0mbone sundial")
+    session_token = login(store, password="Tr0mbone sundial")
+    with store.read() as session:
+        for table in Person.metadata.sorted_tables:
+            rows = str(session.execute(select(table)).all())
+            assert not any(secret in rows for secret in (invited.token, session_token, "Tr0mbone"))
+
+
+# ------------------------------------------------------------------------------------------------------------ sessions
+
+
+def test_a_session_ends(store: Store, clock: Clock) -> None:
+    person(store, "Ann")
+    token = sessions.login(store, "Ann", PASSWORD, "192.0.2.1", hours=2)
+    clock.now += 2 * 3600 - 1
+    assert sessions.person_of(store, token) is not None
+    clock.now += 1
+    assert sessions.person_of(store, token) is None
+
+
+def test_logging_out_ends_this_session_alone(store: Store) -> None:
+    person(store, "Ann")
+    one, other = login(store), login(store)
+    sessions.logout(store, one)
+    sessions.logout(store, "unknown")
+    assert (sessions.person_of(store, one), sessions.person_of(store, other) is None) == (None, False)
+
+
+def end_by_revoke(store: Store) -> None:
+    people.revoke(store, "Ann")
+
+
+def end_by_shutting_out(store: Store) -> None:
+    people.set_active(store, "Ann", False)
+
+
+def end_by_new_password(store: Store) -> None:
+    people.accept(store, people.reset(store, "Ann").token, None, "another long one")
+
+
+@pytest.mark.parametrize("end", [end_by_revoke, end_by_shutting_out, end_by_new_password])
+def test_all_sessions_can_be_ended(store: Store, end: Any) -> None:
+    person(store, "Ann")
+    tokens = [login(store), login(store)]
+    end(store)
+    assert [sessions.person_of(store, token) for token in tokens] == [None, None]
+
+
+def test_who_is_shut_out_is_told_no_more_than_others(store: Store) -> None:
+    person(store, "Ann")
+    people.set_active(store, "Ann", False)
+    with pytest.raises(LoginRefused, match="the name or the password is wrong"):
+        login(store)
+    people.set_active(store, "Ann", True)
+    assert login(store)
+
+
+def test_a_new_password_replaces_the_old_one(store: Store) -> None:
+    person(store, "Ann")
+    invited = people.reset(store, "Ann")
+    assert people.invitation(store, invited.token).is_reset
+    people.accept(store, invited.token, "Mallory", "another long one")
+    assert [one.name for one in people.listed(store)] == ["Ann"]
+    with pytest.raises(LoginRefused):
+        login(store)
+    assert login(store, password="another long one")
+
+
+def test_a_session_is_seen_once_a_minute(store: Store, clock: Clock) -> None:
+    from apps.store.tables import LoginSession
+
+    person(store, "Ann")
+    token, start = login(store), clock.now
+    for after, seen in ((30, start), (61, start + 61), (90, start + 61), (130, start + 130)):
+        clock.now = start + after
+        sessions.person_of(store, token)
+        with store.read() as session:
+            assert session.scalar(select(LoginSession.seen_at)) == seen
+
+
+# ------------------------------------------------------------------------------------------------------------ guessing
+
+
+def fail(store: Store, name: str = "Ann", address: str = "192.0.2.1") -> None:
+    with pytest.raises(LoginRefused):
+        login(store, name, "wrong password", address)
+
+
+def test_guessing_one_name_from_many_addresses_is_slowed(store: Store, clock: Clock) -> None:
+    person(store, "Ann")
+    waits = []
+    for index in range(14):
+        for attempt in range(2):
+            try:
+                fail(store, address=f"192.0.2.{index}")
+                break
+            except TooManyAttempts as error:
+                assert attempt == 0
+                waits.append(error.wait_s)
+                clock.now += error.wait_s
+    assert waits == [2, 4, 8, 16, 32, 60, 60, 60]  # after five that are free; nobody is kept out for more than a minute
+
+
+def test_while_there_is_a_wait_the_right_password_is_not_looked_at(store: Store, clock: Clock) -> None:
+    person(store, "Ann")
+    for index in range(6):
+        fail(store, address=f"192.0.2.{index}")
+    with pytest.raises(TooManyAttempts, match="try again in 2 seconds"):
+        login(store, address="192.0.2.99")
+    clock.now += 2
+    assert login(store, address="192.0.2.99")
+    for _ in range(5):  # the count begins anew
+        fail(store)
+
+
+def test_guessing_many_names_from_one_address_is_slowed(store: Store, clock: Clock) -> None:
+    for index in range(21):
+        fail(store, f"name {index}")
+    with pytest.raises(TooManyAttempts):
+        fail(store, "yet another")
+    fail(store, "yet another", address="192.0.2.2")
+
+
+def test_a_login_of_ones_own_clears_no_address(store: Store) -> None:
+    person(store, "Ann")
+    for index in range(20):
+        fail(store, f"name {index}")
+        if index % 5 == 4:
+            login(store)
+    fail(store, "the 21st")
+    with pytest.raises(TooManyAttempts):
+        login(store)
+
+
+def test_an_ipv6_network_is_one_address(store: Store) -> None:
+    for index in range(21):
+        fail(store, f"name {index}", address=f"2001:db8:0:1::{index:x}")
+    with pytest.raises(TooManyAttempts):
+        fail(store, "yet another", address="2001:db8:0:1:ffff::1")
+    fail(store, "yet another", address="2001:db8:0:2::1")
+
+
+def test_guesses_sent_all_at_once_count_like_guesses_one_by_one(store: Store) -> None:
+    person(store, "Ann")
+    start, said = threading.Barrier(30), []
+
+    def guess(index: int) -> None:
+        start.wait()
+        try:
+            login(store, password=f"guess number {index}", address=f"192.0.2.{index}")
+        except (LoginRefused, TooManyAttempts) as error:
+            said.append(type(error).__name__)
+
+    threads = [threading.Thread(target=guess, args=(index,)) for index in range(30)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert said.count("LoginRefused") == 6
+    assert said.count("TooManyAttempts") == 24
+
+
+def test_attempts_are_forgotten_after_a_day(store: Store, clock: Clock) -> None:
+    for _ in range(6):
+        fail(store)
+    clock.now += 86401
+    fail(store)
+    with store.read() as session:
+        assert session.scalars(select(Attempt.failures)).all() == [1, 1]
+
+
+def test_a_clock_set_back_keeps_nobody_out_for_long(store: Store, clock: Clock) -> None:
+    person(store, "Ann")
+    for index in range(6):
+        fail(store, address=f"192.0.2.{index}")
+    clock.now -= 30 * 86400
+    with pytest.raises(TooManyAttempts) as error:
+        login(store, address="192.0.2.99")
+    assert error.value.wait_s <= 60
+
+
+def test_names_of_attempts_are_not_kept(store: Store) -> None:
+    fail(store, "my password by mistake")
+    with store.read() as session:
+        assert "mistake" not in str(session.scalars(select(Attempt.key)).all())
+        assert session.scalar(select(func.count()).select_from(Event)) == 0

@@ -1,0 +1,158 @@
+"""What a claim costs does not grow with the queue, nor with what a person has done: plans, and SQLite's own steps."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from offices import Clock, Office, new_id, ranking
+from sqlalchemy import event, text
+
+from apps.store import people, tasks, work
+from apps.store.engine import Store
+from apps.store.tasks import Given
+
+Statement = tuple[str, Any]
+
+
+@contextmanager
+def statements(store: Store) -> Iterator[list[Statement]]:
+    """What is sent to the database meanwhile."""
+    sent: list[Statement] = []
+
+    def note(connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
+        sent.append((statement, parameters))
+
+    event.listen(store.engine, "before_cursor_execute", note)
+    yield sent
+    event.remove(store.engine, "before_cursor_execute", note)
+
+
+def plan(store: Store, statement: Statement) -> str:
+    """How the database goes about a statement. PostgreSQL is asked not to read small tables whole, as it would like."""
+    sent, parameters = statement
+    if not sent.startswith(("SELECT", "UPDATE", "DELETE")) or "pg_advisory" in sent:
+        return ""
+    with store.read() as session:
+        connection = session.connection()
+        if store.is_sqlite:
+            rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sent}", parameters)
+            return "\n".join(row[3] for row in rows)
+        connection.execute(text("SET LOCAL enable_seqscan = off"))
+        found = connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {sent}", parameters).scalar()
+        return json.dumps(found)
+
+
+def reads_a_whole_table(store: Store, told: str) -> bool:
+    """Or sorts what it has read, but for the few rows of a person's leases or a task's answers."""
+    return "SCAN " in told.replace("SCAN CONSTANT ROW", "") if store.is_sqlite else '"Seq Scan"' in told
+
+
+def claim(office: Office, person: people.Somebody) -> Given:
+    given = tasks.claim(office.store, office.project, person.id)
+    assert isinstance(given, Given), given
+    return given
+
+
+def do(office: Office, person: people.Somebody, n: int) -> None:
+    for _ in range(n):
+        given = claim(office, person)
+        work.submit(office.store, person.id, new_id(), given.id, given.lease, ranking(1, 2))
+
+
+def test_no_statement_of_a_persons_work_reads_a_whole_table(store: Store) -> None:
+    office = Office(store, overlap=2, gold={"share": 0.5}, practice={"required": 1})
+    office.tasks(30, k=2)
+    office.tasks(5, k=2, kind="gold", expected=(1, 2))
+    office.tasks(1, k=2, kind="practice", expected=(1, 1))
+    ann = office.person("Ann", "admin")
+    do(office, ann, 5)
+    store.analyze()
+    with statements(store) as sent:
+        for _ in range(4):
+            given = claim(office, ann)
+            tasks.heartbeat(store, ann.id, given.id, given.lease)
+            work.save_draft(store, ann.id, given.id, {}, 1)
+            work.submit(store, ann.id, new_id(), given.id, given.lease, ranking(1, 2))
+        work.undo(store, office.project, ann.id)
+        given = claim(office, ann)
+        work.skip(store, ann.id, new_id(), given.id, given.lease, "no idea")
+        work.history(store, office.project, ann.id)
+    assert len(sent) > 50
+    whole = {statement[0] for statement in sent if reads_a_whole_table(store, plan(store, statement))}
+    assert whole == set()
+
+
+def test_the_queue_is_read_in_its_order_and_not_sorted(store: Store) -> None:
+    office = Office(store, overlap=2)
+    office.tasks(400, k=2)
+    ann = office.person("Ann")
+    do(office, ann, 3)
+    store.analyze()
+    with statements(store) as sent:
+        claim(office, ann)
+    of_queue = [plan(store, one) for one in sent if "ORDER BY task.place" in one[0]]
+    assert len(of_queue) == 2
+    for told in of_queue:
+        assert "task_queue" in told
+        assert "TEMP B-TREE" not in told
+        assert '"Sort"' not in told
+
+
+def n_steps(office: Office, act: Callable[[], Any]) -> int:
+    """How many of SQLite's instructions something takes."""
+    steps = 0
+
+    def count() -> int:
+        nonlocal steps
+        steps += 1
+        return 0
+
+    def watch(connection: sqlite3.Connection, *_: Any) -> None:
+        connection.set_progress_handler(count, 1)
+
+    event.listen(office.store.engine, "checkout", watch)
+    act()
+    event.remove(office.store.engine, "checkout", watch)
+    return steps
+
+
+@pytest.fixture
+def sqlite_store(tmp_path: Any, clock: Clock) -> Iterator[Store]:
+    store = Store.open(str(tmp_path / "steps.db"), clock=clock)
+    yield store
+    store.close()
+
+
+def test_a_claim_takes_as_many_steps_at_the_end_of_a_long_queue_as_at_the_beginning(sqlite_store: Store) -> None:
+    office = Office(sqlite_store, overlap=2)  # so that what Ann has done stays open, and before what she has not
+    office.tasks(700, k=2)
+    ann, bob = office.person("Ann"), office.person("Bob")
+    sqlite_store.analyze()
+    do(office, ann, 1)
+    first = n_steps(office, lambda: claim(office, ann))
+    do(office, ann, 600)
+    late = n_steps(office, lambda: claim(office, ann))
+    do(office, ann, 99)
+    last = n_steps(office, lambda: tasks.claim(sqlite_store, office.project, ann.id))
+    again = n_steps(office, lambda: tasks.claim(sqlite_store, office.project, ann.id))
+    other = n_steps(office, lambda: claim(office, bob))
+    assert first > 300  # so the handler counts
+    assert max(late, last, again, other) < 1.5 * first, (first, late, last, again, other)
+
+
+def test_steps_grow_where_a_claim_has_to_look_at_everything(sqlite_store: Store) -> None:
+    """What the test above would see without the desk's place: a person passes 600 open tasks that they have done."""
+    office = Office(sqlite_store, overlap=2)
+    office.tasks(700, k=2)
+    ann = office.person("Ann")
+    do(office, ann, 1)
+    first = n_steps(office, lambda: claim(office, ann))
+    do(office, ann, 600)
+    with sqlite_store.write() as session:
+        session.execute(text("UPDATE desk SET place = 0"))
+    assert n_steps(office, lambda: claim(office, ann)) > 5 * first
