@@ -27,6 +27,7 @@ FOLDER = "recipes/schema"
 RECIPES = {name: (module, kind) for name, (module, kind, _) in COMMANDS.items()}
 RECIPES |= {name: (f"align.{name}", "Recipe") for name in ("pipeline", "serve_rm")}
 RECIPES["overoptimization"] = ("align.lab.overoptimization", "Recipe")
+RECIPES["label"] = ("apps.label.project", "Recipe")  # named, not imported: the toolkit does without its apps
 
 Schema = dict[str, Any]
 
@@ -57,7 +58,10 @@ def schema_of(command: str) -> Schema:
     kind = recipe_class(command)
     whole = kind.model_json_schema()
     definitions = whole.pop("$defs", {})
-    schema: Schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": f"align.{command}"}
+    schema: Schema = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": f"{RECIPES[command][0].split('.')[0]}.{command}",
+    }
     schema |= _section(kind, None, whole, definitions)
     _drop_titles(definitions)
     if used := _used(schema, definitions):

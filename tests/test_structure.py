@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 ALIGN = Path(__file__).parents[1] / "align"
+APPS = ALIGN.parent / "apps"
 
 # Each room and what it may lean on, from docs/architecture.md.
 BELOW = {
@@ -57,6 +58,45 @@ def test_nothing_imports_a_command_that_stands_in_a_room() -> None:
     for path in ALIGN.rglob("*.py"):
         text = path.read_text(encoding="utf-8")
         assert not [name for name in names if f"import {name}" in text or f"from {name} " in text], path
+
+
+# The apps' rooms, and which of them each may lean on, besides `align`.
+APPS_BELOW: dict[str, set[str]] = {"store": set(), "web": {"store"}, "label": {"store", "web"}}
+
+
+def packages_imported(path: Path) -> set[str]:
+    """Modules of `align` and `apps` that a file imports, also inside functions."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return {name for name in found if name.split(".")[0] in ("align", "apps")}
+
+
+@pytest.mark.parametrize("room", APPS_BELOW)
+def test_an_app_leans_only_on_rooms_below_it(room: str) -> None:
+    for path in (APPS / room).rglob("*.py"):
+        rooms = {name.split(".")[1] for name in packages_imported(path) if name.startswith("apps.")}
+        upward = rooms - APPS_BELOW[room] - {room}
+        assert not upward, f"{path.relative_to(APPS)} imports {sorted(upward)}"
+
+
+def test_the_store_needs_nothing_of_align_but_errors_and_config() -> None:
+    for path in (APPS / "store").rglob("*.py"):
+        found = {name.split(".")[1] for name in packages_imported(path) if name.startswith("align.")}
+        assert found <= {"errors", "config"}, f"{path.relative_to(APPS)} imports {sorted(found)}"
+
+
+def test_align_imports_no_app() -> None:
+    for path in ALIGN.rglob("*.py"):
+        assert not [name for name in packages_imported(path) if name.startswith("apps")], path
+
+
+def test_every_folder_of_the_apps_is_a_known_room() -> None:
+    folders = {path.name for path in APPS.iterdir() if path.is_dir() and (path / "__init__.py").exists()}
+    assert folders <= set(APPS_BELOW)
 
 
 def test_every_folder_is_a_known_room() -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from align.errors import UserError
-from align.text.formats import make, recognise
+from align.text.formats import LAYOUTS, make, recognise
 from align.text.parsers import BadRow, LeftOut, shown
 from align.text.readers import iter_rows
 from align.text.records import Answers
@@ -135,6 +135,8 @@ def new_prompt(row: Row, kind: Kind, most: int) -> NewPrompt:
         name = recognise(row.values, "answers", row.source)
     except UserError as error:
         raise BadRow(str(error).removeprefix(f"{row.source}: ").splitlines()[0]) from None
+    if "answers" not in LAYOUTS[name].kinds:
+        raise BadRow(f"no answers in the columns {', '.join(row.values)}; prompt and responses are wanted")
     if name == "ranking" and not _are_texts(row.values["responses"]):
         raise BadRow(f"responses must be a list of texts, found {shown(row.values['responses'])}")
     record, _ = make(row.values, name, "answers", row.source)

@@ -16,8 +16,10 @@ import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, Self
+from urllib.parse import quote
 
 from pydantic import Field, model_validator
 
@@ -81,12 +83,13 @@ def guidelines_of(recipe: Recipe) -> str:
 
 
 def database_url(recipe: Recipe) -> str:
-    """`database` with the environment's values in it. Raises `UserError` for a variable that is not set."""
+    """`database` with the environment's values in it, as parts of a URL. Raises `UserError` for one that is not set."""
 
     def value(found: re.Match[str]) -> str:
         if found[1] not in os.environ:
             raise UserError(f"database: the environment has no variable {found[1]}; set it before this command")
-        return os.environ[found[1]]
+        given = os.environ[found[1]]
+        return given if found[0] == recipe.database else quote(given, safe="")
 
     return re.sub(r"\$\{(\w+)\}", value, recipe.database)
 
@@ -98,6 +101,9 @@ def opened(path: str, use: Literal["work", "read", "look"] = "work") -> Iterator
     To `work`, the database is made where there is none, and what project.yaml says is brought into it. To `read`, both
     must be there. To `look`, a database or project that is not there is taken to be empty. Raises `UserError`.
     """
+    for package in ("sqlalchemy", "alembic"):
+        if find_spec(package) is None:
+            raise UserError(f"{package} is not installed; pip install '.[apps]'")
     from apps.store.engine import Store
     from apps.store.projects import find, sync
 

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 
 from apps.store import events
 from apps.store.engine import Store
-from apps.store.projects import next_place, settings_of
+from apps.store.projects import settings_of, take_places
 from apps.store.settings import Settings
 from apps.store.tables import Output, Prompt, Task, TaskOutput
 
@@ -247,7 +247,7 @@ class _Batch:
     def _insert_tasks(self, tasks: list[NewTask], known: dict[str, _Known]) -> None:
         if self.dry_run or not tasks:
             return
-        first = next_place(self.session, self.project_id)
+        first = take_places(self.session, self.project_id, len(tasks))
         required = self.settings.overlap if self.kind == "rank" else 1
         common: dict[str, Any] = {"project_id": self.project_id, "kind": self.kind, "shown": False, "n_done": 0}
         common |= {"status": "open", "required": required, "propensity": 1.0, "pool": 1}

@@ -26,7 +26,7 @@ def sync(store: Store, name: str, settings: Settings, guidelines: str = "") -> i
     with store.write() as session:
         project = session.scalar(select(Project).where(Project.name == name))
         if project is None:
-            project = Project(name=name, settings=config, guidelines=guidelines, guidelines_version=1)
+            project = Project(name=name, settings=config, guidelines=guidelines, guidelines_version=1, last_place=0)
             session.add(project)
             session.flush()
         elif project.guidelines != guidelines:
@@ -52,16 +52,20 @@ def settings_of(session: Session, project_id: int) -> Settings:
     return Settings.model_validate(project.settings)
 
 
-def next_place(session: Session, project_id: int) -> int:
-    """The first place behind everything that stands in the queue."""
-    return (session.scalar(select(func.max(Task.place)).where(Task.project_id == project_id)) or 0) + 1
+def take_places(session: Session, project_id: int, n: int) -> int:
+    """The first of n new places, behind everything that stands in the queue or ever stood there."""
+    project = session.get_one(Project, project_id)
+    first = project.last_place + 1
+    project.last_place += n
+    return first
 
 
 def _require(session: Session, project_id: int, overlap: int) -> None:
     """Another overlap for all tasks that people share."""
     mine = (Task.project_id == project_id) & (Task.kind == "rank") & (Task.required != overlap)
-    behind = next_place(session, project_id)
     short = (Task.status == "done") & (Task.n_done < overlap)
+    low, high = session.execute(select(func.min(Task.place), func.max(Task.place)).where(mine, short)).one()
+    behind = 0 if low is None else take_places(session, project_id, high - low + 1) - low
     status = case((Task.status == "closed", "closed"), (Task.n_done < overlap, "open"), else_="done")
     place = case((short, Task.place + behind), else_=Task.place)
     session.execute(

@@ -16,7 +16,7 @@ import numpy as np
 from sqlalchemy import bindparam, select, update
 
 from apps.store.engine import Store
-from apps.store.projects import next_place, settings_of
+from apps.store.projects import settings_of, take_places
 from apps.store.tables import Task
 
 N_AT_ONCE = 2000  # tasks that are moved in one transaction, so that nobody waits long
@@ -51,7 +51,7 @@ def draw(store: Store, project_id: int) -> int:
         part = slice(first, first + N_AT_ONCE)
         columns = (task_ids[part].tolist(), found.propensity[part].tolist(), found.pool[part].tolist())
         with store.write() as session:
-            behind = next_place(session, project_id)
+            behind = take_places(session, project_id, len(columns[0]))
             rows = [
                 {"task": task_id, "to": behind + index, "p": p, "n": n}
                 for index, (task_id, p, n) in enumerate(zip(*columns, strict=True))

@@ -109,6 +109,7 @@ class Project(Table):
     settings: Mapped[dict[str, Any]]
     guidelines: Mapped[str]
     guidelines_version: Mapped[int]
+    last_place: Mapped[int] = mapped_column(BigInteger)  # of the queue, ever given
 
 
 class Prompt(Table):
@@ -162,7 +163,6 @@ class Task(Table):
         CheckConstraint("kind IN ('rank', 'practice', 'gold')", name="task_kind"),
         CheckConstraint("status IN ('open', 'done', 'closed')", name="task_status"),
         Index("task_queue", "project_id", "kind", "status", "place"),
-        Index("task_place", "project_id", "place"),
     )
 
 

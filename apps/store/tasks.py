@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from apps.store import events
 from apps.store.engine import Store
 from apps.store.errors import LeaseLost, NotYours, Refused
-from apps.store.projects import desk_of, next_place, settings_of
+from apps.store.projects import desk_of, settings_of, take_places
 from apps.store.settings import Settings
 from apps.store.tables import (
     Annotation,
@@ -203,7 +203,7 @@ def n_free(session: Session, task: Task, person_id: int, now: float) -> int:
 
 def put_back(session: Session, task: Task) -> None:
     """Puts a task behind the queue, open if it lacks rankings: whoever passed by its old place will meet it again."""
-    task.place = next_place(session, task.project_id)
+    task.place = take_places(session, task.project_id, 1)
     if task.status == "done" and task.n_done < task.required:
         task.status = "open"
     session.flush()

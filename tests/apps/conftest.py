@@ -7,19 +7,22 @@ are skipped; with ALIGN_REQUIRE_POSTGRES=1 they fail instead.
 from __future__ import annotations
 
 import glob
+import json
 import os
 import shutil
 import subprocess
 import tempfile
 import uuid
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
-from offices import Clock, Office
+from offices import Bench, Clock, Office
 
+from apps.label.project import opened
 from apps.store.engine import Store
 
 
@@ -132,3 +135,25 @@ def store(url: str, clock: Clock) -> Iterator[Store]:
 @pytest.fixture
 def office(store: Store) -> Office:
     return Office(store)
+
+
+@pytest.fixture
+def make(url: str, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Opens a project with the keys given."""
+    monkeypatch.chdir(tmp_path)
+    with ExitStack() as stack:
+
+        def made(**keys: Any) -> Bench:
+            path = tmp_path / "project.yaml"
+            path.write_text(json.dumps({"name": "bench", "database": url, **keys}), encoding="utf-8")
+            project = stack.enter_context(opened(str(path)))
+            project.store.clock = clock
+            return Bench(project, tmp_path)
+
+        yield made
+
+
+@pytest.fixture
+def bench(make: Any) -> Bench:
+    made: Bench = make()
+    return made

@@ -1,11 +1,14 @@
-"""What tests of the apps begin with: a clock that they set, and a project with people and tasks."""
+"""What tests of the apps begin with: a clock that they set, a project with people and tasks, one in a folder."""
 
 from __future__ import annotations
 
+import json
 import uuid
+from pathlib import Path
 from typing import Any
 
-from apps.store import adding, people, projects, queue
+from apps.label.project import Project
+from apps.store import adding, people, projects, queue, tasks, work
 from apps.store.engine import Store
 from apps.store.people import Somebody
 from apps.store.settings import Settings
@@ -64,3 +67,37 @@ def ranking(*ranks: int, rating: int | None = 4) -> dict[str, Any]:
 
 def new_id() -> str:
     return str(uuid.uuid4())
+
+
+class Bench:
+    """An open project, and what tests do with it."""
+
+    def __init__(self, project: Project, folder: Path) -> None:
+        self.project, self.folder = project, folder
+        self.people: dict[str, int] = {}
+
+    def file(self, name: str, rows: list[Any]) -> str:
+        path = self.folder / name
+        lines = [row if isinstance(row, str) else json.dumps(row, ensure_ascii=False) for row in rows]
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        return str(path)
+
+    def rank(self, name: str, *order: str) -> str:
+        """Has somebody rank their next task, answers that contain the first word best; returns the annotation's id.
+
+        Words joined by = are tied. "skip" skips.
+        """
+        if name not in self.people:
+            self.people[name] = person(self.project.store, name).id
+        given = tasks.claim(self.project.store, self.project.id, self.people[name])
+        assert isinstance(given, tasks.Given), given
+        if order == ("skip",):
+            saved = work.skip(self.project.store, self.people[name], new_id(), given.id, given.lease, "no idea")
+        else:
+            ranks = [
+                next(rank for rank, words in enumerate(order, 1) if any(word in text for word in words.split("=")))
+                for text in given.answers
+            ]
+            payload = ranking(*ranks)
+            saved = work.submit(self.project.store, self.people[name], new_id(), given.id, given.lease, payload, 20)
+        return saved.id

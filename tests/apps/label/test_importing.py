@@ -68,7 +68,7 @@ def test_conversations_are_prompts_too(bench: Any) -> None:
 def test_an_import_repeated_in_any_part_changes_nothing(bench: Any, again: tuple[str, ...]) -> None:
     bench.file("a.jsonl", [generated(f"q{n}", f"a{n}", f"b{n}") for n in range(5)])
     bench.file("b.jsonl", [generated(f"q{n}", f"c{n}", f"a{n}") for n in range(3, 9)])
-    assert run(bench, "a.jsonl", "b.jsonl") == Added(prompts=9, answers=18, tasks=9)
+    assert run(bench, "a.jsonl", "b.jsonl") == Added(prompts=9, answers=20, tasks=9)
     before = found(bench)
     assert run(bench, *again) == Added()
     assert found(bench) == before
@@ -104,7 +104,7 @@ def test_every_bad_row_is_told_with_its_line_and_nothing_is_imported(bench: Any)
     assert said.startswith("9 rows cannot be used; nothing was imported")
     for number, reason in {
         2: "not valid JSON",
-        3: "no format has the columns prompt",
+        3: "no answers in the columns prompt; prompt and responses are wanted",
         4: 'priority must be a number, the highest first; found "high"',
         5: "prompt is empty",
         6: 'responses must be a list of texts, found "a"',

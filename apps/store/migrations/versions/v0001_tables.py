@@ -52,6 +52,7 @@ def upgrade() -> None:
         sa.Column("settings", sa.Text(), nullable=False),
         sa.Column("guidelines", sa.Text(), nullable=False),
         sa.Column("guidelines_version", sa.Integer(), nullable=False),
+        sa.Column("last_place", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("name"),
     )
@@ -171,7 +172,6 @@ def upgrade() -> None:
         sa.UniqueConstraint("project_id", "hash"),
     )
     op.create_index("ix_task_prompt_id", "task", ["prompt_id"])
-    op.create_index("task_place", "task", ["project_id", "place"])
     op.create_index("task_queue", "task", ["project_id", "kind", "status", "place"])
     op.create_table(
         "annotation",
