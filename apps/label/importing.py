@@ -80,18 +80,18 @@ def staging() -> Iterator[sqlite3.Connection]:
         stage = stack.enter_context(closing(sqlite3.connect(Path(folder) / "rows.db", isolation_level=None)))
         stage.executescript(
             "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;"
-            "CREATE TABLE row (n INTEGER PRIMARY KEY, prompt TEXT, body TEXT); BEGIN"
+            "CREATE TABLE prompt (n INTEGER PRIMARY KEY, hash TEXT UNIQUE);"
+            "CREATE TABLE row (n INTEGER PRIMARY KEY, prompt INTEGER, body TEXT); BEGIN"
         )
         yield stage
 
 
 def batches(stage: sqlite3.Connection) -> Iterator[list[NewPrompt]]:
     """The staged rows, those of one prompt together, in the order in which prompts came."""
-    first = "SELECT prompt, MIN(n) AS first FROM row GROUP BY prompt"
-    rows = stage.execute(f"SELECT prompt, body FROM row JOIN ({first}) USING (prompt) ORDER BY first, n")
+    stage.execute("CREATE INDEX of_prompt ON row (prompt, n)")
     batch: list[NewPrompt] = []
-    seen: set[str] = set()
-    for prompt, body in rows:
+    seen: set[int] = set()
+    for prompt, body in stage.execute("SELECT prompt, body FROM row ORDER BY prompt, n"):
         if prompt not in seen and len(seen) == BATCH:
             yield batch
             batch, seen = [], set()
@@ -118,8 +118,7 @@ def _stage(stage: sqlite3.Connection, files: list[str], kind: Kind, most: int) -
             except LeftOut as error:
                 left_out[str(error)] = left_out.get(str(error), 0) + 1
             else:
-                body = json.dumps(prompt._asdict())
-                stage.execute("INSERT INTO row (prompt, body) VALUES (?, ?)", (prompt_hash(prompt.messages), body))
+                _put(stage, prompt)
     if broken.count:
         more = [f"  and {broken.count - len(broken.listed)} more"] if broken.count > len(broken.listed) else []
         told = [f"  {one.source}: {one.reason}" for one in broken.listed]
@@ -127,6 +126,13 @@ def _stage(stage: sqlite3.Connection, files: list[str], kind: Kind, most: int) -
     if not n_rows:
         raise UserError(f"{', '.join(files)}: no rows in there")
     return n_rows, left_out
+
+
+def _put(stage: sqlite3.Connection, prompt: NewPrompt) -> None:
+    key = prompt_hash(prompt.messages)
+    stage.execute("INSERT OR IGNORE INTO prompt (hash) VALUES (?)", (key,))
+    body = json.dumps(prompt._asdict())
+    stage.execute("INSERT INTO row (prompt, body) SELECT n, ? FROM prompt WHERE hash = ?", (body, key))
 
 
 def new_prompt(row: Row, kind: Kind, most: int) -> NewPrompt:

@@ -8,6 +8,7 @@ state of the database and waits for nobody.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sqlite3
 import threading
@@ -41,8 +42,8 @@ class Store:
     def __init__(self, engine: Engine, clock: Clock = time.time) -> None:
         self.engine = engine
         self.clock = clock
-        self._turn = threading.Lock()
         is_sqlite = engine.dialect.name == "sqlite"
+        self._turn = Turn(Path(f"{engine.url.database}-turn") if is_sqlite else None)
         self._writing = engine.execution_options(begin="IMMEDIATE" if is_sqlite else "LOCK")
         self._reading = engine if is_sqlite else engine.execution_options(isolation_level="REPEATABLE READ")
 
@@ -81,11 +82,12 @@ class Store:
     def write(self) -> Iterator[Session]:
         """A transaction that may write; committed at the end of the block, rolled back by any exception.
 
-        Threads of one process queue up at a lock, which is fairer and quicker than SQLite's polling. Keep it short.
-        Raises `Unavailable` if the database is busy for `WAIT_S`, cannot be reached, or its disk is full.
+        Keep it short. Raises `Unavailable` if the database is busy for `WAIT_S` or cannot be reached, or its disk is
+        full.
         """
-        with self._my_turn(), translated(), Session(self._writing) as session, session.begin():
-            session.connection()  # begins now, so that everything below is read after the lock is had
+        with self._turn.of_this_thread(), translated(), Session(self._writing) as session, session.begin():
+            with self._turn.of_this_process():
+                session.connection()  # begins now, so that everything below is read after the lock is had
             yield session
 
     @contextmanager
@@ -102,18 +104,63 @@ class Store:
     def close(self) -> None:
         """Closes all connections."""
         self.engine.dispose()
+        self._turn.close()
+
+
+BUSY = "the database is busy; nothing was saved, try again in a moment"
+
+
+class Turn:
+    """Whose turn it is to write to SQLite, which by itself lets writers poll, and one that never pauses go on for ever.
+
+    Threads queue up at a lock. Processes, such as a server and an import, pass a turnstile, a locked file beside the
+    database, and hold it only until they may write: who has just written finds the next one standing in it. The kernel
+    opens it when a process dies. PostgreSQL's lock is fair by itself.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._threads = threading.Lock()
+        self._file = None if path is None else os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
 
     @contextmanager
-    def _my_turn(self) -> Iterator[None]:
-        if not self._turn.acquire(timeout=WAIT_S):
+    def of_this_thread(self) -> Iterator[None]:
+        """Raises `Unavailable` when it does not come within `WAIT_S`."""
+        if not self._threads.acquire(timeout=WAIT_S):
             raise Unavailable(BUSY)
         try:
             yield
         finally:
-            self._turn.release()
+            self._threads.release()
 
+    @contextmanager
+    def of_this_process(self) -> Iterator[None]:
+        """The same among processes, where the system can lock files."""
+        if self._file is None:
+            yield
+            return
+        deadline = time.monotonic() + WAIT_S
+        while not self._locked(self._file):
+            if time.monotonic() > deadline:
+                raise Unavailable(BUSY)
+            time.sleep(0.003)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._file, fcntl.LOCK_UN)
 
-BUSY = "the database is busy; nothing was saved, try again in a moment"
+    def close(self) -> None:
+        """Lets go of the file."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    @staticmethod
+    def _locked(file: int) -> bool:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
 
 
 @contextmanager

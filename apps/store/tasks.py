@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, ScalarSelect, exists, func, select, update
+from sqlalchemy import ColumnElement, Select, exists, func, select, update
 from sqlalchemy.orm import Session
 
 from apps.store import events
@@ -198,7 +198,7 @@ def n_free(session: Session, task: Task, person_id: int, now: float) -> int:
     """Places of a task that neither rankings nor live leases of others take. Practice and gold tasks have no end."""
     if task.kind != "rank":
         return 1
-    return task.required - task.n_done - (session.scalar(select(_n_held(task.id, person_id, now))) or 0)
+    return task.required - task.n_done - (session.scalar(_held_by_others(task.id, person_id, now)) or 0)
 
 
 def put_back(session: Session, task: Task) -> None:
@@ -274,7 +274,7 @@ def _first_in_queue(session: Session, desk: Desk, now: float) -> Task | Nothing:
         desk.place = max(desk.place, session.scalar(last) or 0)
         return _nothing("done" if _has_tasks(session, desk.project_id) else "empty")
     desk.place = session.get_one(Task, first).place - 1
-    free = Task.n_done + _n_held(Task.id, desk.person_id, now) < Task.required
+    free = Task.n_done + _held_by_others(Task.id, desk.person_id, now).scalar_subquery() < Task.required
     task_id = session.scalar(ahead.where(free))
     if task_id is not None:
         return session.get_one(Task, task_id)
@@ -294,10 +294,10 @@ def _in_queue(desk: Desk, kind: str = "rank") -> tuple[ColumnElement[bool], ...]
     return Task.project_id == desk.project_id, Task.kind == kind, Task.status == "open"
 
 
-def _n_held(task_id: Any, person_id: int, now: float) -> ScalarSelect[int]:
+def _held_by_others(task_id: Any, person_id: int, now: float) -> Select[int]:
     """How many others hold a task."""
     held = select(func.count()).select_from(Lease).where(Lease.task_id == task_id, Lease.person_id != person_id)
-    return held.where(Lease.expires_at > now).scalar_subquery()
+    return held.where(Lease.expires_at > now)
 
 
 def _has_tasks(session: Session, project_id: int) -> bool:

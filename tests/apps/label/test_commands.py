@@ -114,7 +114,7 @@ def test_a_backup_is_a_database(bench: Any, command: Any) -> None:
 def test_a_postgresql_backup_can_be_restored(cluster: Any, tmp_path: Path) -> None:
     from apps.label.backing_up import backup
 
-    urls = [cluster.new(name, template) for name, template in (("backed_up", "template"), ("restored", "template1"))]
+    urls = [cluster.new(name) for name in ("backed_up", "restored")]
     store = Store.open(urls[0])
     people.accept(store, people.invite(store, "admin", "Lead").token, None, "four words or more")
     backup(store, tmp_path / "copy")

@@ -14,9 +14,10 @@ from align.config import build
 from align.errors import UserError
 from align.sections import Data
 from align.text.load import load
-from apps.label.exporting import Filters, export, iso, parse_time
+from apps.label.exporting import Filters, export, iso, parse_time, preference_rows
 from apps.label.importing import import_files
 from apps.store import work
+from apps.store.reading import Answer, Judged, Judgment, Version
 
 ROWS = [
     {"prompt": f"q{n}", "responses": [f"good {n}", f"fair {n}", f"bad {n}"], "model": "m", "source": "set"}
@@ -103,10 +104,17 @@ def test_preferences_are_the_pairs_that_rankings_decide(told: Any) -> None:
     assert load(data, "rankings", 1).report.sources[0].format == "preference"
 
 
-def test_trl_takes_the_preferences_for_its_conversational_format(told: Any) -> None:
+def test_trl_takes_the_preferences_for_its_conversational_format(tmp_path: Path) -> None:
     from trl.data_utils import is_conversational
 
-    assert all(is_conversational(row) for row in out(told, "preferences")["preferences"])
+    answers = tuple(Answer(text, [], None) for text in ("good", "bad"))
+    said = Version(1, "submitted", False, ranking(1, 2), 20, 1, 0)
+    one = Judgment("id", 1, "Ann", [0, 1], 0, (said,))
+    task = Judged(
+        1, "h", "rank", [{"role": "user", "content": "q"}], "set", answers, None, 0, 1, 1, 1, 1, False, (one,)
+    )
+    (row,) = preference_rows(task, one)
+    assert is_conversational(row)
 
 
 def test_the_audit_has_all_revisions_and_the_whole_chain(told: Any, clock: Clock) -> None:

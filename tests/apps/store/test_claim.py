@@ -307,7 +307,7 @@ def test_tasks_added_later_are_reached(office: Office) -> None:
     assert nothing(office, ann).reason == "done"
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
 def test_whatever_people_do_a_claim_finds_what_looking_at_everything_finds(
     store: Store, clock: Clock, seed: int
 ) -> None:
@@ -317,7 +317,7 @@ def test_whatever_people_do_a_claim_finds_what_looking_at_everything_finds(
     office.tasks(12, k=2)
     crew = [office.person(name) for name in ("Ann", "Bob", "Cy", "Di")]
     held: dict[int, Given] = {}
-    for step in range(120):
+    for step in range(90):
         person = chance.choice(crew)
         act = chance.choice(("claim", "claim", "submit", "submit", "skip", "undo", "wait", "release", "more", "close"))
         given = held.get(person.id)
@@ -347,7 +347,8 @@ def test_whatever_people_do_a_claim_finds_what_looking_at_everything_finds(
             rank(office, person, given)
         elif given is not None and row_of(office, given.id, person) != "submitted":
             work.skip(office.store, person.id, new_id(), given.id, given.lease, "no idea")
-        check_counts(office)
+        if step % 10 == 9:
+            check_counts(office)
 
 
 def expected_tasks(office: Office, person: people.Somebody, now: float) -> tuple[list[int], set[int]]:
@@ -425,16 +426,16 @@ def test_who_fails_all_practice_is_told(store: Store) -> None:
 
 def test_gold_tasks_are_hidden_among_the_others(store: Store) -> None:
     office = Office(store, gold={"share": 0.3})
-    office.tasks(200, k=2)
-    office.tasks(100, k=2, kind="gold", expected=(1, 2))
+    office.tasks(100, k=2)
+    office.tasks(60, k=2, kind="gold", expected=(1, 2))
     ann = office.person("Ann")
     kinds = []
-    for _ in range(120):
+    for _ in range(60):
         given = claim(office, ann)
         assert given.kind == "rank"
         kinds.append(row(office, given.id).kind)
         rank(office, ann, given)
-    assert 20 <= kinds.count("gold") <= 55  # 36 on average; 4 standard deviations are 20
+    assert 4 <= kinds.count("gold") <= 32  # 18 on average; 4 standard deviations are 14
 
 
 def test_everybody_can_do_the_same_gold_task_once(store: Store) -> None:
