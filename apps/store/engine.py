@@ -188,6 +188,8 @@ def _reason(error: DBAPIError) -> str:
         return "the database cannot be written to; nothing was saved, check the file's permissions and its disk"
     if code in DAMAGED:
         return f"the database file is damaged ({said}); restore a backup"
+    if code == "42501":
+        return f"the database refuses this ({said}); give its user the right to make and change tables"
     if error.connection_invalidated or code in UNREACHABLE or code[:2] in ("08", "53", "57"):
         return f"the database cannot be reached ({said}); nothing was saved, try again later"
     return ""

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from apps.store.engine import Store
 from apps.store.judgments import known_agreement
 from apps.store.projects import settings_of
-from apps.store.tables import Annotation, Desk, Lease, Person, Revision, Task
+from apps.store.tables import Annotation, Desk, Event, Lease, Person, Revision, Task
 
 DAY_S = 86400.0
 N_TIMED = 1000  # the latest rankings, whose seconds are looked at
@@ -167,7 +167,10 @@ def _seconds(session: Session, project_id: int, person_id: int | None = None) ->
 
 
 def _n_since(session: Session, project_id: int, since: float) -> int:
-    latest = (Revision.annotation_id == Annotation.id) & (Revision.n == Annotation.n_revisions)
-    query = select(func.count()).select_from(Annotation).join(Revision, latest)
-    query = query.where(Annotation.project_id == project_id, Annotation.status == "submitted", ~Annotation.extra)
-    return session.scalar(query.where(Revision.created_at > since)) or 0
+    """How many rankings were said or revised since then."""
+    first = session.scalar(select(func.min(Event.seq)).where(Event.at > since))
+    if first is None:
+        return 0
+    query = select(func.count()).select_from(Annotation).where(Annotation.project_id == project_id)
+    query = query.where(Annotation.turn >= first, Annotation.status == "submitted", ~Annotation.extra)
+    return session.scalar(query) or 0

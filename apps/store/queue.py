@@ -3,7 +3,7 @@ choice of the model.
 
 A place goes to a task drawn from all that are left with probability `random_share`, else to one of highest priority;
 among equals the draw is uniform. The probability with which a task was drawn, and among how many, are stored: with them
-a mean over what was labelled can be weighted back to all tasks (Farquhar et al. 2021, 2101.11665, equation 5).
+a mean over what was labelled can be weighted back to all tasks (Farquhar et al. 2021, 2101.11665).
 """
 
 from __future__ import annotations

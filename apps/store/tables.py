@@ -183,7 +183,7 @@ class Lease(Table):
     person_id: Mapped[int] = mapped_column(ForeignKey("person.id"), primary_key=True)
     token: Mapped[str]
     expires_at: Mapped[float]
-    __table_args__ = (Index("lease_of_person", "person_id", "expires_at"),)
+    __table_args__ = (Index("lease_of_person", "person_id", "expires_at"), Index("lease_by_end", "expires_at"))
 
 
 class Desk(Table):
@@ -234,6 +234,7 @@ class Annotation(Table):
         UniqueConstraint("task_id", "person_id"),
         CheckConstraint("status IN ('submitted', 'skipped', 'flagged', 'undone')", name="annotation_status"),
         Index("annotation_of_person", "person_id", "project_id", "turn"),
+        Index("annotation_by_turn", "project_id", "turn"),
     )
 
 

@@ -250,7 +250,7 @@ def _next(session: Session, settings: Settings, desk: Desk, person: Person, now:
     if settings.gold.share and chance.random() < settings.gold.share:
         left = session.scalars(_open(desk, "gold").order_by(Task.place)).all()
         if left:
-            return session.get_one(Task, chance.choice(left))
+            return chance.choice(left)
     return _first_in_queue(session, desk, now)
 
 
@@ -262,8 +262,8 @@ def _practice(session: Session, settings: Settings, desk: Desk) -> Task | Nothin
     if len(done) >= settings.practice.required and sum(done) / len(done) >= settings.practice.pass_share:
         desk.qualified = True
         return None
-    task_id = session.scalar(_open(desk, "practice").order_by(Task.place).limit(1))
-    return _nothing("practice") if task_id is None else session.get_one(Task, task_id)
+    task = session.scalar(_open(desk, "practice").order_by(Task.place).limit(1))
+    return _nothing("practice") if task is None else task
 
 
 def _first_in_queue(session: Session, desk: Desk, now: float) -> Task | Nothing:
@@ -273,21 +273,21 @@ def _first_in_queue(session: Session, desk: Desk, now: float) -> Task | Nothing:
         last = select(func.max(Task.place)).where(*_in_queue(desk))
         desk.place = max(desk.place, session.scalar(last) or 0)
         return _nothing("done" if _has_tasks(session, desk.project_id) else "empty")
-    desk.place = session.get_one(Task, first).place - 1
+    desk.place = first.place - 1
     free = Task.n_done + _held_by_others(Task.id, desk.person_id, now).scalar_subquery() < Task.required
-    task_id = session.scalar(ahead.where(free))
-    if task_id is not None:
-        return session.get_one(Task, task_id)
+    task = session.scalar(ahead.where(free))
+    if task is not None:
+        return task
     live = select(func.min(Lease.expires_at)).join(Task, Task.id == Lease.task_id)
     return _nothing("held", session.scalar(live.where(Task.project_id == desk.project_id, Lease.expires_at > now)))
 
 
-def _open(desk: Desk, kind: str, *more: ColumnElement[bool]) -> Any:
-    """Ids of the open tasks of a kind that a person has not dealt with."""
+def _open(desk: Desk, kind: str, *more: ColumnElement[bool]) -> Select[Task]:
+    """The open tasks of a kind that a person has not dealt with."""
     dealt_with = exists().where(
         Annotation.task_id == Task.id, Annotation.person_id == desk.person_id, Annotation.status != "undone"
     )
-    return select(Task.id).where(*_in_queue(desk, kind), *more, ~dealt_with)
+    return select(Task).where(*_in_queue(desk, kind), *more, ~dealt_with)
 
 
 def _in_queue(desk: Desk, kind: str = "rank") -> tuple[ColumnElement[bool], ...]:

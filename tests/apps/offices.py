@@ -7,11 +7,15 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import select
+
 from apps.label.project import Project
 from apps.store import adding, people, projects, queue, tasks, work
 from apps.store.engine import Store
 from apps.store.people import Somebody
 from apps.store.settings import Settings
+from apps.store.tables import Annotation, Task
+from apps.store.tasks import Given, Nothing
 
 START_OF_TIME = 1_800_000_000.0
 
@@ -67,6 +71,43 @@ def ranking(*ranks: int, rating: int | None = 4) -> dict[str, Any]:
 
 def new_id() -> str:
     return str(uuid.uuid4())
+
+
+def claim(office: Office, person: Somebody) -> Given:
+    given = tasks.claim(office.store, office.project, person.id)
+    assert isinstance(given, Given), given
+    return given
+
+
+def nothing(office: Office, person: Somebody) -> Nothing:
+    given = tasks.claim(office.store, office.project, person.id)
+    assert isinstance(given, Nothing), given
+    return given
+
+
+def rank(office: Office, person: Somebody, given: Given) -> work.Saved:
+    ranks = ranking(*range(1, len(given.answers) + 1))
+    return work.submit(office.store, person.id, new_id(), given.id, given.lease, ranks, 30)
+
+
+def row(office: Office, task: int) -> Task:
+    with office.store.read() as session:
+        return session.get_one(Task, task)
+
+
+def queue_of(office: Office) -> list[int]:
+    with office.store.read() as session:
+        return list(session.scalars(select(Task.id).where(Task.kind == "rank").order_by(Task.place)))
+
+
+def assert_counts(office: Office) -> None:
+    """What a task counts is what was said about it, and never more than it needs."""
+    with office.store.read() as session:
+        for task in session.scalars(select(Task)):
+            said = session.scalars(select(Annotation).where(Annotation.task_id == task.id)).all()
+            n = sum(one.status == "submitted" and not one.extra for one in said)
+            assert task.n_done == n <= task.required
+            assert task.status == "closed" or (task.status == "done") == (n >= task.required)
 
 
 class Bench:

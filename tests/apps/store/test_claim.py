@@ -7,43 +7,14 @@ import threading
 from collections import Counter
 
 import pytest
-from offices import Clock, Office, new_id, ranking
-from sqlalchemy import func, select
+from offices import Clock, Office, assert_counts, claim, new_id, nothing, queue_of, rank, ranking, row
+from sqlalchemy import select
 
-from apps.store import people, projects, tasks, work
+from apps.store import people, tasks, work
 from apps.store.engine import Store
 from apps.store.errors import LeaseLost, NotYours
-from apps.store.settings import Settings
-from apps.store.tables import Annotation, Desk, Lease, Presentation, Task
-from apps.store.tasks import Given, Nothing
-
-
-def claim(office: Office, person: people.Somebody) -> Given:
-    given = tasks.claim(office.store, office.project, person.id)
-    assert isinstance(given, Given), given
-    return given
-
-
-def nothing(office: Office, person: people.Somebody) -> Nothing:
-    given = tasks.claim(office.store, office.project, person.id)
-    assert isinstance(given, Nothing), given
-    return given
-
-
-def rank(office: Office, person: people.Somebody, given: Given) -> work.Saved:
-    ranks = ranking(*range(1, len(given.answers) + 1))
-    return work.submit(office.store, person.id, new_id(), given.id, given.lease, ranks, 30)
-
-
-def row(office: Office, task: int) -> Task:
-    with office.store.read() as session:
-        return session.get_one(Task, task)
-
-
-def queue_of(office: Office) -> list[int]:
-    with office.store.read() as session:
-        return list(session.scalars(select(Task.id).where(Task.kind == "rank").order_by(Task.place)))
-
+from apps.store.tables import Lease, Presentation
+from apps.store.tasks import Given
 
 # -------------------------------------------------------------------------------------------------------- what is next
 
@@ -245,151 +216,6 @@ def test_the_order_of_answers_comes_from_the_seed(store: Store) -> None:
     assert given.answers == [f"answer {place} to rank 0" for place in places]
 
 
-# --------------------------------------------------------------------------------------------- where a person has been
-
-
-def desk(office: Office, person: people.Somebody) -> Desk:
-    with office.store.read() as session:
-        return session.get_one(Desk, (office.project, person.id))
-
-
-def test_a_claim_begins_behind_what_the_person_has_done(store: Store) -> None:
-    office = Office(store, overlap=3)
-    office.tasks(40)
-    ann = office.person("Ann")
-    for _ in range(30):
-        rank(office, ann, claim(office, ann))
-    given = claim(office, ann)
-    assert row(office, given.id).place == desk(office, ann).place + 1  # although 30 tasks before it are open
-
-
-def test_who_passed_a_full_task_meets_it_again_when_it_is_taken_back(office: Office, clock: Clock) -> None:
-    office.tasks(3)
-    ann, bob = office.person("Ann"), office.person("Bob")
-    given = claim(office, ann)
-    rank(office, ann, given)
-    for _ in range(2):
-        rank(office, bob, claim(office, bob))
-    assert nothing(office, bob).reason == "done"
-    work.undo(office.store, office.project, ann.id)
-    assert nothing(office, bob).reason == "held"
-    clock.now += 3600
-    assert claim(office, bob).id == given.id
-
-
-def test_a_greater_overlap_opens_what_was_done_to_others(office: Office) -> None:
-    office.tasks(4)
-    ann, bob = office.person("Ann"), office.person("Bob")
-    for _ in range(4):
-        rank(office, ann, claim(office, ann))
-    assert nothing(office, bob).reason == "done"
-    projects.sync(office.store, "office", Settings(overlap=2))
-    seen = []
-    for _ in range(4):
-        given = claim(office, bob)
-        seen.append(given.id)
-        rank(office, bob, given)
-    assert seen == queue_of(office)
-    assert nothing(office, ann).reason == "done"
-    projects.sync(office.store, "office", Settings(overlap=1))
-    assert {row(office, task).status for task in seen} == {"done"}
-
-
-def test_tasks_added_later_are_reached(office: Office) -> None:
-    office.tasks(2)
-    ann = office.person("Ann")
-    for _ in range(2):
-        rank(office, ann, claim(office, ann))
-    assert nothing(office, ann).reason == "done"
-    office.tasks(4)  # two of them are known
-    for _ in range(2):
-        rank(office, ann, claim(office, ann))
-    assert nothing(office, ann).reason == "done"
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_whatever_people_do_a_claim_finds_what_looking_at_everything_finds(
-    store: Store, clock: Clock, seed: int
-) -> None:
-    """Random work of four people, and the clock, against a claim's definition applied to all tasks."""
-    chance = random.Random(seed)
-    office = Office(store, overlap=chance.choice((1, 2, 3)), lease_minutes=1)
-    office.tasks(12, k=2)
-    crew = [office.person(name) for name in ("Ann", "Bob", "Cy", "Di")]
-    held: dict[int, Given] = {}
-    for step in range(90):
-        person = chance.choice(crew)
-        act = chance.choice(("claim", "claim", "submit", "submit", "skip", "undo", "wait", "release", "more", "close"))
-        given = held.get(person.id)
-        if act == "claim":
-            candidates, lapsed = expected_tasks(office, person, clock.now)
-            found = tasks.claim(office.store, office.project, person.id)
-            if isinstance(found, Given):
-                held[person.id] = found
-                assert found.id in lapsed or found.id == candidates[0], step
-            else:
-                assert not candidates, step
-                assert not lapsed, step
-        elif act == "wait":
-            clock.now += chance.choice((5, 30, 70))
-        elif act == "undo":
-            undone = work.undo(office.store, office.project, person.id)
-            if undone is not None:
-                held[person.id] = undone
-        elif act == "more":
-            office.tasks(12 + step // 10, k=2)
-        elif act == "close":
-            task = chance.choice(queue_of(office))
-            chance.choice((tasks.close_task, tasks.reopen_task, tasks.reopen_task))(office.store, task)
-        elif given is not None and act == "release":
-            tasks.release(office.store, person.id, given.id, given.lease)
-        elif given is not None and act == "submit":
-            rank(office, person, given)
-        elif given is not None and row_of(office, given.id, person) != "submitted":
-            work.skip(office.store, person.id, new_id(), given.id, given.lease, "no idea")
-        if step % 10 == 9:
-            check_counts(office)
-
-
-def expected_tasks(office: Office, person: people.Somebody, now: float) -> tuple[list[int], set[int]]:
-    """The open tasks that a person may be given, in the queue's order, and those that they hold or held."""
-    with office.store.read() as session:
-        free, held = [], set()
-        for task in session.scalars(select(Task).where(Task.status == "open").order_by(Task.place)):
-            mine = session.scalar(
-                select(Annotation).where(Annotation.task_id == task.id, Annotation.person_id == person.id)
-            )
-            others = session.scalar(
-                select(func.count())
-                .select_from(Lease)
-                .where(Lease.task_id == task.id, Lease.person_id != person.id, Lease.expires_at > now)
-            )
-            assert others is not None
-            is_free = task.n_done + others < task.required
-            lease = session.get(Lease, (task.id, person.id))
-            if lease is not None and (lease.expires_at > now or (lease.expires_at > 0 and is_free)):
-                held.add(task.id)
-            elif is_free and (mine is None or mine.status == "undone"):
-                free.append(task.id)
-        return free, held
-
-
-def row_of(office: Office, task: int, person: people.Somebody) -> str:
-    with office.store.read() as session:
-        mine = tasks.annotation_of(session, task, person.id)
-        return mine.status if mine else ""
-
-
-def check_counts(office: Office) -> None:
-    """What a task counts is what was said about it, and never more than it needs."""
-    with office.store.read() as session:
-        for task in session.scalars(select(Task)):
-            said = session.scalars(select(Annotation).where(Annotation.task_id == task.id)).all()
-            n = sum(one.status == "submitted" and not one.extra for one in said)
-            assert task.n_done == n <= task.required
-            assert task.status == "closed" or (task.status == "done") == (n >= task.required)
-
-
 # ---------------------------------------------------------------------------------------------------- practice and gold
 
 
@@ -480,7 +306,7 @@ def test_fifty_people_at_once_never_get_more_than_the_places_there_are(store: St
     per_task = Counter(task for task, _ in given)
     assert max(per_task.values()) <= overlap
     assert len(given) == min(150, 40 * overlap)
-    check_counts(office)
+    assert_counts(office)
 
 
 def test_one_person_in_two_windows_holds_one_task(office: Office) -> None:

@@ -9,12 +9,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from offices import Clock, Office, new_id, ranking
+from offices import Clock, Office, claim, new_id, nothing, rank, ranking
 from sqlalchemy import event, text
 
 from apps.store import people, tasks, work
 from apps.store.engine import Store
-from apps.store.tasks import Given
 
 Statement = tuple[str, Any]
 
@@ -51,10 +50,10 @@ def reads_a_whole_table(store: Store, told: str) -> bool:
     return "SCAN " in told if store.is_sqlite else '"Seq Scan"' in told
 
 
-def claim(office: Office, person: people.Somebody) -> Given:
-    given = tasks.claim(office.store, office.project, person.id)
-    assert isinstance(given, Given), given
-    return given
+def whole_reads(store: Store, sent: list[Statement]) -> set[str]:
+    """The statements that read a whole table. To read the last event is a scan too, of one row."""
+    sent = [one for one in sent if "ORDER BY event.seq DESC" not in one[0]]
+    return {one[0] for one in sent if reads_a_whole_table(store, plan(store, one))}
 
 
 def do(office: Office, person: people.Somebody, n: int) -> None:
@@ -82,9 +81,21 @@ def test_no_statement_of_a_persons_work_reads_a_whole_table(store: Store) -> Non
         work.skip(store, ann.id, new_id(), given.id, given.lease, "no idea")
         work.history(store, office.project, ann.id)
     assert len(sent) > 50
-    sent = [one for one in sent if "ORDER BY event.seq DESC" not in one[0]]  # the last of the chain: a scan of one row
-    whole = {statement[0] for statement in sent if reads_a_whole_table(store, plan(store, statement))}
-    assert whole == set()
+    assert whole_reads(store, sent) == set()
+
+
+def test_no_statement_of_a_claim_that_finds_nothing_reads_a_whole_table(store: Store) -> None:
+    office = Office(store)
+    office.tasks(20, k=2)
+    ann, bob = office.person("Ann"), office.person("Bob")
+    do(office, ann, 19)
+    given = claim(office, ann)
+    store.analyze()
+    with statements(store) as sent:
+        assert nothing(office, bob).reason == "held"
+        rank(office, ann, given)
+        assert nothing(office, bob).reason == "done"
+    assert whole_reads(store, sent) == set()
 
 
 def test_the_queue_is_read_in_its_order_and_not_sorted(store: Store) -> None:

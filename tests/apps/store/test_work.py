@@ -6,19 +6,13 @@ import threading
 from typing import Any
 
 import pytest
-from offices import Clock, Office, new_id, ranking
+from offices import Clock, Office, claim, new_id, ranking
 from sqlalchemy import func, select
 
 from apps.store import people, tasks, work
 from apps.store.errors import BadPayload, NotYours, Refused, Stale
 from apps.store.tables import Annotation, Draft, Event, Revision, Task
 from apps.store.tasks import Given
-
-
-def claim(office: Office, person: people.Somebody) -> Given:
-    given = tasks.claim(office.store, office.project, person.id)
-    assert isinstance(given, Given), given
-    return given
 
 
 def submit(office: Office, person: people.Somebody, given: Given, payload: Any = None, id: str = "") -> work.Saved:

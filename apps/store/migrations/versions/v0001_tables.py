@@ -199,6 +199,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("task_id", "person_id"),
     )
+    op.create_index("annotation_by_turn", "annotation", ["project_id", "turn"])
     op.create_index("annotation_of_person", "annotation", ["person_id", "project_id", "turn"])
     op.create_table(
         "draft",
@@ -233,6 +234,7 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("task_id", "person_id"),
     )
+    op.create_index("lease_by_end", "lease", ["expires_at"])
     op.create_index("lease_of_person", "lease", ["person_id", "expires_at"])
     op.create_table(
         "presentation",
