@@ -8,10 +8,8 @@ state of the database and waits for nobody.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sqlite3
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,8 +23,8 @@ from sqlalchemy.orm import Session
 
 from align.errors import UserError
 from apps.store.errors import Unavailable
+from apps.store.turns import BUSY, WAIT_S, Turn
 
-WAIT_S = 10.0  # for another writer
 WRITER_LOCK = 0x616C69676E  # the advisory lock of PostgreSQL: "align" in ASCII
 NETWORK = ("nfs", "cifs", "smb", "9p", "afs", "sshfs", "glusterfs", "lustre", "ceph", "beegfs", "davfs", "webdav")
 CONNECT = (
@@ -105,62 +103,6 @@ class Store:
         """Closes all connections."""
         self.engine.dispose()
         self._turn.close()
-
-
-BUSY = "the database is busy; nothing was saved, try again in a moment"
-
-
-class Turn:
-    """Whose turn it is to write to SQLite, which by itself lets writers poll, and one that never pauses go on for ever.
-
-    Threads queue up at a lock. Processes, such as a server and an import, pass a turnstile, a locked file beside the
-    database, and hold it only until they may write: who has just written finds the next one standing in it. The kernel
-    opens it when a process dies. PostgreSQL's lock is fair by itself.
-    """
-
-    def __init__(self, path: Path | None) -> None:
-        self._threads = threading.Lock()
-        self._file = None if path is None else os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-
-    @contextmanager
-    def of_this_thread(self) -> Iterator[None]:
-        """Raises `Unavailable` when it does not come within `WAIT_S`."""
-        if not self._threads.acquire(timeout=WAIT_S):
-            raise Unavailable(BUSY)
-        try:
-            yield
-        finally:
-            self._threads.release()
-
-    @contextmanager
-    def of_this_process(self) -> Iterator[None]:
-        """The same among processes, where the system can lock files."""
-        if self._file is None:
-            yield
-            return
-        deadline = time.monotonic() + WAIT_S
-        while not self._locked(self._file):
-            if time.monotonic() > deadline:
-                raise Unavailable(BUSY)
-            time.sleep(0.003)
-        try:
-            yield
-        finally:
-            fcntl.flock(self._file, fcntl.LOCK_UN)
-
-    def close(self) -> None:
-        """Lets go of the file."""
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
-
-    @staticmethod
-    def _locked(file: int) -> bool:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
 
 
 @contextmanager

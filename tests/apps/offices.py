@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
 import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +70,18 @@ def ranking(*ranks: int, rating: int | None = 4) -> dict[str, Any]:
         "all_bad": False,
         "comment": "",
     }
+
+
+def at_once(n: int, act: Callable[[int], Any]) -> list[Any]:
+    """What n threads that start together return; an exception of any is raised."""
+    start = threading.Barrier(n)
+
+    def run(index: int) -> Any:
+        start.wait()
+        return act(index)
+
+    with ThreadPoolExecutor(n) as threads:
+        return list(threads.map(run, range(n)))
 
 
 def new_id() -> str:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import random
-import threading
 from collections import Counter
 
 import pytest
-from offices import Clock, Office, assert_counts, claim, new_id, nothing, queue_of, rank, ranking, row
+from offices import Clock, Office, assert_counts, at_once, claim, new_id, nothing, queue_of, rank, ranking, row
 from sqlalchemy import select
 
 from apps.store import people, tasks, work
@@ -287,21 +286,15 @@ def test_fifty_people_at_once_never_get_more_than_the_places_there_are(store: St
     office.tasks(40, k=2)
     crew = [office.person(f"person {index}") for index in range(50)]
     given: list[tuple[int, int]] = []
-    start = threading.Barrier(50)
 
-    def work_through(person: people.Somebody) -> None:
-        start.wait()
+    def work_through(index: int) -> None:
         for _ in range(3):
-            found = tasks.claim(office.store, office.project, person.id)
+            found = tasks.claim(office.store, office.project, crew[index].id)
             if isinstance(found, Given):
-                given.append((found.id, person.id))
-                rank(office, person, found)
+                given.append((found.id, index))
+                rank(office, crew[index], found)
 
-    threads = [threading.Thread(target=work_through, args=(person,)) for person in crew]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once(50, work_through)
     assert len(given) == len(set(given))
     per_task = Counter(task for task, _ in given)
     assert max(per_task.values()) <= overlap
@@ -312,16 +305,5 @@ def test_fifty_people_at_once_never_get_more_than_the_places_there_are(store: St
 def test_one_person_in_two_windows_holds_one_task(office: Office) -> None:
     office.tasks(20, k=2)
     ann = office.person("Ann")
-    found: list[Given] = []
-    start = threading.Barrier(10)
-
-    def open_window() -> None:
-        start.wait()
-        found.append(claim(office, ann))
-
-    threads = [threading.Thread(target=open_window) for _ in range(10)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    found = at_once(10, lambda _: claim(office, ann))
     assert len({(given.id, given.lease) for given in found}) == 1

@@ -21,7 +21,7 @@ from offices import Office, new_id, ranking
 from sqlalchemy import select, text, update
 
 from align.errors import UserError
-from apps.store import engine, people, tasks, work
+from apps.store import engine, people, tasks, turns, work
 from apps.store.engine import Store
 from apps.store.errors import Unavailable
 from apps.store.tables import Person, Table
@@ -174,6 +174,7 @@ def test_network_file_systems_are_refused(
 
 def test_a_busy_database_is_told_and_nothing_is_saved(store: Store, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "WAIT_S", 0.2)
+    monkeypatch.setattr(turns, "WAIT_S", 0.2)
     monkeypatch.setattr(engine, "CONNECT", engine.CONNECT.replace("lock_timeout=10s", "lock_timeout=200ms"))
     other = Store.open(url)
     with store.write():

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
-from offices import Clock, person
+from offices import Clock, at_once, person
 from sqlalchemy import func, select
 
 from apps.store import passwords, people, sessions
@@ -58,20 +57,15 @@ def test_an_invitation_works_once(store: Store) -> None:
 
 
 def test_two_at_once_cannot_use_one_invitation(store: Store) -> None:
-    token, start, said = people.invite(store, "admin").token, threading.Barrier(8), list[str]()
+    token = people.invite(store, "admin").token
 
-    def come(index: int) -> None:
-        start.wait()
+    def come(index: int) -> str:
         try:
-            said.append(people.accept(store, token, f"person {index}", PASSWORD).name)
+            return people.accept(store, token, f"person {index}", PASSWORD).name
         except LoginRefused:
-            said.append("")
+            return ""
 
-    threads = [threading.Thread(target=come, args=(index,)) for index in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    said = at_once(8, come)
     assert sum(bool(name) for name in said) == 1
     assert len(people.listed(store)) == 1
 
@@ -347,20 +341,13 @@ def test_an_ipv6_network_is_one_address(store: Store) -> None:
 
 def test_guesses_sent_all_at_once_count_like_guesses_one_by_one(store: Store) -> None:
     person(store, "Ann")
-    start, said = threading.Barrier(30), []
 
-    def guess(index: int) -> None:
-        start.wait()
-        try:
+    def guess(index: int) -> str:
+        with pytest.raises((LoginRefused, TooManyAttempts)) as error:
             login(store, password=f"guess number {index}", address=f"192.0.2.{index}")
-        except (LoginRefused, TooManyAttempts) as error:
-            said.append(type(error).__name__)
+        return error.type.__name__
 
-    threads = [threading.Thread(target=guess, args=(index,)) for index in range(30)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    said = at_once(30, guess)
     assert said.count("LoginRefused") == 6
     assert said.count("TooManyAttempts") == 24
 

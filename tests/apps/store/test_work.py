@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import pytest
-from offices import Clock, Office, claim, new_id, ranking
+from offices import Clock, Office, at_once, claim, new_id, ranking
 from sqlalchemy import func, select
 
 from apps.store import people, tasks, work
@@ -103,17 +102,7 @@ def test_a_double_click_saves_once(office: Office, ann: people.Somebody) -> None
 
 def test_twenty_requests_at_once_save_once(office: Office, ann: people.Somebody) -> None:
     given, id = claim(office, ann), new_id()
-    start, saved = threading.Barrier(20), []
-
-    def click() -> None:
-        start.wait()
-        saved.append(submit(office, ann, given, id=id))
-
-    threads = [threading.Thread(target=click) for _ in range(20)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    saved = at_once(20, lambda _: submit(office, ann, given, id=id))
     assert sorted(one.replayed for one in saved) == [False] + [True] * 19
     assert count(office, Revision) == 1
 
