@@ -22,6 +22,7 @@ from apps.store.tables import Invitation, Lease, LoginSession, Person
 
 Role = Literal["admin", "reviewer", "annotator"]
 ROLES = ("admin", "reviewer", "annotator")
+LEADS = ("admin", "reviewer")  # who may see everybody's work
 LONGEST_NAME = 60
 DAY_S = 86400.0
 
