@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, Self
 
@@ -43,6 +44,10 @@ class Recipe(Settings):
     """How long a login lasts."""
     origin: str | None = Field(None, pattern=r"^https?://[^/\s]+$")
     """The address that browsers use, where the app stands behind a proxy: https://label.example.org."""
+
+    def settings(self) -> Settings:
+        """What the store needs of it."""
+        return Settings.model_validate({name: getattr(self, name) for name in Settings.model_fields})
 
     @model_validator(mode="after")
     def _password_from_the_environment(self) -> Self:
@@ -87,16 +92,28 @@ def database_url(recipe: Recipe) -> str:
 
 
 @contextmanager
-def opened(path: str, create: bool = True) -> Iterator[Project]:
-    """The project with its database open and its row up to date; closed at the end."""
+def opened(path: str, use: Literal["work", "read", "look"] = "work") -> Iterator[Project]:
+    """The project with its database open; closed at the end.
+
+    To `work`, the database is made where there is none, and what project.yaml says is brought into it. To `read`, both
+    must be there. To `look`, a database or project that is not there is taken to be empty. Raises `UserError`.
+    """
     from apps.store.engine import Store
-    from apps.store.projects import sync
+    from apps.store.projects import find, sync
 
     recipe = read(path)
-    guidelines = guidelines_of(recipe)
-    store = Store.open(database_url(recipe), create)
-    try:
-        settings = Settings.model_validate({name: getattr(recipe, name) for name in Settings.model_fields})
-        yield Project(recipe, store, sync(store, recipe.name, settings, guidelines), guidelines)
-    finally:
-        store.close()
+    guidelines, settings = guidelines_of(recipe), recipe.settings()
+    with ExitStack() as stack:
+        url = database_url(recipe)
+        if use == "look" and "://" not in url and not Path(url).expanduser().exists():
+            url = str(Path(stack.enter_context(tempfile.TemporaryDirectory())) / "empty.db")
+        store = stack.enter_context(closing(Store.open(url, create=use != "read")))
+        found = find(store, recipe.name)
+        if found is None and use == "look":
+            nowhere = str(Path(stack.enter_context(tempfile.TemporaryDirectory())) / "empty.db")
+            store = stack.enter_context(closing(Store.open(nowhere)))
+        if found is None and use == "read":
+            raise UserError(f"name: the database has no project {recipe.name!r} yet; `import` or `serve` make it")
+        if found is None or use == "work":
+            found = sync(store, recipe.name, settings, guidelines)
+        yield Project(recipe, store, found, guidelines)

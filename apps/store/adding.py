@@ -248,8 +248,9 @@ class _Batch:
         if self.dry_run or not tasks:
             return
         first = next_place(self.session, self.project_id)
-        common = {"project_id": self.project_id, "kind": self.kind, "shown": False, "n_done": 0, "status": "open"}
-        common |= {"required": self.settings.overlap if self.kind == "rank" else 1, "propensity": 1.0, "pool": 1}
+        required = self.settings.overlap if self.kind == "rank" else 1
+        common: dict[str, Any] = {"project_id": self.project_id, "kind": self.kind, "shown": False, "n_done": 0}
+        common |= {"status": "open", "required": required, "propensity": 1.0, "pool": 1}
         rows: list[dict[str, Any]] = []
         for place, task in enumerate(tasks, start=first):
             name = task_hash(self.kind, task.prompt, task.members)

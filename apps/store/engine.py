@@ -93,6 +93,11 @@ class Store:
         with translated(), Session(self._reading) as session, session.begin():
             yield session
 
+    def analyze(self) -> None:
+        """Brings the statistics up to date that the database plans by, after many rows came at once."""
+        with self.write() as session:
+            session.execute(text("ANALYZE"))
+
     def close(self) -> None:
         """Closes all connections."""
         self.engine.dispose()

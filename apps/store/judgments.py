@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import combinations
+from itertools import permutations
 from typing import Any, NamedTuple
 
 from sqlalchemy import select
@@ -14,7 +14,7 @@ from apps.store.tables import Annotation, Presentation, Revision, Task
 class Feedback(NamedTuple):
     """How a practice task was done, by the person's slots."""
 
-    agreement: float  # the share of the pairs that the expected ranks decide, ordered alike; a tie counts half
+    agreement: float  # the share of the pairs that the expected ranks decide, ordered alike
     expected: dict[str, int]
     explanation: str
 
@@ -34,16 +34,10 @@ def dense(ranks: list[int]) -> list[int]:
 
 
 def agreement(ranks: list[int] | None, expected: list[int]) -> float:
-    """The share of the pairs that `expected` decides and `ranks` order alike; ties count half, no ranks at all 0."""
-    decided = [(i, j) for i, j in combinations(range(len(expected)), 2) if expected[i] != expected[j]]
-    if not decided:
-        return 1.0
-    if ranks is None:
-        return 0.0
-    right = [
-        0.5 if ranks[i] == ranks[j] else float((ranks[i] < ranks[j]) == (expected[i] < expected[j])) for i, j in decided
-    ]
-    return sum(right) / len(decided)
+    """Of the pairs that `expected` decides, the share that `ranks` order alike; a tie is no order, nor are no ranks."""
+    decided = [(i, j) for i, j in permutations(range(len(expected)), 2) if expected[i] < expected[j]]
+    assert decided, "a row whose ranks decide nothing is refused when it is imported"
+    return sum(ranks is not None and ranks[i] < ranks[j] for i, j in decided) / len(decided)
 
 
 def ranks_of(payload: dict[str, Any], places: list[int]) -> list[int] | None:

@@ -38,6 +38,12 @@ def sync(store: Store, name: str, settings: Settings, guidelines: str = "") -> i
         return project.id
 
 
+def find(store: Store, name: str) -> int | None:
+    """The id of the project of this name, if there is one."""
+    with store.read() as session:
+        return session.scalar(select(Project.id).where(Project.name == name))
+
+
 def settings_of(session: Session, project_id: int) -> Settings:
     """What the project's row says. Raises `NotYours` for a project that is not there."""
     project = session.get(Project, project_id)
