@@ -18,10 +18,11 @@ in threads: none of them waits for the database on the event loop.
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, HTTPException, Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from apps.label.project import Project
 from apps.store import progress, tasks, work
@@ -39,6 +40,16 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+def _unicode(payload: dict[str, Any]) -> dict[str, Any]:
+    """Refuses what could be kept and never be shown again. Pydantic does so for strings outside of a payload."""
+    try:
+        json.dumps(payload, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ValueError("not valid Unicode (half of a surrogate pair)") from None
+    return payload
+
+
+Payload = Annotated[dict[str, Any], AfterValidator(_unicode)]
 TaskId = Annotated[int, Field(ge=1, lt=2**63)]
 Token = Annotated[str, Field(max_length=100)]
 Text = Annotated[str, Field(max_length=20_000)]
@@ -52,12 +63,12 @@ class Beat(Body):
 class Draft(Body):
     task: TaskId
     rev: int
-    payload: dict[str, Any]
+    payload: Payload
 
 
 class Submit(Beat):
     id: Token
-    payload: dict[str, Any]
+    payload: Payload
     seconds: float = 0.0
 
 
@@ -76,7 +87,7 @@ class Undo(Body):
 
 class Revise(Body):
     task: TaskId
-    payload: dict[str, Any]
+    payload: Payload
     seconds: float = 0.0
 
 

@@ -22,6 +22,7 @@ HEAD = """<link rel="icon" href="/static/icon.svg" type="image/svg+xml">
 
 CSS = f"""
 .gradio-container {{ max-width: none !important; padding: 0 !important; overflow: visible !important; }}
+.gradio-container > .main {{ max-width: none !important; padding: 0 !important; }}
 #{HOST} {{ min-width: 0 !important; }}
 """
 

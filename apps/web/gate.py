@@ -12,8 +12,9 @@ from collections.abc import Collection
 
 from anyio.to_thread import run_sync
 from fastapi import Request
+from starlette.datastructures import MutableHeaders
 from starlette.responses import RedirectResponse, Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from apps.store.errors import Unavailable
 from apps.web.accounts import Accounts, sentence
@@ -49,7 +50,7 @@ class Gate:
             return
         inner = path.removeprefix(self.path)
         if BUNDLE.fullmatch(inner) and scope["method"] in ("GET", "HEAD"):
-            await self.app(scope, receive, send)
+            await self.app(scope, receive, _kept(send))
             return
         answer = await self._checked(scope, inner)
         await (answer or self.app)(scope, receive, send)
@@ -78,6 +79,17 @@ class Gate:
             return refuse(scope, 404, "path", f"There is nothing at {masked(scope['path'])}.")
         scope["align.person"] = person
         return None
+
+
+def _kept(send: Send) -> Send:
+    """Browsers keep Gradio's own files for a week: their names change with their content, or with Gradio's version."""
+
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start" and message["status"] == 200:
+            MutableHeaders(scope=message)["cache-control"] = "public, max-age=604800"
+        await send(message)
+
+    return sending
 
 
 def person_name(request: Request) -> str | None:

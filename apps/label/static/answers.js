@@ -58,7 +58,7 @@ export class AnswerCard {
     });
     this.nFlags = h("span", { class: "count" });
     this.flags = h("details", { class: "flags", open: this.desk.wide, ontoggle: () => this.desk.remember("flags", this.flags.open) },
-      h("summary", {}, "What is wrong with it? ", this.nFlags), h("div", {}, this.boxes));
+      h("summary", {}, "Flags ", this.nFlags), h("div", {}, this.boxes));
     return this.flags;
   }
 
@@ -75,7 +75,7 @@ export class AnswerCard {
     check(this.rating, rating);
     check(this.ranking, desk.ranks[slot]);
     for (const label of this.boxes ?? []) label.firstChild.checked = flags.includes(label.firstChild.value);
-    if (this.nFlags) this.nFlags.textContent = flags.length ? `${flags.length} marked` : "nothing marked";
+    if (this.nFlags) this.nFlags.textContent = flags.length ? `${flags.length} set` : "none set";
     if (this.comment && this.comment.value !== comment) this.comment.value = comment;
     this.place.textContent = placeInWords(desk.ranks, slot);
     this.element.classList.toggle("is-placed", desk.ranks[slot] !== null);

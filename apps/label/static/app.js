@@ -187,8 +187,8 @@ export class Desk {
     if (!this.task || this.busy || this.isFixed) return;
     const { missing } = this;
     if (missing.length) {
-      this.frame.complain(`Still to do: ${missing.map(([words]) => words).join("; ")}.`);
-      return this.focus(missing[0][1]);
+      this.focus(missing[0][1]);
+      return this.frame.complain(`Still to do: ${missing.map(([words]) => words).join("; ")}.`);
     }
     const { payload } = this;
     const ranks = isComplete(this.ranks) ? Object.fromEntries(standard(this.ranks).map((rank, slot) => [String(slot), rank])) : null;

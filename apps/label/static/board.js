@@ -15,10 +15,13 @@ export class Board {
     this.order = h("p", { class: "order" });
     this.chips = desk.task.answers.map((_, slot) => this.#chip(slot));
     const trayRow = h("div", { class: "row tray", "data-rank": "none" }, h("span", { class: "label" }, "Not ranked yet"), this.tray);
-    this.element = h("div", { class: "board", role: "group", "aria-label": "Ranking" },
+    this.element = h("div", { class: n > 6 ? "board dense" : "board", role: "group", "aria-label": "Ranking" },
       h("div", { class: "rows" }, this.rows.map(({ element }) => element)), trayRow, this.order);
     this.dragging = new Dragging(root, (slot, target) => this.#drop(slot, target));
-    for (const chip of this.chips) this.dragging.attach(chip, Number(chip.dataset.slot));
+    for (const [slot, chip] of this.chips.entries()) {
+      this.dragging.attach(chip, slot);
+      this.dragging.attach(desk.cards[slot].badge, slot);
+    }
   }
 
   #row(rank, n) {

@@ -89,13 +89,15 @@ export class Drafts {
    * there). In between `told` hears of every failed attempt.
    */
   async deliver(path, body) {
+    if (path === "skip" || path === "flag") await this.#send(); // Undo brings the draft back
+    const isKept = path !== "submit" && this.#isUnsent;
     this.close();
     this.#write("pending", { path, body });
     for (let wait = 1_000; ; wait = Math.min(2 * wait, LONGEST_WAIT_MS)) {
       try {
         const answer = await call("POST", path, body);
         this.#remove("pending");
-        this.#remove(`draft/${body.task}`);
+        if (!isKept) this.#remove(`draft/${body.task}`);
         return answer;
       } catch (failure) {
         if (failure.status === 401) throw failure; // kept: it is sent again after the login

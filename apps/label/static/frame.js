@@ -13,7 +13,7 @@ export class Frame {
     this.problem = h("div", { class: "problem", role: "alert", hidden: true });
     this.live = h("p", { class: "unseen", "aria-live": "polite" });
     this.toast = h("div", { class: "toast", role: "status" });
-    this.main = h("main", { tabindex: "-1" });
+    this.main = h("div", { class: "desk", tabindex: "-1" }); // it lies in the <main> of Gradio's page
     desk.root.append(this.#bar(), this.problem, this.main, this.toast, this.live);
   }
 
@@ -73,13 +73,13 @@ export class Frame {
     const { desk } = this;
     this.allBad = h("input", { type: "checkbox", onchange: () => desk.setAllBad(this.allBad.checked) });
     this.comment = desk.config.questions.comment
-      ? h("textarea", { rows: "1", maxlength: "5000", dir: "auto", placeholder: "Comment on the whole (optional)", "aria-label": "Comment on the whole",
+      ? h("textarea", { rows: "1", maxlength: "5000", dir: "auto", placeholder: "Comment (optional)", "aria-label": "Comment on the whole",
           oninput: () => desk.setComment(this.comment.value) })
       : null;
-    const ties = desk.config.ranking.ties ? " The same row is a tie." : "";
+    const ties = desk.config.ranking.ties ? " Same row: a tie." : "";
     return h("aside", { "aria-label": "Ranking" },
       h("h2", {}, "Ranking"),
-      h("p", { class: "hint" }, `Drag the letters, or use the ranks below each answer.${ties}`),
+      h("p", { class: "hint" }, `Drag the letters, or rank below each answer.${ties}`),
       board.element,
       h("label", { class: "flag all-bad" }, this.allBad, h("span", {}, "All answers are bad"), h("kbd", { "aria-hidden": "true" }, "B")),
       this.comment);
@@ -90,9 +90,9 @@ export class Frame {
     if (desk.isFixed) return null;
     this.submit = button(desk.revising ? "Save the change" : "Submit", () => desk.submit(), { key: "Ctrl ↵", class: "primary" });
     const others = desk.revising ? [] : [
-      button("Undo last", () => desk.undo(), { key: "U" }),
+      button("Undo", () => desk.undo(), { key: "U", title: "Take the last submit back" }),
       button("Skip", () => desk.skip(), { key: "S" }),
-      button("Report prompt", () => desk.flag(), { key: "P" }),
+      button("Report", () => desk.flag(), { key: "P", title: "Report that something is wrong with the prompt" }),
     ];
     return h("div", { class: "actions" }, this.submit, h("div", { class: "others" }, others), this.status);
   }
@@ -136,7 +136,8 @@ export class Frame {
     this.main.replaceChildren(h("p", { class: "notice", role: "status" }, "Loading …"));
   }
 
-  nothing({ message }, again) {
+  nothing({ message, retry_at: retryAt }, again) {
+    if (retryAt) setTimeout(() => this.desk.task || again(), Math.max(10_000, retryAt * 1_000 - Date.now()));
     this.main.replaceChildren(h("div", { class: "notice" }, h("p", { role: "status" }, message),
       h("div", { class: "others" }, button("Look again", again, { class: "primary" }), button("Undo last", () => this.desk.undo(), { key: "U" }))));
     this.tick(0);
@@ -194,7 +195,9 @@ export class Frame {
 
   refused(failure) {
     if (this.submit) this.submit.disabled = false;
-    this.#showProblem(`${failure.message} ${failure.remedy}`, failure.status === 401 ? signIn() : null);
+    const isGone = failure.status === 404 || failure.code === "stale";
+    const goOn = isGone ? button("Go on", () => this.desk.next()) : null;
+    this.#showProblem(`${failure.message} ${failure.remedy}`, failure.status === 401 ? signIn() : goOn);
     this.say("");
   }
 

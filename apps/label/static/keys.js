@@ -6,7 +6,7 @@ export const KEYS = [
   ["1 … 7", "rate the chosen answer"],
   ["Shift + 1 … 9", "rank the chosen answer; the same rank is a tie"],
   ["Shift + 0", "take it out of the ranking"],
-  ["F", "what is wrong with it: the list"],
+  ["F", "to its flags; Tab and Space set them"],
   ["C", "comment on it; Esc leaves the text"],
   ["B", "all answers are bad"],
   ["Ctrl + Enter", "submit"],
