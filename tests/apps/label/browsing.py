@@ -21,7 +21,7 @@ from apps.store.tables import Annotation, Output, Person, Presentation, Revision
 CHROMIUM = "/usr/bin/chromium"
 LAPTOP = {"width": 1366, "height": 768}
 PHONE = {"width": 390, "height": 844}
-PATIENCE_MS = 120_000  # a busy machine
+PATIENCE_MS = int(1000 * float(os.environ.get("ALIGN_PATIENCE", "120")))  # for a busy machine
 
 # Whether the page shows another task than the one whose first answer is given, or that there is none.
 GONE_ON = """(before) => {
