@@ -31,7 +31,7 @@ export function listen(desk) {
 }
 
 function onKey(desk, event) {
-  if ( event.defaultPrevented || desk.root.querySelector("dialog[open]")) return;
+  if (event.isComposing || event.keyCode === 229 || event.defaultPrevented || desk.root.querySelector("dialog[open]")) return;
   const target = event.composedPath()[0];
   if (isTyping(target)) {
     if (event.key === "Escape") desk.focus(desk.chosen ?? 0);

@@ -216,7 +216,7 @@ def test_a_draft_survives_a_reload(sit_down: Callable[..., Desk], office: tuple[
     assert desk.rows() == {2: [1], 0: [0, 2, 3]}
     assert desk.page.locator("#answer-1 .rating input").nth(5).is_checked()
     desk.rate(2, 1)
-    desk.open()  # at once: this browser has kept what the server has not seen
+    desk.open()  # at once: it is sent while the page is left
     assert desk.page.locator("#answer-2 .rating input").nth(0).is_checked()
     assert desk.page.locator("#answer-1 textarea").input_value() == "good"
     elsewhere = sit_down("reloader")  # another machine has what the server knows

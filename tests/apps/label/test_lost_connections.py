@@ -174,6 +174,28 @@ def test_without_a_network_the_page_goes_on(browser: Any, served: tuple[Place, S
     desk.close()
 
 
+def test_what_the_server_has_not_seen_is_in_this_browser_for_its_person_alone(
+    browser: Any, served: tuple[Place, Server]
+) -> None:
+    place, server = served
+    place.member("cleo")
+    desk = Desk(browser, server.url, place.token("bob")).open()
+    desk.page.route("**/api/draft", lambda route: route.abort())
+    fill_in(desk)
+    desk.page.locator(".status", has_text="kept in this browser").wait_for()
+    desk.open()
+    assert desk.rows() == {4: [0], 3: [1], 2: [2], 1: [3]}
+    bobs = desk.context.cookies()[0]
+    desk.context.add_cookies([{**bobs, "value": place.token("cleo")}])
+    assert desk.open().rows() == {0: [0, 1, 2, 3]}
+    desk.context.add_cookies([bobs])
+    desk.page.unroute("**/api/draft")
+    assert desk.open().rows() == {4: [0], 3: [1], 2: [2], 1: [3]}
+    desk.page.locator(".status", has_text="Draft saved").wait_for()
+    network_errors(desk)
+    desk.close()
+
+
 def test_an_answer_that_is_lost_on_the_way_is_no_second_ranking(browser: Any, served: tuple[Place, Server]) -> None:
     place, server = served
     desk = Desk(browser, server.url, place.token("bob")).open()
