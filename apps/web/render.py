@@ -154,6 +154,7 @@ class _Renderer(RendererHTML):
 def _parser() -> MarkdownIt:
     parser = MarkdownIt("commonmark", {"html": False, "breaks": True}, renderer_cls=_Renderer)
     parser.enable(["table", "strikethrough"])
+    parser.disable(["html_block", "html_inline"])
     parser.inline.ruler.before("escape", "math", _math_inline)
     parser.block.ruler.before("fence", "math", _math_block, {"alt": ["paragraph", "blockquote", "list"]})
     parser.core.ruler.push("own_direction", _own_direction)

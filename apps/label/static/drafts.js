@@ -26,7 +26,7 @@ export class Drafts {
     this.rev = task.draft_rev;
     this.latest = null;
     const kept = this.#read(`draft/${task.id}`);
-    const isNewer = false;
+    const isNewer = kept !== null && kept.rev > task.draft_rev;
     if (isNewer) this.changed(kept.payload, kept.seconds);
     return { payload: isNewer ? kept.payload : task.draft, seconds: kept?.seconds ?? 0 };
   }
