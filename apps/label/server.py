@@ -1,0 +1,39 @@
+"""The ranking app as one web application: the annotators' page, the lead's page, the API behind them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from starlette.types import ASGIApp
+
+from align.serve_rm import listening
+from apps.label import api, dashboard, page
+from apps.label.project import Project, opened
+from apps.store import people
+from apps.store.people import LEADS, ROLES
+from apps.web import server
+from apps.web.accounts import Site
+
+
+def serve(path: str, host: str, port: int) -> None:
+    """Serves the project of a project.yaml until SIGINT or SIGTERM."""
+    with opened(path) as project, listening(host, port) as place:
+        app = ranking_app(project, host)
+        here = f"http://{host}:{place.getsockname()[1]}"
+        print(f"{project.recipe.name} is at {project.recipe.origin or here}; Ctrl-C stops it", flush=True)
+        if not people.listed(project.store):
+            print(f"nobody can log in yet: python -m apps.label invite {path} --role admin", flush=True)
+        if host not in ("127.0.0.1", "localhost", "::1") and not (project.recipe.origin or "").startswith("https://"):
+            print("warning: without https passwords can be read on the way; see `origin`", flush=True)
+        server.serve(app, place, behind_proxy=project.recipe.origin is not None)
+
+
+def ranking_app(project: Project, host: str = "127.0.0.1") -> ASGIApp:
+    """The application that is served at `host`."""
+    recipe = project.recipe
+    site = Site(recipe.name, "label", recipe.origin, recipe.session_hours)
+    app, accounts = server.create_app(project.store, site, {"label": Path(__file__).parent / "static"})
+    app.include_router(api.router(project))
+    server.mount_gradio(app, accounts, page.labelling_page(recipe.name), "/app", ROLES, head=page.HEAD, css=page.CSS)
+    server.mount_gradio(app, accounts, dashboard.dashboard(project), "/lead", LEADS)
+    return server.guarded(app, site, host)

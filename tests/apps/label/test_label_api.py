@@ -1,0 +1,218 @@
+"""The API behind the labelling page: a task's way from claim to saved, and what each answer says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from offices import new_id, prompt, ranking
+from served import Member, Place
+
+from apps.store.errors import Unavailable
+
+
+def claimed(member: Member) -> dict[str, Any]:
+    task: dict[str, Any] = member.call("POST", "claim", {}).json()["task"]
+    return task
+
+
+def submission(task: dict[str, Any], payload: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"id": new_id(), "task": task["id"], "lease": task["lease"], "payload": payload, "seconds": 12.5, **more}
+
+
+def test_a_task_comes_rendered_and_stays_the_same_after_a_reload(place: Place) -> None:
+    place.add([prompt("**why** $x$?", 4)])
+    ada = place.member("ada")
+    task = claimed(ada)
+    assert task["prompt"][0]["text"] == "**why** $x$?"
+    assert "<strong>why</strong> <math" in task["prompt"][0]["html"]
+    assert [answer["slot"] for answer in task["answers"]] == [0, 1, 2, 3]
+    again = claimed(ada)
+    assert (again["id"], again["lease"], again["answers"]) == (task["id"], task["lease"], task["answers"])
+
+
+def test_the_order_of_the_answers_is_each_persons_own(make_place: Callable[..., Place]) -> None:
+    place = make_place(overlap=6)
+    place.tasks(1)
+    orders = [tuple(a["text"] for a in claimed(place.member(name))["answers"]) for name in "abcdef"]
+    assert len({frozenset(order) for order in orders}) == 1
+    assert len(set(orders)) > 1
+
+
+def test_nothing_that_an_annotator_gets_names_a_model(place: Place) -> None:
+    place.tasks(2)
+    ada = place.member("ada")
+    task = claimed(ada)
+    sent = submission(task, ranking(1, 2, 2, 4))
+    answers = [
+        task,
+        ada.call("POST", "submit", sent).json(),
+        ada.call("GET", "mine").json(),
+        ada.call("GET", f"mine/{sent['id']}").json(),
+        ada.call("POST", "undo", {"id": None}).json(),
+        ada.call("GET", "progress").json(),
+        ada.call("GET", "config").json(),
+        ada.call("GET", "guidelines").json(),
+    ]
+    told = json.dumps(answers)
+    assert "model" not in told
+    assert not {"output_id", "score", "scores", "makers", "params", "propensity", "priority", "places"} & keys_in(
+        answers
+    )
+
+
+def keys_in(value: Any) -> set[str]:
+    if isinstance(value, dict):
+        return set(value) | {key for inner in value.values() for key in keys_in(inner)}
+    return {key for inner in value for key in keys_in(inner)} if isinstance(value, list) else set()
+
+
+def test_a_draft_comes_back_and_an_older_one_does_not_replace_it(place: Place) -> None:
+    place.tasks(1)
+    ada = place.member("ada")
+    task = claimed(ada)
+    draft = {"answers": {"0": {"rating": 3, "flags": [], "comment": "so far"}}, "ranks": {"0": 1}}
+    kept = ada.call("PUT", "draft", {"task": task["id"], "rev": 20, "payload": draft})
+    assert kept.json() == {"saved": True, "rev": 20}
+    older = ada.call("PUT", "draft", {"task": task["id"], "rev": 10, "payload": {}})
+    assert older.json() == {"saved": False, "rev": 20}
+    again = claimed(ada)
+    assert (again["draft"], again["draft_rev"]) == (draft, 20)
+
+
+def test_a_submit_is_saved_once_however_often_it_is_sent(place: Place) -> None:
+    place.tasks(1)
+    ada = place.member("ada")
+    sent = submission(claimed(ada), ranking(2, 1, 2, 4))
+    first, second = ada.call("POST", "submit", sent).json(), ada.call("POST", "submit", sent).json()
+    assert first == second == {"saved": True, "id": sent["id"], "revision": 1, "feedback": None}
+    assert [item["status"] for item in ada.call("GET", "mine").json()["items"]] == ["submitted"]
+    done = ada.call("GET", "progress").json()
+    assert (done["n_submitted"], done["seconds"]) == (1, 12.5)
+
+
+def test_ranks_that_nobody_touched_are_not_saved(place: Place) -> None:
+    place.tasks(1)
+    ada = place.member("ada")
+    task = claimed(ada)
+    for payload in ({**ranking(1, 2, 3, 4), "ranks": None}, {**ranking(1, 2, 3, 4), "ranks": {"0": 1}}):
+        answer = ada.call("POST", "submit", submission(task, payload))
+        assert answer.status_code == 422
+        assert answer.json()["error"]["code"] == "payload"
+    bad = {**ranking(1, 1, 1, 1), "ranks": None, "all_bad": True}
+    assert ada.call("POST", "submit", submission(task, bad)).status_code == 200
+    (item,) = ada.call("GET", "mine").json()["items"]
+    saved = ada.call("GET", f"mine/{item['id']}").json()["task"]["payload"]
+    assert saved["all_bad"] is True
+    assert saved["ranks"] is None
+
+
+def test_skip_flag_undo_and_revise(place: Place) -> None:
+    place.tasks(3)
+    ada = place.member("ada")
+    skipped, flagged, ranked = [claimed(ada)], [], []
+    about = {"task": skipped[0]["id"], "lease": skipped[0]["lease"], "id": new_id(), "reason": "not my field"}
+    assert ada.call("POST", "skip", about).json()["saved"] is True
+    flagged.append(claimed(ada))
+    about = {"task": flagged[0]["id"], "lease": flagged[0]["lease"], "id": new_id(), "reason": "private data"}
+    assert ada.call("POST", "flag", {**about, "comment": "a telephone number"}).json()["saved"] is True
+    ranked.append(claimed(ada))
+    sent = submission(ranked[0], ranking(1, 2, 3, 4))
+    ada.call("POST", "submit", sent)
+    assert len({skipped[0]["id"], flagged[0]["id"], ranked[0]["id"]}) == 3
+    nothing = ada.call("POST", "claim", {}).json()
+    assert (nothing["task"], nothing["nothing"]) == (None, "done")
+
+    revised = ada.call(
+        "POST", f"mine/{sent['id']}", {"task": ranked[0]["id"], "payload": ranking(4, 3, 2, 1), "seconds": 3}
+    )
+    assert revised.json()["revision"] == 2
+    back = ada.call("POST", "undo", {"id": sent["id"]}).json()["task"]
+    assert back["id"] == ranked[0]["id"]
+    assert back["draft"]["ranks"] == {"0": 4, "1": 3, "2": 2, "3": 1}
+    again = ada.call("POST", "undo", {"id": sent["id"]}).json()["task"]  # repeated: takes back nothing more
+    assert again["id"] == ranked[0]["id"]
+    statuses = [item["status"] for item in ada.call("GET", "mine").json()["items"]]
+    assert statuses == ["undone", "flagged", "skipped"]
+
+
+def test_practice_gives_feedback_and_gold_is_not_told_apart(make_place: Callable[..., Place]) -> None:
+    place = make_place(practice={"required": 1, "pass_share": 0.5}, gold={"share": 0.99})
+    place.tasks(1, kind="practice", expected=(1, 2, 3, 4), explanation="the first is true")
+    place.tasks(1, kind="gold", expected=(1, 2, 3, 4))
+    ada = place.member("ada")
+    task = claimed(ada)
+    assert task["kind"] == "practice"
+    texts = [answer["text"] for answer in task["answers"]]
+    right = ranking(*(int(text.split()[1]) + 1 for text in texts))  # "answer 2 to practice 0" is expected third
+    feedback = ada.call("POST", "submit", submission(task, right)).json()["feedback"]
+    assert feedback["agreement"] == 1.0
+    assert feedback["expected"] == right["ranks"]
+    assert feedback["explanation"] == "the first is true"
+    gold = claimed(ada)
+    assert gold["kind"] == "rank"
+    assert "expected" not in gold
+    assert ada.call("POST", "submit", submission(gold, ranking(1, 2, 3, 4))).json()["feedback"] is None
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"", b"[]", b"{", b"null", b'{"task": 1}', b'{"task": "x", "rev": 1, "payload": {}}', b"[" * 100_000,
+        b'{"task": 1e99, "rev": 1, "payload": {}}', b'{"task": 9223372036854775808, "rev": 1, "payload": {}}',
+        b'{"task": 1, "rev": 1, "payload": {}, "person_id": 2}', b'{"task": 1, "rev": 1, "payload": {"a": NaN}}',
+        b'{"task": 1, "rev": 99999999999999999999, "payload": {}}', b'{"task": 1, "rev": 1, "payload": [1]}',
+        b"\xff\xfe",
+        b'{"task": 1, "rev": 1, "payload": {"comment": "\\ud800"}}',
+    ],
+)  # fmt: skip
+def test_what_is_not_a_draft_is_refused_in_words(shared: Place, body: bytes) -> None:
+    member = shared.member(new_id())
+    headers = {"X-Align": "1", "Content-Type": "application/json"}
+    answer = member.client.put("/api/draft", headers=headers, content=body)
+    assert 400 <= answer.status_code < 500
+    assert answer.json()["error"]["message"]
+
+
+def test_comments_may_be_long_and_not_endless(place: Place) -> None:
+    place.tasks(1)
+    ada = place.member("ada")
+    task = claimed(ada)
+    payload = ranking(1, 2, 3, 4)
+    payload["answers"]["0"]["comment"] = "长" * 9_000 + "\U0001f600\u0000\u202e"
+    assert ada.call("PUT", "draft", {"task": task["id"], "rev": 1, "payload": payload}).status_code == 200
+    payload["answers"]["0"]["comment"] = "x" * 300_000
+    answer = ada.call("PUT", "draft", {"task": task["id"], "rev": 2, "payload": payload})
+    assert answer.status_code == 422
+    payload["answers"]["0"]["comment"] = "x" * 1_100_000
+    assert ada.call("PUT", "draft", {"task": task["id"], "rev": 3, "payload": payload}).status_code == 413
+
+
+def test_a_database_that_fails_is_told_in_words(shared: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    from apps.store import tasks
+
+    member = shared.member(new_id())
+
+    def full(*_: Any) -> None:
+        raise Unavailable("the database's disk is full; nothing was saved, make room and try again")
+
+    monkeypatch.setattr(tasks, "claim", full)
+    answer = member.call("POST", "claim", {})
+    assert answer.status_code == 503
+    assert answer.headers["retry-after"] == "5"
+    assert answer.json()["error"] == {
+        "code": "unavailable",
+        "message": "The database's disk is full.",
+        "remedy": "Nothing was saved, make room and try again.",
+    }
+
+
+def test_config_and_guidelines(shared: Place) -> None:
+    member, lead = shared.member(new_id()), shared.member(new_id(), "reviewer")
+    config = member.call("GET", "config").json()
+    assert config["project"]["name"] == "judge & compare"
+    assert len(config["questions"]["flags"]) == 11
+    assert (config["lead"], lead.call("GET", "config").json()["lead"]) == (False, True)
+    assert "<em>everything</em>" in member.call("GET", "guidelines").json()["html"]

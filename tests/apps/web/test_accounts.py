@@ -1,0 +1,140 @@
+"""Login, invitations and logout, as a browser without scripts sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from offices import person
+from starlette.testclient import TestClient
+
+from apps.store import people, sessions
+from apps.store.engine import Store
+from apps.web.accounts import Site, _local
+from apps.web.server import create_app, guarded
+
+BASE = "http://127.0.0.1"
+FORM = {"Origin": BASE}
+WORDS = "four words or more"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    opened = Store.open(str(tmp_path / "labels.db"))
+    yield opened
+    opened.close()
+
+
+def client_of(store: Store, **site: object) -> TestClient:
+    made = Site("a project", "label", **site)  # type: ignore[arg-type]
+    app, _ = create_app(store, made, {})
+    return TestClient(guarded(app, made, "127.0.0.1"), base_url=made.origin or BASE, follow_redirects=False)
+
+
+def test_an_invitation_makes_a_person_who_is_logged_in(store: Store) -> None:
+    client = client_of(store)
+    token = people.invite(store, "annotator").token
+    page = client.get(f"/invitation/{token}")
+    assert "You are invited as annotator" in page.text
+    form = {"name": "Ada", "password": WORDS, "again": WORDS, "role": "admin"}
+    answer = client.post(f"/invitation/{token}", headers=FORM, data=form)
+    assert (answer.status_code, answer.headers["location"]) == (303, "/app/")
+    assert "You are logged in as annotator" in client.get("/account").text
+    assert people.by_name(store, "ada").role == "annotator"  # whatever the form says
+    again = client.post(f"/invitation/{token}", headers=FORM, data={**form, "name": "Eve"})
+    assert again.status_code == 404
+    assert "not valid any more" in again.text
+
+
+@pytest.mark.parametrize(
+    ("form", "told"),
+    [
+        ({"name": "Ada", "password": WORDS, "again": "something else"}, "differ"),
+        ({"name": "Ada", "password": "short", "again": "short"}, "give 10 to"),
+        ({"name": "", "password": WORDS, "again": WORDS}, "give 1 to 60"),
+        ({"name": "bob", "password": WORDS, "again": WORDS}, "taken"),
+    ],
+)
+def test_an_invitation_that_is_filled_in_wrongly_stays_open(store: Store, form: dict[str, str], told: str) -> None:
+    person(store, "Bob")
+    client = client_of(store)
+    token = people.invite(store, "annotator").token
+    answer = client.post(f"/invitation/{token}", headers=FORM, data=form)
+    assert answer.status_code == 422
+    assert told in answer.text
+    assert WORDS not in answer.text
+    assert people.invitation(store, token).role == "annotator"
+
+
+def test_a_reset_keeps_the_name_and_ends_other_sessions(store: Store) -> None:
+    person(store, "Ada")
+    old = sessions.login(store, "Ada", WORDS, "10.0.0.1")
+    client = client_of(store)
+    token = people.reset(store, "Ada").token
+    assert 'value="Ada"' in client.get(f"/invitation/{token}").text
+    form = {"name": "Eve", "password": "other words instead", "again": "other words instead"}
+    assert client.post(f"/invitation/{token}", headers=FORM, data=form).status_code == 303
+    assert [somebody.name for somebody in people.listed(store)] == ["Ada"]
+    assert sessions.person_of(store, old) is None
+
+
+def test_the_cookie_is_out_of_reach_of_scripts_and_other_sites(store: Store) -> None:
+    person(store, "Ada")
+    form = {"name": "ada", "password": WORDS}
+    plain = client_of(store).post("/login", headers=FORM, data=form).headers["set-cookie"]
+    assert plain.startswith("align_label=")
+    for part in ("HttpOnly", "SameSite=strict", "Path=/", "Max-Age=43200"):
+        assert part in plain
+    assert "Secure" not in plain
+    origin = "https://label.example.org"
+    safe = client_of(store, origin=origin, session_hours=1).post("/login", headers={"Origin": origin}, data=form)
+    assert safe.headers["set-cookie"].startswith("__Host-align_label=")
+    assert "Secure" in safe.headers["set-cookie"]
+    assert "Max-Age=3600" in safe.headers["set-cookie"]
+
+
+def test_logging_out_here_and_everywhere(store: Store) -> None:
+    person(store, "Ada")
+    other = sessions.login(store, "Ada", WORDS, "10.0.0.1")
+    client = client_of(store)
+    client.post("/login", headers=FORM, data={"name": "Ada", "password": WORDS})
+    assert client.get("/logout").status_code == 405  # a link or an image cannot log anybody out
+    mine = client.cookies["align_label"]
+    assert client.post("/logout", headers=FORM).headers["location"] == "/login"
+    assert sessions.person_of(store, mine) is None
+    assert sessions.person_of(store, other) is not None
+    client.post("/login", headers=FORM, data={"name": "Ada", "password": WORDS})
+    client.post("/logout", headers=FORM, data={"everywhere": "yes"})
+    assert sessions.person_of(store, other) is None
+    assert client.get("/account").headers["location"] == "/login?next=/account"
+
+
+def test_a_login_leads_on_only_within_this_server(store: Store) -> None:
+    person(store, "Ada")
+    for given, leads in (("/lead/", "/lead/"), ("//evil.example", "/app/"), ("https://evil.example/", "/app/")):
+        form = {"name": "Ada", "password": WORDS, "next": given}
+        assert client_of(store).post("/login", headers=FORM, data=form).headers["location"] == leads
+    for path in (
+        "/\\evil.example",
+        "\\\\evil.example",
+        "javascript:x()",
+        "/a\r\nSet-Cookie: b=c",
+        "///evil.example",
+        "",
+    ):
+        assert _local(path) == ""
+
+
+def test_fields_have_a_limit(store: Store) -> None:
+    answer = client_of(store).post("/login", headers=FORM, data={"name": "a" * 3000, "password": "b"})
+    assert answer.status_code == 422
+    assert client_of(store).post("/login", headers=FORM, data={"name": "a"}).status_code == 422
+
+
+def test_nobody_exists_by_default(store: Store) -> None:
+    for name in ("admin", "root", "align", ""):
+        for password in ("admin", "password", ""):
+            answer = client_of(store).post("/login", headers=FORM, data={"name": name, "password": password})
+            assert answer.status_code in (401, 422, 429)
+    assert people.listed(store) == []
