@@ -1,0 +1,1 @@
+"""Programs that people use in a browser, on top of `align`."""

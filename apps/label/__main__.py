@@ -1,0 +1,216 @@
+"""People rank answers in a browser: the ranking app's commands.
+
+python -m apps.label serve project.yaml [--host 127.0.0.1] [--port 7860]
+python -m apps.label import project.yaml answers.jsonl [...] [--dry-run]
+python -m apps.label export project.yaml --out FOLDER
+python -m apps.label status project.yaml
+python -m apps.label invite project.yaml --role admin
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from align.errors import UserError, exit_on_user_error
+from apps.label.project import Project, opened
+
+Command = Callable[[argparse.Namespace], None]
+
+
+def main() -> None:
+    """Parses the command line and runs the command."""
+    given = _parser().parse_args()
+    command: Command = given.run
+    command(given)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m apps.label", description=(__doc__ or "").partition("\n")[0])
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run: Command, meaning: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=meaning, description=meaning)
+        added.add_argument("project", metavar="project.yaml")
+        added.set_defaults(run=run)
+        return added
+
+    serve = command("serve", _serve, "open the app for browsers")
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen at; 127.0.0.1 is this machine alone")
+    serve.add_argument("--port", type=int, default=7860)
+    imported = command("import", _import, "make tasks of prompts and answers")
+    imported.add_argument("files", nargs="+", metavar="answers.jsonl", help="what align.generate writes, or a data set")
+    imported.add_argument("--dry-run", action="store_true", help="check the files and say what would be added")
+    known = imported.add_mutually_exclusive_group()
+    known.add_argument("--practice", action="store_true", help="rows with ranks: tasks to practise on, with feedback")
+    known.add_argument("--gold", action="store_true", help="rows with ranks: tasks hidden among the others")
+    exported = command("export", _export, "write rankings, preference pairs and the audit")
+    exported.add_argument("--out", required=True, metavar="FOLDER")
+    exported.add_argument("--format", default="rankings,preferences,audit", help="which of them, with commas between")
+    exported.add_argument("--since", metavar="TIME", help="rankings said or revised from then on: 2026-01-31, UTC")
+    exported.add_argument("--until", metavar="TIME", help="as all stood at that time, whatever was said later")
+    exported.add_argument("--annotator", action="append", default=[], metavar="NAME", help="can be given several times")
+    exported.add_argument("--status", help="of the tasks: open, done or closed")
+    exported.add_argument("--min-agreement", type=float, metavar="SHARE", help="of a task's annotators, from 0 to 1")
+    exported.add_argument("--overwrite", action="store_true", help="replace files that are there")
+    command("status", _status, "progress, time left, and what each person did")
+    scored = command("prioritise", _prioritise, "queue by the reward model's uncertainty")
+    scored.add_argument("scores", metavar="scores.jsonl", help="what align.score writes")
+    invited = command("invite", _invite, "make a link with which somebody can come in, once")
+    invited.add_argument("--role", required=True, help="admin, reviewer or annotator")
+    invited.add_argument("--name", help="else the invited person chooses")
+    invited.add_argument("--days", type=float, default=7, help="how long the link can be used")
+    command("people", _people, "list everybody")
+    for name, run, meaning in (
+        ("reset", _reset, "make a link with which somebody sets a new password"),
+        ("revoke", _revoke, "end somebody's sessions and take back their invitations"),
+        ("deactivate", _deactivate, "shut somebody out"),
+        ("activate", _activate, "let somebody in again"),
+    ):
+        command(name, run, meaning).add_argument("name")
+    role = command("role", _role, "give somebody another role")
+    role.add_argument("name")
+    role.add_argument("role", help="admin, reviewer or annotator")
+    command("backup", _backup, "copy the database while people work").add_argument("file")
+    verified = command("verify", _verify, "check that nothing was changed afterwards")
+    verified.add_argument("--head", metavar="NUMBER:HASH", help="a newest event that verify printed earlier")
+    return parser
+
+
+def _serve(given: argparse.Namespace) -> None:
+    from apps.label.server import serve
+
+    serve(given.project, given.host, given.port)
+
+
+def _import(given: argparse.Namespace) -> None:
+    from apps.label.importing import import_files, lines
+    from apps.store.adding import Kind
+
+    kind: Kind = "practice" if given.practice else "gold" if given.gold else "rank"
+    with opened(given.project, "look" if given.dry_run else "work") as project:
+        found = import_files(project, given.files, kind, given.dry_run)
+    print("\n".join(lines(found, given.dry_run)))
+
+
+def _export(given: argparse.Namespace) -> None:
+    from apps.label.exporting import Filters, export, parse_time
+
+    since, until = (
+        None if text is None else parse_time(text, option)
+        for text, option in ((given.since, "--since"), (given.until, "--until"))
+    )
+    filters = Filters(since, until, tuple(given.annotator), given.status, given.min_agreement)
+    with opened(given.project, "read") as project:
+        files = export(project, Path(given.out), tuple(given.format.split(",")), filters, given.overwrite)
+    for file in files:
+        print(f"wrote {file.path}: {file.n_rows:,} rows, sha256 {file.sha256}")
+
+
+def _status(given: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from apps.label.status import status
+
+    with opened(given.project, "read") as project:
+        Console(highlight=False).print(status(project))
+
+
+def _prioritise(given: argparse.Namespace) -> None:
+    from apps.label.prioritising import lines, prioritise_by
+
+    with opened(given.project, "read") as project:
+        result = prioritise_by(project, given.scores)
+    print("\n".join(lines(result)))
+
+
+def _invite(given: argparse.Namespace) -> None:
+    from apps.store.people import invite
+
+    with opened(given.project) as project:
+        found = invite(project.store, given.role, given.name, given.days)
+        _print_link(project, found.token, given.days)
+
+
+def _reset(given: argparse.Namespace) -> None:
+    from apps.store.people import reset
+
+    with opened(given.project, "read") as project:
+        _print_link(project, reset(project.store, given.name).token, 1)
+
+
+def _print_link(project: Project, token: str, days: float) -> None:
+    """To standard output goes nothing but the link, for programs that send it on."""
+    origin = project.recipe.origin or "http://127.0.0.1:7860"
+    print(f"{origin}/invitation/{token}")
+    print(f"It works once, within {days:g} days. Whoever has it can use it.", file=sys.stderr)
+
+
+def _people(given: argparse.Namespace) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from apps.label.status import escape
+    from apps.store.people import listed
+
+    table = Table("person", "role", "", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    with opened(given.project, "read") as project:
+        for person in listed(project.store):
+            table.add_row(escape(person.name), person.role, "" if person.active else "shut out")
+    Console(highlight=False).print(table)
+
+
+def _revoke(given: argparse.Namespace) -> None:
+    from apps.store.people import revoke
+
+    with opened(given.project, "read") as project:
+        print(f"{given.name}: {revoke(project.store, given.name)} sessions and invitations ended")
+
+
+def _deactivate(given: argparse.Namespace) -> None:
+    _set_active(given, False)
+
+
+def _activate(given: argparse.Namespace) -> None:
+    _set_active(given, True)
+
+
+def _set_active(given: argparse.Namespace, active: bool) -> None:
+    from apps.store.people import set_active
+
+    with opened(given.project, "read") as project:
+        person = set_active(project.store, given.name, active)
+        print(f"{person.name}: {'can log in' if active else 'is shut out, and logged out'}")
+
+
+def _role(given: argparse.Namespace) -> None:
+    from apps.store.people import set_role
+
+    with opened(given.project, "read") as project:
+        person = set_role(project.store, given.name, given.role)
+        print(f"{person.name}: {person.role}")
+
+
+def _backup(given: argparse.Namespace) -> None:
+    from apps.label.backing_up import backup
+
+    with opened(given.project, "read") as project:
+        n_bytes = backup(project.store, Path(given.file))
+    print(f"wrote {given.file}: {n_bytes:,} bytes")
+
+
+def _verify(given: argparse.Namespace) -> None:
+    from apps.store.events import verify
+
+    with opened(given.project, "read") as project:
+        verdict = verify(project.store, given.head)
+    if verdict.problems:
+        raise UserError("\n  ".join([f"{project.store.where}: this is not as it was written", *verdict.problems]))
+    print(f"{verdict.n_events:,} events and {verdict.n_revisions:,} revisions are as they were written")
+    print(f"newest event {verdict.head}")
+
+
+if __name__ == "__main__":
+    exit_on_user_error(main)

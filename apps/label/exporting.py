@@ -1,0 +1,275 @@
+"""What people said, as files: `python -m apps.label export project.yaml --out FOLDER`.
+
+rankings.jsonl     a row for each ranking, {prompt, responses, ranks, annotator, source, ...}, which `align.rm` reads
+preferences.jsonl  a row for each pair of answers that a ranking decides, {prompt, chosen, rejected, ...} as messages,
+                   TRL's conversational preference format
+audit.jsonl        everything: every task with its answers, every revision of every annotation, every event
+
+All is read from one state of the database, in a fixed order and spelling: the same state and filters give the same
+bytes. With `until` that state is the one at that time, whatever was said or changed since.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from itertools import combinations
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from align.errors import UserError
+from align.text.records import Message, plain
+from apps.label.project import Project
+from apps.store import people
+from apps.store.reading import Judged, Judgment, Version, judged
+from apps.store.tables import Event, Person
+
+FORMATS = ("rankings", "preferences", "audit")
+STATUSES = ("open", "done", "closed")
+
+
+class Filters(NamedTuple):
+    """What to export. Times are seconds since 1970; None is no limit."""
+
+    since: float | None = None  # of a ranking's latest revision
+    until: float | None = None
+    annotators: tuple[str, ...] = ()  # names; empty means all
+    status: str | None = None  # of the task: open, done, closed
+    min_agreement: float | None = None  # of a task: the share of decided pairs that its annotators decide alike
+
+
+class Exported(NamedTuple):
+    """A file that was written."""
+
+    path: Path
+    n_rows: int
+    sha256: str
+
+
+def export(
+    project: Project,
+    folder: Path,
+    formats: tuple[str, ...] = FORMATS,
+    filters: Filters = Filters(),  # noqa: B008 - immutable
+    overwrite: bool = False,
+) -> list[Exported]:
+    """Writes `<format>.jsonl` into `folder`; each appears when it is whole. Returns what was written.
+
+    Raises `UserError` for an unknown format, status or annotator, and for files that are there, unless `overwrite`.
+    """
+    wanted = [name for name in FORMATS if name in formats]
+    _check(project, folder, formats, filters, overwrite)
+    folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack, project.store.read() as session:
+        files = {name: stack.enter_context(_Writer(folder / f"{name}.jsonl")) for name in wanted}
+        kinds = ("rank", "practice", "gold") if "audit" in files else ("rank",)
+        for task in judged(session, project.id, kinds, filters.until, unsaid="audit" in files):
+            chosen = select_judgments(task, filters)
+            if task.kind == "rank":
+                for name in files.keys() & {"rankings", "preferences"}:
+                    for judgment in chosen:
+                        files[name].write(ROWS[name](task, judgment))
+            if "audit" in files:
+                files["audit"].write(_audit_rows(task, chosen, filters))
+        if "audit" in files:
+            files["audit"].write(_event_rows(session, filters))
+    return [files[name].done() for name in wanted]
+
+
+def select_judgments(task: Judged, filters: Filters) -> list[Judgment]:
+    """What the filters leave of what was said about a task."""
+    if filters.status is not None and task.status != filters.status:
+        return []
+    if filters.min_agreement is not None:
+        agreed = agreement(task)
+        if agreed is None or agreed < filters.min_agreement:
+            return []
+    keys = {people.name_key(name) for name in filters.annotators}
+    return [
+        judgment
+        for judgment in task.judgments
+        if (not keys or people.name_key(judgment.person) in keys)
+        and (filters.since is None or judgment.last.at >= filters.since)
+    ]
+
+
+def agreement(task: Judged) -> float | None:
+    """The share of pairs that two annotators decide alike, of all that both decide; None where there is no such pair.
+
+    The measure of `align.evals.agreement`, for one task.
+    """
+    views = [judgment.ranks for judgment in task.judgments if judgment.ranks is not None]
+    alike = [
+        (a[i] < a[j]) == (b[i] < b[j])
+        for a, b in combinations(views, 2)
+        for i, j in combinations(range(len(a)), 2)
+        if a[i] != a[j] and b[i] != b[j]
+    ]
+    return sum(alike) / len(alike) if alike else None
+
+
+def ranking_rows(task: Judged, judgment: Judgment) -> Iterator[dict[str, Any]]:
+    """A ranking as `align.rm` reads it; none of a task that was skipped, or whose answers were all bad and unranked."""
+    if judgment.ranks is None:
+        return
+    said = judgment.last.payload
+    yield {
+        "prompt": plain(tuple(Message(**message) for message in task.messages)),  # type: ignore[arg-type]
+        "responses": [answer.text for answer in task.answers],
+        "ranks": judgment.ranks,
+        "annotator": judgment.person,
+        "source": task.source,
+        "models": [answer.model for answer in task.answers],
+        "ratings": [answer["rating"] for answer in judgment.answers],
+        "flags": [answer["flags"] for answer in judgment.answers],
+        "all_bad": said["all_bad"],
+        "extra": judgment.last.extra,
+        "seconds": judgment.last.seconds,
+        "at": iso(judgment.last.at),
+        "task": task.hash,
+        "annotation": judgment.id,
+        "propensity": task.propensity,
+        "pool": task.pool,
+    }
+
+
+def preference_rows(task: Judged, judgment: Judgment) -> Iterator[dict[str, Any]]:
+    """The pairs that a ranking decides, by the places of their answers; ties give none."""
+    ranks = judgment.ranks
+    if ranks is None:
+        return
+    for i, j in combinations(range(len(ranks)), 2):
+        if ranks[i] == ranks[j]:
+            continue
+        better, worse = (i, j) if ranks[i] < ranks[j] else (j, i)
+        yield {
+            "prompt": task.messages,
+            "chosen": [{"role": "assistant", "content": task.answers[better].text}],
+            "rejected": [{"role": "assistant", "content": task.answers[worse].text}],
+            "annotator": judgment.person,
+            "source": task.source,
+            "task": task.hash,
+        }
+
+
+ROWS = {"rankings": ranking_rows, "preferences": preference_rows}
+
+
+def iso(at: float) -> str:
+    """A time in UTC to the millisecond."""
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def parse_time(text: str, option: str) -> float:
+    """An ISO 8601 date or time, in UTC where it names no zone, as seconds. Raises `UserError`."""
+    try:
+        parsed = datetime.fromisoformat(text)
+    except ValueError:
+        raise UserError(f"{option} {text}: give a date or a time, as 2026-01-31 or 2026-01-31T17:00Z") from None
+    return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()
+
+
+def _check(project: Project, folder: Path, formats: tuple[str, ...], filters: Filters, overwrite: bool) -> None:
+    if unknown := [name for name in formats if name not in FORMATS]:
+        raise UserError(f"--format {unknown[0]}: the formats are {', '.join(FORMATS)}")
+    if filters.status is not None and filters.status not in STATUSES:
+        raise UserError(f"--status {filters.status}: a task is one of {', '.join(STATUSES)}")
+    if filters.min_agreement is not None and not 0 <= filters.min_agreement <= 1:
+        raise UserError(f"--min-agreement {filters.min_agreement:g}: give a share from 0 to 1")
+    for name in filters.annotators:
+        people.by_name(project.store, name)
+    there = [folder / f"{name}.jsonl" for name in formats if (folder / f"{name}.jsonl").exists()]
+    if there and not overwrite:
+        raise UserError(f"--out: {there[0]} exists; choose another folder, or replace it with --overwrite")
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--out: {folder} is a file; give a folder")
+
+
+def _audit_rows(task: Judged, chosen: list[Judgment], filters: Filters) -> Iterator[dict[str, Any]]:
+    """A task, then all revisions of each annotation that the filters leave."""
+    if not chosen and filters != Filters(until=filters.until):
+        return
+    yield {
+        "record": "task",
+        "task": task.hash,
+        "kind": task.kind,
+        "prompt": task.messages,
+        "source": task.source,
+        "answers": [{"text": a.text, "makers": a.makers, "scores": a.scores} for a in task.answers],
+        "expected": task.expected,
+        "required": task.required,
+        "status": task.status,
+        "priority": task.priority,
+        "place": task.place,
+        "propensity": task.propensity,
+        "pool": task.pool,
+    }
+    for judgment in chosen:
+        for version in judgment.versions:
+            yield _revision_row(task, judgment, version)
+
+
+def _revision_row(task: Judged, judgment: Judgment, version: Version) -> dict[str, Any]:
+    return {
+        "record": "revision",
+        "task": task.hash,
+        "annotation": judgment.id,
+        "annotator": judgment.person,
+        "n": version.n,
+        "status": version.status,
+        "extra": version.extra,
+        "payload": version.payload,  # by slot; places[slot] is the answer's index in the task
+        "places": judgment.places,
+        "seconds": version.seconds,
+        "guidelines_version": version.guidelines_version,
+        "shown_at": iso(judgment.shown_at),
+        "at": iso(version.at),
+    }
+
+
+def _event_rows(session: Session, filters: Filters) -> Iterator[dict[str, Any]]:
+    """The chain of events, or the part of it that the time and the annotators leave."""
+    keys = {people.name_key(name) for name in filters.annotators}
+    query = select(Event, Person.name, Person.key).outerjoin(Person, Person.id == Event.person_id).order_by(Event.seq)
+    for event, name, key in session.execute(query.execution_options(yield_per=1000)):
+        is_late = filters.until is not None and event.at > filters.until
+        is_early = filters.since is not None and event.at < filters.since
+        if not (is_late or is_early or (keys and key not in keys)):
+            row = {"record": "event", "seq": event.seq, "at": iso(event.at), "person": name, "verb": event.verb}
+            yield row | {"subject": event.subject, "data": event.data, "prev_hash": event.prev_hash, "hash": event.hash}
+        session.expunge(event)
+
+
+class _Writer:
+    """A JSONL file that appears when it is whole."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.n_rows, self.sum = path, 0, hashlib.sha256()
+        self.writing = path.with_name(f".{path.name}.writing")
+
+    def __enter__(self) -> _Writer:
+        self.file: IO[bytes] = self.writing.open("wb")
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self.file.close()
+        if kind is None:
+            self.writing.replace(self.path)
+        else:
+            self.writing.unlink()
+
+    def write(self, rows: Iterator[dict[str, Any]]) -> None:
+        for row in rows:
+            line = json.dumps(row, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n"
+            self.file.write(line)
+            self.sum.update(line)
+            self.n_rows += 1
+
+    def done(self) -> Exported:
+        return Exported(self.path, self.n_rows, self.sum.hexdigest())

@@ -1,0 +1,204 @@
+"""Answers from files become tasks: `python -m apps.label import project.yaml answers.jsonl [...]`.
+
+Reads what `align.generate` writes, and any format that has answers (`align.text.formats`). Answers to one prompt, from
+any rows and files, are put together: 2 to 9 of them make a task. All rows are checked before anything is written; rows
+wait in a temporary file, sorted by prompt, so memory holds one batch however large the files are. Whatever was imported
+before is known by its content: an import that was interrupted, or given twice, is simply run again.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from align.errors import UserError
+from align.text.formats import make, recognise
+from align.text.parsers import BadRow, LeftOut, shown
+from align.text.readers import iter_rows
+from align.text.records import Answers
+from align.text.rows import Broken, BrokenRows, Row
+from apps.label.project import Project
+from apps.store import queue
+from apps.store.adding import Added, Kind, NewAnswer, NewPrompt, add_tasks, prompt_hash
+
+BATCH = 200  # prompts in one transaction
+LONGEST_TEXT = 100_000  # characters of a prompt's turn or of an answer
+MAKER = ("model", "temperature", "seed")
+
+
+class Imported(NamedTuple):
+    """What an import read and did."""
+
+    n_rows: int
+    left_out: dict[str, int]  # rows by the rule of their format that leaves them out
+    added: Added
+
+
+def import_files(project: Project, files: list[str], kind: Kind = "rank", dry_run: bool = False) -> Imported:
+    """Adds the answers in `files`, or says what that would do.
+
+    Raises `UserError` that names every file and line that cannot be used, up to 20; then nothing was written.
+    """
+    with staging() as stage:
+        n_rows, left_out = _stage(stage, files, kind, project.recipe.ranking.max_answers)
+        added = Added()
+        for batch in batches(stage):
+            added = added.plus(add_tasks(project.store, project.id, batch, kind, dry_run))
+    if not dry_run and kind == "rank" and added.tasks + added.extended:
+        queue.draw(project.store, project.id)
+    if not dry_run:
+        project.store.analyze()
+    return Imported(n_rows, left_out, added)
+
+
+def lines(found: Imported, dry_run: bool) -> list[str]:
+    """What to print of it."""
+    a = found.added
+    will = "would add" if dry_run else "added"
+    told = [f"{found.n_rows:,} rows read", *(f"  {n:,} left out: {rule}" for rule, n in found.left_out.items())]
+    told.append(f"{will} {a.tasks:,} tasks, {a.answers:,} answers and {a.prompts:,} prompts that were not there")
+    if a.extended:
+        told.append(f"  {a.extended:,} tasks that nobody had seen {'would get' if dry_run else 'got'} more answers")
+    if a.corrected:
+        told.append(f"  {a.corrected:,} tasks {'would get' if dry_run else 'got'} other expected ranks")
+    if a.waiting:
+        told.append(f"  {a.waiting:,} answers are in no task: alone at their prompt, each waits for a second one")
+    return told
+
+
+@contextmanager
+def staging() -> Iterator[sqlite3.Connection]:
+    """A temporary file that rows wait in, and that is removed at the end."""
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="import-"))
+        stage = stack.enter_context(closing(sqlite3.connect(Path(folder) / "rows.db", isolation_level=None)))
+        stage.executescript(
+            "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;"
+            "CREATE TABLE row (n INTEGER PRIMARY KEY, prompt TEXT, body TEXT); BEGIN"
+        )
+        yield stage
+
+
+def batches(stage: sqlite3.Connection) -> Iterator[list[NewPrompt]]:
+    """The staged rows, those of one prompt together, in the order in which prompts came."""
+    first = "SELECT prompt, MIN(n) AS first FROM row GROUP BY prompt"
+    rows = stage.execute(f"SELECT prompt, body FROM row JOIN ({first}) USING (prompt) ORDER BY first, n")
+    batch: list[NewPrompt] = []
+    seen: set[str] = set()
+    for prompt, body in rows:
+        if prompt not in seen and len(seen) == BATCH:
+            yield batch
+            batch, seen = [], set()
+        seen.add(prompt)
+        given = json.loads(body)
+        answers = tuple(NewAnswer(*answer) for answer in given.pop("answers"))
+        batch.append(NewPrompt(answers=answers, **given | {"expected": tuple(given["expected"])}))
+    if batch:
+        yield batch
+
+
+def _stage(stage: sqlite3.Connection, files: list[str], kind: Kind, most: int) -> tuple[int, dict[str, int]]:
+    """Checks all rows and puts them into the stage. Raises `UserError` if one of them cannot be used."""
+    broken = BrokenRows("skip")
+    left_out: dict[str, int] = {}
+    n_rows = 0
+    for file in files:
+        for row in iter_rows(file, broken=broken):
+            n_rows += 1
+            try:
+                prompt = new_prompt(row, kind, most)
+            except BadRow as error:
+                broken.add(Broken(row.source, str(error)))
+            except LeftOut as error:
+                left_out[str(error)] = left_out.get(str(error), 0) + 1
+            else:
+                body = json.dumps(prompt._asdict())
+                stage.execute("INSERT INTO row (prompt, body) VALUES (?, ?)", (prompt_hash(prompt.messages), body))
+    if broken.count:
+        more = [f"  and {broken.count - len(broken.listed)} more"] if broken.count > len(broken.listed) else []
+        told = [f"  {one.source}: {one.reason}" for one in broken.listed]
+        raise UserError("\n".join([f"{broken.count} rows cannot be used; nothing was imported", *told, *more]))
+    if not n_rows:
+        raise UserError(f"{', '.join(files)}: no rows in there")
+    return n_rows, left_out
+
+
+def new_prompt(row: Row, kind: Kind, most: int) -> NewPrompt:
+    """The prompt and the answers in a row. Raises `BadRow` or `LeftOut`."""
+    try:
+        name = recognise(row.values, "answers", row.source)
+    except UserError as error:
+        raise BadRow(str(error).removeprefix(f"{row.source}: ").splitlines()[0]) from None
+    if name == "ranking" and not _are_texts(row.values["responses"]):
+        raise BadRow(f"responses must be a list of texts, found {shown(row.values['responses'])}")
+    record, _ = make(row.values, name, "answers", row.source)
+    assert isinstance(record, Answers)
+    texts = [*(turn.content for turn in record.prompt), *record.responses]
+    for text in texts:
+        if "\0" in text:
+            raise BadRow("a text has the character NUL, which cannot be kept; remove it")
+        if len(text) > LONGEST_TEXT:
+            raise BadRow(f"a text has {len(text):,} characters; at most {LONGEST_TEXT:,} can be ranked")
+    makers = _makers(row, len(record.responses))
+    answers = tuple(NewAnswer(text, maker) for text, maker in zip(record.responses, makers, strict=True))
+    messages = [{"role": turn.role, "content": turn.content} for turn in record.prompt]
+    source = str(row.values.get("source") or Path(row.source.partition(":")[0]).name)
+    found = NewPrompt(messages, source.replace("\0", ""), answers, priority=_priority(row))
+    return found if kind == "rank" else _with_expected(found, record, row, most)
+
+
+def _with_expected(prompt: NewPrompt, record: Answers, row: Row, most: int) -> NewPrompt:
+    """A gold or practice task: it needs ranks that decide something."""
+    if not record.ranks:
+        raise BadRow("no ranks; a gold or practice task needs the ranks that are expected, 1 for the best")
+    if len(set(record.ranks)) == 1:
+        raise BadRow("all expected ranks are equal, so nothing could be wrong; let them decide a pair at least")
+    if len(set(record.responses)) < len(record.responses):
+        raise BadRow("two responses are the same; leave one out")
+    if len(record.responses) > most:
+        raise BadRow(f"{len(record.responses)} responses; at most {most} can be ranked (ranking.max_answers)")
+    explanation = row.values.get("explanation") or ""
+    if not isinstance(explanation, str) or "\0" in explanation:
+        raise BadRow(f"explanation must be a text, found {shown(explanation)}")
+    return prompt._replace(expected=record.ranks, explanation=explanation)
+
+
+def _are_texts(value: Any) -> bool:
+    if isinstance(value, str):  # a list in a CSV file's cell
+        try:
+            value = json.loads(value)
+        except json.JSONDecodeError:
+            return False
+    return isinstance(value, list) and bool(value) and all(isinstance(text, str) for text in value)
+
+
+def _makers(row: Row, n: int) -> list[dict[str, Any]]:
+    """Who gave each answer: `model`, or `models` with a name for each of them."""
+    common = {key: _plain(row.values[key]) for key in MAKER if row.values.get(key) is not None}
+    models = row.values.get("models")
+    if models is None:
+        return [common] * n
+    if not (isinstance(models, list) and len(models) == n):
+        raise BadRow(f"{n} responses need as many models, found {shown(models)}")
+    return [common | {"model": _plain(model)} for model in models]
+
+
+def _plain(value: Any) -> Any:
+    """A name or a number; anything else, such as the list of an ensemble's folders, as text."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return value if is_number else str(value)
+
+
+def _priority(row: Row) -> float:
+    value = row.values.get("priority")
+    if value is None:
+        return 0.0
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise BadRow(f"priority must be a number, the highest first; found {shown(value)}")
+    return float(value)

@@ -1,0 +1,321 @@
+// The labelling page: what is known of the task in hand, what its person does to it, and what becomes of that.
+
+import { call, uuid, Failure } from "./api.js";
+import { AnswerCard } from "./answers.js";
+import { Board } from "./board.js";
+import { Clock } from "./clock.js";
+import { Drafts } from "./drafts.js";
+import { letter } from "./dom.js";
+import { Frame } from "./frame.js";
+import { isComplete, place, standard } from "./ranks.js";
+import * as dialogs from "./dialogs.js";
+import { listen } from "./keys.js";
+
+const HEARTBEAT_MS = 60_000;
+
+export class Desk {
+  constructor(root) {
+    this.root = root;
+    this.wide = matchMedia("(min-width: 700px)").matches;
+    this.clock = new Clock((seconds) => this.frame?.tick(seconds));
+  }
+
+  async start() {
+    try {
+      this.config = await call("GET", "config");
+    } catch (failure) {
+      return this.#blocked(failure, () => this.start());
+    }
+    const { project, person } = this.config;
+    this.raw = (this.recalled("raw") ?? this.config.show === "raw") === true;
+    this.wide = this.recalled("flags") ?? this.wide;
+    this.frame = new Frame(this);
+    this.drafts = new Drafts(`${project.id}/${person.id}`, (news) => this.frame.draftNews(news));
+    listen(this);
+    addEventListener("online", () => this.drafts.hurry());
+    document.addEventListener("visibilitychange", () => document.hidden && this.drafts.flush());
+    addEventListener("pagehide", () => this.drafts.flush());
+    setInterval(() => this.#heartbeat(), HEARTBEAT_MS);
+    const { pending } = this.drafts;
+    const revised = sessionStorage.getItem("align-label/revising");
+    if (pending) await this.#deliver(pending.path, pending.body);
+    else if (revised) await this.revise(revised);
+    else await this.next();
+  }
+
+  // ---- one task ----
+
+  /** Fetches the next task, which is the one in hand if it was not finished. */
+  async next() {
+    this.#leave();
+    this.frame.loading();
+    try {
+      const found = await call("POST", "claim", {});
+      if (found.task) this.show(found.task);
+      else this.frame.nothing(found, () => this.next());
+    } catch (failure) {
+      this.#blocked(failure, () => this.next());
+    }
+    this.progress();
+  }
+
+  /** Puts a task on the page. `revising`: it was submitted before, and what was said is filled in. */
+  show(task, revising = false) {
+    this.#leave();
+    Object.assign(this, { task, revising, chosen: null, busy: false });
+    if (revising) sessionStorage.setItem("align-label/revising", task.annotation); // so that a reload finds it again
+    const { payload, seconds } = this.drafts.open(task);
+    this.#fill(payload ?? task.payload);
+    this.uuid = task.annotation ?? uuid();
+    this.cards = task.answers.map((answer, slot) => new AnswerCard(slot, answer, this));
+    this.board = new Board(this, this.root);
+    this.frame.task(task, this.cards, this.board);
+    this.sync();
+    this.clock.start(seconds);
+    this.frame.tick(seconds);
+    scrollTo(0, 0);
+  }
+
+  #leave() {
+    sessionStorage.removeItem("align-label/revising");
+    this.drafts.close();
+    this.clock.stop();
+    this.task = null;
+  }
+
+  #fill(payload) {
+    const slots = this.task.answers.map((_, slot) => String(slot));
+    this.answers = slots.map((slot) => ({ rating: null, flags: [], comment: "", ...payload?.answers?.[slot] }));
+    this.ranks = slots.map((slot) => payload?.ranks?.[slot] ?? null);
+    this.allBad = payload?.all_bad ?? false;
+    this.comment = payload?.comment ?? "";
+  }
+
+  /** What is known so far; ranks of those that have been placed only. */
+  get payload() {
+    const placed = this.ranks.flatMap((rank, slot) => (rank === null ? [] : [[String(slot), rank]]));
+    return {
+      answers: Object.fromEntries(this.answers.map((answer, slot) => [String(slot), { ...answer }])),
+      ranks: placed.length ? Object.fromEntries(placed) : null,
+      all_bad: this.allBad,
+      comment: this.comment,
+    };
+  }
+
+  // ---- what the person does ----
+
+  choose(slot, scroll = false) {
+    if (this.chosen !== slot) {
+      this.chosen = slot;
+      this.sync();
+    }
+    if (scroll) this.cards[slot].element.scrollIntoView({ block: "nearest", behavior: calm() ? "auto" : "smooth" });
+  }
+
+  /** Moves to another answer and puts the focus there. */
+  focus(slot) {
+    this.choose(slot);
+    const { element } = this.cards[slot];
+    element.focus({ preventScroll: true });
+    element.scrollIntoView({ block: "nearest", behavior: calm() ? "auto" : "smooth" });
+  }
+
+  set(slot, what, value) {
+    if (what === "rank") return this.setRanks(place(this.ranks, slot, value, this.config.ranking.ties), slot);
+    this.answers[slot] = { ...this.answers[slot], [what]: value };
+    this.chosen = slot;
+    this.#changed();
+    if (what === "rating") this.frame.announce(value === null ? `Answer ${letter(slot)}: no rating` : `Answer ${letter(slot)}: rated ${value}`);
+  }
+
+  toggleFlag(slot, name, on) {
+    const others = this.answers[slot].flags.filter((flag) => flag !== name);
+    const names = this.config.questions.flags.map((flag) => flag.name);
+    this.set(slot, "flags", names.filter((flag) => (flag === name ? on : others.includes(flag))));
+  }
+
+  setRanks(ranks, slot) {
+    this.ranks = ranks;
+    this.chosen = slot;
+    this.#changed();
+    this.frame.announce(this.cards[slot].place.textContent.replace(/^/, `Answer ${letter(slot)}: `));
+  }
+
+  setAllBad(on) {
+    this.allBad = on;
+    this.#changed();
+  }
+
+  setComment(text) {
+    this.comment = text;
+    this.#changed();
+  }
+
+  toggleRaw() {
+    this.raw = !this.raw;
+    this.remember("raw", this.raw);
+    this.frame.renderPrompt();
+    for (const card of this.cards ?? []) card.render();
+    this.frame.announce(this.raw ? "Raw text" : "Rendered text");
+  }
+
+  #changed() {
+    if (this.busy) return;
+    this.drafts.changed(this.payload, this.clock.seconds);
+    this.sync();
+  }
+
+  sync() {
+    for (const card of this.cards) card.sync();
+    this.board.sync();
+    this.frame.sync();
+  }
+
+  /** What is still missing before it can be submitted, as [words, slot]. */
+  get missing() {
+    const { rating } = this.config.questions;
+    const unrated = rating.ask && rating.required ? this.answers.flatMap(({ rating }, slot) => (rating === null ? [slot] : [])) : [];
+    const nothingPlaced = this.ranks.every((rank) => rank === null);
+    const unranked = this.allBad && nothingPlaced ? [] : this.ranks.flatMap((rank, slot) => (rank === null ? [slot] : []));
+    const words = (what, slots) => (slots.length ? [[`${what} ${slots.map(letter).join(", ")}`, slots[0]]] : []);
+    return [...words("rate", unrated), ...words("rank", unranked)];
+  }
+
+  // ---- what becomes of it ----
+
+  async submit() {
+    if (!this.task || this.busy || this.isFixed) return;
+    const { missing } = this;
+    if (missing.length) {
+      this.frame.complain(`Still to do: ${missing.map(([words]) => words).join("; ")}.`);
+      return this.focus(missing[0][1]);
+    }
+    const { payload } = this;
+    const ranks = isComplete(this.ranks) ? Object.fromEntries(standard(this.ranks).map((rank, slot) => [String(slot), rank])) : null;
+    const seconds = Math.round(this.clock.seconds * 10) / 10;
+    const whole = { ...payload, ranks };
+    if (this.revising) await this.#deliver(`mine/${this.uuid}`, { task: this.task.id, payload: whole, seconds });
+    else await this.#deliver("submit", { ...this.#about(), payload: whole, seconds });
+  }
+
+  skip() {
+    if (this.canPass) dialogs.reason(this, "skip", (why) => this.#deliver("skip", { ...this.#about(), ...why }));
+  }
+
+  flag() {
+    if (this.canPass) dialogs.reason(this, "flag", (why) => this.#deliver("flag", { ...this.#about(), ...why }));
+  }
+
+  /** A practice task that was done: its answer has been shown. */
+  get isFixed() {
+    return this.revising && this.task.kind === "practice";
+  }
+
+  get canPass() {
+    return this.task && !this.busy && !this.revising;
+  }
+
+  #about() {
+    return { id: this.uuid, task: this.task.id, lease: this.task.lease };
+  }
+
+  /** Leaves what was submitted as it is. */
+  async keep() {
+    this.#fill(this.task.payload);
+    this.drafts.changed(this.payload, 0);
+    this.drafts.flush();
+    await this.next();
+  }
+
+  async #deliver(path, body) {
+    this.busy = true;
+    this.clock.stop();
+    this.frame.saving();
+    try {
+      const answer = await this.drafts.deliver(path, body);
+      this.last = answer.id;
+      this.frame.saved(path, answer);
+      if (answer.feedback) await dialogs.feedback(this, answer.feedback, body.payload.ranks);
+      await this.next();
+    } catch (failure) {
+      if (!(failure instanceof Failure)) throw failure;
+      this.busy = false;
+      if (!this.task) await this.next();
+      else this.drafts.open({ ...this.task, draft: this.payload });
+      this.clock.running = this.task !== null;
+      this.frame.refused(failure);
+    }
+  }
+
+  /** Takes the last submit back; its task is in hand again, filled in as it was. */
+  async undo() {
+    if (this.busy) return;
+    this.drafts.flush();
+    this.busy = true; // a second request would take back the one before, too
+    try {
+      const { task } = await call("POST", "undo", { id: this.last ?? null });
+      this.last = null;
+      if (!task) return this.frame.told("There is nothing to take back.");
+      this.show(task);
+      this.frame.told("Taken back. It counts again when you submit it.");
+      this.progress();
+    } catch (failure) {
+      this.frame.refused(failure);
+    } finally {
+      this.busy = false;
+    }
+  }
+
+  /** Opens something said before. */
+  async revise(id) {
+    this.drafts.flush();
+    try {
+      const { task } = await call("GET", `mine/${id}`);
+      this.show(task, true);
+    } catch (failure) {
+      this.frame.refused(failure);
+    }
+  }
+
+  async progress() {
+    try {
+      this.frame.progress(await call("GET", "progress"));
+    } catch {
+      // it is shown the next time
+    }
+  }
+
+  async #heartbeat() {
+    if (!this.task || this.revising || this.busy || document.hidden) return;
+    try {
+      await call("POST", "heartbeat", { task: this.task.id, lease: this.task.lease });
+    } catch (failure) {
+      if (!failure.passes) this.frame.refused(failure);
+    }
+  }
+
+  #blocked(failure, again) {
+    this.frame ??= new Frame(this);
+    this.frame.blocked(failure, again);
+  }
+
+  // ---- choices of the person that are kept in this browser ----
+
+  remember(what, value) {
+    try {
+      localStorage.setItem(`align-label/choice/${what}`, JSON.stringify(value));
+    } catch {
+      // then it holds for this page
+    }
+  }
+
+  recalled(what) {
+    try {
+      return JSON.parse(localStorage.getItem(`align-label/choice/${what}`));
+    } catch {
+      return null;
+    }
+  }
+}
+
+export const calm = () => matchMedia("(prefers-reduced-motion: reduce)").matches;

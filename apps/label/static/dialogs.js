@@ -1,0 +1,117 @@
+// What opens above the page: shortcuts, guidelines, reasons, feedback to practice, what was said before.
+
+import { call, Failure } from "./api.js";
+import { h, button, safeHtml } from "./dom.js";
+import { BOARD_KEYS, KEYS } from "./keys.js";
+import { inWords } from "./board.js";
+
+const REASONS = {
+  skip: ["I do not know enough about this", "I cannot decide", "Not in a language I read", "It disturbs me"],
+  flag: ["It makes no sense", "It contains personal data", "It is not in the expected language", "It should not be answered at all"],
+};
+
+/** Opens a dialog; resolves when it is closed. Escape and the button close it, and the focus returns to where it was. */
+function open(desk, title, content, { wide = false } = {}) {
+  return new Promise((resolve) => {
+    const close = button("Close", () => dialog.close(), { class: "quiet", key: "Esc" });
+    const dialog = h("dialog", { class: wide ? "wide" : "", "aria-label": title, onclose: () => (dialog.remove(), resolve()),
+      onclick: (event) => event.target === dialog && dialog.close() },
+      h("div", { class: "inside" }, h("header", {}, h("h2", {}, title), close), content));
+    desk.root.append(dialog);
+    dialog.showModal();
+  });
+}
+
+const closeAll = (desk) => desk.root.querySelectorAll("dialog[open]").forEach((dialog) => dialog.close());
+
+export function help(desk) {
+  const table = (keys) => h("table", { class: "keys" }, h("tbody", {}, keys.map(([key, what]) => h("tr", {}, h("th", { scope: "row" }, h("kbd", {}, key)), h("td", {}, what)))));
+  const on = h("input", { type: "checkbox", onchange: () => desk.remember("shortcuts", on.checked) });
+  on.checked = desk.recalled("shortcuts") !== false;
+  return open(desk, "Keyboard shortcuts", h("div", {}, table(KEYS),
+    h("h3", {}, "On a letter in the ranking"), table(BOARD_KEYS),
+    h("label", { class: "flag" }, on, h("span", {}, "Shortcuts are on (Tab, Space, Enter and ? always work)"))));
+}
+
+export async function guidelines(desk) {
+  const place = h("div", { class: "text rendered", dir: "auto" }, "Loading …");
+  const closed = open(desk, "Guidelines", place, { wide: true });
+  try {
+    const { html } = await call("GET", "guidelines");
+    if (html) safeHtml(place, html);
+    else place.textContent = "This project has no guidelines.";
+  } catch (failure) {
+    place.textContent = `${failure.message} ${failure.remedy}`;
+  }
+  return closed;
+}
+
+/** Asks why; `send` is called with {reason} or, of a prompt, {reason, comment}. */
+export function reason(desk, kind, send) {
+  const isSkip = kind === "skip";
+  const other = h("textarea", { rows: "3", maxlength: isSkip ? "150" : "5000", dir: "auto", "aria-label": "Another reason, or more about it", placeholder: "Another reason, or more about it" });
+  const choices = REASONS[kind].map((words, index) =>
+    h("label", { class: "flag" }, h("input", { type: "radio", name: "reason", value: words, autofocus: index === 0 }), h("span", {}, words)));
+  const problem = h("p", { class: "complaint", role: "alert" });
+  const onsubmit = (event) => {
+    const chosen = form.querySelector("input:checked")?.value ?? "";
+    const words = other.value.trim();
+    if (!chosen && !words) {
+      event.preventDefault();
+      problem.textContent = "Choose a reason or write one.";
+    } else if (isSkip) send({ reason: [chosen, words].filter(Boolean).join(": ").slice(0, 200) });
+    else send({ reason: chosen || "Another reason", comment: words });
+  };
+  const form = h("form", { method: "dialog", onsubmit },
+    h("p", {}, isSkip ? "You will not see this task again; Undo brings it back, with what you have filled in." : "The lead will look at this prompt. You will not see it again."),
+    h("fieldset", {}, h("legend", {}, "Why?"), choices), other, problem,
+    h("button", { class: "primary" }, isSkip ? "Skip this task" : "Report the prompt"));
+  return open(desk, isSkip ? "Skip" : "Report the prompt", form);
+}
+
+/** After a practice task: what was expected beside what was said. `given`: the ranks that were sent, or null. */
+export function feedback(desk, { agreement, expected, explanation }, given) {
+  const order = (ranks) => inWords(Object.keys(expected).map((slot) => ranks[slot]));
+  const share = Math.round(agreement * 100);
+  return open(desk, "How it went", h("div", {},
+    h("p", { class: "result" }, share === 100 ? "Just as expected." : `You ordered ${share}% of the pairs of answers as expected.`),
+    h("dl", {}, h("dt", {}, "Expected"), h("dd", {}, order(expected)), h("dt", {}, "Yours"), h("dd", {}, given ? order(given) : "all bad")),
+    explanation ? h("p", { class: "raw", dir: "auto" }, explanation) : null));
+}
+
+const STATUS = { submitted: "submitted", skipped: "skipped", flagged: "prompt reported", undone: "taken back" };
+
+export async function history(desk) {
+  const list = h("ol", { class: "history" });
+  const note = h("p", { role: "status" }, "Loading …");
+  const more = button("Earlier ones", () => load(), { hidden: true });
+  const closed = open(desk, "My work", h("div", {}, note, list, more), { wide: true });
+  let before = null;
+  const load = async () => {
+    try {
+      const page = await call("GET", `mine${before === null ? "" : `?before=${before}`}`);
+      list.append(...page.items.map((item) => entry(desk, item)));
+      note.textContent = list.children.length ? "" : "Nothing yet.";
+      before = page.before;
+      more.hidden = before === null;
+    } catch (failure) {
+      if (!(failure instanceof Failure)) throw failure;
+      note.textContent = `${failure.message} ${failure.remedy}`;
+    }
+  };
+  await load();
+  return closed;
+}
+
+function entry(desk, { id, status, revision, at, beginning }) {
+  const open = () => {
+    closeAll(desk);
+    desk.revise(id);
+  };
+  const when = new Date(at * 1000).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
+  const versions = revision > 1 ? `${revision} versions` : "";
+  return h("li", {},
+    h("div", {}, h("p", { class: "excerpt", dir: "auto" }, beginning),
+      h("p", { class: "about" }, [STATUS[status], when, versions].filter(Boolean).join(" · "))),
+    button("Open", open, { "aria-label": `Open: ${beginning.slice(0, 80)}` }));
+}

@@ -1,0 +1,151 @@
+// What must not be lost. A draft goes into localStorage at once and to the server after a second of quiet; what was
+// submitted stays in localStorage until the server has said that it is saved, and is sent again under the same UUID.
+
+import { call } from "./api.js";
+
+const QUIET_MS = 1_000;
+const LONGEST_WAIT_MS = 30_000;
+
+export class Drafts {
+  /** `scope` names project and person, so that nobody sees another's drafts; `told` gets {state, message}. */
+  constructor(scope, told) {
+    this.prefix = `align-label/${scope}/`;
+    this.told = told;
+    this.timer = null;
+    this.sending = false;
+    this.task = null;
+    this.latest = null;
+  }
+
+  /**
+   * Which draft to go on with: the newer of the one kept here and the server's. A draft's `rev` is the time of its last
+   * change in milliseconds, so "newer" holds across windows and machines too.
+   */
+  open(task) {
+    this.task = task;
+    this.rev = task.draft_rev;
+    this.latest = null;
+    const kept = this.#read(`draft/${task.id}`);
+    const isNewer = kept !== null && kept.rev > task.draft_rev;
+    if (isNewer) this.changed(kept.payload, kept.seconds);
+    return { payload: isNewer ? kept.payload : task.draft, seconds: kept?.seconds ?? 0 };
+  }
+
+  close() {
+    clearTimeout(this.timer);
+    this.task = null;
+  }
+
+  changed(payload, seconds) {
+    this.latest = { payload, seconds, rev: Math.max(Date.now(), this.rev + 1) };
+    this.#write(`draft/${this.task.id}`, this.latest);
+    this.told({ state: "waiting" });
+    this.#later(QUIET_MS);
+  }
+
+  /** Sends now: the page is being hidden or left. */
+  flush() {
+    if (this.#isUnsent) this.#send(true);
+  }
+
+  get #isUnsent() {
+    return this.task !== null && this.latest !== null && this.latest.rev > this.rev;
+  }
+
+  #later(ms) {
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => this.#send(), ms);
+  }
+
+  async #send(leaving = false, wait = 1_000) {
+    clearTimeout(this.timer);
+    if (!this.#isUnsent || this.sending) return;
+    const { task, latest } = this;
+    this.sending = true;
+    try {
+      const body = { task: task.id, rev: latest.rev, payload: latest.payload };
+      const { saved, rev } = await call("PUT", "draft", body, { keepalive: leaving });
+      if (this.task !== task) return;
+      this.rev = rev;
+      if (!saved) this.latest.rev = rev + 1; // another window saved later, and this is the one that is being worked in
+      if (this.#isUnsent) this.#later(QUIET_MS);
+      else this.told({ state: "saved", message: `Draft saved at ${clockTime()}` });
+    } catch (failure) {
+      if (this.task !== task) return;
+      this.told({ state: failure.passes ? "offline" : "refused", failure });
+      if (failure.passes) this.timer = setTimeout(() => this.#send(false, 2 * wait), Math.min(wait, LONGEST_WAIT_MS));
+    } finally {
+      this.sending = false;
+    }
+  }
+
+  /** What was submitted and not acknowledged, if anything. */
+  get pending() {
+    return this.#read("pending");
+  }
+
+  /**
+   * Sends until the server has answered. Resolves with its answer; rejects when it refuses for good (the draft is still
+   * there). In between `told` hears of every failed attempt.
+   */
+  async deliver(path, body) {
+    this.close();
+    this.#write("pending", { path, body });
+    for (let wait = 1_000; ; wait = Math.min(2 * wait, LONGEST_WAIT_MS)) {
+      try {
+        const answer = await call("POST", path, body);
+        this.#remove("pending");
+        this.#remove(`draft/${body.task}`);
+        return answer;
+      } catch (failure) {
+        if (failure.status === 401) throw failure; // kept: it is sent again after the login
+        if (!failure.passes) {
+          this.#remove("pending");
+          throw failure;
+        }
+        this.told({ state: "undelivered", failure, seconds: Math.round(wait / 1_000) });
+        await this.#pause(wait);
+      }
+    }
+  }
+
+  /** Tries again at once. */
+  hurry() {
+    this.wake?.();
+    if (this.#isUnsent) this.#later(0);
+  }
+
+  #pause(ms) {
+    return new Promise((resolve) => {
+      this.wake = resolve;
+      setTimeout(resolve, ms);
+    });
+  }
+
+  // localStorage may be full or forbidden: then the server's draft is all there is.
+  #read(key) {
+    try {
+      return JSON.parse(localStorage.getItem(this.prefix + key));
+    } catch {
+      return null;
+    }
+  }
+
+  #write(key, value) {
+    try {
+      localStorage.setItem(this.prefix + key, JSON.stringify(value));
+    } catch {
+      this.told({ state: "unkept" });
+    }
+  }
+
+  #remove(key) {
+    try {
+      localStorage.removeItem(this.prefix + key);
+    } catch {
+      // it was never there
+    }
+  }
+}
+
+const clockTime = () => new Date().toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });

@@ -1,0 +1,228 @@
+// What stands around the task: the bar on top, the prompt, the panel with ranking and buttons, messages.
+
+import { h, button, duration, textBlock } from "./dom.js";
+import * as dialogs from "./dialogs.js";
+
+const ROLES = { system: "System", user: "User", assistant: "Assistant" };
+const TOAST_MS = 12_000;
+
+export class Frame {
+  constructor(desk) {
+    this.desk = desk;
+    this.status = h("p", { class: "status", role: "status" });
+    this.problem = h("div", { class: "problem", role: "alert", hidden: true });
+    this.live = h("p", { class: "unseen", "aria-live": "polite" });
+    this.toast = h("div", { class: "toast", role: "status" });
+    this.main = h("main", { tabindex: "-1" });
+    desk.root.append(this.#bar(), this.problem, this.main, this.toast, this.live);
+  }
+
+  #bar() {
+    const { desk } = this;
+    const { project, person, lead } = desk.config ?? { project: { name: "" }, person: { name: "" } };
+    this.bar = h("progress", { max: "1", value: "0", "aria-label": "Progress of the project" });
+    this.count = h("span", { class: "count" });
+    this.timer = h("span", { class: "timer", title: "Time spent on this task" });
+    return h("header", { class: "top" },
+      h("h1", { dir: "auto" }, project.name),
+      h("div", { class: "progress" }, this.bar, this.count, this.timer),
+      h("nav", { "aria-label": "Help and account" },
+        button("Guidelines", () => this.guidelines(), { key: "G" }),
+        button("My work", () => this.history(), { key: "H" }),
+        button("Shortcuts", () => this.help(), { key: "?", class: "shortcuts" }),
+        lead ? h("a", { href: "/lead/" }, "Lead") : null,
+        h("a", { href: "/account", dir: "auto" }, person.name)));
+  }
+
+  // ---- the task ----
+
+  task(task, cards, board) {
+    this.submit = null;
+    this.prompt = h("section", { class: "prompt", "aria-label": "Prompt" });
+    const columns = { 2: 2, 4: 2 }[cards.length] ?? 3;
+    this.main.replaceChildren(
+      h("div", { class: "work" },
+        this.#banner(task),
+        this.prompt,
+        h("div", { class: `answers columns-${columns}` }, cards.map((card) => card.element))),
+      h("div", { class: "side" }, this.#panel(board), this.#actions()));
+    this.renderPrompt();
+    this.clear();
+    this.main.focus({ preventScroll: true });
+  }
+
+  #banner(task) {
+    const { desk } = this;
+    const back = button("Back without changing", () => desk.keep());
+    if (desk.isFixed) return h("p", { class: "banner" }, "A practice task stays as it was first answered. ", back);
+    if (desk.revising) return h("p", { class: "banner" }, "You are changing what you said before; the earlier version is kept too. ", back);
+    if (task.kind === "practice") return h("p", { class: "banner" }, "Practice: afterwards you see what was expected, and why.");
+    return null;
+  }
+
+  renderPrompt() {
+    const { task, raw } = this.desk;
+    if (!task) return;
+    const turns = task.prompt.map((turn) =>
+      h("div", { class: `turn ${turn.role}` }, h("span", { class: "role" }, ROLES[turn.role]), textBlock(turn, raw)));
+    this.toRaw = button(raw ? "Show rendered" : "Show raw text", () => this.desk.toggleRaw(), { key: "T", class: "quiet" });
+    this.prompt.replaceChildren(h("header", {}, h("h2", {}, "Prompt"), this.toRaw), ...turns);
+  }
+
+  #panel(board) {
+    const { desk } = this;
+    this.allBad = h("input", { type: "checkbox", onchange: () => desk.setAllBad(this.allBad.checked) });
+    this.comment = desk.config.questions.comment
+      ? h("textarea", { rows: "1", maxlength: "5000", dir: "auto", placeholder: "Comment on the whole (optional)", "aria-label": "Comment on the whole",
+          oninput: () => desk.setComment(this.comment.value) })
+      : null;
+    const ties = desk.config.ranking.ties ? " The same row is a tie." : "";
+    return h("aside", { "aria-label": "Ranking" },
+      h("h2", {}, "Ranking"),
+      h("p", { class: "hint" }, `Drag the letters, or use the ranks below each answer.${ties}`),
+      board.element,
+      h("label", { class: "flag all-bad" }, this.allBad, h("span", {}, "All answers are bad"), h("kbd", { "aria-hidden": "true" }, "B")),
+      this.comment);
+  }
+
+  #actions() {
+    const { desk } = this;
+    if (desk.isFixed) return null;
+    this.submit = button(desk.revising ? "Save the change" : "Submit", () => desk.submit(), { key: "Ctrl ↵", class: "primary" });
+    const others = desk.revising ? [] : [
+      button("Undo last", () => desk.undo(), { key: "U" }),
+      button("Skip", () => desk.skip(), { key: "S" }),
+      button("Report prompt", () => desk.flag(), { key: "P" }),
+    ];
+    return h("div", { class: "actions" }, this.submit, h("div", { class: "others" }, others), this.status);
+  }
+
+  sync() {
+    const { desk } = this;
+    this.allBad.checked = desk.allBad;
+    if (this.comment && this.comment.value !== desk.comment) this.comment.value = desk.comment;
+    this.submit?.classList.toggle("is-ready", desk.missing.length === 0);
+    if (this.complaint) this.clear();
+  }
+
+  toFlags() {
+    const card = this.desk.cards[this.desk.chosen ?? 0];
+    if (!card.flags) return;
+    card.flags.open = true;
+    card.boxes[0].firstChild.focus();
+  }
+
+  toComment() {
+    this.desk.cards[this.desk.chosen ?? 0].comment?.focus();
+  }
+
+  // ---- dialogs ----
+
+  help() {
+    dialogs.help(this.desk);
+  }
+
+  guidelines() {
+    dialogs.guidelines(this.desk);
+  }
+
+  history() {
+    dialogs.history(this.desk);
+  }
+
+  // ---- no task ----
+
+  loading() {
+    this.main.replaceChildren(h("p", { class: "notice", role: "status" }, "Loading …"));
+  }
+
+  nothing({ message }, again) {
+    this.main.replaceChildren(h("div", { class: "notice" }, h("p", { role: "status" }, message),
+      h("div", { class: "others" }, button("Look again", again, { class: "primary" }), button("Undo last", () => this.desk.undo(), { key: "U" }))));
+    this.tick(0);
+  }
+
+  blocked(failure, again) {
+    this.main.replaceChildren(h("div", { class: "notice" }, h("p", { role: "alert" }, `${failure.message} ${failure.remedy}`),
+      failure.status === 401 ? signIn() : button("Try again", again, { class: "primary" })));
+  }
+
+  // ---- messages ----
+
+  progress({ n_submitted, seconds, n_done, n_tasks }) {
+    this.bar.max = n_tasks || 1;
+    this.bar.value = n_done;
+    this.bar.title = `The whole project: ${n_done} of ${n_tasks} tasks are done`;
+    this.count.textContent = `${n_done} of ${n_tasks} tasks · by you ${n_submitted}, in ${Math.round(seconds / 60)} min`;
+  }
+
+  tick(seconds) {
+    this.timer.textContent = this.desk.task ? duration(seconds) : "";
+  }
+
+  draftNews({ state, message, failure, seconds }) {
+    if (state === "waiting") this.status.textContent = "";
+    if (state === "saved") this.say(message);
+    if (state === "offline") this.say(`${failure.message} Your draft is kept in this browser; it is sent when the server answers.`, true);
+    if (state === "unkept") this.say("This browser keeps no drafts; they are on the server only.", true);
+    if (state === "undelivered") this.undelivered(failure, seconds);
+    if (state === "refused") this.refused(failure);
+  }
+
+  saving() {
+    this.clear();
+    this.say("Saving …");
+    if (this.submit) this.submit.disabled = true;
+  }
+
+  /** Only ever called after the server has answered that it is committed. */
+  saved(path, answer) {
+    const words = { submit: "Saved.", skip: "Skipped.", flag: "Reported. Thank you." }[path] ?? "Saved the change.";
+    this.told(words, button("Undo", () => this.desk.undo(), { key: "U" }));
+  }
+
+  told(words, ...more) {
+    clearTimeout(this.toasting);
+    this.toast.replaceChildren(h("span", {}, words), ...more);
+    this.toasting = setTimeout(() => this.toast.replaceChildren(), TOAST_MS);
+  }
+
+  undelivered(failure, seconds) {
+    this.#showProblem(`Not saved yet: ${failure.message} It is kept in this browser and tried again in ${seconds} s.`,
+      button("Try now", () => this.desk.drafts.hurry()));
+  }
+
+  refused(failure) {
+    if (this.submit) this.submit.disabled = false;
+    this.#showProblem(`${failure.message} ${failure.remedy}`, failure.status === 401 ? signIn() : null);
+    this.say("");
+  }
+
+  complain(words) {
+    this.#showProblem(words);
+    this.complaint = true;
+  }
+
+  clear() {
+    this.problem.hidden = true;
+    this.problem.replaceChildren();
+    this.complaint = false;
+  }
+
+  #showProblem(words, ...more) {
+    this.complaint = false;
+    this.problem.replaceChildren(h("span", {}, words), ...more.filter(Boolean), button("Close", () => this.clear(), { class: "quiet" }));
+    this.problem.hidden = false;
+  }
+
+  say(words, warns = false) {
+    this.status.textContent = words;
+    this.status.classList.toggle("warns", warns);
+  }
+
+  announce(words) {
+    this.live.textContent = words;
+  }
+}
+
+const signIn = () => h("a", { class: "primary", href: "/login?next=/app/" }, "Log in again");

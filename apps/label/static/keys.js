@@ -1,0 +1,90 @@
+// The keyboard. Silent while somebody types, composes characters (IME), or a dialog is open; and when switched off.
+
+export const KEYS = [
+  ["→ or J", "next answer"],
+  ["← or K", "previous answer"],
+  ["1 … 7", "rate the chosen answer"],
+  ["Shift + 1 … 9", "rank the chosen answer; the same rank is a tie"],
+  ["Shift + 0", "take it out of the ranking"],
+  ["F", "what is wrong with it: the list"],
+  ["C", "comment on it; Esc leaves the text"],
+  ["B", "all answers are bad"],
+  ["Ctrl + Enter", "submit"],
+  ["U", "undo the last submit"],
+  ["S", "skip this task"],
+  ["P", "report the prompt"],
+  ["T", "raw text or rendered"],
+  ["G", "guidelines"],
+  ["H", "my work so far"],
+  ["?", "these shortcuts"],
+];
+
+export const BOARD_KEYS = [
+  ["↑ ↓", "one row up or down"],
+  ["Shift + ↑ ↓", "past the neighbour"],
+  ["1 … 9", "to that rank"],
+  ["0 or Delete", "out of the ranking"],
+];
+
+export function listen(desk) {
+  document.addEventListener("keydown", (event) => onKey(desk, event));
+}
+
+function onKey(desk, event) {
+  if (event.isComposing || event.keyCode === 229 || event.defaultPrevented || desk.root.querySelector("dialog[open]")) return;
+  const target = event.composedPath()[0];
+  if (isTyping(target)) {
+    if (event.key === "Escape") desk.focus(desk.chosen ?? 0);
+    return;
+  }
+  const [handled, argument] = action(desk, event, target);
+  if (!handled) return;
+  event.preventDefault();
+  handled.call(desk, argument);
+}
+
+function action(desk, event, target) {
+  const { task, chosen } = desk;
+  const on = desk.recalled("shortcuts") !== false;
+  if (event.ctrlKey && event.key === "Enter" && !event.altKey && !event.metaKey) return [on && task && desk.submit];
+  if (event.ctrlKey || event.metaKey || event.altKey) return [];
+  if (event.key === "?") return [() => desk.frame.help()];
+  if (!on) return [];
+  const name = nameOf(event);
+  const anywhere = { g: () => desk.frame.guidelines(), h: () => desk.frame.history(), u: desk.undo };
+  if (!event.shiftKey && name in anywhere && !event.repeat) return [anywhere[name]];
+  if (!task || event.repeat && !name.startsWith("arrow")) return [];
+  const digit = /^(?:Digit|Numpad)([0-9])$/.exec(event.code)?.[1];
+  if (digit !== undefined) return digitAction(desk, Number(digit), event.shiftKey);
+  if (event.shiftKey) return [];
+  const n = task.answers.length;
+  const to = (by) => desk.focus(chosen === null ? (by > 0 ? 0 : n - 1) : (chosen + by + n) % n);
+  const inRadios = target.type === "radio" && name.startsWith("arrow");
+  const actions = {
+    arrowright: !inRadios && (() => to(1)), j: () => to(1),
+    arrowleft: !inRadios && (() => to(-1)), k: () => to(-1),
+    f: () => desk.frame.toFlags(), c: () => desk.frame.toComment(), b: () => desk.setAllBad(!desk.allBad),
+    s: desk.skip, p: desk.flag, t: desk.toggleRaw,
+  };
+  return [actions[name]];
+}
+
+function digitAction(desk, digit, shift) {
+  const { chosen, task, config } = desk;
+  if (chosen === null) return [() => desk.frame.complain("Choose an answer first: → or J.")];
+  if (shift) return digit <= task.answers.length ? [() => desk.set(chosen, "rank", digit || null)] : [];
+  const inScale = config.questions.rating.ask && digit >= 1 && digit <= 7;
+  return inScale ? [() => desk.set(chosen, "rating", digit)] : [];
+}
+
+/** The key's name in lower case; on a keyboard without Latin letters, the letter at that place. */
+function nameOf({ key, code }) {
+  return (/^[^\x00-\x7f]$/.test(key) ? code.replace(/^Key/, "") : key).toLowerCase();
+}
+
+const NOT_TEXT = ["radio", "checkbox", "button", "submit"];
+
+function isTyping(target) {
+  if (target.isContentEditable || ["TEXTAREA", "SELECT"].includes(target.tagName)) return true;
+  return target.tagName === "INPUT" && !NOT_TEXT.includes(target.type);
+}

@@ -1,0 +1,225 @@
+"""The database itself: opened, migrated, and written by one transaction at a time.
+
+Every function of this package is one transaction, in `store.write()` or `store.read()`. On SQLite a writing transaction
+begins with BEGIN IMMEDIATE; on PostgreSQL its first statement takes one advisory lock. So on both there is one writer
+at a time, each sees all that was committed before it, and what is true on one is true on the other. A reader sees one
+state of the database and waits for nobody.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.orm import Session
+
+from align.errors import UserError
+from apps.store.errors import Unavailable
+
+WAIT_S = 10.0  # for another writer
+WRITER_LOCK = 0x616C69676E  # the advisory lock of PostgreSQL: "align" in ASCII
+NETWORK = ("nfs", "cifs", "smb", "9p", "afs", "sshfs", "glusterfs", "lustre", "ceph", "beegfs", "davfs", "webdav")
+CONNECT = (
+    f"-c lock_timeout={WAIT_S:.0f}s -c idle_in_transaction_session_timeout=60s -c synchronous_commit=on -c timezone=UTC"
+)
+
+Clock = Callable[[], float]
+
+
+class Store:
+    """An open database. Safe to share among threads."""
+
+    def __init__(self, engine: Engine, clock: Clock = time.time) -> None:
+        self.engine = engine
+        self.clock = clock
+        self._turn = threading.Lock()
+        is_sqlite = engine.dialect.name == "sqlite"
+        self._writing = engine.execution_options(begin="IMMEDIATE" if is_sqlite else "LOCK")
+        self._reading = engine if is_sqlite else engine.execution_options(isolation_level="REPEATABLE READ")
+
+    @classmethod
+    def open(cls, url: str, create: bool = True, clock: Clock = time.time) -> Store:
+        """The store at a path (SQLite) or a postgresql:// URL, its tables made or brought up to date.
+
+        Raises `UserError` for a URL that names no database, a database that is not there (unless `create`), one on a
+        network file system, and one written by a newer version; `Unavailable` where it cannot be reached.
+        """
+        from apps.store.migrate import migrate
+
+        parsed = _parsed(url)
+        if parsed.get_backend_name() == "sqlite":
+            _prepare_file(Path(parsed.database or ""), create)
+        store = cls(_engine(parsed), clock)
+        try:
+            with translated():
+                migrate(store, create)
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+    @property
+    def is_sqlite(self) -> bool:
+        return self.engine.dialect.name == "sqlite"
+
+    @property
+    def where(self) -> str:
+        """The database without its password, for messages."""
+        url = self.engine.url
+        return str(url.database) if self.is_sqlite else url.render_as_string(hide_password=True)
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """A transaction that may write; committed at the end of the block, rolled back by any exception.
+
+        Threads of one process queue up at a lock, which is fairer and quicker than SQLite's polling. Keep it short.
+        Raises `Unavailable` if the database is busy for `WAIT_S`, cannot be reached, or its disk is full.
+        """
+        with self._my_turn(), translated(), Session(self._writing) as session, session.begin():
+            session.connection()  # begins now, so that everything below is read after the lock is had
+            yield session
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """A transaction that sees one state of the database throughout."""
+        with translated(), Session(self._reading) as session, session.begin():
+            yield session
+
+    def analyze(self) -> None:
+        """Brings the statistics up to date that the database plans by, after many rows came at once."""
+        with self.write() as session:
+            session.execute(text("ANALYZE"))
+
+    def close(self) -> None:
+        """Closes all connections."""
+        self.engine.dispose()
+
+    @contextmanager
+    def _my_turn(self) -> Iterator[None]:
+        if not self._turn.acquire(timeout=WAIT_S):
+            raise Unavailable(BUSY)
+        try:
+            yield
+        finally:
+            self._turn.release()
+
+
+BUSY = "the database is busy; nothing was saved, try again in a moment"
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """What the database cannot do, as `Unavailable` in words."""
+    try:
+        yield
+    except PoolTimeout:
+        raise Unavailable(BUSY) from None
+    except DBAPIError as error:
+        if reason := _reason(error):
+            raise Unavailable(reason) from error
+        raise
+
+
+def _reason(error: DBAPIError) -> str:
+    """What to tell of a database error that is nobody's mistake in a program; "" for all others."""
+    said = str(error.orig)
+    state = getattr(error.orig, "sqlstate", None) or ""
+    if "is full" in said or state == "53100":
+        return "the database's disk is full; nothing was saved, make room and try again"
+    if "locked" in said or state in ("55P03", "40P01", "40001"):
+        return BUSY
+    if "readonly" in said or "read-only" in said or state == "25006":
+        return "the database cannot be written to; nothing was saved, check the file's permissions and its disk"
+    if "malformed" in said or "not a database" in said:
+        return f"the database file is damaged ({said}); restore a backup"
+    if error.connection_invalidated or state[:2] in ("08", "57", "53") or _is_connection_error(error):
+        return f"the database cannot be reached ({said.strip().splitlines()[0]}); nothing was saved, try again later"
+    return ""
+
+
+def _is_connection_error(error: DBAPIError) -> bool:
+    """Operational errors without a state: no server, a server that hung up, a disk that failed."""
+    return type(error.orig).__name__ == "OperationalError" and not getattr(error.orig, "sqlstate", None)
+
+
+def _parsed(url: str) -> URL:
+    """A URL; a plain path is SQLite's. Raises `UserError` for anything that is neither."""
+    if "://" not in url:
+        return URL.create("sqlite", database=str(Path(url).expanduser()))
+    try:
+        parsed = make_url(url)
+        backend = parsed.get_backend_name()
+    except (ArgumentError, NoSuchModuleError, ValueError):
+        backend = ""
+    if backend == "postgresql":
+        return parsed.set(drivername="postgresql+psycopg")
+    if backend == "sqlite" and parsed.database not in (None, "", ":memory:"):
+        return parsed
+    raise UserError(
+        f"database: {url.partition('://')[0]}://… names no database that is known here; "
+        "give a path (SQLite), or postgresql://user:password@host:port/name"
+    )
+
+
+def _prepare_file(path: Path, create: bool) -> None:
+    """Makes an empty file that only its owner can read, or checks what is there. Raises `UserError`."""
+    if not path.exists() and not create:
+        raise UserError(f"database: {path} does not exist; `serve` or `import` make it")
+    if path.is_dir():
+        raise UserError(f"database: {path} is a folder; name a file in it, as {path / 'labels.db'}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    except OSError as error:
+        raise UserError(f"database: cannot open {path} ({error.strerror}); check the folder's permissions") from None
+    if kind := network_filesystem(path):
+        raise UserError(
+            f"database: {path} lies on a network file system ({kind}), where SQLite loses data; "
+            "put it on a local disk, or give a postgresql:// URL"
+        )
+
+
+def network_filesystem(path: Path) -> str:
+    """The network file system that a path lies on, or "". SQLite's WAL needs memory that processes share."""
+    import psutil
+
+    mounts = {Path(part.mountpoint): part.fstype.lower() for part in psutil.disk_partitions(all=True)}
+    real = path.resolve()
+    kind = next((mounts[folder] for folder in (real, *real.parents) if folder in mounts), "")
+    return kind if any(name in kind for name in NETWORK) else ""
+
+
+def _engine(url: URL) -> Engine:
+    pool: dict[str, Any] = {"pool_size": 8, "max_overflow": 56, "pool_timeout": WAIT_S, "hide_parameters": True}
+    if url.get_backend_name() == "sqlite":
+        # autocommit: the driver begins nothing by itself, `_begin_sqlite` does
+        connect: dict[str, Any] = {"timeout": WAIT_S, "check_same_thread": False, "isolation_level": None}
+        engine = create_engine(url, connect_args=connect, **pool)
+        event.listen(engine, "connect", _configure_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+    else:
+        engine = create_engine(url, connect_args={"connect_timeout": 5, "options": CONNECT}, pool_pre_ping=True, **pool)
+        event.listen(engine, "begin", _begin_postgresql)
+    return engine
+
+
+def _configure_sqlite(connection: Any, record: Any) -> None:
+    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "journal_size_limit = 67108864"):
+        connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    connection.exec_driver_sql(f"BEGIN {connection.get_execution_options().get('begin', 'DEFERRED')}")
+
+
+def _begin_postgresql(connection: Connection) -> None:
+    if connection.get_execution_options().get("begin") == "LOCK":
+        connection.execute(text(f"SELECT pg_advisory_xact_lock({WRITER_LOCK})"))

@@ -1,0 +1,75 @@
+"""What people said, read back by answer instead of by slot: for feedback, dashboards and exports."""
+
+from __future__ import annotations
+
+from itertools import permutations
+from typing import Any, NamedTuple
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from apps.store.tables import Annotation, Presentation, Revision, Task
+
+
+class Feedback(NamedTuple):
+    """How a practice task was done, by the person's slots."""
+
+    agreement: float  # the share of the pairs that the expected ranks decide, ordered alike
+    expected: dict[str, int]
+    explanation: str
+
+
+def by_place(values: dict[str, Any], places: list[int]) -> list[Any]:
+    """Values by slot, in the order of the task's answers."""
+    ordered: list[Any] = [None] * len(places)
+    for slot, place in enumerate(places):
+        ordered[place] = values[str(slot)]
+    return ordered
+
+
+def dense(ranks: list[int]) -> list[int]:
+    """Ranks from 1 on without gaps: 1, 1, 3 becomes 1, 1, 2."""
+    order = {rank: n for n, rank in enumerate(sorted(set(ranks)), start=1)}
+    return [order[rank] for rank in ranks]
+
+
+def agreement(ranks: list[int] | None, expected: list[int]) -> float:
+    """Of the pairs that `expected` decides, the share that `ranks` order alike; a tie is no order, nor are no ranks."""
+    decided = [(i, j) for i, j in permutations(range(len(expected)), 2) if expected[i] < expected[j]]
+    assert decided, "a row whose ranks decide nothing is refused when it is imported"
+    return sum(ranks is not None and ranks[i] < ranks[j] for i, j in decided) / len(decided)
+
+
+def ranks_of(payload: dict[str, Any], places: list[int]) -> list[int] | None:
+    """A submitted payload's ranks in the order of the task's answers, from 1 on; None where all were bad."""
+    return None if payload["ranks"] is None else dense(by_place(payload["ranks"], places))
+
+
+def feedback_on(session: Session, task: Task, mine: Annotation) -> Feedback:
+    """What to show after a practice task."""
+    places = session.get_one(Presentation, (task.id, mine.person_id)).places
+    payload = session.get_one(Revision, (mine.id, mine.n_revisions)).payload
+    assert task.expected is not None
+    expected: list[int] = task.expected["ranks"]
+    slots = {str(slot): expected[place] for slot, place in enumerate(places)}
+    return Feedback(agreement(ranks_of(payload, places), expected), slots, task.expected["explanation"])
+
+
+def practice_agreement(session: Session, project_id: int, person_id: int) -> list[float]:
+    """How well a person did each practice task."""
+    return known_agreement(session, project_id, person_id, "practice")
+
+
+def known_agreement(session: Session, project_id: int, person_id: int, kind: str) -> list[float]:
+    """How well a person did each task whose answer is known: `practice` or `gold`."""
+    rows = session.execute(
+        select(Task.expected, Presentation.places, Revision.payload)
+        .select_from(Annotation)
+        .join(Task, Task.id == Annotation.task_id)
+        .join(Presentation, (Presentation.task_id == Task.id) & (Presentation.person_id == person_id))
+        .join(Revision, (Revision.annotation_id == Annotation.id) & (Revision.n == Annotation.n_revisions))
+        .where(Annotation.project_id == project_id, Annotation.person_id == person_id, Annotation.status == "submitted")
+        .where(Task.kind == kind)
+        .order_by(Annotation.turn)
+    )
+    return [agreement(ranks_of(payload, places), expected["ranks"]) for expected, places, payload in rows]

@@ -1,0 +1,255 @@
+"""Who there is: invitations, roles, and who may still come in. Logging in is in `sessions.py`.
+
+Nobody exists by default. The first admin is invited on the command line, and every password is set by its owner, with a
+link that works once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+import unicodedata
+from typing import Literal, NamedTuple
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from apps.store import events
+from apps.store.engine import Store
+from apps.store.errors import BadPayload, LoginRefused, Refused
+from apps.store.tables import Invitation, Lease, LoginSession, Person
+
+Role = Literal["admin", "reviewer", "annotator"]
+ROLES = ("admin", "reviewer", "annotator")
+LEADS = ("admin", "reviewer")  # who may see everybody's work
+LONGEST_NAME = 60
+DAY_S = 86400.0
+
+
+class Somebody(NamedTuple):
+    """A person, as the rest of the program knows them."""
+
+    id: int
+    name: str
+    role: Role
+    active: bool = True
+    accepted: bool = True  # whether they have a password
+    created_at: float = 0.0
+
+
+class Invited(NamedTuple):
+    """A new invitation. The token is told this once; only its hash is kept."""
+
+    token: str
+    role: Role
+    name: str | None
+    expires_at: float
+
+
+class OpenInvitation(NamedTuple):
+    """An invitation as the page shows it to the invited person."""
+
+    role: Role
+    name: str | None  # given by who invited; None lets them choose
+    is_reset: bool  # it sets a new password for somebody who is known
+
+
+def hash_token(token: str) -> str:
+    """Tokens are 256 random bits, so a plain hash keeps them."""
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def invite(
+    store: Store, role: Role, name: str | None = None, days: float = 7, created_by: int | None = None
+) -> Invited:
+    """An invitation that works once, for `days`. Raises `Refused` for an unknown role or a name that is taken."""
+    if role not in ROLES:
+        raise Refused(f"--role {role}: the roles are {', '.join(ROLES)}")
+    if not 0 < days <= 365:
+        raise Refused(f"--days {days:g}: give more than 0 and at most 365")
+    name = None if name is None else checked_name(name)
+    token, now = secrets.token_urlsafe(32), store.clock()
+    with store.write() as session:
+        if name is not None and _by_name(session, name):
+            raise Refused(f"--name {name}: this name is taken; to set a new password use `reset`")
+        session.add(_invitation(token, role, name, None, created_by, now, days))
+        events.append(session, now, created_by, "invite", name or "", {"role": role})
+    return Invited(token, role, name, now + days * DAY_S)
+
+
+def reset(store: Store, name: str, days: float = 1, created_by: int | None = None) -> Invited:
+    """A link with which a known person sets a new password. Raises `Refused` for a name that nobody has."""
+    token, now = secrets.token_urlsafe(32), store.clock()
+    with store.write() as session:
+        person = _named(session, name)
+        session.add(_invitation(token, person.role, person.name, person.id, created_by, now, days))
+        events.append(session, now, created_by, "reset", person.name, {})
+        return Invited(token, _role(person), person.name, now + days * DAY_S)
+
+
+def invitation(store: Store, token: str) -> OpenInvitation:
+    """What an invitation is for. Raises `LoginRefused` if it is unknown, used, revoked or too old."""
+    with store.read() as session:
+        found = _open_invitation(session, token, store.clock())
+        return OpenInvitation(_checked_role(found.role), found.name, found.person_id is not None)
+
+
+def accept(store: Store, token: str, name: str | None, password: str) -> Somebody:
+    """Makes the invited person, or sets a known person's password anew and ends their sessions.
+
+    Raises `LoginRefused` for an invitation that is not valid, `BadPayload` for a name that is taken or cannot be one
+    and for a password that is too short.
+    """
+    from apps.store.passwords import check_password, hash_password
+
+    open_one = invitation(store, token)
+    name = checked_name(open_one.name or name or "")
+    check_password(password, name)
+    password_hash = hash_password(password)  # slow, so outside the transaction
+    now = store.clock()
+    with store.write() as session:
+        found = _open_invitation(session, token, now)
+        if found.person_id is not None:
+            person = session.get_one(Person, found.person_id)
+            person.password_hash = password_hash
+            _end_sessions(session, person.id, now)
+        elif _by_name(session, name):
+            raise BadPayload([f"name: {name} is taken; choose another"])
+        else:
+            person = Person(name=name, key=name_key(name), role=found.role, active=True, created_at=now)
+            person.password_hash = password_hash
+            session.add(person)
+            session.flush()
+        found.used_by = person.id
+        events.append(session, now, person.id, "accept", person.name, {"role": person.role})
+        return _somebody(person)
+
+
+def listed(store: Store) -> list[Somebody]:
+    """Everybody, by name."""
+    with store.read() as session:
+        return [_somebody(person) for person in session.scalars(select(Person).order_by(Person.key))]
+
+
+def by_name(store: Store, name: str) -> Somebody:
+    """The person of this name. Raises `Refused` if there is none."""
+    with store.read() as session:
+        return _somebody(_named(session, name))
+
+
+def set_active(store: Store, name: str, active: bool, by: int | None = None) -> Somebody:
+    """Lets a person in again, or shuts them out at once: their sessions end and their leases are given back.
+
+    Raises `Refused` for an unknown name, and for the last active admin.
+    """
+    now = store.clock()
+    with store.write() as session:
+        person = _named(session, name)
+        if not active:
+            _keep_an_admin(session, person, "deactivated")
+            _end_sessions(session, person.id, now)
+            session.execute(update(Lease).where(Lease.person_id == person.id).values(expires_at=0))
+        person.active = active
+        events.append(session, now, by, "activate" if active else "deactivate", person.name, {})
+        return _somebody(person)
+
+
+def set_role(store: Store, name: str, role: Role, by: int | None = None) -> Somebody:
+    """Gives a person another role. Raises `Refused` for an unknown name or role, and for the last active admin."""
+    if role not in ROLES:
+        raise Refused(f"--role {role}: the roles are {', '.join(ROLES)}")
+    with store.write() as session:
+        person = _named(session, name)
+        if role != "admin":
+            _keep_an_admin(session, person, f"made {role}")
+        person.role = role
+        events.append(session, store.clock(), by, "role", person.name, {"role": role})
+        return _somebody(person)
+
+
+def revoke(store: Store, name: str, by: int | None = None) -> int:
+    """Ends a person's sessions and takes back open invitations in their name. Returns how many there were."""
+    now = store.clock()
+    with store.write() as session:
+        person, key = _by_name(session, name), name_key(name)
+        still_open = Invitation.used_by.is_(None) & Invitation.revoked_at.is_(None) & Invitation.name.is_not(None)
+        invitations = [
+            one for one in session.scalars(select(Invitation).where(still_open)) if name_key(one.name or "") == key
+        ]
+        if person is None and not invitations:
+            raise Refused(f"{name}: nobody has this name, and nobody was invited by it; `people` lists all")
+        for one in invitations:
+            one.revoked_at = now
+        n_ended = _end_sessions(session, person.id, now) if person else 0
+        events.append(session, now, by, "revoke", person.name if person else name, {})
+        return n_ended + len(invitations)
+
+
+def checked_name(name: str) -> str:
+    """A name as it is shown. Raises `BadPayload` for one that is empty, too long, or has invisible characters."""
+    shown = re.sub(r"\s+", " ", unicodedata.normalize("NFKC", name)).strip()
+    if not 1 <= len(shown) <= LONGEST_NAME:
+        raise BadPayload([f"name: {len(shown)} characters; give 1 to {LONGEST_NAME}"])
+    if any(unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Cn") for character in shown):
+        raise BadPayload(["name: it has a character that cannot be seen; leave it out"])
+    return shown
+
+
+def name_key(name: str) -> str:
+    """One spelling for names that look alike but for case."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).strip().casefold())
+
+
+def _invitation(
+    token: str, role: str, name: str | None, person_id: int | None, by: int | None, now: float, days: float
+) -> Invitation:
+    return Invitation(
+        token_hash=hash_token(token), role=role, name=name, person_id=person_id, created_by=by, created_at=now,
+        expires_at=now + days * DAY_S,
+    )  # fmt: skip
+
+
+def _open_invitation(session: Session, token: str, now: float) -> Invitation:
+    found = session.get(Invitation, hash_token(token))
+    if found is None or found.used_by is not None or found.revoked_at is not None or found.expires_at <= now:
+        raise LoginRefused("this invitation is not valid any more; ask for a new one")
+    return found
+
+
+def _by_name(session: Session, name: str) -> Person | None:
+    return session.scalar(select(Person).where(Person.key == name_key(name)))
+
+
+def _named(session: Session, name: str) -> Person:
+    person = _by_name(session, name)
+    if person is None:
+        raise Refused(f"{name}: nobody has this name; `people` lists all")
+    return person
+
+
+def _keep_an_admin(session: Session, person: Person, what: str) -> None:
+    admins = session.scalars(select(Person.id).where(Person.role == "admin", Person.active)).all()
+    if list(admins) == [person.id]:
+        raise Refused(f"{person.name} is the last active admin and cannot be {what}; make another admin first")
+
+
+def _end_sessions(session: Session, person_id: int, now: float) -> int:
+    alive = (LoginSession.person_id == person_id) & LoginSession.revoked_at.is_(None) & (LoginSession.expires_at > now)
+    ids = session.scalars(select(LoginSession.token_hash).where(alive)).all()
+    session.execute(update(LoginSession).where(LoginSession.token_hash.in_(ids)).values(revoked_at=now))
+    return len(ids)
+
+
+def _somebody(person: Person) -> Somebody:
+    accepted = person.password_hash is not None
+    return Somebody(person.id, person.name, _role(person), person.active, accepted, person.created_at)
+
+
+def _role(person: Person) -> Role:
+    return _checked_role(person.role)
+
+
+def _checked_role(role: str) -> Role:
+    assert role in ROLES
+    return role  # type: ignore[return-value]

@@ -1,0 +1,265 @@
+"""The tables, the same on SQLite and PostgreSQL. `migrations/` makes them; a test holds the two together.
+
+Times are seconds since 1970 in UTC, all from the store's clock. JSON is kept as text with sorted keys, so that equal
+values are equal bytes. Tokens and passwords are kept as hashes only.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Dialect,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    Text,
+    UniqueConstraint,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import TypeDecorator
+
+
+def canonical(value: Any) -> str:
+    """JSON with one spelling for each value, in ASCII."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+class Json(TypeDecorator[Any]):
+    """A value as canonical JSON text. None is NULL."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
+        return None if value is None else canonical(value)
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> Any:
+        return None if value is None else json.loads(value)
+
+
+class Table(DeclarativeBase):
+    """Base of the tables."""
+
+    type_annotation_map = {str: Text(), float: Double(), dict[str, Any]: Json(), list[Any]: Json()}  # noqa: RUF012
+
+
+class Person(Table):
+    """Somebody who can log in. Without a password hash the invitation has not been accepted."""
+
+    __tablename__ = "person"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    key: Mapped[str] = mapped_column(unique=True)  # the name in one spelling
+    password_hash: Mapped[str | None]
+    role: Mapped[str]
+    active: Mapped[bool]
+    created_at: Mapped[float]
+    __table_args__ = (CheckConstraint("role IN ('admin', 'reviewer', 'annotator')", name="person_role"),)
+
+
+class Invitation(Table):
+    """A link that can be used once: to become a person, or to set a new password."""
+
+    __tablename__ = "invitation"
+    token_hash: Mapped[str] = mapped_column(primary_key=True)
+    role: Mapped[str]
+    name: Mapped[str | None]  # None lets the invited person choose
+    person_id: Mapped[int | None] = mapped_column(ForeignKey("person.id"))  # whose password is to be set anew
+    created_by: Mapped[int | None] = mapped_column(ForeignKey("person.id"))  # None: the command line
+    created_at: Mapped[float]
+    expires_at: Mapped[float]
+    used_by: Mapped[int | None] = mapped_column(ForeignKey("person.id"))
+    revoked_at: Mapped[float | None]
+
+
+class LoginSession(Table):
+    """Somebody who is logged in."""
+
+    __tablename__ = "session"
+    token_hash: Mapped[str] = mapped_column(primary_key=True)
+    person_id: Mapped[int] = mapped_column(ForeignKey("person.id"), index=True)
+    created_at: Mapped[float]
+    expires_at: Mapped[float]
+    seen_at: Mapped[float]
+    revoked_at: Mapped[float | None]
+
+
+class Attempt(Table):
+    """Failed logins by a name or from an address."""
+
+    __tablename__ = "attempt"
+    key: Mapped[str] = mapped_column(primary_key=True)
+    failures: Mapped[int]
+    blocked_until: Mapped[float]
+    last_at: Mapped[float] = mapped_column(index=True)
+
+
+class Project(Table):
+    """What project.yaml says, as far as the database must know it."""
+
+    __tablename__ = "project"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    settings: Mapped[dict[str, Any]]
+    guidelines: Mapped[str]
+    guidelines_version: Mapped[int]
+
+
+class Prompt(Table):
+    """What was asked."""
+
+    __tablename__ = "prompt"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    project_id: Mapped[int] = mapped_column(ForeignKey("project.id"))
+    hash: Mapped[str]
+    messages: Mapped[list[Any]]  # [{role, content}]
+    source: Mapped[str]  # the collection that it comes from
+    __table_args__ = (UniqueConstraint("project_id", "hash"),)
+
+
+class Output(Table):
+    """An answer to a prompt. One text is one output, whoever wrote it."""
+
+    __tablename__ = "output"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    prompt_id: Mapped[int] = mapped_column(ForeignKey("prompt.id"))
+    hash: Mapped[str]
+    text: Mapped[str]
+    makers: Mapped[list[Any]]  # [{model, temperature, seed}], all that gave this text
+    scores: Mapped[list[Any] | None]  # the reward model's, one of each member
+    __table_args__ = (UniqueConstraint("prompt_id", "hash"),)
+
+
+class Task(Table):
+    """A prompt and 2 to 9 of its answers, to be ranked by `required` people.
+
+    `place` orders the queue. It only grows: what is put into the queue again goes behind everything that stands in it.
+    """
+
+    __tablename__ = "task"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    project_id: Mapped[int] = mapped_column(ForeignKey("project.id"))
+    prompt_id: Mapped[int] = mapped_column(ForeignKey("prompt.id"), index=True)
+    hash: Mapped[str]
+    kind: Mapped[str]
+    expected: Mapped[dict[str, Any] | None]  # {ranks, explanation} of a gold or practice task, in the order of places
+    priority: Mapped[float]
+    place: Mapped[int] = mapped_column(BigInteger)
+    propensity: Mapped[float]  # the probability with which this task was drawn for its place, among `pool` tasks
+    pool: Mapped[int]
+    shown: Mapped[bool]  # whether anybody has seen it; what has been seen keeps its answers
+    required: Mapped[int]
+    n_done: Mapped[int]  # rankings submitted that count; `extra` ones do not
+    status: Mapped[str]
+    __table_args__ = (
+        UniqueConstraint("project_id", "hash"),
+        CheckConstraint("kind IN ('rank', 'practice', 'gold')", name="task_kind"),
+        CheckConstraint("status IN ('open', 'done', 'closed')", name="task_status"),
+        Index("task_queue", "project_id", "kind", "status", "place"),
+        Index("task_place", "project_id", "place"),
+    )
+
+
+class TaskOutput(Table):
+    """The answers of a task, in the order that they were imported in."""
+
+    __tablename__ = "task_output"
+    task_id: Mapped[int] = mapped_column(ForeignKey("task.id"), primary_key=True)
+    place: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    output_id: Mapped[int] = mapped_column(ForeignKey("output.id"), index=True)
+
+
+class Lease(Table):
+    """A task kept for a person. Live while `expires_at` is ahead; 0 if it was given back."""
+
+    __tablename__ = "lease"
+    task_id: Mapped[int] = mapped_column(ForeignKey("task.id"), primary_key=True)
+    person_id: Mapped[int] = mapped_column(ForeignKey("person.id"), primary_key=True)
+    token: Mapped[str]
+    expires_at: Mapped[float]
+    __table_args__ = (Index("lease_of_person", "person_id", "expires_at"),)
+
+
+class Desk(Table):
+    """How far a person is in a project: every open task up to `place` has been dealt with by them."""
+
+    __tablename__ = "desk"
+    project_id: Mapped[int] = mapped_column(ForeignKey("project.id"), primary_key=True)
+    person_id: Mapped[int] = mapped_column(ForeignKey("person.id"), primary_key=True)
+    place: Mapped[int] = mapped_column(BigInteger)
+    n_claims: Mapped[int]
+    qualified: Mapped[bool]  # whether the practice tasks are behind them
+
+
+class Presentation(Table):
+    """The order in which a person sees a task's answers: places[slot] is a place of `task_output`. Drawn once."""
+
+    __tablename__ = "presentation"
+    task_id: Mapped[int] = mapped_column(ForeignKey("task.id"), primary_key=True)
+    person_id: Mapped[int] = mapped_column(ForeignKey("person.id"), primary_key=True)
+    places: Mapped[list[Any]]
+    shown_at: Mapped[float]
+
+
+class Draft(Table):
+    """What a person has filled in and not submitted. The payload is None after a submit; `rev` only grows."""
+
+    __tablename__ = "draft"
+    task_id: Mapped[int] = mapped_column(ForeignKey("task.id"), primary_key=True)
+    person_id: Mapped[int] = mapped_column(ForeignKey("person.id"), primary_key=True)
+    payload: Mapped[dict[str, Any] | None]
+    rev: Mapped[int] = mapped_column(BigInteger)
+    saved_at: Mapped[float]
+
+
+class Annotation(Table):
+    """What a person said about a task, as its latest revision has it."""
+
+    __tablename__ = "annotation"
+    id: Mapped[str] = mapped_column(primary_key=True)  # the UUID that the page drew
+    project_id: Mapped[int] = mapped_column(ForeignKey("project.id"))
+    task_id: Mapped[int] = mapped_column(ForeignKey("task.id"))
+    person_id: Mapped[int] = mapped_column(ForeignKey("person.id"))
+    status: Mapped[str]
+    n_revisions: Mapped[int]
+    extra: Mapped[bool]  # submitted when all places of the task were taken: kept, and not counted
+    turn: Mapped[int] = mapped_column(BigInteger)  # the number of the event that changed it last
+    __table_args__ = (
+        UniqueConstraint("task_id", "person_id"),
+        CheckConstraint("status IN ('submitted', 'skipped', 'flagged', 'undone')", name="annotation_status"),
+        Index("annotation_of_person", "person_id", "project_id", "turn"),
+    )
+
+
+class Revision(Table):
+    """One version of an annotation. Rows are only ever added; triggers refuse anything else."""
+
+    __tablename__ = "revision"
+    annotation_id: Mapped[str] = mapped_column(ForeignKey("annotation.id"), primary_key=True)
+    n: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    status: Mapped[str]
+    extra: Mapped[bool] = mapped_column(Boolean)
+    payload: Mapped[dict[str, Any]]  # by the person's slots
+    seconds: Mapped[float]
+    guidelines_version: Mapped[int]
+    created_at: Mapped[float]
+
+
+class Event(Table):
+    """What happened, in order. Each row's hash covers the one before it; rows are only ever added."""
+
+    __tablename__ = "event"
+    seq: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    at: Mapped[float]
+    person_id: Mapped[int | None]  # None: the command line
+    verb: Mapped[str]
+    subject: Mapped[str]
+    data: Mapped[dict[str, Any]]
+    prev_hash: Mapped[str]
+    hash: Mapped[str]

@@ -1,0 +1,326 @@
+"""What a person does with a task: draft, submit, skip, flag, undo, revise. Nothing that was said is ever dropped.
+
+Each function is one transaction, so what it returns is in the database. A submit can be repeated: the same content
+under the same id changes nothing and gives the same answer; other content becomes a new revision.
+"""
+
+from __future__ import annotations
+
+import math
+import uuid
+from typing import Any, Literal, NamedTuple
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from apps.store import events
+from apps.store.engine import Store
+from apps.store.errors import BadPayload, NotYours, Refused, Stale
+from apps.store.judgments import Feedback, feedback_on
+from apps.store.payload import check_draft, check_payload, check_reason
+from apps.store.projects import settings_of
+from apps.store.tables import Annotation, Draft, Lease, Project, Prompt, Revision, Task, TaskOutput, canonical
+from apps.store.tasks import Given, Payload, annotation_of, given, lease_for, n_free, put_back, shown_task
+
+Status = Literal["submitted", "skipped", "flagged"]
+
+
+class Drafted(NamedTuple):
+    """`saved` is false where a newer draft was there already; `rev` is the one that is kept."""
+
+    saved: bool
+    rev: int
+
+
+class Saved(NamedTuple):
+    """It is in the database."""
+
+    id: str
+    revision: int
+    extra: bool  # all places of the task were taken: kept beside them
+    replayed: bool  # the same had been saved before
+    feedback: Feedback | None  # of practice tasks
+
+
+class Past(NamedTuple):
+    """One of a person's annotations, for a list."""
+
+    id: str
+    task: int
+    status: str
+    revision: int
+    turn: int  # give the last one's as `before` to go on
+    at: float
+    beginning: str  # of the prompt's last turn
+
+
+def save_draft(store: Store, person_id: int, task_id: int, payload: Any, rev: int) -> Drafted:
+    """Keeps what was filled in so far; `rev` counts up on the page, and an older one never replaces a newer.
+
+    A sign of life too: a lease that is live, or can be had again, is renewed.
+    """
+    payload = check_draft(payload)
+    if not isinstance(rev, int) or isinstance(rev, bool) or not 0 < rev < 2**53:
+        raise BadPayload([f"rev = {rev!r}: a whole number from 1 on is wanted"])
+    now = store.clock()
+    with store.write() as session:
+        task = shown_task(session, task_id, person_id)
+        draft = session.get(Draft, (task_id, person_id))
+        if draft is not None and draft.rev >= rev:
+            return Drafted(draft.rev == rev and draft.payload == payload, draft.rev)
+        if draft is None:
+            draft = Draft(task_id=task_id, person_id=person_id)
+            session.add(draft)
+        draft.payload, draft.rev, draft.saved_at = payload, rev, now
+        lease = session.get_one(Lease, (task_id, person_id))
+        if lease.expires_at > 0 and n_free(session, task, person_id, now) > 0:
+            lease_for(session, settings_of(session, task.project_id), task, person_id, now)
+        return Drafted(True, rev)
+
+
+def submit(
+    store: Store, person_id: int, annotation_id: str, task_id: int, lease: str, payload: Any, seconds: float = 0.0
+) -> Saved:
+    """Saves a ranking. The lease may have run out: then it counts if a place is free, and else is kept as `extra`.
+
+    Raises `BadPayload` with all that is missing or wrong; `NotYours` for a task that this person was never given, or an
+    id that is somebody else's; `Stale` if it was undone in another window after that one got its lease.
+    """
+    return _say(store, person_id, annotation_id, task_id, lease, "submitted", payload, seconds)
+
+
+def skip(store: Store, person_id: int, annotation_id: str, task_id: int, lease: str, reason: str) -> Saved:
+    """Passes a task by, for a reason. The draft is kept, and comes back if this is undone."""
+    return _say(store, person_id, annotation_id, task_id, lease, "skipped", check_reason(reason), 0.0)
+
+
+def flag(
+    store: Store, person_id: int, annotation_id: str, task_id: int, lease: str, reason: str, comment: str = ""
+) -> Saved:
+    """Says that something is wrong with the task itself; it is passed by, and the lead sees why."""
+    return _say(store, person_id, annotation_id, task_id, lease, "flagged", check_reason(reason, comment), 0.0)
+
+
+def revise(store: Store, person_id: int, annotation_id: str, payload: Any, seconds: float = 0.0) -> Saved:
+    """Says something else about a task that was done, or ranks one that was skipped. All revisions are kept."""
+    with store.write() as session:
+        mine = _mine(session, person_id, annotation_id)
+        return _record(session, store.clock(), mine.task_id, person_id, mine.id, "submitted", payload, seconds)
+
+
+def undo(store: Store, project_id: int, person_id: int, annotation_id: str | None = None) -> Given | None:
+    """Takes back the last annotation (or the one named, so that a repeated request takes back no second one).
+
+    The task is the person's again, with what they had said as the draft. None if there is nothing to take back. Raises
+    `Refused` for a practice task: its answer has been shown.
+    """
+    now = store.clock()
+    with store.write() as session:
+        mine = (
+            _last(session, project_id, person_id) if annotation_id is None else _mine(session, person_id, annotation_id)
+        )
+        if mine is None:
+            return None
+        task = session.get_one(Task, mine.task_id)
+        if mine.status != "undone":
+            _refuse_practice(task)
+            _keep_as_draft(session, mine, now)
+            counted = _counts(task, mine)
+            _add_revision(session, mine, "undone", {}, 0.0, now)
+            task.n_done -= counted
+            put_back(session, task)
+            lease = lease_for(session, settings_of(session, task.project_id), task, person_id, now, new=True)
+            if n_free(session, task, person_id, now) <= 0:
+                lease.expires_at = 0  # others took all places: there is a task to show, and no place to keep
+                session.flush()
+        return given(session, task, person_id)
+
+
+def history(store: Store, project_id: int, person_id: int, before: int | None = None, limit: int = 50) -> list[Past]:
+    """A person's annotations, the latest first; `before` is a `turn`, to go on from."""
+    query = (
+        select(Annotation, Prompt.messages, Revision.created_at)
+        .join(Task, Task.id == Annotation.task_id)
+        .join(Prompt, Prompt.id == Task.prompt_id)
+        .join(Revision, (Revision.annotation_id == Annotation.id) & (Revision.n == Annotation.n_revisions))
+        .where(Annotation.project_id == project_id, Annotation.person_id == person_id)
+        .order_by(Annotation.turn.desc())
+        .limit(limit)
+    )
+    if before is not None:
+        query = query.where(Annotation.turn < before)
+    with store.read() as session:
+        return [
+            Past(a.id, a.task_id, a.status, a.n_revisions, a.turn, at, messages[-1]["content"][:200])
+            for a, messages, at in session.execute(query)
+        ]
+
+
+def get(store: Store, person_id: int, annotation_id: str) -> Given:
+    """One of a person's annotations with its task. Raises `NotYours` for any other."""
+    with store.read() as session:
+        mine = _mine(session, person_id, annotation_id)
+        return given(session, session.get_one(Task, mine.task_id), person_id)
+
+
+def _say(
+    store: Store,
+    person_id: int,
+    annotation_id: str,
+    task_id: int,
+    lease: str,
+    status: Status,
+    payload: Any,
+    seconds: float,
+) -> Saved:
+    """Submit, skip and flag."""
+    annotation_id = _checked_id(annotation_id)
+    with store.write() as session:
+        shown_task(session, task_id, person_id)
+        owner = session.get(Annotation, annotation_id)
+        if owner is not None and (owner.person_id, owner.task_id) != (person_id, task_id):
+            raise NotYours
+        mine = annotation_of(session, task_id, person_id)
+        token = session.get_one(Lease, (task_id, person_id)).token
+        if mine is not None and mine.status == "undone" and lease != token:
+            raise Stale("this was taken back in another window; open the task again")
+        if mine is not None and mine.status == "submitted" and status != "submitted":
+            raise Stale("this task is ranked already; undo that first")
+        return _record(session, store.clock(), task_id, person_id, annotation_id, status, payload, seconds)
+
+
+def _record(
+    session: Session,
+    now: float,
+    task_id: int,
+    person_id: int,
+    annotation_id: str,
+    status: Status,
+    payload: Any,
+    seconds: float,
+) -> Saved:
+    """The one place where an annotation comes to be or changes."""
+    task = session.get_one(Task, task_id)
+    if status == "submitted":
+        settings = settings_of(session, task.project_id)
+        payload = check_payload(payload, _n_answers(session, task_id), settings.questions, settings.ranking)
+    mine = annotation_of(session, task_id, person_id)
+    if mine is not None and mine.status == status and _latest(session, mine).payload == payload:
+        return _saved(session, task, mine, replayed=True)
+    if mine is not None and mine.status != "undone":
+        _refuse_practice(task)
+    before = 0
+    if mine is None:
+        mine = Annotation(id=annotation_id, project_id=task.project_id, task_id=task_id, person_id=person_id)
+        mine.status, mine.n_revisions, mine.extra, mine.turn = status, 0, False, 0
+        session.add(mine)
+    else:
+        before = _counts(task, mine)
+    if not before:  # else it has its place already
+        mine.extra = status == "submitted" and n_free(session, task, person_id, now) <= 0
+    _add_revision(session, mine, status, payload, seconds, now)
+    _settle(session, task, _counts(task, mine) - before)
+    session.get_one(Lease, (task_id, person_id)).expires_at = 0
+    draft = session.get(Draft, (task_id, person_id))
+    if draft is not None and status == "submitted":
+        draft.payload = None
+    return _saved(session, task, mine, replayed=False)
+
+
+def _settle(session: Session, task: Task, more: int) -> None:
+    """One ranking more or less of a task that counts them."""
+    task.n_done += more
+    if more < 0:
+        put_back(session, task)
+    elif task.kind == "rank" and task.status == "open" and task.n_done >= task.required:
+        task.status = "done"
+
+
+def _counts(task: Task, mine: Annotation) -> int:
+    """1 if this annotation takes one of the task's places."""
+    return int(mine.n_revisions > 0 and mine.status == "submitted" and not mine.extra)
+
+
+def _add_revision(
+    session: Session, mine: Annotation, status: str, payload: Payload, seconds: float, now: float
+) -> None:
+    """A new version of an annotation, with its event."""
+    mine.status, mine.n_revisions = status, mine.n_revisions + 1
+    if status != "submitted":
+        mine.extra = False
+    project = session.get_one(Project, mine.project_id)
+    revision = Revision(
+        annotation_id=mine.id,
+        n=mine.n_revisions,
+        status=status,
+        extra=mine.extra,
+        payload=payload,
+        seconds=_checked_seconds(seconds),
+        guidelines_version=project.guidelines_version,
+        created_at=now,
+    )
+    session.flush()
+    session.add(revision)
+    data = {"task": mine.task_id, "status": status, "revision": mine.n_revisions}
+    data["revision_sha256"] = events.digest(events.revision_content(revision))
+    mine.turn = events.append(session, now, mine.person_id, "say", mine.id, data)
+    session.flush()
+
+
+def _saved(session: Session, task: Task, mine: Annotation, replayed: bool) -> Saved:
+    session.flush()
+    is_told = task.kind == "practice" and mine.status == "submitted"
+    feedback = feedback_on(session, task, mine) if is_told else None
+    return Saved(mine.id, mine.n_revisions, mine.extra, replayed, feedback)
+
+
+def _keep_as_draft(session: Session, mine: Annotation, now: float) -> None:
+    """What had been submitted is the draft of what will be; a skipped task's draft is there still."""
+    draft = session.get(Draft, (mine.task_id, mine.person_id))
+    if draft is None:
+        draft = Draft(task_id=mine.task_id, person_id=mine.person_id, payload=None, rev=0, saved_at=now)
+        session.add(draft)
+    if mine.status == "submitted":
+        draft.payload, draft.rev, draft.saved_at = _latest(session, mine).payload, draft.rev + 1, now
+
+
+def _mine(session: Session, person_id: int, annotation_id: str) -> Annotation:
+    found = session.get(Annotation, _checked_id(annotation_id))
+    if found is None or found.person_id != person_id:
+        raise NotYours("annotation")
+    return found
+
+
+def _last(session: Session, project_id: int, person_id: int) -> Annotation | None:
+    """The annotation that a person changed last and did not take back."""
+    mine = (Annotation.project_id == project_id) & (Annotation.person_id == person_id) & (Annotation.status != "undone")
+    return session.scalar(select(Annotation).where(mine).order_by(Annotation.turn.desc()).limit(1))
+
+
+def _latest(session: Session, mine: Annotation) -> Revision:
+    return session.get_one(Revision, (mine.id, mine.n_revisions))
+
+
+def _n_answers(session: Session, task_id: int) -> int:
+    return len(session.scalars(select(TaskOutput.place).where(TaskOutput.task_id == task_id)).all())
+
+
+def _refuse_practice(task: Task) -> None:
+    if task.kind == "practice":
+        raise Refused(
+            "a practice task stays as it was first answered, since its answer has been shown; go on with the next"
+        )
+
+
+def _checked_id(annotation_id: Any) -> str:
+    """A UUID in its one spelling."""
+    try:
+        return str(uuid.UUID(annotation_id))
+    except (ValueError, TypeError, AttributeError):
+        raise BadPayload([f"id = {canonical(str(annotation_id)[:60])}: a UUID is wanted"]) from None
+
+
+def _checked_seconds(seconds: Any) -> float:
+    """The time that the page measured: at most a day, and never a reason to refuse a ranking."""
+    is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool) and math.isfinite(seconds)
+    return round(min(max(float(seconds), 0.0), 86400.0), 1) if is_number else 0.0

@@ -1,0 +1,1 @@
+"""What the servers of all apps share: the guard in front, accounts, safe rendering, the parent application."""

@@ -1,0 +1,86 @@
+"""In front of a mounted Gradio app: who may come in, and to which of its many routes.
+
+Gradio protects some of its routes by `auth_dependency` and leaves others open, as those that reset and cancel events.
+Here nothing passes but what the page needs, and nobody but those it is for. What counts is never kept in the state of
+Gradio: it tells sessions apart by a hash that the browser chooses.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+
+from anyio.to_thread import run_sync
+from fastapi import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from apps.store.errors import Unavailable
+from apps.web.accounts import Accounts, sentence
+from apps.web.security import masked, refuse
+
+BUNDLE = re.compile(r"/(assets|static)/[\w./-]+")  # Gradio's own files, the same for everybody
+PAGE = re.compile(r"/|/config/?|/theme\.css")
+QUEUE = re.compile(  # what a page with events needs beside; no files, no uploads, no calls by name
+    r"/gradio_api/(queue/(join|data)|startup-events|heartbeat/\w+|reset|cancel|info|component_server)/?"
+)
+
+
+class Gate:
+    """ASGI middleware around one Gradio app.
+
+    Args:
+        app: the mounted app, or what is around it.
+        path: where it is mounted, as /lead.
+        accounts: tells who a request is from.
+        roles: whom to let in.
+        has_events: whether its page sends anything to Gradio's queue; else the queue is closed.
+    """
+
+    def __init__(
+        self, app: ASGIApp, path: str, accounts: Accounts, roles: Collection[str], has_events: bool = False
+    ) -> None:
+        self.app, self.path, self.accounts, self.roles, self.has_events = app, path, accounts, roles, has_events
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope.get("path", "")
+        if scope["type"] != "http" or not (path == self.path or path.startswith(self.path + "/")):
+            await self.app(scope, receive, send)
+            return
+        inner = path.removeprefix(self.path)
+        if BUNDLE.fullmatch(inner) and scope["method"] in ("GET", "HEAD"):
+            await self.app(scope, receive, send)
+            return
+        answer = await self._checked(scope, inner)
+        await (answer or self.app)(scope, receive, send)
+
+    async def _checked(self, scope: Scope, inner: str) -> Response | None:
+        """The answer to a request that is not let in."""
+        request = Request(scope)
+        try:
+            person = await run_sync(self.accounts.person, request)
+        except Unavailable as error:
+            return self.accounts.page(
+                request, "message", 503, title="The database does not answer", message=sentence(str(error))
+            )
+        opens_page = scope["method"] == "GET" and inner in ("", "/")
+        if person is None:
+            login = RedirectResponse(f"/login?next={self.path}/", 303)
+            return login if opens_page else refuse(scope, 401, "login", "Log in first.")
+        if person.role not in self.roles:
+            title, message = "Not for you", f"This page is for {' and '.join(sorted(self.roles))} only."
+            if opens_page:
+                return self.accounts.page(request, "message", 403, title=title, message=message)
+            return refuse(scope, 403, "role", message)
+        if inner == "":
+            return RedirectResponse(f"{self.path}/", 307)
+        if not (PAGE.fullmatch(inner) or (self.has_events and QUEUE.fullmatch(inner))):
+            return refuse(scope, 404, "path", f"There is nothing at {masked(scope['path'])}.")
+        scope["align.person"] = person
+        return None
+
+
+def person_name(request: Request) -> str | None:
+    """Gradio's `auth_dependency`: becomes `request.username` of an event."""
+    person = request.scope.get("align.person")
+    return None if person is None else person.name

@@ -1,0 +1,164 @@
+"""Untrusted text as HTML that cannot do anything: Markdown and LaTeX, no raw HTML, nothing loaded, nothing to click.
+
+Three fences, each of which would do alone: markdown-it writes only its own tags and escapes the rest; formulas become
+an element tree whose elements and attributes are on a list; nh3 keeps only what is on the list below. The page's
+content security policy (`security.py`) is the fourth.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+from xml.etree import ElementTree
+
+import nh3
+from latex2mathml.converter import convert_to_element
+from markdown_it import MarkdownIt
+from markdown_it.renderer import RendererHTML
+from markdown_it.rules_block import StateBlock
+from markdown_it.rules_inline import StateInline
+from markdown_it.token import Token
+
+MAX_CHARACTERS = 30_000  # of a text that is read as Markdown; a longer one is shown as it is
+MAX_FORMULA = {"$": 400, r"\(": 2_000, "$$": 2_000, r"\[": 2_000}  # characters, as far as its end is looked for
+
+_MATHML = """math menclose mfrac mi mmultiscripts mn mo mover mpadded mphantom mprescripts mroot mrow mspace msqrt
+    mstyle msub msubsup msup mtable mtd mtext mtr munder munderover none"""
+_MATHML_ATTRIBUTES = """accent accentunder columnalign columnlines columnspacing depth display displaystyle fence form
+    height largeop linebreak linethickness lspace mathsize mathvariant maxsize minsize movablelimits notation rowlines
+    rowspacing rspace scriptlevel separator stretchy symmetric voffset width"""
+_HTML = "blockquote br code div em h1 h2 h3 h4 h5 h6 hr li ol p pre s span strong table tbody td th thead tr ul"
+MATHML, MATHML_ATTRIBUTES = set(_MATHML.split()), set(_MATHML_ATTRIBUTES.split())
+ATTRIBUTES = {
+    **dict.fromkeys(MATHML, MATHML_ATTRIBUTES),
+    **{tag: {"dir"} for tag in _HTML.split()},
+    "ol": {"dir", "start"},
+    "span": {"class"},
+}
+DELIMITERS = {"$$": "$$", r"\[": r"\]", r"\(": r"\)", "$": "$"}  # the longer ones first
+
+
+@lru_cache(maxsize=1024)
+def rendered(text: str) -> str:
+    """The text as safe HTML. Images and links become words that name their address."""
+    if len(text) > MAX_CHARACTERS:
+        return f'<pre dir="auto">{html.escape(text)}</pre>'
+    try:
+        made = _MARKDOWN.render(text)
+    except (RecursionError, IndexError, ValueError):  # a text that the parser cannot take is shown as it is
+        made = f'<pre dir="auto">{html.escape(text)}</pre>'
+    return nh3.clean(made, tags=set(ATTRIBUTES), attributes=ATTRIBUTES, link_rel=None)
+
+
+def formula(latex: str, display: bool) -> str:
+    """LaTeX as MathML, or as its source where it cannot be read."""
+    try:
+        root = convert_to_element(latex, display="block" if display else "inline")
+        _keep_only_mathml(root)
+        return ElementTree.tostring(root, encoding="unicode", short_empty_elements=False)
+    except Exception:  # the converter raises whatever its parser stumbles over, IndexError and the like
+        return f"<code>{html.escape(latex)}</code>"
+
+
+def _keep_only_mathml(element: ElementTree.Element) -> None:
+    if element.tag not in MATHML:
+        raise ValueError(f"{element.tag} is not MathML")
+    element.attrib = {name: value for name, value in element.attrib.items() if name in MATHML_ATTRIBUTES}
+    # The converter puts entities into texts and leaves "<" unescaped: as characters, tostring escapes them all.
+    element.text = html.unescape(element.text or "")
+    element.tail = html.unescape(element.tail or "")
+    for child in element:
+        _keep_only_mathml(child)
+
+
+def _math_inline(state: StateInline, silent: bool) -> bool:
+    opening = next((mark for mark in DELIMITERS if state.src.startswith(mark, state.pos)), None)
+    if opening is None:
+        return False
+    start = state.pos + len(opening)
+    end = _end_of_formula(state.src, start, min(state.posMax, start + MAX_FORMULA[opening]), opening)
+    if end is None:
+        return False
+    if not silent:
+        token = state.push("math", "math", 0)
+        token.content = state.src[start:end].strip()
+        token.meta = {"display": opening in ("$$", r"\[")}
+    state.pos = end + len(DELIMITERS[opening])
+    return True
+
+
+def _end_of_formula(text: str, start: int, limit: int, opening: str) -> int | None:
+    """Where the closing mark stands. Around a single dollar Pandoc's rule holds, so that prices are no formulas."""
+    closing = DELIMITERS[opening]
+    end = text.find(closing, start, limit)
+    if opening == "$":
+        if text[start : start + 1].isspace():
+            return None
+        while end > start and (text[end - 1] in " \t\n\\" or text[end + 1 : end + 2].isdigit()):
+            end = text.find(closing, end + 1, limit)
+    return end if end > start and text[start:end].strip() else None
+
+
+def _math_block(state: StateBlock, first: int, last: int, silent: bool) -> bool:
+    """A formula that begins a line and whose end ends one; its lines are not read as Markdown."""
+    start = state.bMarks[first] + state.tShift[first]
+    opening = state.src[start : start + 2]
+    if opening not in ("$$", r"\["):
+        return False
+    start += 2
+    end = state.src.find(DELIMITERS[opening], start, start + MAX_FORMULA[opening])
+    line = first
+    while line < last and state.eMarks[line] < end:
+        line += 1
+    if end < 0 or line >= last or state.src[end + 2 : state.eMarks[line]].strip() or not state.src[start:end].strip():
+        return False
+    if not silent:
+        state.line = line + 1
+        token = state.push("math", "math", 0)
+        token.content = state.src[start:end].strip()
+        token.meta = {"display": True}
+        token.map = [first, state.line]
+    return True
+
+
+def _own_direction(state: Any) -> None:
+    """Each block of the text is written in its own direction; what is in it follows by CSS (unicode-bidi)."""
+    for token in state.tokens:
+        if token.level == 0 and token.nesting == 1:
+            token.attrSet("dir", "auto")
+
+
+class _Renderer(RendererHTML):
+    """Writes images and links as words, and formulas as MathML."""
+
+    def math(self, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:
+        return formula(tokens[index].content, tokens[index].meta["display"])
+
+    def image(self, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:
+        token = tokens[index]
+        alt = self.renderInlineAsText(token.children, options, env)
+        return f'<span class="image">[image: {html.escape(alt)}] ({html.escape(str(token.attrs["src"]))})</span>'
+
+    def link_open(self, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:
+        return '<span class="link">'
+
+    def link_close(self, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:
+        opening = next(i for i in range(index, -1, -1) if tokens[i].type == "link_open")
+        address = str(tokens[opening].attrs["href"])
+        text = "".join(token.content for token in tokens[opening:index])
+        return "</span>" if text == address else f"</span> ({html.escape(address)})"
+
+
+def _parser() -> MarkdownIt:
+    parser = MarkdownIt("commonmark", {"html": False, "breaks": True}, renderer_cls=_Renderer)
+    parser.enable(["table", "strikethrough"])
+    parser.disable(["html_block", "html_inline"])
+    parser.inline.ruler.before("escape", "math", _math_inline)
+    parser.block.ruler.before("fence", "math", _math_block, {"alt": ["paragraph", "blockquote", "list"]})
+    parser.core.ruler.push("own_direction", _own_direction)
+    return parser
+
+
+_MARKDOWN = _parser()

@@ -1,0 +1,161 @@
+"""The application that every app is built on: accounts, static files, errors in words; and how it is served."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Collection
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse, RedirectResponse
+from starlette.exceptions import HTTPException
+from starlette.responses import PlainTextResponse, Response
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Scope
+
+from apps.store.engine import Store
+from apps.store.errors import BadPayload, LoginRefused, NotYours, Refused, Stale, TooManyAttempts, Unavailable
+from apps.web.accounts import Accounts, Site, sentence
+from apps.web.gate import Gate, person_name
+from apps.web.security import Guard, Nonces, error, origin_hosts
+
+if TYPE_CHECKING:
+    import gradio
+
+STATUS: tuple[tuple[type[Refused], int, str], ...] = (
+    (NotYours, 404, "not_yours"),
+    (Stale, 409, "stale"),
+    (BadPayload, 422, "payload"),
+    (LoginRefused, 401, "login"),
+    (TooManyAttempts, 429, "attempts"),
+    (Unavailable, 503, "unavailable"),
+    (Refused, 409, "refused"),
+)
+
+STATIC = Path(__file__).parent / "static"
+
+log = logging.getLogger("align.web")
+
+
+def create_app(store: Store, site: Site, static: dict[str, Path]) -> tuple[FastAPI, Accounts]:
+    """The parent application. `static`: further folders of files that anybody may load, by their name below /static."""
+    app = FastAPI(title=site.name, docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.accounts = accounts = Accounts(store, site)
+    app.include_router(accounts.router())
+    for name, folder in {**static, "": STATIC}.items():
+        app.mount(f"/static/{name}".rstrip("/"), Files(directory=folder), name=f"static {name}")
+
+    @app.get("/", include_in_schema=False)
+    def first_page() -> Response:
+        return RedirectResponse(site.home, 303)
+
+    @app.get("/favicon.ico", include_in_schema=False)
+    def icon() -> Response:
+        return FileResponse(STATIC / "icon.svg")
+
+    @app.get("/health", include_in_schema=False)
+    def health() -> dict[str, str]:
+        with store.read():
+            return {"status": "ok"}
+
+    app.add_exception_handler(Refused, _refused)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _failed)
+    return app, accounts
+
+
+def mount_gradio(
+    app: FastAPI, accounts: Accounts, blocks: gradio.Blocks, path: str, roles: Collection[str], **options: Any
+) -> None:
+    """Puts a Gradio page at a path, for some roles. `options` go to Gradio (head, css, theme, ...)."""
+    import gradio
+
+    gradio.mount_gradio_app(
+        app,
+        blocks,
+        path=path,
+        auth_dependency=person_name,
+        run_history=False,  # or browsers would keep what people enter, and the server would serve it
+        footer_links=[],
+        ssr_mode=False,
+        show_error=False,
+        enable_monitoring=False,
+        mcp_server=False,
+        pwa=False,
+        **options,
+    )
+    app.add_middleware(Nonces, path=path)
+    app.add_middleware(Gate, path=path, accounts=accounts, roles=roles, has_events=bool(blocks.fns))
+
+
+def guarded(app: FastAPI, site: Site, host: str) -> ASGIApp:
+    """The application behind its guard: this is what is served."""
+    return Guard(app, site.origin, origin_hosts(site.origin, host))
+
+
+class Files(StaticFiles):
+    """Static files; a browser asks each time whether they changed, so that a new version is seen at once."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        answer = await super().get_response(path, scope)
+        answer.headers["cache-control"] = "no-cache"
+        return answer
+
+
+def _refused(request: Request, refused: Exception) -> Response:
+    status, code = next((status, code) for kind, status, code in STATUS if isinstance(refused, kind))
+    message, _, remedy = str(refused).partition("; ")
+    answer = _told(request, status, code, sentence(message), sentence(remedy) if remedy else "")
+    if isinstance(refused, TooManyAttempts):
+        answer.headers["retry-after"] = str(max(1, round(refused.wait_s)))
+    if isinstance(refused, Unavailable):
+        log.error("%s", refused)
+        answer.headers["retry-after"] = "5"
+    return answer
+
+
+def _invalid(request: Request, invalid: Exception) -> Response:
+    assert isinstance(invalid, RequestValidationError)
+    first = invalid.errors()[0]
+    where = ".".join(map(str, first["loc"][1:])) or "body"
+    return _told(request, 422, "payload", f"{where}: {first['msg']}.", "")
+
+
+def _http(request: Request, problem: Exception) -> Response:
+    assert isinstance(problem, HTTPException)
+    return _told(request, problem.status_code, "http", f"{problem.detail}.", "")
+
+
+def _failed(request: Request, failure: Exception) -> Response:
+    """What nobody foresaw: the log has it, the person is told no details."""
+    return _told(request, 500, "server", "The server failed; the error is in its log.", "Try again.")
+
+
+def _told(request: Request, status: int, code: str, message: str, remedy: str) -> Response:
+    if request.url.path.startswith("/api/"):
+        return JSONResponse(error(code, message, remedy), status)
+    return PlainTextResponse(f"{message} {remedy}".strip() + "\n", status)
+
+
+def serve(app: ASGIApp, place: socket.socket, behind_proxy: bool) -> None:
+    """Serves until SIGINT or SIGTERM.
+
+    The access log stays off: it would hold the links of invitations. What is refused or fails is logged.
+    """
+    import uvicorn
+
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=behind_proxy,  # else anybody could name any address as theirs
+        timeout_graceful_shutdown=5,  # Gradio's pages keep connections open
+    )
+    with suppress(KeyboardInterrupt):  # which uvicorn raises once more when it has shut down
+        uvicorn.Server(config).run(sockets=[place])
