@@ -186,7 +186,7 @@ def _standings(votes: Votes, ranked: NDArray[np.int64], n_resamples: int, level:
 
 def _variances(votes: Votes, n: int, n_resamples: int, seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Of the difference of each two scores, (n, n), and below them of each score; and their degrees of freedom."""
-    both = np.unique(np.stack([votes.prompt, votes.person], axis=1), axis=0, return_inverse=True)[1].ravel()
+    both = votes.prompt * (int(votes.person.max()) + 1) + votes.person
     prompts, n_prompts = _contrasts(votes, votes.prompt, n, n_resamples, seed)
     people, n_people = _contrasts(votes, votes.person, n, n_resamples, seed + 1)
     if n_people < 2:

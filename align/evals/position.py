@@ -42,37 +42,37 @@ def position_bias(tasks: Sequence[int], places: Lists, ranks: Lists, seed: int =
     shown = _Shown.of(tasks, places, ranks)
     if not any(len(marks) for marks in shown.marks):
         return PositionBias(None, [], None, None, len(ranks))
-    return PositionBias(_earlier(shown, seed), _by_place(shown, seed), *_tests(shown.marks), len(ranks))
+    earlier = ratios(tasks, [0] * len(ranks), *earlier_won(places, ranks), 1, seed=seed)[0]
+    return PositionBias(earlier, _by_place(shown, seed), *_tests(shown.marks), len(ranks))
+
+
+def earlier_won(places: Lists, ranks: Lists) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """For each ranking: how many of its decided pairs the answer shown earlier won, and how many it decides."""
+    won, decided = np.zeros(len(ranks), dtype=np.int64), np.zeros(len(ranks), dtype=np.int64)
+    for rows, (place, rank) in by_length(places, ranks):
+        rank = np.take_along_axis(rank, np.argsort(place, axis=1, kind="stable"), axis=1)
+        first, later = np.triu_indices(rank.shape[1], 1)
+        won[rows] = (rank[:, first] < rank[:, later]).sum(axis=1)
+        decided[rows] = (rank[:, first] != rank[:, later]).sum(axis=1)
+    return won, decided
 
 
 class _Shown(NamedTuple):
     """By K, the number of answers: what people saw, from the first place to the last."""
 
     tasks: list[NDArray[np.int64]]  # (n,) each
-    ranks: list[NDArray[np.float64]]  # (n, K) each, in the order of places
-    marks: list[NDArray[np.float64]]  # (n, K) each
+    marks: list[NDArray[np.float64]]  # (n, K) each, in the order of places
 
     @classmethod
     def of(cls, tasks: Sequence[int], places: Lists, ranks: Lists) -> _Shown:
-        found = cls([], [], [])
+        found = cls([], [])
         for rows, (place, rank) in by_length(places, ranks):
             k = rank.shape[1]
             rank = np.take_along_axis(rank, np.argsort(place, axis=1, kind="stable"), axis=1)
             beaten = np.sign(rank[:, None, :] - rank[:, :, None])  # (n, i, j): 1 if i is better than j
             found.tasks.append(np.asarray(tasks, dtype=np.int64)[rows])
-            found.ranks.append(rank)
             found.marks.append(0.5 + beaten.sum(axis=2) / (2 * (k - 1)))
         return found
-
-
-def _earlier(shown: _Shown, seed: int) -> Interval | None:
-    won, decided = [], []
-    for rank in shown.ranks:
-        first, later = np.triu_indices(rank.shape[1], 1)
-        won.append((rank[:, first] < rank[:, later]).sum(axis=1))
-        decided.append((rank[:, first] != rank[:, later]).sum(axis=1))
-    tasks = np.concatenate(shown.tasks)
-    return ratios(tasks, np.zeros_like(tasks), np.concatenate(won), np.concatenate(decided), 1, seed=seed)[0]
 
 
 def _by_place(shown: _Shown, seed: int) -> list[Interval | None]:
