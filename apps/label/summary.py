@@ -9,7 +9,7 @@ alone, practice tasks not at all: both are the same few tasks for everybody, and
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from statistics import median
 from typing import NamedTuple
 
@@ -130,10 +130,17 @@ class Summary(NamedTuple):
     no_places: tuple[NoPlace, ...]
 
 
-def summarise(labels: Iterable[Label], gold_pass: float = 0.7, min_votes: int = MIN_VOTES, seed: int = 0) -> Summary:
+def summarise(
+    labels: Iterable[Label],
+    gold_pass: float = 0.7,
+    decided: Collection[int] = (),
+    min_votes: int = MIN_VOTES,
+    seed: int = 0,
+) -> Summary:
     """The summary of a project.
 
     Args:
+        decided: tasks that a reviewer has decided on: they are no disputes any more.
         gold_pass: the share of a gold task's pairs to be ordered as expected for a pass.
         min_votes: comparisons that a model needs to be ranked.
     """
@@ -169,7 +176,7 @@ def summarise(labels: Iterable[Label], gold_pass: float = 0.7, min_votes: int = 
         n_gold=len(golds),
         gold=_passed(golds, gold_pass),
         gold_tasks=_gold_tasks(golds, gold_pass),
-        disputes=_disputes(shared),
+        disputes=_disputes(shared, decided),
         places=places,
         no_places=no_places,
     )
@@ -298,20 +305,20 @@ def _couples(shared: Shared, names: Sequence[str]) -> tuple[CoupleFigures, ...]:
     )
 
 
-def _disputes(shared: Shared) -> tuple[Dispute, ...]:
+def _disputes(shared: Shared, decided: Collection[int]) -> tuple[Dispute, ...]:
     """Tasks on which two people decide a pair differently."""
     tasks, place = np.unique(shared.task, return_inverse=True)
-    agreed, decided = (np.bincount(place, n, len(tasks)) for n in (shared.n_agreed, shared.n_decided))
+    agreed, n_pairs = (np.bincount(place, n, len(tasks)) for n in (shared.n_agreed, shared.n_decided))
     known = np.isfinite(shared.tau)
     tau, n_tau = np.bincount(place, np.where(known, shared.tau, 0), len(tasks)), np.bincount(place, known, len(tasks))
     n_couples = np.bincount(place, minlength=len(tasks))
-    differ = np.flatnonzero(agreed < decided)
-    order = differ[np.lexsort((-n_couples[differ], agreed[differ] / decided[differ]))][:MOST_DISPUTES]
+    differ = np.flatnonzero((agreed < n_pairs) & ~np.isin(tasks, list(decided)))
+    order = differ[np.lexsort((-n_couples[differ], agreed[differ] / n_pairs[differ]))][:MOST_DISPUTES]
     return tuple(
         Dispute(
             int(tasks[i]),
             round((1 + (1 + 8 * int(n_couples[i])) ** 0.5) / 2),  # n people are n (n - 1) / 2 couples
-            float(agreed[i] / decided[i]),
+            float(agreed[i] / n_pairs[i]),
             float(tau[i] / n_tau[i]) if n_tau[i] else None,
         )
         for i in order

@@ -97,16 +97,16 @@ def test_practice_counts_nowhere_and_gold_for_gold_alone():
 
 
 def test_disputes_are_the_tasks_on_which_people_differ_the_worst_first():
-    found = summarise(
-        [
-            *(label(1, person, (1, 2, 3)) for person in ("ada", "bob")),
-            *(label(2, *said) for said in (("ada", (1, 2, 3)), ("bob", (3, 2, 1)))),
-            *(label(3, *said) for said in (("ada", (1, 2, 3)), ("bob", (1, 2, 3)), ("cyd", (1, 3, 2)))),
-            *(label(4, *said) for said in (("ada", (1, 1, 3)), ("bob", (1, 2, 3)))),  # a tie is no dispute
-            label(5),
-        ]
-    )
+    rows = [
+        *(label(1, person, (1, 2, 3)) for person in ("ada", "bob")),
+        *(label(2, *said) for said in (("ada", (1, 2, 3)), ("bob", (3, 2, 1)))),
+        *(label(3, *said) for said in (("ada", (1, 2, 3)), ("bob", (1, 2, 3)), ("cyd", (1, 3, 2)))),
+        *(label(4, *said) for said in (("ada", (1, 1, 3)), ("bob", (1, 2, 3)))),  # a tie is no dispute
+        label(5),
+    ]
+    found = summarise(rows)
     assert [(one.task, one.n_people) for one in found.disputes] == [(2, 2), (3, 3)]
+    assert [one.task for one in summarise(rows, decided={2, 99}).disputes] == [3]
     assert [one.agreement for one in found.disputes] == pytest.approx([0, 7 / 9])
     assert [one.tau for one in found.disputes] == pytest.approx([-1, (1 + 1 / 3 + 1 / 3) / 3])
     assert found.n_shared == 4
