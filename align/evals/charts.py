@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,16 +16,13 @@ if TYPE_CHECKING:
 ROW = 0.24  # inches for a row of a forest
 MAX_ROWS = 40
 LONGEST_NAME = 24
-FAINT = "#8b929c"
+DASHED: dict[str, Any] = {"color": "#8b929c", "linestyle": "--", "linewidth": 1.2, "zorder": 1}
 
 
-def forest(
-    rows: Mapping[str, Interval | None], xlabel: str, title: str, reference: float | None = None, told: str = ""
-) -> str:
-    """A dot with its interval for each name, the first on top; rows that are None are left out. '' if none is left.
+def forest(rows: Mapping[str, Interval | None], xlabel: str, title: str, reference: float | None = None) -> str:
+    """A dot with its interval for each name, the first on top, and a dashed line at `reference`.
 
-    Args:
-        reference: where a dashed line stands, and `told` what it means.
+    Rows that are None are left out; '' if none is left.
     """
     known = [(name, row) for name, row in rows.items() if row is not None][:MAX_ROWS]
     if not known:
@@ -33,12 +30,11 @@ def forest(
     with canvas(xlabel, "", title, max(SIZE[1] * 0.55, 0.95 + ROW * len(known))) as (figure, axes):
         heights = range(len(known), 0, -1)
         _intervals(axes, [row for _, row in known], heights, horizontal=True)
-        _reference(axes, reference, told, horizontal=False)
+        if reference is not None:
+            axes.axvline(reference, **DASHED)
         axes.set_yticks(list(heights), [_short(name) for name, _ in known])
         axes.set_ylim(0.4, len(known) + 0.6)
         axes.grid(visible=False, axis="y")
-        if told:
-            axes.legend(loc="best")
         shown = "; ".join(f"{name} {_told(row)}" for name, row in known)
         return inline(figure, f"{title}, {xlabel}: {shown}.")
 
@@ -52,7 +48,8 @@ def columns(
         return ""
     with canvas(xlabel, ylabel, title) as (figure, axes):
         _intervals(axes, [row for _, row in known], [number for number, _ in known], horizontal=False)
-        _reference(axes, reference, "", horizontal=True)
+        if reference is not None:
+            axes.axhline(reference, **DASHED)
         axes.set_xticks([number for number, _ in known])
         axes.set_xlim(0.5, len(rows) + 0.5)
         shown = "; ".join(f"{number} {_told(row)}" for number, row in known)
@@ -87,13 +84,6 @@ def _intervals(axes: Axes, rows: Sequence[Interval], places: Sequence[int], hori
         axes.errorbar(means, list(places), xerr=span, fmt="o", color=colour, markersize=5, capsize=2.5, elinewidth=1.5)
     else:
         axes.errorbar(list(places), means, yerr=span, fmt="o", color=colour, markersize=5, capsize=2.5, elinewidth=1.5)
-
-
-def _reference(axes: Axes, value: float | None, told: str, horizontal: bool) -> None:
-    if value is None:
-        return
-    line = axes.axhline if horizontal else axes.axvline
-    line(value, color=FAINT, linestyle="--", linewidth=1.2, zorder=1, label=told or None)
 
 
 def _short(name: str) -> str:

@@ -23,9 +23,7 @@ def figures(found: Summary) -> dict[str, str]:
             0.5,
         ),
         "agreement": _agreement(found),
-        "gold": forest(
-            {person.name: person.gold for person in found.people}, "share passed", "Gold tasks, by person", None
-        ),
+        "gold": forest({person.name: person.gold for person in found.people}, "share passed", "Gold tasks, by person"),
         "leaderboard": forest(
             {place.model: place.score for place in found.places}, "score, nats above the mean", "Models", 0.0
         ),
@@ -51,4 +49,4 @@ def _seconds(found: Summary) -> str:
 def _agreement(found: Summary) -> str:
     rows: dict[str, Interval | None] = {"all": found.agreement.pairwise}
     rows |= {person.name: person.agreement.pairwise for person in found.people}
-    return forest(rows, "share of decided pairs ordered alike", "Agreement with the others", 0.5, "a coin's toss")
+    return forest(rows, "share of decided pairs ordered alike; dashed: a coin's toss", "Agreement with the others", 0.5)

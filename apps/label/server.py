@@ -20,5 +20,5 @@ def ranking_app(project: Project, host: str = "127.0.0.1") -> ASGIApp:
     app, accounts = create_app(project.store, site, {"label": Path(__file__).parent / "static"})
     app.include_router(api.router(project))
     mount_gradio(app, accounts, page.labelling_page(recipe.name), "/app", ROLES, head=page.HEAD, css=page.CSS)
-    mount_gradio(app, accounts, dashboard.dashboard(project), "/lead", LEADS)
+    mount_gradio(app, accounts, dashboard.dashboard(project), "/lead", LEADS, css=dashboard.CSS)
     return guarded(app, site, host)
