@@ -1,0 +1,103 @@
+"""What tests of the apps begin with: a clock that they set, a project with people and tasks, one in a folder."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from pathlib import Path
+from typing import Any
+
+from apps.label.project import Project
+from apps.store import adding, people, projects, queue, tasks, work
+from apps.store.engine import Store
+from apps.store.people import Somebody
+from apps.store.settings import Settings
+
+START_OF_TIME = 1_800_000_000.0
+
+
+class Clock:
+    """A clock that stands still until a test moves it."""
+
+    def __init__(self) -> None:
+        self.now = START_OF_TIME
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Office:
+    """A project with people and tasks."""
+
+    def __init__(self, store: Store, **settings: Any) -> None:
+        self.store = store
+        self.project = projects.sync(store, "office", Settings(**settings))
+
+    def person(self, name: str, role: Any = "annotator") -> Somebody:
+        return person(self.store, name, role)
+
+    def tasks(self, n: int, k: int = 4, kind: Any = "rank", **more: Any) -> None:
+        """Adds n prompts with k answers each, and draws the queue."""
+        prompts = [prompt(f"{kind} {index}", k, **more) for index in range(n)]
+        adding.add_tasks(self.store, self.project, prompts, kind)
+        queue.draw(self.store, self.project)
+
+
+def person(store: Store, name: str, role: Any = "annotator") -> Somebody:
+    """Somebody who was invited and came."""
+    token = people.invite(store, role, name).token
+    return people.accept(store, token, None, "four words or more")
+
+
+def prompt(name: str, k: int = 4, **more: Any) -> adding.NewPrompt:
+    """A prompt with k answers by k models."""
+    answers = tuple(adding.NewAnswer(f"answer {index} to {name}", {"model": f"model {index}"}) for index in range(k))
+    return adding.NewPrompt([{"role": "user", "content": name}], "questions", answers, **more)
+
+
+def ranking(*ranks: int, rating: int | None = 4) -> dict[str, Any]:
+    """A payload: the ranks of the slots."""
+    return {
+        "answers": {str(slot): {"rating": rating, "flags": [], "comment": ""} for slot in range(len(ranks))},
+        "ranks": {str(slot): rank for slot, rank in enumerate(ranks)},
+        "all_bad": False,
+        "comment": "",
+    }
+
+
+def new_id() -> str:
+    return str(uuid.uuid4())
+
+
+class Bench:
+    """An open project, and what tests do with it."""
+
+    def __init__(self, project: Project, folder: Path) -> None:
+        self.project, self.folder = project, folder
+        self.people: dict[str, int] = {}
+
+    def file(self, name: str, rows: list[Any]) -> str:
+        path = self.folder / name
+        lines = [row if isinstance(row, str) else json.dumps(row, ensure_ascii=False) for row in rows]
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        return str(path)
+
+    def rank(self, name: str, *order: str) -> str:
+        """Has somebody rank their next task, answers that contain the first word best; returns the annotation's id.
+
+        Words joined by = are tied. "skip" skips.
+        """
+        if name not in self.people:
+            self.people[name] = person(self.project.store, name).id
+        given = tasks.claim(self.project.store, self.project.id, self.people[name])
+        assert isinstance(given, tasks.Given), given
+        if order == ("skip",):
+            saved = work.skip(self.project.store, self.people[name], new_id(), given.id, given.lease, "no idea")
+        else:
+            ranks = [
+                next(rank for rank, words in enumerate(order, 1) if any(word in text for word in words.split("=")))
+                for text in given.answers
+            ]
+            payload = ranking(*ranks)
+            saved = work.submit(self.project.store, self.people[name], new_id(), given.id, given.lease, payload, 20)
+        return saved.id
