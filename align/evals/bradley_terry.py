@@ -98,12 +98,12 @@ def votes_of(prompts: Sequence[int], people: Sequence[int], models: Lists, ranks
 
 def _votes(*columns: NDArray[Any]) -> Votes:
     *whole, won = columns
-    prompt, person, first, second = (column.astype(np.int64) for column in whole)
-    return Votes(prompt, person, first, second, won.astype(np.float64))
+    prompt, person, first, second = (column.astype(np.int64, copy=False) for column in whole)
+    return Votes(prompt, person, first, second, won.astype(np.float64, copy=False))
 
 
 def _kept(votes: Votes, rows: NDArray[np.bool_]) -> Votes:
-    return _votes(*(column[rows] for column in votes))
+    return votes if rows.all() else _votes(*(column[rows] for column in votes))
 
 
 def leaderboard(
@@ -202,9 +202,8 @@ def _contrasts(
     votes: Votes, clusters: NDArray[np.int64], n: int, n_resamples: int, seed: int
 ) -> tuple[NDArray[np.float64], int]:
     """(n + 1, n) variances as in `_variances` when whole clusters are drawn, and the number of clusters."""
-    cells = np.concatenate([votes.first * n + votes.second, votes.second * n + votes.first])
-    won = np.concatenate([votes.won, 1 - votes.won])
-    parts = by_cluster(np.concatenate([clusters, clusters]), cells, won, n * n)
+    parts = by_cluster(clusters, votes.first * n + votes.second, votes.won, n * n)
+    parts = parts + by_cluster(clusters, votes.second * n + votes.first, 1 - votes.won, n * n)
     drawn = fit(resampled_sums(parts, n_resamples, seed).reshape(-1, n, n))
     covariance = np.atleast_2d(np.cov(drawn, rowvar=False))
     own = np.diag(covariance)
