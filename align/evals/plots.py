@@ -157,7 +157,7 @@ def curve(series: Mapping[str, tuple[list[float], list[float]]], xlabel: str, yl
     finite = {name: points for name, points in finite.items() if len(points)}
     if not finite:
         return ""
-    with _figure(xlabel, ylabel, title) as (figure, axes):
+    with canvas(xlabel, ylabel, title) as (figure, axes):
         own = colours(finite)
         for name, points in finite.items():
             _line(axes, points, name, own[name])
@@ -166,7 +166,7 @@ def curve(series: Mapping[str, tuple[list[float], list[float]]], xlabel: str, yl
             axes.legend(loc="best")
         ends = {name: _running_mean(points)[[0, -1], 1] for name, points in finite.items()}
         told = "; ".join(f"{name} goes from {first:.3g} to {last:.3g}" for name, (first, last) in ends.items())
-        return _inline(figure, f"{title}, by {xlabel}: {told}.")
+        return inline(figure, f"{title}, by {xlabel}: {told}.")
 
 
 def gold_against_kl(
@@ -186,7 +186,7 @@ def gold_against_kl(
     placed = [name for name, (kl, *_) in seen.items() if _is_number(kl)]
     if not len(way) and len(placed) < 2:
         return ""
-    with _figure("KL from SFT, nats (square-root scale)", "gold score", title) as (figure, axes):
+    with canvas("KL from SFT, nats (square-root scale)", "gold score", title) as (figure, axes):
         if len(way):
             _way(axes, way)
         own = colours(points)
@@ -195,7 +195,7 @@ def gold_against_kl(
         kls = [kl for kl, *_ in seen.values() if kl is not None and math.isfinite(kl)]
         _square_root_axis(axes, max([*way[:, 0], *kls], default=0.0))
         axes.legend(loc="best")
-        return _inline(figure, f"{title}: " + "; ".join(_told(name, point) for name, point in seen.items()) + ".")
+        return inline(figure, f"{title}: " + "; ".join(_told(name, point) for name, point in seen.items()) + ".")
 
 
 # -- what is drawn -----------------------------------------------------------------------------------------------------
@@ -291,19 +291,20 @@ def _told(name: str, point: Sequence[float | None]) -> str:
 
 
 @contextmanager
-def _figure(xlabel: str, ylabel: str, title: str) -> Iterator[tuple[Figure, Axes]]:
+def canvas(xlabel: str, ylabel: str, title: str, height: float = SIZE[1]) -> Iterator[tuple[Figure, Axes]]:
+    """An empty figure in the house's style; `height` in inches."""
     import matplotlib
     from matplotlib.figure import Figure
 
     # The defaults first: a user's own matplotlibrc may ask for LaTeX. Not the backend: rc_context does not restore it.
     settings: dict[Any, Any] = {key: value for key, value in matplotlib.rcParamsDefault.items() if key != "backend"}
     with matplotlib.rc_context(settings | STYLE):
-        figure = Figure(figsize=SIZE, layout="constrained", facecolor="white")
+        figure = Figure(figsize=(SIZE[0], height), layout="constrained", facecolor="white")
         axes = figure.add_subplot(xlabel=xlabel, ylabel=ylabel, title=title)
         yield figure, axes
 
 
-def _inline(figure: Figure, label: str) -> str:
+def inline(figure: Figure, label: str) -> str:
     """The figure's <svg> element alone: no header, no metadata, no links, sized by the page, told to screen readers."""
     buffer = io.StringIO()
     no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))  # it would name a web site and the hour

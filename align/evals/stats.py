@@ -1,20 +1,32 @@
-"""How sure an evaluation can be: means with confidence intervals, by the percentile bootstrap.
+"""How sure an evaluation can be: means and other figures with confidence intervals, by the percentile bootstrap.
 
 An evaluation asks a few hundred prompts and speaks about all prompts of that kind. The bootstrap (Efron 1979,
 "Bootstrap Methods: Another Look at the Jackknife"; Efron & Tibshirani 1993, chapter 13) measures how far its mean could
 have fallen elsewhere: it draws as many prompts again, with replacement, many times over, and reports the middle 95% of
 the means it gets. It assumes nothing about how scores are distributed, only that prompts were drawn independently.
+The percentiles are taken a little further out, as far as Student's t is wider than the normal (Hesterberg 2015,
+1411.5279, "expanded percentile interval"): 20 prompts need it, 500 do not notice.
+
+Where a prompt has many votes, they stand or fall together: it is drawn whole, as a cluster. Any figure that is a
+function of sums over votes (a share, a mean, Krippendorff's alpha, a Bradley-Terry fit) needs only each cluster's part
+of those sums (`by_cluster`), which are added up for many resamples at once (`resampled_sums`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
 CHUNK_ELEMENTS = 1_000_000  # drawn at a time: two arrays of 8 MB, however many values and resamples there are
+
+MAX_CLUSTERS = 5000  # more are drawn in this many groups
 
 Scores = Sequence[float] | NDArray[np.float64]
 
@@ -32,11 +44,10 @@ def bootstrap_mean(values: Scores, n_resamples: int = 2000, level: float = 0.95,
 
     Raises ValueError if `values` is empty, is not one-dimensional, or holds a value that is not finite.
     """
-    array = _checked(values, "values")
+    array = checked(values, "values")
     _check_settings(n_resamples, level)
     means = np.concatenate(list(_resampled_means(array, n_resamples, seed)))  # (n_resamples,)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(array.mean()), float(low), float(high))
+    return Interval(float(array.mean()), *_percentiles(means, len(array), level))
 
 
 def win_rate(
@@ -47,7 +58,7 @@ def win_rate(
     The i-th scores of both belong to the i-th prompt, and prompts are what is resampled: a prompt that is hard for
     both models adds nothing to the uncertainty, as it would if the two were resampled apart.
     """
-    a, b = _checked(a_scores, "a_scores"), _checked(b_scores, "b_scores")
+    a, b = checked(a_scores, "a_scores"), checked(b_scores, "b_scores")
     if len(a) != len(b):
         raise ValueError(f"a_scores has {len(a)} scores and b_scores has {len(b)}: give both models the same prompts")
     outcomes = np.where(a > b, 1.0, np.where(a < b, 0.0, 0.5))  # (n_prompts,)
@@ -56,7 +67,7 @@ def win_rate(
 
 def accuracy(correct: Scores, n_resamples: int = 2000, level: float = 0.95, seed: int = 0) -> Interval:
     """The share of True (or 1) in `correct`; 0.5 stands for a tie that is half right, as a coin would be."""
-    array = _checked(correct, "correct")
+    array = checked(correct, "correct")
     if wrong := [value for value in np.unique(array) if value not in (0.0, 0.5, 1.0)]:
         raise ValueError(f"correct holds {wrong[0]:g}: each must be True, False or 0.5")
     return _proportion(array, n_resamples, level, seed)
@@ -71,8 +82,28 @@ def _proportion(outcomes: NDArray[np.float64], n_resamples: int, level: float, s
     if np.ptp(outcomes) > 0:
         return bootstrap_mean(outcomes, n_resamples, level, seed)
     _check_settings(n_resamples, level)
-    value, unseen = float(outcomes[0]), 1 - ((1 - level) / 2) ** (1 / len(outcomes))
-    return Interval(value, value - unseen * value, value + unseen * (1 - value))
+    return unvaried(float(outcomes[0]), len(outcomes), level)
+
+
+def unvaried(value: float, n: int, level: float = 0.95, lowest: float = 0.0, highest: float = 1.0) -> Interval:
+    """The interval where n independent outcomes were all `value`: the share that may have stayed unseen was extreme."""
+    unseen = 1 - ((1 - level) / 2) ** (1 / n)
+    return Interval(value, value - unseen * (value - lowest), value + unseen * (highest - value))
+
+
+def wilson(n_right: int, n: int, level: float = 0.95) -> Interval:
+    """The share n_right / n of independent trials, with Wilson's interval (1927), which holds for few trials too.
+
+    Newcombe 1998, "Two-sided confidence intervals for the single proportion", method 3. Raises ValueError for n < 1.
+    """
+    from scipy.special import ndtri
+
+    if not 0 <= n_right <= n or n < 1:
+        raise ValueError(f"{n_right} of {n} is no share: give 0 to n of n, n at least 1")
+    share, z = n_right / n, float(ndtri((1 + level) / 2))
+    centre, half = share + z * z / (2 * n), z * math.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2)
+    scale = 1 + z * z / n
+    return Interval(share, max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale))
 
 
 def _resampled_means(values: NDArray[np.float64], n_resamples: int, seed: int) -> Iterator[NDArray[np.float64]]:
@@ -84,7 +115,117 @@ def _resampled_means(values: NDArray[np.float64], n_resamples: int, seed: int) -
         yield values[drawn].mean(axis=1)
 
 
-def _checked(values: ArrayLike, name: str) -> NDArray[np.float64]:
+# -- clusters ---------------------------------------------------------------------------------------------------------
+
+
+def by_cluster(clusters: ArrayLike, columns: ArrayLike, values: ArrayLike, n_columns: int) -> csr_array:
+    """Each cluster's part of `n_columns` sums, (n_columns, n_clusters). Sum over a row for the sum itself.
+
+    Args:
+        clusters: (n,) what each value came from: a prompt, a person. Any labels that can be sorted.
+        columns: (n,) integers, the sum that each value is a part of.
+        values: (n,).
+    """
+    from scipy.sparse import csr_array
+
+    labels, place = np.unique(np.asarray(clusters), return_inverse=True)
+    entries = np.asarray(values, dtype=np.float64), (np.asarray(columns, dtype=np.int64), place)
+    return csr_array(entries, shape=(n_columns, len(labels)))
+
+
+def resampled_sums(parts: csr_array, n_resamples: int = 1000, seed: int = 0) -> NDArray[np.float64]:
+    """(n_resamples, n_columns): the sums, had other clusters been drawn: as many, with replacement.
+
+    Very many clusters are put into groups at random first, and groups are drawn: the sums of independent clusters are
+    as independent, spread as much, and the time no longer grows with their number.
+    """
+    rng = np.random.default_rng(seed)
+    if parts.shape[1] > MAX_CLUSTERS:
+        parts = _grouped(parts, rng.permutation(parts.shape[1]) % MAX_CLUSTERS)
+    n_columns, n_clusters = parts.shape
+    sums = np.empty((n_resamples, n_columns))
+    n_rows = max(1, CHUNK_ELEMENTS // max(1, n_clusters))
+    for done in range(0, n_resamples, n_rows):
+        n = min(n_rows, n_resamples - done)
+        drawn = rng.integers(0, n_clusters, size=(n, n_clusters)) + n_clusters * np.arange(n)[:, None]
+        times = np.bincount(drawn.ravel(), minlength=n * n_clusters).reshape(n, n_clusters)
+        sums[done : done + n] = (parts @ times.T.astype(np.float64)).T
+    return sums
+
+
+def _grouped(parts: csr_array, group: NDArray[np.int64]) -> csr_array:
+    entries = parts.tocoo()
+    columns, clusters = entries.coords
+    return by_cluster(group[clusters], columns, entries.data, parts.shape[0])
+
+
+def bootstrap_statistic(
+    parts: csr_array,
+    statistic: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    n_resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Interval | None:
+    """A function of sums, (n, n_columns) -> (n,), with its interval over clusters. None where it is not defined."""
+    _check_settings(n_resamples, level)
+    value = float(statistic(np.asarray(parts.sum(axis=1), dtype=np.float64)[None])[0])
+    if not math.isfinite(value):
+        return None
+    low, high = _percentiles(statistic(resampled_sums(parts, n_resamples, seed)), parts.shape[1], level)
+    return Interval(value, low, high)
+
+
+def ratios(
+    clusters: ArrayLike,
+    groups: ArrayLike,
+    parts: ArrayLike,
+    wholes: ArrayLike,
+    n_groups: int,
+    lowest: float = 0.0,
+    highest: float = 1.0,
+    n_resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> list[Interval | None]:
+    """For each group the sum of `parts` over the sum of `wholes`, with its interval over clusters.
+
+    None where the sum of wholes is 0.
+
+    Args:
+        clusters, groups, parts, wholes: (n,). Groups are integers below `n_groups`.
+        lowest, highest: what a ratio can be at most, for groups whose clusters are all alike (see `unvaried`).
+    """
+    _check_settings(n_resamples, level)
+    group, whole = np.asarray(groups, dtype=np.int64), np.asarray(wholes, dtype=np.float64)
+    upper = by_cluster(clusters, group, parts, n_groups)
+    lower = by_cluster(clusters, group, whole, n_groups)
+    tops, bottoms = (resampled_sums(sums, n_resamples, seed) for sums in (upper, lower))  # one seed: the same clusters
+    with np.errstate(invalid="ignore", divide="ignore"):
+        values, drawn = upper.sum(axis=1) / lower.sum(axis=1), tops / bottoms
+    found: list[Interval | None] = []
+    for g in range(n_groups):
+        n_clusters = int(np.count_nonzero(lower[[g]].toarray()))
+        if not n_clusters:
+            found.append(None)
+        elif np.nanmax(drawn[:, g]) - np.nanmin(drawn[:, g]) < 1e-12:  # all clusters alike
+            found.append(unvaried(float(values[g]), n_clusters, level, lowest, highest))
+        else:
+            found.append(Interval(float(values[g]), *_percentiles(drawn[:, g], n_clusters, level)))
+    return found
+
+
+def _percentiles(drawn: NDArray[np.float64], n_clusters: int, level: float) -> tuple[float, float]:
+    """The expanded percentiles of what is defined among `drawn`."""
+    from scipy.special import ndtr, stdtrit
+
+    tail = (1 - level) / 2
+    if n_clusters > 1:
+        tail = float(ndtr(math.sqrt(n_clusters / (n_clusters - 1)) * stdtrit(n_clusters - 1, tail)))
+    low, high = np.quantile(drawn[np.isfinite(drawn)], [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def checked(values: ArrayLike, name: str) -> NDArray[np.float64]:
     """As a 1-D float array, or a ValueError that names the argument, the place and the value."""
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1:

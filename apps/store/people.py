@@ -60,6 +60,14 @@ def hash_token(token: str) -> str:
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
 
 
+class Waiting(NamedTuple):
+    """Somebody who was invited and has not come yet."""
+
+    role: Role
+    name: str | None
+    expires_at: float
+
+
 def invite(
     store: Store, role: Role, name: str | None = None, days: float = 7, created_by: int | None = None
 ) -> Invited:
@@ -130,6 +138,14 @@ def listed(store: Store) -> list[Somebody]:
     """Everybody, by name."""
     with store.read() as session:
         return [_somebody(person) for person in session.scalars(select(Person).order_by(Person.key))]
+
+
+def waiting(store: Store) -> list[Waiting]:
+    """The invitations that are open, the oldest first."""
+    is_open = Invitation.used_by.is_(None) & Invitation.revoked_at.is_(None) & Invitation.person_id.is_(None)
+    query = select(Invitation).where(is_open, Invitation.expires_at > store.clock()).order_by(Invitation.created_at)
+    with store.read() as session:
+        return [Waiting(_checked_role(one.role), one.name, one.expires_at) for one in session.scalars(query)]
 
 
 def by_name(store: Store, name: str) -> Somebody:

@@ -130,6 +130,17 @@ def judged(
             session.expunge(task)
 
 
+def judged_task(session: Session, project_id: int, task_id: int) -> Judged | None:
+    """One task of the project, as `judged` gives it; None if there is no such task."""
+    query = select(Task, Prompt.messages, Prompt.source).join(Prompt, Prompt.id == Task.prompt_id)
+    row = session.execute(query.where(Task.project_id == project_id, Task.id == task_id)).tuples().first()
+    if row is None:
+        return None
+    task, messages, source = row
+    answers, said = _answers(session, [task_id]), _judgments(session, [task_id], None)
+    return _judged(task, messages, source, answers[task_id], said[task_id])
+
+
 def _judged(
     task: Task, messages: list[dict[str, str]], source: str, answers: list[Answer], said: list[Judgment]
 ) -> Judged:

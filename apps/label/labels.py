@@ -1,0 +1,86 @@
+"""What people said, as plain rows, and as columns of numbers for statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cached_property, lru_cache
+from itertools import chain
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from align.evals.alpha import Level, krippendorff_alpha, relative_ranks
+from align.evals.stats import Interval
+
+Texts = tuple[str, ...]
+
+
+class Label(NamedTuple):
+    """What one person said about one task, as it stands now; tuples are in the order of the task's answers."""
+
+    task: int
+    prompt: int
+    kind: str  # rank, practice, gold
+    person: str
+    status: str  # submitted, skipped, flagged
+    models: tuple[Texts, ...]  # that gave each answer: one, several that gave the same text, or none that is known
+    places: tuple[int, ...]  # where the person saw each answer, 0 first
+    ranks: tuple[int, ...] | None  # 1 is best, equal is a tie; None if nothing is submitted, or all are bad
+    ratings: tuple[int | None, ...]  # empty if nothing is submitted, as are flags
+    flags: tuple[Texts, ...]
+    all_bad: bool
+    seconds: float
+    at: float  # since 1970
+    expected: tuple[int, ...] | None = None  # of a gold or practice task
+
+
+class Answers:
+    """The answers of submitted labels, one after the other, in columns of n_answers."""
+
+    def __init__(self, labels: Sequence[Label]) -> None:
+        self.labels = labels
+        self.sizes = np.fromiter((len(label.flags) for label in labels), dtype=np.int64, count=len(labels))
+        firsts = np.cumsum(self.sizes) - self.sizes
+        self.prompt = np.repeat(column(label.prompt for label in labels), self.sizes)
+        task = column(label.task for label in labels)
+        answer = np.arange(int(self.sizes.sum())) - np.repeat(firsts, self.sizes)
+        self.unit = 16 * np.repeat(task, self.sizes) + answer
+        # What one person alone judged says nothing about agreement, and is most of it where overlap is 1.
+        numbers, times = np.unique(task, return_counts=True)
+        self._is_shared = np.repeat(times[np.searchsorted(numbers, task)] > 1, self.sizes)
+
+    @cached_property
+    def ratings(self) -> NDArray[np.float64]:
+        """1 to 7, NaN where it was not given."""
+        return np.array(list(chain.from_iterable(label.ratings for label in self.labels)), dtype=np.float64)
+
+    @cached_property
+    def ranks(self) -> NDArray[np.float64]:
+        """`relative_ranks`, NaN where nothing was ranked."""
+        rows = (_relative(label.ranks, len(label.flags)) for label in self.labels)
+        return np.array(list(chain.from_iterable(rows)), dtype=np.float64)
+
+    def flags(self) -> dict[str, NDArray[np.float64]]:
+        """For each flag that was ever set, the commonest first: 1 where it is set."""
+        sets = list(chain.from_iterable(label.flags for label in self.labels))
+        numbers = {texts: n for n, texts in enumerate(dict.fromkeys(sets))}
+        which = np.fromiter((numbers[texts] for texts in sets), dtype=np.int64, count=len(sets))
+        names = dict.fromkeys(chain.from_iterable(numbers))
+        found = {name: np.array([name in texts for texts in numbers], dtype=np.float64)[which] for name in names}
+        return dict(sorted(found.items(), key=lambda item: -item[1].sum()))
+
+    def alpha(self, values: NDArray[np.float64], level: Level, seed: int) -> Interval | None:
+        """Krippendorff's, of a value for each answer."""
+        rows = self._is_shared & np.isfinite(values)
+        return krippendorff_alpha(self.unit[rows], values[rows], level, self.prompt[rows], seed=seed)
+
+
+def column(values: Iterable[int]) -> NDArray[np.int64]:
+    """Integers as an array."""
+    return np.array(list(values), dtype=np.int64)
+
+
+@lru_cache(maxsize=100_000)
+def _relative(ranks: tuple[int, ...] | None, n_answers: int) -> list[Any]:
+    return [None] * n_answers if ranks is None else relative_ranks(ranks)
