@@ -3,8 +3,8 @@
     python benchmarks/roles_memory.py [--preset gpt2] [--out FILE.json]
 
 Writes a model of that shape with random weights, and a reward model beside it, into a temporary folder; loads policy,
-reference, reward and critic as `align.ppo` does; and counts every byte of the storages that their parameters and buffers
-stand in, quantisation constants included, each storage once. "full" are four fp32 models; the others are LoRA on one
+reference, reward and critic as `align.ppo` does; and counts the bytes of the storages that their parameters and buffers
+stand in, quantisation constants included, each once. "full" are four fp32 models; the others are LoRA on one
 base. Gradients, moments and activations are not weights: for them see `--dry-run`.
 """
 
