@@ -38,6 +38,15 @@ def total(accelerator: Accelerator, *values: float | torch.Tensor) -> list[float
     return counted.tolist()
 
 
+def gathered(accelerator: Accelerator, value: Item) -> list[Item]:
+    """What every process has, in their order."""
+    if accelerator.num_processes == 1:
+        return [value]
+    from accelerate.utils import gather_object
+
+    return gather_object([value])
+
+
 @contextmanager
 def failing_together(accelerator: Accelerator) -> Iterator[None]:
     """A `RewardError` in one process becomes one in all, so that none waits for ever and the first can save the run."""
