@@ -196,6 +196,18 @@ def adapter_base(path: str | Path) -> str:
     return str(_adapter_settings(path)["base_model_name_or_path"])
 
 
+def adapter_shape(path: str | Path) -> sections.Lora:
+    """The shape of the adapter in a folder."""
+    saved = _adapter_settings(path)
+    modules = saved["target_modules"]
+    return sections.Lora(
+        rank=saved["r"],
+        alpha=saved["lora_alpha"],
+        dropout=saved["lora_dropout"],
+        target_modules=sorted(modules) if isinstance(modules, list) else None,
+    )
+
+
 def _base_path(path: str) -> str:
     """The whole model at the bottom of a path, below all adapters."""
     while is_adapter(path):
