@@ -17,10 +17,9 @@ from torch import Tensor
 from align.errors import UserError
 from align.models.adapters import trained_parameters
 from align.models.language import negative_log_likelihood, recomputing, token_logprobs
-from align.rl.advantages import gae, grpo, rloo, token_rewards, whiten, with_end
+from align.rl.advantages import gae, grpo, rloo, token_rewards, whiten
 from align.rl.kl import AdaptiveKL, FixedKL, KLController, full_kl, kl_estimate
 from align.rl.losses import entropy, explained_variance, policy_loss, value_loss
-from align.rl.sampler import value_function
 from align.text.batches import micro_batches
 from align.train.optim import build_optimizer, learning_rate, set_learning_rate
 from align.train.parallel import synced_at_last, total
@@ -115,15 +114,15 @@ class Learner:
         return means(self.accelerator, columns) | {"objective/kl_coef": beta}
 
     def targets(self, rollouts: Rollouts, rows: list[int]) -> tuple[Tensor, Tensor]:
-        """Advantages and returns of these rows' tokens, (len(rows), time) each."""
-        settings, reward = self.recipe.ppo, self.recipe.reward
-        mask = rollouts.mask[rows]
+        """Advantages of these rows' tokens and returns of their states, (len(rows), time) each."""
+        settings = self.recipe.ppo
+        mask, states = rollouts.mask[rows], rollouts.states[rows]
         beta = self.kl.coefficient if self.recipe.kl.placement == "reward" else 0.0
-        rewards = token_rewards(rollouts.scores[rows], rollouts.token_kl[rows], mask, beta, reward.score_at)
-        if reward.whiten:
-            rewards = whiten(rewards, with_end(mask, reward.score_at), shift_mean=False)
+        rewards = token_rewards(rollouts.scores[rows], rollouts.token_kl[rows], mask, beta, states)
+        if self.recipe.reward.whiten:
+            rewards = whiten(rewards, states, shift_mean=False)
         if settings.advantage == "gae":
-            advantages, returns = gae(rewards, rollouts.values[rows], mask, settings.gamma, settings.lam)
+            advantages, returns = gae(rewards, rollouts.values[rows], states, settings.gamma, settings.lam)
         else:
             compare = rloo if settings.advantage == "rloo" else grpo
             returns = rewards.sum(1)
@@ -156,8 +155,8 @@ class Learner:
         averages = {name: value / n_updates for name, value in sums.items()}
         averages["val/n_updates"] = n_updates
         if self.critic is not None:
-            mask = rollouts.mask
-            averages["val/explained_variance"] = explained_variance(rollouts.values[mask], whole[1][mask])
+            states = rollouts.states
+            averages["val/explained_variance"] = explained_variance(rollouts.values[states], whole[1][states])
         return averages
 
     def _minibatch(
@@ -173,7 +172,7 @@ class Learner:
             if self.ptx is not None:
                 figures |= self._ptx_gradient(self.ptx, number)
         if self.critic is not None:
-            figures |= self._critic_gradient(rollouts, rows, micros, returns, n_tokens)
+            figures |= self._critic_gradient(rollouts, rows, micros, returns)
         if "val/ratio" in figures:
             check_ratio(figures["val/ratio"], self.recipe)
             if number == 1:
@@ -273,27 +272,27 @@ class Learner:
         return {"loss/ptx_avg": total(self.accelerator, nll_sum)[0] / n_targets}
 
     def _critic_gradient(
-        self, rollouts: Rollouts, rows: list[int], micros: list[list[int]], returns: Tensor, n_tokens: float
+        self, rollouts: Rollouts, rows: list[int], micros: list[list[int]], returns: Tensor
     ) -> dict[str, float]:
         settings, role = self.recipe.ppo, self.roles.critic
         assert role is not None
+        n_states = total(self.accelerator, rollouts.states[rows].sum())[0]
         weight = settings.value_coefficient if role.borrows_trunk else 1.0
         loss: Any = 0.0
         clipped: Any = 0.0
-        values_of = value_function(self.critic)
         with role.active(), recomputing(self.critic, self.recipe.train.gradient_checkpointing):
             for micro in synced_at_last(self.accelerator, self.critic, micros):
                 picked = [rows[i] for i in micro]
-                mask = rollouts.mask[picked]
+                states = rollouts.states[picked]
                 parts = value_loss(
-                    values_of(*rollouts.part(picked)),
-                    rollouts.values[picked][mask],
-                    returns[micro][mask],
+                    self.critic(*rollouts.states_part(picked)),
+                    rollouts.values[picked][states],
+                    returns[micro][states],
                     settings.value_clip_range,
                 )
-                self.accelerator.backward(parts.loss * weight * self.accelerator.num_processes / n_tokens)
+                self.accelerator.backward(parts.loss * weight * self.accelerator.num_processes / n_states)
                 loss, clipped = loss + parts.loss.detach(), clipped + parts.clipped
-        loss, clipped = (value / n_tokens for value in total(self.accelerator, loss, clipped))
+        loss, clipped = (value / n_states for value in total(self.accelerator, loss, clipped))
         return {"loss/value_avg": loss, "val/clipfrac_avg": clipped}
 
 

@@ -113,7 +113,8 @@ class Reward(Section):
     whiten: bool = False
     """Token rewards are scaled to variance 1, their mean kept (lm-human-preferences: true; N+: false)."""
     score_at: Literal["eos", "after_eos"] = "eos"
-    """Which token gets the score: EOS, or the one after it as in N+'s code (item 20)."""
+    """Where the score stands: at EOS, or in the state after it, which the critic then values as well (N+'s code, items
+    20 and 25)."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
