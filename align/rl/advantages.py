@@ -8,19 +8,22 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-
-def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean over the true positions."""
-    return (values * mask).sum() / mask.sum()
+from align.rl.losses import Summed, plain_sums
 
 
-def whiten(values: Tensor, mask: Tensor, shift_mean: bool = True) -> Tensor:
+def masked_mean(values: Tensor, mask: Tensor, summed: Summed = plain_sums) -> float:
+    """Mean over the true positions; `summed` adds numbers up over all processes."""
+    values_sum, count = summed((values * mask).sum(), mask.sum())
+    return values_sum / count
+
+
+def whiten(values: Tensor, mask: Tensor, shift_mean: bool = True, summed: Summed = plain_sums) -> Tensor:
     """(x - mean) * rsqrt(var + 1e-8) with the biased variance over the true positions; 0 elsewhere.
 
     shift_mean=False adds the mean back: the scale changes, the level does not (lm-human-preferences, N+ item 23).
     """
-    mean = masked_mean(values, mask)
-    variance = masked_mean((values - mean).square(), mask)
+    mean = masked_mean(values, mask, summed)
+    variance = values.new_tensor(masked_mean((values - mean).square(), mask, summed))
     whitened = (values - mean) * (variance + 1e-8).rsqrt()
     return torch.where(mask, whitened if shift_mean else whitened + mean, 0.0)
 

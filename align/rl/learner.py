@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from contextlib import nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -38,6 +39,7 @@ class Learner:
 
     def __init__(self, roles: Roles, recipe: Keys, n_steps: int, accelerator: Any, ptx: PtxRows | None = None) -> None:
         self.roles, self.recipe, self.n_steps, self.accelerator, self.ptx = roles, recipe, n_steps, accelerator, ptx
+        self.summed = partial(total, accelerator)
         self.kl = make_kl(recipe.kl)
         self.policy, self.policy_optimizer = self._prepare(roles.policy)
         self.average = Average(roles.policy, recipe.ppo.ema) if recipe.ppo.ema else None
@@ -120,7 +122,7 @@ class Learner:
         beta = self.kl.coefficient if self.recipe.kl.placement == "reward" else 0.0
         rewards = token_rewards(rollouts.scores[rows], rollouts.token_kl[rows], mask, beta, states)
         if self.recipe.reward.whiten:
-            rewards = whiten(rewards, states, shift_mean=False)
+            rewards = whiten(rewards, states, shift_mean=False, summed=self.summed)
         if settings.advantage == "gae":
             advantages, returns = gae(rewards, rollouts.values[rows], states, settings.gamma, settings.lam)
         else:
@@ -129,7 +131,7 @@ class Learner:
             advantages = compare(returns, self.recipe.rollout.answers)[:, None] * mask
             returns = returns[:, None] * mask
         wanted = settings.advantage == "gae" if settings.whiten_advantages is None else settings.whiten_advantages
-        return (whiten(advantages, mask) if wanted else advantages), returns
+        return (whiten(advantages, mask, summed=self.summed) if wanted else advantages), returns
 
     def _update(self, rollouts: Rollouts, step: int) -> dict[str, float]:
         settings = self.recipe.ppo
@@ -155,8 +157,8 @@ class Learner:
         averages = {name: value / n_updates for name, value in sums.items()}
         averages["val/n_updates"] = n_updates
         if self.critic is not None:
-            states = rollouts.states
-            averages["val/explained_variance"] = explained_variance(rollouts.values[states], whole[1][states])
+            values, returns = rollouts.values[rollouts.states], whole[1][rollouts.states]
+            averages["val/explained_variance"] = explained_variance(values, returns, self.summed)
         return averages
 
     def _minibatch(
@@ -164,7 +166,7 @@ class Learner:
     ) -> dict[str, float]:
         """Gradients of all losses on these rows, then one optimizer step of policy and critic."""
         micros = self._micro_batches(rollouts, rows)
-        n_tokens = total(self.accelerator, rollouts.mask[rows].sum())[0]
+        n_tokens = self.summed(rollouts.mask[rows].sum())[0]
         warming_up = step <= self.recipe.ppo.critic_warmup_steps
         figures: dict[str, float] = {}
         if not warming_up:
@@ -244,7 +246,7 @@ class Learner:
                 sums["policy/approxkl_avg"] += parts.approx_kl
                 sums["policy/clipfrac_avg"] += parts.clipped
                 sums["val/ratio"] += parts.ratio
-        return dict(zip(sums, (v / n_tokens for v in total(self.accelerator, *sums.values())), strict=True))
+        return dict(zip(sums, (v / n_tokens for v in self.summed(*sums.values())), strict=True))
 
     def _kl_in_loss(
         self, logits: Tensor, logprobs: Tensor, ids: Tensor, is_answer: Tensor, reference: Tensor
@@ -260,7 +262,7 @@ class Learner:
     def _ptx_gradient(self, ptx: PtxRows, number: int) -> dict[str, float]:
         """Adds gamma times the gradient of the mean loss of a pretraining token."""
         rows = ptx.of_update(number)[self.accelerator.process_index :: self.accelerator.num_processes]
-        n_targets = total(self.accelerator, sum(sum(row.is_target[1:]) for row in rows))[0]
+        n_targets = self.summed(sum(sum(row.is_target[1:]) for row in rows))[0]
         nll_sum: Any = 0.0
         micros = micro_batches([len(row.ids) for row in rows], self.recipe.train.micro_batch_tokens)
         with self.roles.policy.active(), recomputing(self.policy, self.recipe.train.gradient_checkpointing):
@@ -269,14 +271,14 @@ class Learner:
                 weight = ptx.settings.coefficient * self.accelerator.num_processes / n_targets
                 self.accelerator.backward(nll * weight)
                 nll_sum += nll.detach()
-        return {"loss/ptx_avg": total(self.accelerator, nll_sum)[0] / n_targets}
+        return {"loss/ptx_avg": self.summed(nll_sum)[0] / n_targets}
 
     def _critic_gradient(
         self, rollouts: Rollouts, rows: list[int], micros: list[list[int]], returns: Tensor
     ) -> dict[str, float]:
         settings, role = self.recipe.ppo, self.roles.critic
         assert role is not None
-        n_states = total(self.accelerator, rollouts.states[rows].sum())[0]
+        n_states = self.summed(rollouts.states[rows].sum())[0]
         weight = settings.value_coefficient if role.borrows_trunk else 1.0
         loss: Any = 0.0
         clipped: Any = 0.0
@@ -292,7 +294,7 @@ class Learner:
                 )
                 self.accelerator.backward(parts.loss * weight * self.accelerator.num_processes / n_states)
                 loss, clipped = loss + parts.loss.detach(), clipped + parts.clipped
-        loss, clipped = (value / n_states for value in total(self.accelerator, loss, clipped))
+        loss, clipped = (value / n_states for value in self.summed(loss, clipped))
         return {"loss/value_avg": loss, "val/clipfrac_avg": clipped}
 
 

@@ -251,7 +251,8 @@ class Ppo(Section):
     whiten_advantages: bool | None = None
     """Advantages get mean 0 and variance 1 (N+ item 24); by default with gae only, as published."""
     whiten_over: Literal["batch", "minibatch"] = "batch"
-    """What rewards and advantages are whitened over (N+: batch; lm-human-preferences: minibatch)."""
+    """What rewards and advantages are whitened over, all processes together (N+: batch, but each process by itself;
+    lm-human-preferences: minibatch)."""
     value_learning_rate: float | None = Field(None, gt=0)
     """The critic's learning rate; optim.learning_rate if not given (InstructGPT: 9e-6)."""
     critic: str | None = None
