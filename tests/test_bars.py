@@ -430,12 +430,16 @@ def test_a_policy_that_is_not_its_reference_before_the_first_step_is_refused(wor
         stage.sampler.check_leash(stage.collect())
 
 
-def test_a_policy_that_is_not_what_sampled_is_refused(world, tmp_path):
-    stage = Stage(world, tmp_path)
+@pytest.mark.parametrize("warmup", [0, 1])
+def test_a_policy_that_is_not_what_sampled_is_refused(world, tmp_path, warmup):
+    """At its first update, which may come after some of the critic's."""
+    stage = Stage(world, tmp_path, ppo__critic_warmup_steps=warmup)
     rollouts, _ = stage.appraise(stage.collect())
     rollouts.logprobs = rollouts.logprobs - 0.1 * rollouts.mask
+    for step in range(1, warmup + 1):
+        stage.learner.step(rollouts, step)
     with pytest.raises(ppo.UserError, match=r"the first ratio is 1\.1"):
-        stage.learner.step(rollouts, 1)
+        stage.learner.step(rollouts, warmup + 1)
 
 
 def test_a_policy_that_diverges_is_stopped(world, tmp_path):

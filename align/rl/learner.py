@@ -167,7 +167,9 @@ class Learner:
         """Gradients of all losses on these rows, then one optimizer step of policy and critic."""
         micros = self._micro_batches(rollouts, rows)
         n_tokens = self.summed(rollouts.mask[rows].sum())[0]
-        warming_up = step <= self.recipe.ppo.critic_warmup_steps
+        ppo = self.recipe.ppo
+        warming_up = step <= ppo.critic_warmup_steps
+        first = ppo.critic_warmup_steps * ppo.n_epochs * ppo.n_minibatches  # updates before the policy's first
         figures: dict[str, float] = {}
         if not warming_up:
             figures |= self._policy_gradient(rollouts, rows, micros, advantages, n_tokens)
@@ -177,7 +179,7 @@ class Learner:
             figures |= self._critic_gradient(rollouts, rows, micros, returns)
         if "val/ratio" in figures:
             check_ratio(figures["val/ratio"], self.recipe)
-            if number == 1:
+            if number == first + 1:
                 self._check_first_ratio(figures["val/ratio"])
             figures["policy/grad_norm"] = self._optimize(self.roles.policy, self.policy_optimizer)
         if self.critic is not None:

@@ -89,11 +89,12 @@ class Sampler:
     def measure(self, asked: Sequence[Asked], rollouts: Rollouts, remember: bool = True) -> Rollouts:
         """Log probabilities, KL, values and scores of answers; fills these fields of `rollouts` and returns it.
 
-        `remember` says whether running statistics of the scores take them in.
+        `remember` says whether to learn from them: whether running statistics of the scores take them in. Others may
+        have been sampled at another temperature than the one that log probabilities are wanted at.
         """
         with self.accelerator.autocast():
             rollouts.logprobs = rollouts.sampled_logprobs
-            if self.rollout.logprobs == "recompute":
+            if self.rollout.logprobs == "recompute" or not remember:
                 rollouts.logprobs = self._logprobs(self.roles.policy, rollouts)
             rollouts.reference_logprobs = self._logprobs(self.roles.reference, rollouts)
             rollouts.token_kl = self._token_kl(rollouts) * rollouts.mask

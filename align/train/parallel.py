@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
-from align.errors import RewardError
+from align.errors import RewardError, UserError
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -27,6 +27,17 @@ def say(*lines: str) -> None:
 def my_share(rows: Sequence[Item], accelerator: Accelerator) -> list[Item]:
     """Every n-th row, for this one of n processes."""
     return list(rows[accelerator.process_index :: accelerator.num_processes])
+
+
+def check_shares(accelerator: Accelerator, key: str, n_rows: int, least: int = 1) -> None:
+    """Raises `UserError` if a process would get fewer than `least` of the rows that `key` gives all of them.
+
+    One without work would leave the others waiting for its gradients.
+    """
+    n = accelerator.num_processes
+    if n_rows // n < least:
+        each = "one" if least == 1 else str(least)
+        raise UserError(f"{key} = {n_rows}: each of {n} processes needs {each} at least; give {n * least} or more")
 
 
 def total(accelerator: Accelerator, *values: float | torch.Tensor) -> list[float]:

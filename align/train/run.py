@@ -28,7 +28,7 @@ from align import sections
 from align.config import to_yaml
 from align.errors import RewardError, UserError
 from align.train.machine import PeakMemory, environment
-from align.train.parallel import gathered, total
+from align.train.parallel import check_shares, gathered, total
 from align.train.state import (
     RandomState,
     RandomStates,
@@ -74,6 +74,8 @@ class Recipe(Protocol):
     @property
     def overwrite(self) -> bool: ...
     @property
+    def optim(self) -> sections.Optim: ...
+    @property
     def train(self) -> sections.Train: ...
 
 
@@ -103,6 +105,7 @@ class Run:
         self.latest: dict[str, float] = {}  # what was logged last, for the progress line
 
     def __enter__(self) -> Run:
+        check_shares(self._accelerator, "optim.batch_size", self.recipe.optim.batch_size)
         if self.writes:
             claim(self.folder, self.recipe)
             (self.folder / "environment.json").write_text(json.dumps(environment(), indent=2) + "\n", encoding="utf-8")
