@@ -53,6 +53,7 @@ class Subject:
     device: Literal["cpu", "gpu"] = "cpu"
     checkpointing: bool = False
     dropout: bool = False  # whether the model is in training mode
+    heads: int = 1  # scalar ones
 
 
 class Parts(NamedTuple):
@@ -215,7 +216,7 @@ def _objective(model: Any, of: Subject, ids: Tensor, n_scored: int, loss: str) -
     if of.head == "scalar":
         hidden = model.trunk(input_ids=ids, use_cache=False).last_hidden_state
         with torch.autocast(ids.device.type, enabled=False):
-            scores = model.head(hidden.flatten(0, 1)[index].float())[:, 0] - model.shift
+            scores = model.head(hidden.flatten(0, 1)[index].float()) - model.shift
         return lambda: scores.square().sum()
     hook = model.get_output_embeddings().register_forward_pre_hook(
         lambda head, inputs: (inputs[0].flatten(0, 1)[index],)
@@ -339,7 +340,7 @@ def _assemble(of: Subject, n_layers: int | None) -> Any:
         if of.trains != "adapter":
             model.requires_grad_(False)
     if of.head == "scalar":
-        model = ScalarModel(model)
+        model = ScalarModel(model, of.heads)
         model.config = model.trunk.config
         model.requires_grad_(False) if of.trains == "nothing" else None
     return model

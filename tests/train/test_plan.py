@@ -115,8 +115,9 @@ def test_ppo_has_four_models_or_one_base(world, tmp_path):
         ("base", "frozen"),
         ("policy", "adapter"),
         ("reference", "shared"),
+        ("critic base", "frozen"),  # world.reward is another whole model, which the critic starts from
         ("critic", "adapter"),
-        ("reward", "frozen"),  # world.reward is another whole model
+        ("reward", "shared"),
     ]
     assert (workload.prompt_length, workload.answer_length, workload.length) == (10, 8, 18)
     function = recipe_of(ppo, world, tmp_path / "run", reward__path=..., reward__function="helpers:brevity")
