@@ -295,13 +295,10 @@ def as_dataset(pairs: Sequence[Pair]) -> Any:
 
 def encode(recipe: Recipe, tokenizer: Any, rankings: list[Ranking], what: str) -> list[Pair]:
     """Rankings as pairs of tokens, as `align.rm` reads them. Raises `UserError` if none is left."""
-    from align.text.rankings import encode_rankings
+    from align.rl.ranking import encoded
     from align.train.parallel import say
 
-    rows, counts = encode_rankings(tokenizer, rankings, recipe.data.max_tokens, recipe.data.too_long)
-    for reason, count in counts.items():
-        if count:
-            say(f"{count} of {len(rankings)} rankings {reason}")
+    rows = encoded(tokenizer, rankings, recipe.data)
     pairs = [pair for row in rows for pair in pairs_of_row(row, row.n_prompt)]
     if rankings and not pairs:
         raise UserError(f"data.path: no pair is left of {len(rankings)} {what} rankings; raise data.max_tokens")

@@ -253,8 +253,8 @@ def win_rates(recipe: Recipe, answers: dict[str, Answers]) -> dict[str, Any]:
 
     Each model against the one it came from, and those tuned from SFT against each other: PPO against DPO.
     """
-    from align.evals.report import compared_pairs
     from align.evals.stats import win_rate
+    from align.evals.verdict import compared_pairs
 
     by = "gold" if recipe.judge is not None else "reward"
     return {

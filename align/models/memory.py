@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import torch
 
 from align import sections
-from align.models.ledger import Parts, Subject, Weights, prompt_pass, score_pass, subject, update_pass, weights
+from align.models.fake import Subject, subject
+from align.models.ledger import Parts, Weights, prompt_pass, score_pass, update_pass, weights
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig

@@ -7,8 +7,9 @@ import torch
 from transformers import AutoConfig, GPT2Config
 
 from align import sections
-from align.models import ledger
-from align.models.ledger import Ledger, Parts, prompt_pass, score_pass, subject, update_pass, weights
+from align.models import fake, ledger
+from align.models.fake import subject
+from align.models.ledger import Ledger, Parts, prompt_pass, score_pass, update_pass, weights
 
 ROWS, TIME, N_SCORED = 3, 20, 31
 NO_DROPOUT = {"attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0}
@@ -30,9 +31,9 @@ def whole(config, **changes):
     return subject(config, **(keys | changes))
 
 
-def counted_on_real_tensors(of: ledger.Subject) -> Parts:
+def counted_on_real_tensors(of: fake.Subject) -> Parts:
     """The same pass with data, and the same bookkeeping."""
-    model = ledger._build(of, None).to_empty(device="cpu")
+    model = fake.build(of, None).to_empty(device="cpu")
     with torch.no_grad():
         for tensor in (*model.parameters(), *model.buffers()):
             tensor.zero_()
