@@ -81,6 +81,7 @@ def write_report(report: Report, curves: Curves, samples: Sequence[Mapping[str, 
 
 def print_summary(report: Report, console: Console) -> None:
     """The verdict, the table of models, and a line for each of the other blocks."""
+    from rich.table import Column as Heading
     from rich.table import Table
     from rich.text import Text
 
@@ -89,7 +90,8 @@ def print_summary(report: Report, console: Console) -> None:
         console.print(Text(sentence, style="bold"))
     columns, rows = _table(report)
     if rows:
-        table = Table("", box=None, collapse_padding=True, pad_edge=False)
+        table = Table(Heading("", no_wrap=True, min_width=max(len(label_of(name)) for name, _ in rows)))
+        table.box, table.collapse_padding, table.pad_edge = None, True, False
         for column in columns:
             table.add_column(column.heading, justify="right", no_wrap=column.key == "gold")
         for name, cells in rows:
@@ -100,8 +102,10 @@ def print_summary(report: Report, console: Console) -> None:
 
 
 def _summary_lines(report: Report) -> Iterable[str]:
+    rates, few = _win_rates(report), max(4, len(block_at(report, "models")) - 1)
     lines = {
-        "Win rates": [f"{meter.label} {meter.text}" for meter in _win_rates(report)],
+        "Win rates": [f"{meter.label} {meter.text}" for meter in rates[:few]]
+        + ([f"and {len(rates) - few} more in the report"] if len(rates) > few else []),
         "Agreement": [f"{meter.label} {meter.text}" for meter in _reward_model(report)],
         "Stages": [f"{name} {time}" for name, time, _ in _stages(report)[0]],
     }
