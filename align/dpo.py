@@ -11,7 +11,9 @@ run folder are those of the other stages (align/train/trainer.py).
 from __future__ import annotations
 
 import copy
+import importlib
 import logging
+import os
 import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
@@ -85,6 +87,12 @@ class Recipe(sections.Run):
     """batch_size counts pairs."""
     train: sections.Train = sections.Train.defaults(log_every=10)
 
+    @model_validator(mode="after")
+    def _dropout_is_off(self) -> Self:
+        if self.model.lora.dropout:
+            raise ValueError("model.lora.dropout has no effect: TRL's DPO keeps dropout off; remove it")
+        return self
+
 
 class Pair(NamedTuple):
     """Two answers to one prompt as tokens, both ending in EOS."""
@@ -122,6 +130,7 @@ def run(recipe: Recipe, dry_run: DryRun | bool = False) -> None:
     from align.train.run import Run
 
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # TRL imports it, and it asks for kernels of its own
+    importlib.import_module("trl.trainer.dpo_trainer")  # so that it is among the libraries whose memory is measured
     if (shape := asked_shape(dry_run)) is not None:
         check_positions(shape, recipe.data.max_tokens, "--model-shape")
         print_plan(recipe, plan(shape, recipe.data.max_tokens), {}, dry_run)
@@ -148,19 +157,28 @@ def run(recipe: Recipe, dry_run: DryRun | bool = False) -> None:
         folder.finish(figures)
 
 
-def plan(config: PretrainedConfig, length: int) -> Describe:
-    """Describes the run to the memory estimate: the policy learns, the reference beside it is frozen."""
-    from align.models.memory import Role
-    from align.train.plan import Sizes, trained_alone
+def plan(config: PretrainedConfig, longest: int) -> Describe:
+    """Describes the run to the memory estimate: the policy learns, the reference beside it is frozen.
 
-    alone = trained_alone(config, Sizes(length, length - 1), "vocabulary")
+    `longest` is the longest sequence, in tokens; each pair is two of them.
+    """
+    from align.models.memory import Role, Workload
+    from align.train.plan import shared_workload, with_adapter
 
-    def describe(recipe: Any, device: Device) -> Described:
-        roles, work = alone(recipe, device)
+    def describe(recipe: Recipe, device: Device) -> Described:
+        rows = 2 * pairs_at_once(recipe, longest, int(os.environ.get("WORLD_SIZE", 1)))
+        precision = device.precision(recipe.train.precision)
+        roles = with_adapter("policy", config, recipe.model, precision, "vocabulary", ("update",))
         base = roles[0]  # with LoRA the reference is this, without the adapter
         kind: Literal["shared", "frozen"] = "shared" if recipe.model.adapter == "lora" else "frozen"
         below: dict[str, Any] = {"dtype": base.dtype, "quantization": base.quantization} if kind == "shared" else {}
-        return [*roles, Role("reference", config, kind, ("score",), **below)], work
+        return [*roles, Role("reference", config, kind, ("score",), **below)], Workload(
+            rows=rows,
+            length=longest,
+            n_scored=rows * (longest - 1),
+            loss="preference",
+            **shared_workload(recipe, recipe.model, device),
+        )
 
     return describe
 
@@ -201,7 +219,8 @@ def train(
     steps = run.steps(first, n_steps, parts)
     in_run = InRun(run, steps, first, n_steps, recipe.train.log_every, eval_every)
     held_out = validation[: recipe.train.eval_rows]
-    n_pairs = pairs_at_once(recipe, training + held_out, accelerator.num_processes)
+    longest = max(pair.longest for pair in training + held_out)
+    n_pairs = pairs_at_once(recipe, longest, accelerator.num_processes)
     trained = {name: value.clone() for name, value in Trainable(model).state_dict().items()}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # transformers tells TRL what will change in its next version
@@ -270,8 +289,8 @@ def trl_settings(recipe: Recipe, n_steps: int, n_pairs: int, accelerator: Any) -
     )
 
 
-def pairs_at_once(recipe: Recipe, pairs: Sequence[Pair], n_processes: int) -> int:
-    """Pairs that go through the model at once: as many as `train.micro_batch_tokens` has room for.
+def pairs_at_once(recipe: Recipe, longest: int, n_processes: int) -> int:
+    """Pairs that go through the model at once: as many as `train.micro_batch_tokens` has room for, if all are long.
 
     A divisor of each process's share of a step, so that all micro-batches are of one size and a mean of their means is
     the mean over the step. Raises `UserError` if the processes cannot share a step evenly.
@@ -282,7 +301,7 @@ def pairs_at_once(recipe: Recipe, pairs: Sequence[Pair], n_processes: int) -> in
             f"multiple of {n_processes}"
         )
     share = recipe.optim.batch_size // n_processes
-    room = recipe.train.micro_batch_tokens // (2 * max(pair.longest for pair in pairs))
+    room = recipe.train.micro_batch_tokens // (2 * longest)
     return max(n for n in range(1, share + 1) if share % n == 0 and n <= max(room, 1))
 
 

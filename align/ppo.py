@@ -80,6 +80,8 @@ class Recipe(sections.Run):
     @model_validator(mode="after")
     def _has_an_effect(self) -> Self:
         ppo = self.ppo
+        if self.model.lora.dropout:
+            raise ValueError("model.lora.dropout has no effect: ppo keeps dropout off in every role; remove it")
         if ppo.advantage == "gae":
             return self
         if self.rollout.answers < 2:

@@ -75,7 +75,8 @@ def run(recipe: Recipe, dry_run: DryRun | bool = False) -> None:
 
     if (shape := asked_shape(dry_run)) is not None:
         check_positions(shape, recipe.data.max_tokens, "--model-shape")
-        print_plan(recipe, trained_alone(shape, Sizes(recipe.data.max_tokens, 1), "scalar", recipe.heads), {}, dry_run)
+        pairs = Sizes(recipe.data.max_tokens, 1, rows=2)
+        print_plan(recipe, trained_alone(shape, pairs, "scalar", recipe.heads), {}, dry_run)
         return
     tokenizer = load_tokenizer(recipe.model.path, recipe.model.trust_remote_code)
     config = load_config(recipe.model)
@@ -86,7 +87,8 @@ def run(recipe: Recipe, dry_run: DryRun | bool = False) -> None:
     training = encode(recipe, tokenizer, rankings.train)
     validation = encode(recipe, tokenizer, rankings.validation)
     longest = max((len(ids) for row in (*training, *validation) for ids in row.answers), default=1)
-    roles = trained_alone(config, Sizes(longest, 1), "scalar", recipe.heads)
+    most = max((len(row.answers) for row in (*training, *validation)), default=1)
+    roles = trained_alone(config, Sizes(longest, 1, most), "scalar", recipe.heads)
     if dry_run:
         print_plan(recipe, roles, {"training": training, "validation": validation}, dry_run)
         return

@@ -173,3 +173,53 @@ class _Product(torch.autograd.Function):
         made = gradients[0].new_empty(ctx.shape)
         del unpacked
         return made, None, None
+
+
+TILE = (4096, 32768)  # tokens and words of a tile of TRL's head (kernels/chunked_logprob.py, trainer/utils.py)
+FORWARD_COPIES, BACKWARD_COPIES = 3, 7  # of a tile in fp32, at once; on a GPU a kernel works in the tile itself
+
+
+def tiled_logprobs(model: Any, ids: Tensor, of: Subject) -> Tensor:
+    """Log probabilities as TRL 1.16 computes them for DPO: tile by tile, the logits never stand as a whole."""
+    seen: list[Tensor] = []
+
+    def keep(head: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+        seen.append(inputs[0].flatten(0, 1))
+        return (inputs[0][:1, :1],)
+
+    head = model.get_output_embeddings()
+    hook = head.register_forward_pre_hook(keep)
+    model(input_ids=ids, use_cache=False)
+    hook.remove()
+    return _Tiled.apply(seen[0], head.weight, of)
+
+
+class _Tiled(torch.autograd.Function):
+    """hidden states (n, width) and the head's weight to log probabilities (n,)."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, of: Subject) -> Tensor:
+        ctx.save_for_backward(hidden, weight)
+        ctx.of = of
+        tile = _Tiled.tile(hidden, weight, of, FORWARD_COPIES)
+        del tile
+        return hidden.new_empty(len(hidden), dtype=torch.float32)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        hidden, weight = ctx.saved_tensors
+        of_hidden = torch.zeros_like(hidden, dtype=torch.float32)
+        of_weight = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
+        tile = _Tiled.tile(hidden, weight, ctx.of, BACKWARD_COPIES)
+        del tile
+        return of_hidden.to(hidden.dtype), None if of_weight is None else of_weight.to(weight.dtype), None
+
+    @staticmethod
+    def tile(hidden: Tensor, weight: Tensor, of: Subject, n_copies: int) -> list[Tensor]:
+        """A tile, and what is computed of it."""
+        tokens, words = (min(n, most) for n, most in zip((len(hidden), len(weight)), TILE, strict=True))
+        computing = torch.bfloat16 if of.precision == "bf16" else hidden.dtype
+        if of.device == "gpu":
+            return [hidden.new_empty(tokens, TILE[1], dtype=computing)]
+        dtypes = (computing, *[torch.float32] * n_copies)
+        return [hidden.new_empty(tokens, words, dtype=dtype) for dtype in dtypes]

@@ -23,7 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
-from align.models.fake import Quantized, Subject, build, fill_with_fakes, quietly
+from align.models.fake import Quantized, Subject, build, fill_with_fakes, quietly, tiled_logprobs
 from align.models.language import recomputing, token_logprobs
 
 N_COUNTED = (2, 3)  # blocks of the two models that are counted
@@ -69,7 +69,10 @@ def weights(of: Subject) -> Weights:
     return Weights(_n_parameters(model), frozen, tuple(p.numel() for p in model.parameters() if p.requires_grad))
 
 
-def update_pass(of: Subject, rows: int, time: int, n_scored: int, loss: Literal["supervised", "policy"]) -> Parts:
+Loss = Literal["supervised", "policy", "preference"]
+
+
+def update_pass(of: Subject, rows: int, time: int, n_scored: int, loss: Loss) -> Parts:
     """A forward and backward pass over (rows, time) tokens, of which `n_scored` predict, or are valued.
 
     Gradients are alive from an earlier micro-batch, and are not counted here.
@@ -77,9 +80,9 @@ def update_pass(of: Subject, rows: int, time: int, n_scored: int, loss: Literal[
     return _count("update", of, rows, time, n_scored, loss)[0]
 
 
-def score_pass(of: Subject, rows: int, time: int, n_scored: int) -> Parts:
+def score_pass(of: Subject, rows: int, time: int, n_scored: int, loss: Loss = "policy") -> Parts:
     """A forward pass without gradients."""
-    return _count("score", of, rows, time, n_scored, "policy")[0]
+    return _count("score", of, rows, time, n_scored, loss)[0]
 
 
 def prompt_pass(of: Subject, rows: int, time: int) -> tuple[Parts, float]:
@@ -186,6 +189,9 @@ def _objective(model: Any, of: Subject, ids: Tensor, n_scored: int, loss: str) -
         with torch.autocast(ids.device.type, enabled=False):
             scores = model.head(hidden.flatten(0, 1)[index].float()) - model.shift
         return lambda: scores.square().sum()
+    if loss == "preference":
+        logprobs = tiled_logprobs(model, ids, of)
+        return lambda: logprobs.sum()
     hook = model.get_output_embeddings().register_forward_pre_hook(
         lambda head, inputs: (inputs[0].flatten(0, 1)[index],)
     )

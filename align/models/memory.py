@@ -23,7 +23,7 @@ import torch
 
 from align import sections
 from align.models.fake import Subject, subject
-from align.models.ledger import Parts, Weights, prompt_pass, score_pass, update_pass, weights
+from align.models.ledger import Loss, Parts, Weights, prompt_pass, score_pass, update_pass, weights
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -76,7 +76,7 @@ class Workload:
     optimizer: Literal["adamw", "adamw8bit"] = "adamw"
     checkpointing: bool = False
     dropout: bool = False  # models are in training mode; PPO keeps dropout off
-    loss: Literal["supervised", "policy"] = "supervised"
+    loss: Loss = "supervised"
     rollout_rows: int = 0  # answers that are sampled together
     prompt_length: int = 0
     answer_length: int = 0
@@ -241,7 +241,7 @@ def _pass(kind: Pass, role: Role, workload: Workload) -> Parts:
         return update_pass(of, workload.rows, workload.length, workload.n_scored, workload.loss)
     of = _subject(role, workload, updates=False)
     if kind == "score":
-        return score_pass(of, workload.rows, workload.length, workload.n_scored)
+        return score_pass(of, workload.rows, workload.length, workload.n_scored, workload.loss)
     parts, _ = prompt_pass(of, workload.rollout_rows, workload.prompt_length)
     drawn = DRAW_COPIES * 4.0 * workload.rollout_rows * role.config.get_text_config().vocab_size
     return Parts(parts.activations, max(parts.logits, drawn))

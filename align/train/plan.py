@@ -36,10 +36,11 @@ class Device(NamedTuple):
 
 
 class Sizes(NamedTuple):
-    """The longest row of the data."""
+    """The largest example of the data."""
 
-    length: int  # tokens
-    n_scored: int  # tokens whose logits are computed
+    length: int  # tokens of its longest row
+    n_scored: int  # tokens of a row whose logits or scores are computed
+    rows: int = 1  # that are never taken apart: the answers of a ranking
 
     @classmethod
     def of(cls, rows: Iterable[Any]) -> Sizes:
@@ -77,10 +78,9 @@ def trained_alone(
     def describe(recipe: Any, device: Device) -> Described:
         model = recipe.model if isinstance(recipe.model, sections.Model) else sections.Model(path="")
         precision = device.precision(recipe.train.precision)
-        rows = rows_at_once(sizes.length, recipe.train.micro_batch_tokens, recipe.optim.batch_size)
+        examples = rows_at_once(sizes.length * sizes.rows, recipe.train.micro_batch_tokens, recipe.optim.batch_size)
+        rows = examples * sizes.rows
         name = "policy" if head == "vocabulary" else "reward"
-        if head == "scalar":  # each prompt of the batch brings several answers
-            rows = max(1, recipe.train.micro_batch_tokens // sizes.length)
         return with_adapter(name, config, model, precision, head, ("update",), heads), Workload(
             rows=rows,
             length=sizes.length,

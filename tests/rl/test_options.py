@@ -193,6 +193,7 @@ def test_a_figure_that_does_not_exist_cannot_be_the_best(world, tmp_path):
         ({"ppo__advantage": "rloo"}, "set rollout.answers to 2 or more"),
         ({"ppo__advantage": "grpo", "rollout__answers": 2, "ppo__critic": "trunk"}, "ppo.critic has no effect"),
         ({"ppo__advantage": "rloo", "rollout__answers": 2, "ppo__gamma": 0.9}, "ppo.gamma has no effect"),
+        ({"model__adapter": "lora", "model__lora__dropout": 0.1}, "model.lora.dropout has no effect"),
         ({"rollout__answers": 3}, "rollout.answers = 3 does not divide optim.batch_size = 4"),
         ({"evaluation__best": "eval/scores"}, "set data.validation"),
     ],
