@@ -227,7 +227,9 @@ def train(
         trainer = PreferenceTrainer(
             model,
             reference,
-            trl_settings(recipe, n_steps - first, n_pairs, accelerator),
+            trl_settings(
+                recipe, n_steps - first, n_pairs, even_batch(n_pairs, len(held_out), accelerator), accelerator
+            ),
             train_dataset=as_dataset(rows),
             eval_dataset=as_dataset(held_out) if held_out else None,
             processing_class=tokenizer,
@@ -256,7 +258,7 @@ def adapter_alone(model: Any, trained: dict[str, Any]) -> None:
         parameter.requires_grad_(name in trained)
 
 
-def trl_settings(recipe: Recipe, n_steps: int, n_pairs: int, accelerator: Any) -> Any:
+def trl_settings(recipe: Recipe, n_steps: int, n_pairs: int, n_eval_pairs: int, accelerator: Any) -> Any:
     """The recipe as TRL's DPOConfig, with everything turned off that `Run` does: logging, saving, reporting."""
     from trl import DPOConfig
 
@@ -270,7 +272,7 @@ def trl_settings(recipe: Recipe, n_steps: int, n_pairs: int, accelerator: Any) -
         max_steps=n_steps,
         train_sampling_strategy="sequential",
         per_device_train_batch_size=n_pairs,
-        per_device_eval_batch_size=n_pairs,
+        per_device_eval_batch_size=n_eval_pairs,
         gradient_accumulation_steps=recipe.optim.batch_size // accelerator.num_processes // n_pairs,
         max_grad_norm=recipe.optim.max_grad_norm,
         gradient_checkpointing=recipe.train.gradient_checkpointing,
@@ -303,6 +305,15 @@ def pairs_at_once(recipe: Recipe, longest: int, n_processes: int) -> int:
     share = recipe.optim.batch_size // n_processes
     room = recipe.train.micro_batch_tokens // (2 * longest)
     return max(n for n in range(1, share + 1) if share % n == 0 and n <= max(room, 1))
+
+
+def even_batch(most: int, n_pairs: int, accelerator: Any) -> int:
+    """Pairs in a batch of the validation: at most `most`, and such that all batches are of one size.
+
+    TRL reports means of its batches' means; so they are means over pairs, whatever goes through the model at once.
+    """
+    n = accelerator.num_processes
+    return max(size for size in range(1, most + 1) if size == 1 or n_pairs % (size * n) == 0)
 
 
 def as_dataset(pairs: Sequence[Pair]) -> Any:

@@ -205,11 +205,13 @@ def test_policy_and_reference_are_the_same_at_the_first_step(world, tmp_path):
 
 
 def test_micro_batches_change_no_result(world, tmp_path):
-    changes = {"optim__batch_size": 8, "optim__eps": 1e-3, "train__steps": 3}
+    changes = {"optim__batch_size": 6, "optim__eps": 1e-3, "train__steps": 3, "train__eval_rows": 13}
     whole = run(dpo, world, tmp_path / "whole", **changes, train__micro_batch_tokens=100_000)
     parts = run(dpo, world, tmp_path / "parts", **changes, train__micro_batch_tokens=100)
     ours, theirs = weights(whole), weights(parts)
     assert max(float((ours[name] - theirs[name]).abs().max()) for name in ours) < 1e-5
+    for row, other in zip(metrics(whole), metrics(parts), strict=True):
+        assert row == pytest.approx(other, abs=1e-5, rel=1e-4)
     longest = dpo.Pair([1] * 10, [1] * 10, [1] * 5).longest
     for tokens, n_pairs in ((100_000, 8), (320, 8), (319, 4), (100, 2), (10, 1)):
         recipe = recipe_of(dpo, world, tmp_path, optim__batch_size=8, train__micro_batch_tokens=tokens)
