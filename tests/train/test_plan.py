@@ -81,6 +81,7 @@ def test_the_check_can_be_switched_off_and_lets_small_runs_through(world, tmp_pa
     described = trained_alone(model_shape("demo"), Sizes(16, 8), "vocabulary")
     recipe = recipe_of(sft, world, tmp_path / "run")
     monkeypatch.setattr(plan, "this_device", lambda: Device("cpu", 1e6))
+    monkeypatch.setattr(plan, "remedy", lambda *given: "No setting makes it fit")
     check_memory(changed(recipe, {"train.check_memory": False}), described)
     with pytest.raises(UserError):
         check_memory(recipe, described)
