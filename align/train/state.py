@@ -9,6 +9,7 @@ import json
 import os
 import random
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,6 +20,9 @@ from safetensors.torch import load_file, save_file
 
 from align.errors import UserError
 from align.models.adapters import trained_parameters
+
+# What a checkpoint is called before it is whole, and after it was: it has the name of its step in between.
+WRITING, REMOVING = ".writing", ".removing"
 
 
 class Stateful(Protocol):
@@ -45,7 +49,7 @@ class Trainable:
 
 
 class RandomState:
-    """The global random states (Python, NumPy, PyTorch, every CUDA device) as a `Stateful`."""
+    """The global random states of this process (Python, NumPy, PyTorch, its CUDA device) as a `Stateful`."""
 
     def state_dict(self) -> dict[str, Any]:
         name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
@@ -53,7 +57,7 @@ class RandomState:
             "python": random.getstate(),
             "numpy": (name, torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, gauss),
             "torch": torch.get_rng_state(),
-            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -61,8 +65,21 @@ class RandomState:
         name, keys, *rest = state_dict["numpy"]
         np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
         torch.set_rng_state(state_dict["torch"])
-        if state_dict["cuda"]:
-            torch.cuda.set_rng_state_all(state_dict["cuda"])
+        if state_dict["cuda"] is not None and torch.cuda.is_available():
+            torch.cuda.set_rng_state(state_dict["cuda"])
+
+
+class RandomStates:
+    """The random states of all processes, in their order, as a `Stateful` that only holds them."""
+
+    def __init__(self, states: Sequence[dict[str, Any]] = ()) -> None:
+        self.states = list(states)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"processes": self.states}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.states = state_dict["processes"]
 
 
 def seed_everything(seed: int) -> None:
@@ -84,29 +101,50 @@ def save_checkpoint(folder: Path, step: int, parts: dict[str, Stateful], keep: i
     """Writes `folder/step-NNNNNNNN` atomically, then removes all but the latest `keep` checkpoints."""
     folder.mkdir(parents=True, exist_ok=True)
     final = folder / f"step-{step:08d}"
-    writing = folder / f".writing-{step:08d}"
-    shutil.rmtree(writing, ignore_errors=True)
+    writing = folder / WRITING
+    remove_leftovers(folder)
     writing.mkdir()
-    for name, part in {**parts, "random": RandomState()}.items():
+    for name, part in parts.items():
         _write_tree(writing, name, part.state_dict())
     _sync(writing)
-    shutil.rmtree(final, ignore_errors=True)
+    remove(final)
     os.replace(writing, final)
     _sync(folder)
     for old in steps_saved(folder)[:-keep]:
-        shutil.rmtree(folder / f"step-{old:08d}")
+        remove(folder / f"step-{old:08d}")
     return final
 
 
 def load_checkpoint(folder: Path, step: int, parts: dict[str, Stateful]) -> None:
-    """Restores `parts` and the global random states from the checkpoint of `step`."""
-    for name, part in {**parts, "random": RandomState()}.items():
+    """Restores `parts` from the checkpoint of `step`."""
+    for name, part in parts.items():
         part.load_state_dict(_read_tree(folder / f"step-{step:08d}", name))
 
 
 def steps_saved(folder: Path) -> list[int]:
     """The steps that have a whole checkpoint, in order."""
     return sorted(int(path.name.removeprefix("step-")) for path in folder.glob("step-*"))
+
+
+def remove(folder: Path) -> None:
+    """Removes a folder if it is there. It loses its name first, so that what a kill leaves of it is never read."""
+    removing = folder.with_name(REMOVING)
+    if folder.exists():
+        os.replace(folder, removing)
+        shutil.rmtree(removing)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes what a kill has left of a checkpoint that was being written or removed."""
+    for name in (WRITING, REMOVING):
+        shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Replaces a file at once: whoever is killed in the middle leaves the one that was there."""
+    writing = path.with_name(f".{path.name}")
+    writing.write_text(text, encoding="utf-8")
+    os.replace(writing, path)
 
 
 def _write_tree(folder: Path, name: str, tree: Any) -> None:
