@@ -13,8 +13,8 @@
 
 Besides X-Align the page names its person in X-Align-Person, once it knows: a page that was left open while somebody
 else logged in says nothing in their name. `saved` is said after the commit. A task is blind: no model, output id or
-score is in it. Its texts come twice, as they are and as safe HTML. Errors are {error: {code, message, remedy}}. The functions are plain `def`, so FastAPI runs them
-in threads: none of them waits for the database on the event loop.
+score is in it. Its texts come twice, as they are and as safe HTML. Errors are {error: {code, message, remedy}}. The
+functions are plain `def`, so FastAPI runs them in threads: none of them waits for the database on the event loop.
 """
 
 from __future__ import annotations
