@@ -115,6 +115,7 @@ def test_a_killed_server_loses_no_draft_and_no_ranking(browser: Any, killable: t
     ((status, payload),) = said(view, "ada")
     assert status == "submitted"
     assert [payload["ranks"][text] for text in texts] == [4, 3, 2, 1]
+    desk.page.goto("about:blank")
     process.stop(signal.SIGTERM)
     assert network_errors(desk)
     log = (process.folder / "log").read_text()
