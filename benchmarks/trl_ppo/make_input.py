@@ -58,7 +58,9 @@ def make(work: Work, folder: Path) -> None:
         torch.manual_seed(1)
         model = GPT2LMHeadModel(config)
         for dimension, (token, times) in enumerate(endings.items()):
-            logit = COMMON["temperature"] * math.log(times / work.n_tokens * len(tokenizer))
+            # Other logits are normal, with this variance at the sampling temperature: exp of them averages exp(v / 2).
+            variance = config.initializer_range**2 * config.n_embd / COMMON["temperature"] ** 2
+            logit = COMMON["temperature"] * (math.log(times / work.n_tokens * len(tokenizer)) + variance / 2)
             add_logit(model, dimension, getattr(tokenizer, f"{token}_token_id"), logit)
         save(model, tokenizer, folder / f"{kind}-reference")
         save(moved(model, work.distance), tokenizer, folder / f"{kind}-policy")

@@ -57,7 +57,8 @@ def run(folder: Path, work: Work, case: Case, rules: Rules, theirs: Found) -> Fo
     """The same from us, on the same rollouts."""
     ours = Ours(folder, work, case, rules)
     updates = [ours.update(update.tensors, number) for number, update in enumerate(theirs.updates, 1)]
-    return Found(updates, ours.first_gradients, ours.read("policy", "data") | ours.read("critic", "data"))
+    gradients = ours.first_gradients["policy"] | ours.first_gradients["critic"]
+    return Found(updates, gradients, ours.read("policy", "data") | ours.read("critic", "data"))
 
 
 class Ours:
@@ -81,13 +82,14 @@ class Ours:
         kind: Any = Learner if rules == NONE else RuledLearner
         self.learner = kind(roles, recipe, work.n_updates, accelerator)
         self.learner.rules, self.learner.case, self.learner.pad = rules, case, self.pad
-        self.first_gradients: dict[str, Tensor] = {}
+        self.first_gradients: dict[str, dict[str, Tensor]] = {}  # by role
         self.learner.policy_optimizer.optimizer.register_step_pre_hook(lambda *_: self.before_step("policy"))
         self.learner.critic_optimizer.optimizer.register_step_pre_hook(lambda *_: self.before_step("critic"))
 
     def before_step(self, role: str) -> None:
         """Remembers a role's gradients, the first time."""
-        self.first_gradients = self.read(role, "grad") | self.first_gradients
+        if role not in self.first_gradients:
+            self.first_gradients[role] = self.read(role, "grad")
 
     def update(self, theirs: dict[str, Tensor], number: int) -> Update:
         """What we make of TRL's rollouts of update `number`."""

@@ -95,7 +95,7 @@ WORKS = {
         batch_size=32,
         n_tokens=64,
         n_updates=2,
-        learning_rate=1e-4,
+        learning_rate=1e-5,
         distance=0.004,
         cases=cases(32, micro_batch_size=4, num_mini_batches=4),
     ),
