@@ -32,6 +32,15 @@ class Section(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
+    def _none_is_null(cls, given: Any) -> Any:
+        """`none`, the word of --help, is YAML's null wherever a key may be left empty."""
+        if not isinstance(given, dict):
+            return given
+        empty = {name for name, field in cls.model_fields.items() if type(None) in get_args(field.annotation)}
+        return {name: None if value == "none" and name in empty else value for name, value in given.items()}
+
+    @model_validator(mode="before")
+    @classmethod
     def _complete_sections(cls, given: Any) -> Any:
         if not isinstance(given, dict):
             return given

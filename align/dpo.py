@@ -11,7 +11,9 @@ run folder are those of the other stages (align/train/trainer.py).
 from __future__ import annotations
 
 import copy
+import importlib
 import logging
+import os
 import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
@@ -85,6 +87,12 @@ class Recipe(sections.Run):
     """batch_size counts pairs."""
     train: sections.Train = sections.Train.defaults(log_every=10)
 
+    @model_validator(mode="after")
+    def _dropout_is_off(self) -> Self:
+        if self.model.lora.dropout:
+            raise ValueError("model.lora.dropout has no effect: TRL's DPO keeps dropout off; remove it")
+        return self
+
 
 class Pair(NamedTuple):
     """Two answers to one prompt as tokens, both ending in EOS."""
@@ -122,6 +130,7 @@ def run(recipe: Recipe, dry_run: DryRun | bool = False) -> None:
     from align.train.run import Run
 
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # TRL imports it, and it asks for kernels of its own
+    importlib.import_module("trl.trainer.dpo_trainer")  # so that it is among the libraries whose memory is measured
     if (shape := asked_shape(dry_run)) is not None:
         check_positions(shape, recipe.data.max_tokens, "--model-shape")
         print_plan(recipe, plan(shape, recipe.data.max_tokens), {}, dry_run)
@@ -148,19 +157,28 @@ def run(recipe: Recipe, dry_run: DryRun | bool = False) -> None:
         folder.finish(figures)
 
 
-def plan(config: PretrainedConfig, length: int) -> Describe:
-    """Describes the run to the memory estimate: the policy learns, the reference beside it is frozen."""
-    from align.models.memory import Role
-    from align.train.plan import Sizes, trained_alone
+def plan(config: PretrainedConfig, longest: int) -> Describe:
+    """Describes the run to the memory estimate: the policy learns, the reference beside it is frozen.
 
-    alone = trained_alone(config, Sizes(length, length - 1), "vocabulary")
+    `longest` is the longest sequence, in tokens; each pair is two of them.
+    """
+    from align.models.memory import Role, Workload
+    from align.train.plan import shared_workload, with_adapter
 
-    def describe(recipe: Any, device: Device) -> Described:
-        roles, work = alone(recipe, device)
+    def describe(recipe: Recipe, device: Device) -> Described:
+        rows = 2 * pairs_at_once(recipe, longest, int(os.environ.get("WORLD_SIZE", 1)))
+        precision = device.precision(recipe.train.precision)
+        roles = with_adapter("policy", config, recipe.model, precision, "vocabulary", ("update",))
         base = roles[0]  # with LoRA the reference is this, without the adapter
         kind: Literal["shared", "frozen"] = "shared" if recipe.model.adapter == "lora" else "frozen"
         below: dict[str, Any] = {"dtype": base.dtype, "quantization": base.quantization} if kind == "shared" else {}
-        return [*roles, Role("reference", config, kind, ("score",), **below)], work
+        return [*roles, Role("reference", config, kind, ("score",), **below)], Workload(
+            rows=rows,
+            length=longest,
+            n_scored=rows * (longest - 1),
+            loss="preference",
+            **shared_workload(recipe, recipe.model, device),
+        )
 
     return describe
 
@@ -201,14 +219,17 @@ def train(
     steps = run.steps(first, n_steps, parts)
     in_run = InRun(run, steps, first, n_steps, recipe.train.log_every, eval_every)
     held_out = validation[: recipe.train.eval_rows]
-    n_pairs = pairs_at_once(recipe, training + held_out, accelerator.num_processes)
+    longest = max(pair.longest for pair in training + held_out)
+    n_pairs = pairs_at_once(recipe, longest, accelerator.num_processes)
     trained = {name: value.clone() for name, value in Trainable(model).state_dict().items()}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # transformers tells TRL what will change in its next version
         trainer = PreferenceTrainer(
             model,
             reference,
-            trl_settings(recipe, n_steps - first, n_pairs, accelerator),
+            trl_settings(
+                recipe, n_steps - first, n_pairs, even_batch(n_pairs, len(held_out), accelerator), accelerator
+            ),
             train_dataset=as_dataset(rows),
             eval_dataset=as_dataset(held_out) if held_out else None,
             processing_class=tokenizer,
@@ -237,7 +258,7 @@ def adapter_alone(model: Any, trained: dict[str, Any]) -> None:
         parameter.requires_grad_(name in trained)
 
 
-def trl_settings(recipe: Recipe, n_steps: int, n_pairs: int, accelerator: Any) -> Any:
+def trl_settings(recipe: Recipe, n_steps: int, n_pairs: int, n_eval_pairs: int, accelerator: Any) -> Any:
     """The recipe as TRL's DPOConfig, with everything turned off that `Run` does: logging, saving, reporting."""
     from trl import DPOConfig
 
@@ -251,7 +272,7 @@ def trl_settings(recipe: Recipe, n_steps: int, n_pairs: int, accelerator: Any) -
         max_steps=n_steps,
         train_sampling_strategy="sequential",
         per_device_train_batch_size=n_pairs,
-        per_device_eval_batch_size=n_pairs,
+        per_device_eval_batch_size=n_eval_pairs,
         gradient_accumulation_steps=recipe.optim.batch_size // accelerator.num_processes // n_pairs,
         max_grad_norm=recipe.optim.max_grad_norm,
         gradient_checkpointing=recipe.train.gradient_checkpointing,
@@ -270,8 +291,8 @@ def trl_settings(recipe: Recipe, n_steps: int, n_pairs: int, accelerator: Any) -
     )
 
 
-def pairs_at_once(recipe: Recipe, pairs: Sequence[Pair], n_processes: int) -> int:
-    """Pairs that go through the model at once: as many as `train.micro_batch_tokens` has room for.
+def pairs_at_once(recipe: Recipe, longest: int, n_processes: int) -> int:
+    """Pairs that go through the model at once: as many as `train.micro_batch_tokens` has room for, if all are long.
 
     A divisor of each process's share of a step, so that all micro-batches are of one size and a mean of their means is
     the mean over the step. Raises `UserError` if the processes cannot share a step evenly.
@@ -282,8 +303,17 @@ def pairs_at_once(recipe: Recipe, pairs: Sequence[Pair], n_processes: int) -> in
             f"multiple of {n_processes}"
         )
     share = recipe.optim.batch_size // n_processes
-    room = recipe.train.micro_batch_tokens // (2 * max(pair.longest for pair in pairs))
+    room = recipe.train.micro_batch_tokens // (2 * longest)
     return max(n for n in range(1, share + 1) if share % n == 0 and n <= max(room, 1))
+
+
+def even_batch(most: int, n_pairs: int, accelerator: Any) -> int:
+    """Pairs in a batch of the validation: at most `most`, and such that all batches are of one size.
+
+    TRL reports means of its batches' means; so they are means over pairs, whatever goes through the model at once.
+    """
+    n = accelerator.num_processes
+    return max(size for size in range(1, most + 1) if size == 1 or n_pairs % (size * n) == 0)
 
 
 def as_dataset(pairs: Sequence[Pair]) -> Any:
@@ -295,13 +325,10 @@ def as_dataset(pairs: Sequence[Pair]) -> Any:
 
 def encode(recipe: Recipe, tokenizer: Any, rankings: list[Ranking], what: str) -> list[Pair]:
     """Rankings as pairs of tokens, as `align.rm` reads them. Raises `UserError` if none is left."""
-    from align.text.rankings import encode_rankings
+    from align.rl.ranking import encoded
     from align.train.parallel import say
 
-    rows, counts = encode_rankings(tokenizer, rankings, recipe.data.max_tokens, recipe.data.too_long)
-    for reason, count in counts.items():
-        if count:
-            say(f"{count} of {len(rankings)} rankings {reason}")
+    rows = encoded(tokenizer, rankings, recipe.data)
     pairs = [pair for row in rows for pair in pairs_of_row(row, row.n_prompt)]
     if rankings and not pairs:
         raise UserError(f"data.path: no pair is left of {len(rankings)} {what} rankings; raise data.max_tokens")

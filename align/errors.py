@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from collections.abc import Callable
 
@@ -15,9 +17,16 @@ class RewardError(UserError):
 
 
 def exit_on_user_error(main: Callable[[], None]) -> None:
-    """Runs a command's `main`; a `UserError` ends it with its text on stderr and exit status 2."""
+    """Runs a command's `main`; a `UserError` ends it with its text on stderr and exit status 2.
+
+    A reader of its output that leaves early (`--help | head`) ends it silently, as it does any program in a pipe.
+    """
     try:
         main()
+        sys.stdout.flush()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter's last flush fails again
+        raise SystemExit(128 + signal.SIGPIPE) from None

@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
@@ -23,6 +24,9 @@ from align.generate import Sampling
 if TYPE_CHECKING:
     from align.rl.speaker import Reply
     from align.text.records import Message, Prompt, Ranking
+
+
+READ_AT_ONCE = 16384  # tokens that go through a reward model together
 
 
 class Contestant(sections.Model):
@@ -213,7 +217,7 @@ def reward_model(recipe: Recipe, speaker: Any) -> Any:
 
     if recipe.reward is None:
         return None
-    reward = ModelReward(recipe.reward, speaker.tokenizer, speaker.accelerator.device, 16384)
+    reward = ModelReward(recipe.reward, speaker.tokenizer, speaker.accelerator.device, READ_AT_ONCE)
     reward.reads_tokens = False  # a base model is asked in another form than the reward model reads
     return reward
 
@@ -249,8 +253,8 @@ def win_rates(recipe: Recipe, answers: dict[str, Answers]) -> dict[str, Any]:
 
     Each model against the one it came from, and those tuned from SFT against each other: PPO against DPO.
     """
-    from align.evals.report import compared_pairs
     from align.evals.stats import win_rate
+    from align.evals.verdict import compared_pairs
 
     by = "gold" if recipe.judge is not None else "reward"
     return {
@@ -265,18 +269,17 @@ def examine_reward_model(recipe: Recipe) -> dict[str, Any]:
     """Its accuracy on held-out rankings, beside what annotators and judge say of the same pairs."""
     from align.evals.agreement import accuracy_by_prompt, annotators
     from align.evals.stats import bootstrap_mean
-    from align.models.scalar import load_scalar_model, score_all
+    from align.rl.rewards import ModelReward
     from align.text.load import load
     from align.text.rankings import encode_rankings
-    from align.text.tokenizer import load_tokenizer
+    from align.train.machine import accelerator as make_accelerator
 
-    path = str(recipe.reward)
     data = recipe.data.model_copy(update={"path": recipe.rankings, "format": "auto", "columns": {}, "limit": None})
     rankings = load(data, "rankings", recipe.seed).train
-    tokenizer = load_tokenizer(path)
-    model = load_scalar_model(sections.Model(path=path), n_tokens=len(tokenizer))
-    rows, _ = encode_rankings(tokenizer, rankings, recipe.data.max_tokens, "truncate")
-    scores = score_all(model, [answer for row in rows for answer in row.answers], 16384, "cpu")
+    reward = ModelReward(str(recipe.reward), None, make_accelerator("fp32").device, READ_AT_ONCE)
+    rows, _ = encode_rankings(reward.tokenizer, rankings, recipe.data.max_tokens, "truncate")
+    members = reward.score_tokens([answer for row in rows for answer in row.answers])
+    scores = [fmean(found) for found in zip(*members, strict=True)]
     accuracy = bootstrap_mean(accuracy_by_prompt(rows, scores), seed=recipe.seed)
     block: dict[str, Any] = {"accuracy": accuracy._asdict()}
     block |= {key: value for key, value in annotators(rows).items() if key == "annotator_agreement"}

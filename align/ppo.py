@@ -15,6 +15,7 @@ names its source. The two halves of a step can be used alone, in a loop of one's
 from __future__ import annotations
 
 import json
+import math
 import time
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
@@ -33,6 +34,17 @@ if TYPE_CHECKING:
     from align.rl.sampler import Asked, Roles, Sampler
     from align.text.records import Prompt
     from align.train.weights import Best
+
+
+OF_A_CRITIC = (
+    "gamma",
+    "lam",
+    "value_clip_range",
+    "value_learning_rate",
+    "critic",
+    "value_coefficient",
+    "critic_warmup_steps",
+)
 
 
 class Recipe(sections.Run):
@@ -68,14 +80,16 @@ class Recipe(sections.Run):
     @model_validator(mode="after")
     def _has_an_effect(self) -> Self:
         ppo = self.ppo
+        if self.model.lora.dropout:
+            raise ValueError("model.lora.dropout has no effect: ppo keeps dropout off in every role; remove it")
         if ppo.advantage == "gae":
             return self
         if self.rollout.answers < 2:
             raise ValueError(
                 f"ppo.advantage: {ppo.advantage} compares answers to a prompt; set rollout.answers to 2 or more"
             )
-        idle = [key for key in ("critic", "value_learning_rate") if getattr(ppo, key) is not None]
-        idle += ["critic_warmup_steps"] if ppo.critic_warmup_steps else []
+        plain = Ppo()
+        idle = [key for key in OF_A_CRITIC if getattr(ppo, key) != getattr(plain, key)]
         if idle:
             raise ValueError(
                 f"ppo.{idle[0]} has no effect with ppo.advantage: {ppo.advantage}, which has no critic; remove it"
@@ -159,8 +173,11 @@ def read(recipe: Recipe) -> Inputs:
     tokenizer = load_tokenizer(recipe.model.path, recipe.model.trust_remote_code)
     check_positions(load_config(recipe.model), recipe.data.max_tokens)
     for key, path in (*(("reward.path", path) for path in recipe.reward.paths), ("ppo.critic", recipe.ppo.critic)):
-        if path is not None and path != TRUNK:
-            other = load_config(recipe.model.model_copy(update={"path": path}))
+        if path is None or path == TRUNK:
+            continue
+        other = load_config(recipe.model.model_copy(update={"path": path}), key)
+        # How many tokens another tokenizer makes of an answer, here or on a server, shows when it is scored.
+        if load_tokenizer(path, recipe.model.trust_remote_code).get_vocab() == tokenizer.get_vocab():
             check_positions(other, recipe.data.max_tokens, key)
     loaded = load(recipe.data, "prompts", recipe.seed)
     say(*loaded.report.lines())
@@ -187,9 +204,23 @@ def assemble(recipe: Recipe, inputs: Inputs, accelerator: Any) -> tuple[Sampler,
     from align.rl.roles import load_roles
     from align.rl.sampler import Sampler
 
+    check_work(recipe, inputs, accelerator)
     roles = load_roles(recipe, inputs.tokenizer, accelerator)
     learner = Learner(roles, recipe, steps_of(recipe, len(inputs.prompts)), accelerator, inputs.ptx)
     return Sampler(roles, inputs.tokenizer, recipe, accelerator), learner
+
+
+def check_work(recipe: Recipe, inputs: Inputs, accelerator: Any) -> None:
+    """Raises `UserError` unless every process has something to do in every part of a step."""
+    from align.train.parallel import check_shares
+
+    answers = recipe.rollout.answers  # to a prompt, all from one process
+    prompts_each = math.ceil(recipe.ppo.n_minibatches / answers)  # for an answer in each mini-batch
+    check_shares(accelerator, "optim.batch_size", recipe.optim.batch_size, prompts_each * answers)
+    if inputs.heldout:
+        check_shares(accelerator, "held-out prompts (data.validation)", len(inputs.heldout))
+    if recipe.ptx is not None:
+        check_shares(accelerator, "ptx.batch_size", recipe.ptx.batch_size)
 
 
 def steps_of(recipe: Recipe, n_prompts: int) -> int:
@@ -293,13 +324,16 @@ def encode(recipe: Recipe, tokenizer: Any, prompts: list[Prompt]) -> list[Asked]
     from align.text.encode import encode_prompts
     from align.train.parallel import say
 
-    room = recipe.data.max_tokens - recipe.rollout.max_tokens
+    end = recipe.reward.truncate_token is not None  # an answer that is cut at it is read with an EOS more
+    room = recipe.data.max_tokens - recipe.rollout.max_tokens - end
     ids = encode_prompts(tokenizer, [prompt.messages for prompt in prompts])
     asked = [Asked(p.messages, row) for p, row in zip(prompts, ids, strict=True) if len(row) <= room]
     if len(asked) < len(prompts):
         say(
             f"{len(prompts) - len(asked)} of {len(prompts)} prompts left out: longer than {room} tokens, which is "
             f"data.max_tokens={recipe.data.max_tokens} less rollout.max_tokens={recipe.rollout.max_tokens}"
+            + " and an EOS after reward.truncate_token"
+            * end
         )
     if not asked:
         raise UserError("data.path: no prompt is short enough; raise data.max_tokens or lower rollout.max_tokens")

@@ -24,10 +24,28 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+Preset = Literal[
+    "demo",
+    "small",
+    "gpt2",
+    "gpt2-medium",
+    "gpt2-large",
+    "gpt2-xl",
+    "gpt3-small",
+    "gpt3-medium",
+    "gpt3-large",
+    "gpt3-xl",
+    "gpt3-2.7b",
+    "gpt3-6.7b",
+    "gpt3-13b",
+    "gpt3-175b",
+]
+
+
 class Shape(Section):
     """The model to train: a preset, with any of its sizes changed."""
 
-    preset: Literal["demo", "small", "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"] = "small"
+    preset: Preset = "small"
     """A shape of align/gpt/presets.py."""
     n_layer: int | None = Field(None, gt=0)
     """Transformer blocks."""

@@ -17,11 +17,11 @@ from pydantic import Field, model_validator
 
 from align import sections
 from align.config import DryRun, parse_training
-from align.errors import UserError, exit_on_user_error
+from align.errors import exit_on_user_error
 from align.evals.agreement import accuracy_by_prompt, annotators
 from align.rl.normalize import Samples, normalize
-from align.rl.ranking import Loss, check_loss, margins_of, objective
-from align.text.rankings import Ranked, encode_rankings, padded_size
+from align.rl.ranking import Loss, check_loss, encoded, margins_of, objective
+from align.text.rankings import Ranked, padded_size
 
 if TYPE_CHECKING:
     from align.models.scalar import ScalarModel
@@ -75,7 +75,8 @@ def run(recipe: Recipe, dry_run: DryRun | bool = False) -> None:
 
     if (shape := asked_shape(dry_run)) is not None:
         check_positions(shape, recipe.data.max_tokens, "--model-shape")
-        print_plan(recipe, trained_alone(shape, Sizes(recipe.data.max_tokens, 1), "scalar"), {}, dry_run)
+        pairs = Sizes(recipe.data.max_tokens, 1, rows=2)
+        print_plan(recipe, trained_alone(shape, pairs, "scalar", recipe.heads), {}, dry_run)
         return
     tokenizer = load_tokenizer(recipe.model.path, recipe.model.trust_remote_code)
     config = load_config(recipe.model)
@@ -86,7 +87,8 @@ def run(recipe: Recipe, dry_run: DryRun | bool = False) -> None:
     training = encode(recipe, tokenizer, rankings.train)
     validation = encode(recipe, tokenizer, rankings.validation)
     longest = max((len(ids) for row in (*training, *validation) for ids in row.answers), default=1)
-    roles = trained_alone(config, Sizes(longest, 1), "scalar")
+    most = max((len(row.answers) for row in (*training, *validation)), default=1)
+    roles = trained_alone(config, Sizes(longest, 1, most), "scalar", recipe.heads)
     if dry_run:
         print_plan(recipe, roles, {"training": training, "validation": validation}, dry_run)
         return
@@ -201,17 +203,8 @@ def examine(
 
 
 def encode(recipe: Recipe, tokenizer: Any, rankings: list[Ranking]) -> list[Ranked]:
-    """Rankings as tokens. Raises `UserError` if none is left."""
-    from align.train.parallel import say
-
-    keep_tied = recipe.loss.ties == "half"
-    rows, counts = encode_rankings(tokenizer, rankings, recipe.data.max_tokens, recipe.data.too_long, keep_tied)
-    for reason, count in counts.items():
-        if count:
-            say(f"{count} of {len(rankings)} rankings {reason}")
-    if rankings and not rows:
-        raise UserError(f"data.path: none of {len(rankings)} rankings is left; raise data.max_tokens")
-    return rows
+    """Rankings as tokens; those that are all tied stay if ties are learned from."""
+    return encoded(tokenizer, rankings, recipe.data, keep_tied=recipe.loss.ties == "half")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from align.rl.advantages import gae, whiten
 from align.rl.learner import check_ratio, make_kl
 from align.rl.normalize import normalize
 from align.rl.rollouts import Rollouts
-from align.rl.sampler import Asked, logprob_function, value_function
+from align.rl.sampler import Asked, logprob_function
 from align.rl.sampling import Answer
 from align.text.batches import pad_right
 from align.text.load import load
@@ -70,7 +70,8 @@ class Stage:
         eos = self.tokenizer.eos_token_id
         self.asked = self.asked[: len(answers)]
         sampled = [Answer(ids, [0.0] * len(ids), ids[-1] == eos) for ids in answers]
-        return Rollouts.of([prompt.ids for prompt in self.asked], sampled, "cpu")
+        longest = self.recipe.rollout.max_tokens if self.sampler.values_after_end else None
+        return Rollouts.of([prompt.ids for prompt in self.asked], sampled, "cpu", longest)
 
 
 FULL = {"ppo__n_epochs": 1, "ppo__n_minibatches": 1, "optim__learning_rate": 0.003}
@@ -220,7 +221,7 @@ def test_bar_g_a_head_of_zeros_values_every_state_0(world, tmp_path):
 def test_bar_h_the_score_lies_at_eos_or_after_it_and_an_answer_without_eos_has_minus_1(
     world, tmp_path, score_at, column
 ):
-    stage = Stage(world, tmp_path, reward__score_at=score_at, ppo__critic=world.base, ppo__whiten_advantages=False)
+    stage = Stage(world, tmp_path, reward__score_at=score_at, ppo__critic=world.base, rollout__max_tokens=5)
     eos = stage.tokenizer.eos_token_id
     rollouts = stage.rollouts_of([9, 8, eos], [9, 8, 7, 6, 5], [9, 8, 7, 6, eos])
     scores = stage.score(rollouts)
@@ -368,11 +369,40 @@ def test_the_critic_is_asked_for_the_state_before_each_token(tokenizer):
     critic = tiny_reward_model(tokenizer)
     rollouts = Rollouts.of([[5, 6], [7]], [Answer([8, 9], [0.0] * 2, False), Answer([10], [0.0], True)], "cpu")
     with torch.no_grad():
-        values = rollouts.for_each_token(value_function(critic), 8192)
+        values = rollouts.for_each_state(critic, 8192)
         expected = [[[5, 6], [5, 6, 8]], [[7]]]
         by_hand = [[float(score_batch(critic, [state], "cpu")) for state in states] for states in expected]
     assert values[0].tolist() == pytest.approx(by_hand[0], abs=1e-5)
     assert values[1].tolist() == pytest.approx([*by_hand[1], 0.0], abs=1e-5)
+
+
+def test_the_critic_is_asked_for_the_state_after_an_end_where_the_score_stands_there(tokenizer):
+    """As in N+ (items 20 and 25); an answer that has all the tokens that it may have leaves no room for one."""
+    critic = tiny_reward_model(tokenizer)
+    answers = [Answer([8, 9], [0.0] * 2, False), Answer([10], [0.0], True)]
+    rollouts = Rollouts.of([[5, 6], [7]], answers, "cpu", max_tokens=2)
+    assert rollouts.states.tolist() == [[True, True], [True, True]]
+    assert rollouts.mask.tolist() == [[True, True], [True, False]]
+    with torch.no_grad():
+        values = rollouts.for_each_state(critic, 8192)
+        by_hand = [float(score_batch(critic, [state], "cpu")) for state in ([7], [7, 10])]
+    assert values[1].tolist() == pytest.approx(by_hand, abs=1e-5)
+
+
+def test_a_critic_that_knows_the_score_leaves_no_advantage_to_the_last_token(world, tmp_path):
+    """The critic begins as the reward model: after EOS it says the very score that stands there."""
+    changes = {"reward__score_at": "after_eos", "ppo__whiten_advantages": False, "kl__coefficient": 0.0}
+    stage = Stage(world, tmp_path, **changes)
+    eos = stage.tokenizer.eos_token_id
+    rollouts = stage.rollouts_of([9, 8, eos], [7, eos])
+    stage.appraise(rollouts)
+    advantages, returns = stage.targets(rollouts)
+    values, scores = rollouts.values, rollouts.scores
+    for row, last in ((0, 2), (1, 1)):
+        assert values[row, last + 1] == pytest.approx(float(scores[row]), abs=1e-5)
+        assert advantages[row, last + 1] == pytest.approx(0.0, abs=1e-5)
+        assert advantages[row, last] == pytest.approx(float(scores[row] - values[row, last]), abs=1e-5)
+        assert returns[row, last] == pytest.approx(float(scores[row]), abs=1e-5)
 
 
 def test_the_logged_kl_is_the_sum_over_tokens_averaged_over_answers(world, tmp_path):
@@ -400,12 +430,16 @@ def test_a_policy_that_is_not_its_reference_before_the_first_step_is_refused(wor
         stage.sampler.check_leash(stage.collect())
 
 
-def test_a_policy_that_is_not_what_sampled_is_refused(world, tmp_path):
-    stage = Stage(world, tmp_path)
+@pytest.mark.parametrize("warmup", [0, 1])
+def test_a_policy_that_is_not_what_sampled_is_refused(world, tmp_path, warmup):
+    """At its first update, which may come after some of the critic's."""
+    stage = Stage(world, tmp_path, ppo__critic_warmup_steps=warmup)
     rollouts, _ = stage.appraise(stage.collect())
     rollouts.logprobs = rollouts.logprobs - 0.1 * rollouts.mask
+    for step in range(1, warmup + 1):
+        stage.learner.step(rollouts, step)
     with pytest.raises(ppo.UserError, match=r"the first ratio is 1\.1"):
-        stage.learner.step(rollouts, 1)
+        stage.learner.step(rollouts, warmup + 1)
 
 
 def test_a_policy_that_diverges_is_stopped(world, tmp_path):

@@ -140,7 +140,7 @@ def test_long_answers_are_left_out_or_cut_before_eos(world, tmp_path):
     pairs = dpo.encode(cut, tokenizer, load(cut.data, "rankings", 1).train, "training")
     assert [pair.longest for pair in pairs] == [48] * 4
     assert {pair.chosen_ids[-1] for pair in pairs} == {tokenizer.eos_token_id}
-    with pytest.raises(UserError, match=r"no pair is left of 4 training rankings; raise data\.max_tokens"):
+    with pytest.raises(UserError, match=r"none of 4 rankings is left; raise data\.max_tokens"):
         run(dpo, world, tmp_path / "run", data__path=data, data__validation=0.0)
 
 
@@ -205,17 +205,19 @@ def test_policy_and_reference_are_the_same_at_the_first_step(world, tmp_path):
 
 
 def test_micro_batches_change_no_result(world, tmp_path):
-    changes = {"optim__batch_size": 8, "optim__eps": 1e-3, "train__steps": 3}
+    changes = {"optim__batch_size": 6, "optim__eps": 1e-3, "train__steps": 3, "train__eval_rows": 13}
     whole = run(dpo, world, tmp_path / "whole", **changes, train__micro_batch_tokens=100_000)
     parts = run(dpo, world, tmp_path / "parts", **changes, train__micro_batch_tokens=100)
     ours, theirs = weights(whole), weights(parts)
     assert max(float((ours[name] - theirs[name]).abs().max()) for name in ours) < 1e-5
-    pairs = [dpo.Pair([1] * 10, [1] * 10, [1] * 5)]
+    for row, other in zip(metrics(whole), metrics(parts), strict=True):
+        assert row == pytest.approx(other, abs=1e-5, rel=1e-4)
+    longest = dpo.Pair([1] * 10, [1] * 10, [1] * 5).longest
     for tokens, n_pairs in ((100_000, 8), (320, 8), (319, 4), (100, 2), (10, 1)):
         recipe = recipe_of(dpo, world, tmp_path, optim__batch_size=8, train__micro_batch_tokens=tokens)
-        assert dpo.pairs_at_once(recipe, pairs, 1) == n_pairs
+        assert dpo.pairs_at_once(recipe, longest, 1) == n_pairs
     with pytest.raises(UserError, match=r"optim\.batch_size = 8: 3 processes cannot share it evenly"):
-        dpo.pairs_at_once(recipe, pairs, 3)
+        dpo.pairs_at_once(recipe, longest, 3)
 
 
 def test_it_learns(world, tmp_path):
@@ -360,6 +362,7 @@ def test_a_loss_that_is_no_number_stops_the_run(world, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
+        ({"model__adapter": "lora", "model__lora__dropout": 0.1}, r"model.lora.dropout has no effect: TRL's DPO"),
         ({"dpo__label_smoothing": 0.1}, r"dpo.label_smoothing = 0.1 has no effect with dpo.loss: sigmoid; remove it"),
         ({"dpo__loss": "exo_pair"}, r"exo_pair needs a dpo.label_smoothing above 0"),
         ({"dpo__loss": "sigmoyd"}, r"dpo.loss = 'sigmoyd'"),

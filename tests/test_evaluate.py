@@ -2,10 +2,13 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from helpers import nested
+from tiny import tiny_reward_model
 
 from align import evaluate
 from align.config import build
@@ -106,3 +109,30 @@ def test_models_without_sft_are_compared_one_after_the_other(world, tmp_path):
 def test_what_cannot_work_is_told(world, tmp_path, models, changes, told):
     with pytest.raises(UserError, match=told):
         recipe_of(world, tmp_path, models, **changes)
+
+
+def test_the_reward_model_is_examined_on_the_device_that_there_is(world, tmp_path, monkeypatch):
+    """A device without data stands for a GPU: what is computed on it cannot come from the CPU."""
+    devices = []
+
+    def scored(model: Any, answers: list[list[int]], max_tokens: int, device: Any) -> list[list[float]]:
+        devices.append((str(device), {p.device.type for p in model.parameters()}))
+        return [[float(len(answer))] for answer in answers]
+
+    monkeypatch.setattr("align.models.scalar.score_members", scored)
+    monkeypatch.setattr(
+        "align.train.machine.accelerator", lambda precision: SimpleNamespace(device=torch.device("meta"))
+    )
+    block = evaluate.examine_reward_model(recipe_of(world, tmp_path, {"sft": {}}, rankings=world.rankings))
+    assert devices == [("meta", {"meta"})]
+    assert 0 <= block["accuracy"]["mean"] <= 1
+
+
+def test_a_reward_model_with_too_few_positions_for_the_rankings_is_named(world, tokenizer, tmp_path):
+    tiny_reward_model(tokenizer, n_positions=8).save(tmp_path / "narrow")
+    tokenizer.save_pretrained(tmp_path / "narrow")
+    changes = {"reward": str(tmp_path / "narrow"), "rankings": world.rankings}
+    with pytest.raises(
+        UserError, match=r"narrow: an answer with its prompt has \d+ of its tokens, and it has 8 positions"
+    ):
+        evaluate.examine_reward_model(recipe_of(world, tmp_path, {"sft": {}}, **changes))

@@ -82,6 +82,17 @@ def test_the_estimate_is_within_a_fifth_of_the_measured_peak(mode, folder):
     assert abs(estimated / measured - 1) < 0.2
 
 
+def test_so_it_is_in_dpo(folder):
+    chance = random.Random(2)
+    answers = [" ".join(chance.choices(WORDS, k=200)) for _ in range(2)]
+    write_rows(
+        folder / "rankings.jsonl", [{"prompt": "say " + w, "responses": answers, "ranks": [1, 2]} for w in WORDS]
+    )
+    keys = {"data.path": str(folder / "rankings.jsonl"), "data.too_long": "truncate", "optim.warmup_steps": 0}
+    estimated, measured = estimated_and_measured("dpo", folder, "dpo", keys | MODES["lora"] | {"optim.batch_size": 4})
+    assert abs(estimated / measured - 1) < 0.2
+
+
 def test_so_it_is_in_ppo(folder):
     keys = {
         "reward.path": str(folder / "reward"),

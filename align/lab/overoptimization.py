@@ -26,9 +26,7 @@ room, and nothing imports it.
 
 from __future__ import annotations
 
-import csv
 import json
-import math
 import shutil
 import sys
 import time
@@ -122,6 +120,8 @@ def run(recipe: Recipe, beside: Path, dry_run: bool = False) -> None:
             print(f"# rm, {each.layers} layers", to_yaml(each.rm), f"# ppo, {each.layers} layers", sep="\n")
             print(to_yaml(each.ppo))
         return
+    from align.evals.curve import report, start_of
+
     folder = Path(recipe.output)
     claim(folder, recipe)
     for each in plans:
@@ -298,6 +298,7 @@ def score_samples(each: Plan, samples: list[dict[str, Any]], path: Path) -> list
     import torch
 
     from align import sections
+    from align.evals.curve import write_whole
     from align.models.scalar import load_scalar_model, score_all
     from align.text.tokenizer import load_tokenizer
     from align.train.machine import accelerator as make_accelerator
@@ -318,32 +319,18 @@ def score_samples(each: Plan, samples: list[dict[str, Any]], path: Path) -> list
     return found.tolist()
 
 
-# -- what they show ---------------------------------------------------------------------------------------------------
-
-
-def start_of(samples: list[dict[str, Any]]) -> dict[str, float]:
-    """Where all curves begin: the SFT model's gold score."""
-    gold = [value for row in samples for value in row["gold"]]
-    return {"gold": sum(gold) / len(gold), "n_prompts": len(samples)}
-
-
 def measure(recipe: Recipe, each: Plan, samples: list[dict[str, Any]], scores: list[list[float]]) -> dict[str, Any]:
     """One reward model's block of the result."""
-    import numpy as np
-
+    from align.evals.curve import best_of_n_points, fitted, gained, rl_points, start_of, start_of_proxy
     from align.models.scalar import load_scalar_model
     from align.sections import Model
 
-    gold = start_of(samples)["gold"]
-    start = {"proxy": float(np.mean(scores)), "proxy_std": float(np.std(scores)) or 1.0}
+    start = start_of_proxy(scores)
+    beginning = start | start_of(samples)
     finished = json.loads((Path(each.rm.output) / "result.json").read_text(encoding="utf-8"))
     model = load_scalar_model(Model(path=str(each.ppo.reward.path)))
-    best = best_of_n_points(recipe, samples, scores)
-    steps = rl_points(Path(each.ppo.output))
-    for point in [*best, *steps]:
-        point["d"] = math.sqrt(max(point["kl"], 0.0))  # an estimate of a small KL can come out negative
-        point["gold_gain"] = point["gold"] - gold
-        point["proxy_gain"] = (point["proxy"] - start["proxy"]) / start["proxy_std"]
+    best = gained(best_of_n_points(recipe.sizes, samples, scores, recipe.seed), beginning)
+    steps = gained(rl_points(Path(each.ppo.output)), beginning)
     return {
         "layers": each.layers,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
@@ -354,105 +341,12 @@ def measure(recipe: Recipe, each: Plan, samples: list[dict[str, Any]], scores: l
     }
 
 
-def best_of_n_points(
-    recipe: Recipe, samples: list[dict[str, Any]], scores: list[list[float]]
-) -> list[dict[str, float]]:
-    """Gold and proxy score of best-of-n, unbiased from N samples of each prompt; KL by its formula."""
-    from align.evals.best_of_n import expected_best, kl_bound
-    from align.evals.stats import bootstrap_mean
-
-    golds = [row["gold"] for row in samples]
-    points = []
-    for n in sorted(set(recipe.sizes)):
-        gold = bootstrap_mean(expected_best(scores, golds, n), seed=recipe.seed)
-        point = {"n": n, "kl": kl_bound(n), "gold": gold.mean, "gold_low": gold.low, "gold_high": gold.high}
-        points.append({**point, "proxy": float(expected_best(scores, scores, n).mean())})
-    return points
-
-
-def rl_points(folder: Path) -> list[dict[str, float]]:
-    """What PPO logged at every step, before its update: the policy's KL, gold and proxy score."""
-    names = {"kl": "objective/kl", "gold": "objective/gold", "proxy": "objective/scores"}
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    return [{"step": row["step"], **{name: row[key] for name, key in names.items()}} for row in rows]
-
-
-def fitted(form: str, points: list[dict[str, float]], least_d: float = 0.0) -> dict[str, Any] | None:
-    """Gao's form through the gains in gold; None where there are too few points for it."""
-    from align.evals.overoptimization import fit_best_of_n, fit_rl
-
-    d, gains = [point["d"] for point in points], [point["gold_gain"] for point in points]
-    try:
-        fit = fit_best_of_n(d, gains) if form == "best_of_n" else fit_rl(d, gains, least_d)
-    except ValueError as error:
-        print(f"{form}: not fitted: {error}", flush=True)
-        return None
-    found = {"a": fit.a, "b": fit.b, "r2": fit.r2 if math.isfinite(fit.r2) else None, "n_points": fit.n_points}
-    return found | {"peak": fit.peak._asdict() if fit.peak else None}
-
-
-def report(result: dict[str, Any], folder: Path) -> None:
-    """Writes the result, the table and the figure, and prints the coefficients."""
-    from align.evals.overoptimization import draw
-
-    write_whole(folder / "overoptimization.json", json.dumps(result, indent=2, allow_nan=False) + "\n")
-    write_table(result, folder / "overoptimization.csv")
-    paths = draw(result, folder)
-    for line in summary(result):
-        print(line)
-    print(f"figure: {paths[1]}")
-
-
-def summary(result: dict[str, Any]) -> Iterator[str]:
-    """A line for each reward model and method: coefficients, and where gold is highest."""
-    yield f"SFT: gold {result['start']['gold']:.3f}"
-    for size in result["sizes"]:
-        for form, name in (("best_of_n", "best of n"), ("rl", "PPO")):
-            fit = size[form]["fit"]
-            highest = max(size[form]["points"], key=lambda point: point["gold"])
-            line = f"{size['parameters']:,} parameters, {name}: gold at most {highest['gold']:.3f} "
-            line += f"at KL {highest['kl']:.2f}"
-            if fit:
-                line += f"; a {fit['a']:.3f}, b {fit['b']:.3f}, R² {fit['r2'] or 0:.2f}"
-                peak = fit["peak"]
-                line += f", turns at KL {peak['d'] ** 2:.1f}" if peak else ", does not turn"
-            yield line
-
-
-TABLE = ("method", "layers", "parameters", "n_or_step", "kl", "d", "gold", "gold_gain", "proxy", "proxy_gain", "fit")
-
-
-def write_table(result: dict[str, Any], path: Path) -> None:
-    """All points in one table, with the fitted gain in gold beside the measured one."""
-    from align.evals.overoptimization import Fit
-
-    with path.open("w", encoding="utf-8", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(TABLE)
-        for size in result["sizes"]:
-            for form in ("best_of_n", "rl"):
-                given = size[form]["fit"]
-                fit = given and Fit(form, given["a"], given["b"], 0.0, 0)  # type: ignore[arg-type]
-                for point in size[form]["points"]:
-                    said = float(fit.gain(point["d"])) if fit else ""
-                    numbers = [point[name] for name in TABLE[4:-1]]
-                    where = point["n"] if form == "best_of_n" else point["step"]
-                    table.writerow([form, size["layers"], size["parameters"], where, *numbers, said])
-
-
 def write_lines(path: Path, rows: Iterator[dict[str, Any]]) -> None:
     """JSON lines in a file that appears when it is whole."""
     writing = path.with_name(f".{path.name}.writing")
     with writing.open("w", encoding="utf-8") as file:
         for row in rows:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
-    writing.replace(path)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """A file that appears when it is whole."""
-    writing = path.with_name(f".{path.name}.writing")
-    writing.write_text(text, encoding="utf-8")
     writing.replace(path)
 
 

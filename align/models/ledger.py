@@ -10,14 +10,11 @@ Blocks are alike, so a model is counted with 2 and with 3 of them, and the rest 
 
 from __future__ import annotations
 
-import copy
-import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -26,33 +23,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
-from align import sections
+from align.models.fake import Quantized, Subject, build, fill_with_fakes, quietly, tiled_logprobs
 from align.models.language import recomputing, token_logprobs
-from align.models.load import add_lora
-from align.models.scalar import ScalarModel
-
-if TYPE_CHECKING:
-    from transformers import PretrainedConfig
 
 N_COUNTED = (2, 3)  # blocks of the two models that are counted
 SMALL = 32 * 2**20  # glibc maps larger blocks one by one and gives them back (malloc, DEFAULT_MMAP_THRESHOLD_MAX)
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A model as its role sees it. Equal subjects are counted once: `key`, the configuration as JSON, makes them so."""
-
-    key: str
-    config: PretrainedConfig = field(compare=False)
-    head: Literal["vocabulary", "scalar"]
-    trains: Literal["all", "adapter", "nothing"]
-    dtype: torch.dtype  # of the weights that are neither quantised nor trained
-    precision: Literal["fp32", "bf16"]  # of the computation
-    quantization: Literal["none", "8bit", "4bit"] = "none"
-    lora: str = ""  # `sections.Lora` as JSON, where there is an adapter
-    device: Literal["cpu", "gpu"] = "cpu"
-    checkpointing: bool = False
-    dropout: bool = False  # whether the model is in training mode
 
 
 class Parts(NamedTuple):
@@ -81,12 +56,6 @@ class Weights(NamedTuple):
         return sum(self.trained)
 
 
-def subject(config: PretrainedConfig, lora: sections.Lora | None = None, **others: Any) -> Subject:
-    """The `Subject` of a configuration and an adapter's settings."""
-    settings = lora.model_dump_json() if lora is not None else ""
-    return Subject(config.to_json_string(use_diff=False), config, lora=settings, **others)
-
-
 @lru_cache(maxsize=256)
 def weights(of: Subject) -> Weights:
     """Counts the parameters, all blocks, and what they take.
@@ -94,13 +63,16 @@ def weights(of: Subject) -> Weights:
     bitsandbytes keeps a quantised matrix in 1 byte a number and an fp32 scale a row (LLM.int8()), or in half a byte, an
     8-bit scale for 64 numbers and an fp32 scale for 256 of these (NF4 with double quantisation, QLoRA section 3).
     """
-    model = _build(of, None)
-    unpacked = {id(m.weight): m.stored_bytes for m in model.modules() if isinstance(m, _Quantized)}
+    model = build(of, None)
+    unpacked = {id(m.weight): m.stored_bytes for m in model.modules() if isinstance(m, Quantized)}
     frozen = sum(unpacked.get(id(p), p.nbytes) for p in model.parameters() if not p.requires_grad)
     return Weights(_n_parameters(model), frozen, tuple(p.numel() for p in model.parameters() if p.requires_grad))
 
 
-def update_pass(of: Subject, rows: int, time: int, n_scored: int, loss: Literal["supervised", "policy"]) -> Parts:
+Loss = Literal["supervised", "policy", "preference"]
+
+
+def update_pass(of: Subject, rows: int, time: int, n_scored: int, loss: Loss) -> Parts:
     """A forward and backward pass over (rows, time) tokens, of which `n_scored` predict, or are valued.
 
     Gradients are alive from an earlier micro-batch, and are not counted here.
@@ -108,9 +80,9 @@ def update_pass(of: Subject, rows: int, time: int, n_scored: int, loss: Literal[
     return _count("update", of, rows, time, n_scored, loss)[0]
 
 
-def score_pass(of: Subject, rows: int, time: int, n_scored: int) -> Parts:
+def score_pass(of: Subject, rows: int, time: int, n_scored: int, loss: Loss = "policy") -> Parts:
     """A forward pass without gradients."""
-    return _count("score", of, rows, time, n_scored, "policy")[0]
+    return _count("score", of, rows, time, n_scored, loss)[0]
 
 
 def prompt_pass(of: Subject, rows: int, time: int) -> tuple[Parts, float]:
@@ -174,10 +146,10 @@ def _pass(
     """Runs one pass on fake tensors. Returns its parts, and bytes of key-value cache a token."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    model = _build(of, n_layers)
+    model = build(of, n_layers)
     model.train(of.dropout)
-    with _quietly(), FakeTensorMode(), _as_on_gpu() if of.device == "gpu" else nullcontext():
-        _fill_with_fakes(model)
+    with quietly(), FakeTensorMode(), _as_on_gpu() if of.device == "gpu" else nullcontext():
+        fill_with_fakes(model)
         trunk = model.trunk if of.head == "scalar" else model
         ids = torch.zeros(rows, time, dtype=torch.long)
         ledger = Ledger(model.config.get_text_config().vocab_size if of.head == "vocabulary" else -1)
@@ -215,8 +187,11 @@ def _objective(model: Any, of: Subject, ids: Tensor, n_scored: int, loss: str) -
     if of.head == "scalar":
         hidden = model.trunk(input_ids=ids, use_cache=False).last_hidden_state
         with torch.autocast(ids.device.type, enabled=False):
-            scores = model.head(hidden.flatten(0, 1)[index].float())[:, 0] - model.shift
+            scores = model.head(hidden.flatten(0, 1)[index].float()) - model.shift
         return lambda: scores.square().sum()
+    if loss == "preference":
+        logprobs = tiled_logprobs(model, ids, of)
+        return lambda: logprobs.sum()
     hook = model.get_output_embeddings().register_forward_pre_hook(
         lambda head, inputs: (inputs[0].flatten(0, 1)[index],)
     )
@@ -274,133 +249,6 @@ def _as_on_gpu() -> Iterator[None]:
                 setattr(owner, name, function)
 
 
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Nothing is said, and random states are left as they are."""
-    from transformers.utils import logging
-
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        with warnings.catch_warnings(), torch.random.fork_rng():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.set_verbosity(verbosity)
-
-
-def _fill_with_fakes(model: nn.Module) -> None:
-    """Puts a fake tensor on the CPU, which autograd and autocast take for a real one, where one without a device is."""
-    made: dict[int, Tensor] = {}  # tied weights stay tied
-    for module in model.modules():
-        for name, old in module._parameters.items():
-            if old is not None:
-                fake = made.get(id(old))
-                if fake is None:
-                    empty = torch.empty(old.shape, dtype=old.dtype, device="cpu")
-                    fake = made[id(old)] = nn.Parameter(empty, requires_grad=old.requires_grad)
-                module._parameters[name] = fake  # type: ignore[assignment]
-        for name, buffer in module._buffers.items():
-            if buffer is not None:
-                module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype, device="cpu")
-
-
-def _config(of: Subject, n_layers: int | None) -> PretrainedConfig:
-    """The configuration with another number of blocks."""
-    config = copy.deepcopy(of.config)
-    if n_layers is not None:
-        text = config.get_text_config()
-        text.num_hidden_layers = n_layers
-        if getattr(text, "layer_types", None):
-            text.layer_types = text.layer_types[:n_layers]
-    return config
-
-
-def _build(of: Subject, n_layers: int | None) -> Any:
-    """The model without data, as `align.models.load` would load it; all blocks with `n_layers` None."""
-    with _quietly(), torch.device("meta"):
-        return _assemble(of, n_layers)
-
-
-def _assemble(of: Subject, n_layers: int | None) -> Any:
-    from transformers import AutoModel, AutoModelForCausalLM
-
-    auto_class = AutoModelForCausalLM if of.head == "vocabulary" else AutoModel
-    model: Any = auto_class.from_config(_config(of, n_layers), dtype=of.dtype)
-    if of.quantization != "none":
-        _quantize(model, of)
-    model.requires_grad_(of.trains == "all")
-    if of.lora:
-        lora = sections.Lora.model_validate_json(of.lora)
-        model = add_lora(model, sections.Model(path="", adapter="lora", lora=lora))
-        for module in model.modules():
-            if isinstance(getattr(module, "base_layer", None), _Quantized):
-                module.cast_input_dtype_enabled = False  # PEFT's layers on bitsandbytes leave the input as it is
-        if of.trains != "adapter":
-            model.requires_grad_(False)
-    if of.head == "scalar":
-        model = ScalarModel(model)
-        model.config = model.trunk.config
-        model.requires_grad_(False) if of.trains == "nothing" else None
-    return model
-
-
 def _n_parameters(model: nn.Module) -> int:
     """Numbers of the whole model without its adapter, a quantised matrix in full."""
     return sum(p.numel() for name, p in model.named_parameters() if "lora_" not in name)
-
-
-def _quantize(model: Any, of: Subject) -> None:
-    """Puts a stand-in for bitsandbytes' layers where transformers puts them: every matrix but the vocabulary head."""
-    from transformers.pytorch_utils import Conv1D
-    from transformers.quantizers.base import get_keys_to_not_convert
-
-    kept = set(get_keys_to_not_convert(model))
-    for name, module in list(model.named_modules()):
-        if name in kept or not (isinstance(module, Conv1D) or type(module) is nn.Linear):
-            continue
-        n_in, n_out = module.weight.shape if isinstance(module, Conv1D) else module.weight.shape[::-1]
-        stand_in = _Quantized(n_in, n_out, module.bias is not None, of)
-        model.set_submodule(name, stand_in)
-
-
-class _Quantized(nn.Linear):
-    """A linear layer that keeps what bitsandbytes 0.50's keep: 8 bits its input, 4 bits nothing (nn/modules.py,
-    autograd/_functions.py). Its matrix is unpacked for the moment of a product."""
-
-    def __init__(self, n_in: int, n_out: int, bias: bool, of: Subject) -> None:
-        super().__init__(n_in, n_out, bias, dtype=of.dtype)
-        self.bits = 4 if of.quantization == "4bit" else 8
-        self.compute_dtype = of.dtype
-        self.weight = nn.Parameter(torch.empty(n_out, n_in, dtype=torch.int8), requires_grad=False)
-
-    @property
-    def stored_bytes(self) -> float:
-        """Of the matrix and its scales."""
-        n = self.weight.numel()
-        return n * (0.5 + 1 / 64 + 4 / (64 * 256)) if self.bits == 4 else n + 4.0 * self.out_features
-
-    def forward(self, given: Tensor) -> Tensor:
-        if self.bits == 4:
-            return _Product.apply(given.to(self.compute_dtype), self.weight, False).to(given.dtype)
-        return _Product.apply(given, self.weight, True)
-
-
-class _Product(torch.autograd.Function):
-    """input (…, n_in) times an unpacked matrix."""
-
-    @staticmethod
-    def forward(ctx: Any, given: Tensor, weight: Tensor, keeps_input: bool) -> Tensor:
-        ctx.given = given if keeps_input else None
-        ctx.weight, ctx.shape = weight, given.shape
-        unpacked = weight.to(given.dtype)
-        made = given.new_empty(*given.shape[:-1], weight.shape[0])
-        del unpacked
-        return made
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Any:
-        unpacked = ctx.weight.to(gradients[0].dtype)
-        made = gradients[0].new_empty(ctx.shape)
-        del unpacked
-        return made, None, None

@@ -41,12 +41,12 @@ def load_trunk(model: sections.Model, dtype: torch.dtype = torch.float32, n_toke
     return _load(AutoModel, model, dtype, n_tokens)
 
 
-def load_config(model: sections.Model) -> PretrainedConfig:
-    """The model's configuration alone. Raises `UserError` if there is no model at its path."""
+def load_config(model: sections.Model, key: str = "model.path") -> PretrainedConfig:
+    """The model's configuration alone. Raises `UserError` if there is no model at its path, which `key` gave."""
     from transformers import AutoConfig
 
     path = _base_path(model.path)
-    with _loading_errors(model.path):
+    with _loading_errors(model.path, key):
         return AutoConfig.from_pretrained(path, trust_remote_code=model.trust_remote_code)
 
 
@@ -57,7 +57,7 @@ def base_dtype(model: sections.Model, precision: str) -> torch.dtype:
 
 def max_positions(config: PretrainedConfig) -> int | None:
     """The longest sequence that the model has positions for; None if it says no limit."""
-    return getattr(config, "max_position_embeddings", None)
+    return getattr(config.get_text_config(), "max_position_embeddings", None)
 
 
 def _load(auto_class: Any, model: sections.Model, dtype: torch.dtype, n_tokens: int) -> PreTrainedModel:
@@ -196,6 +196,18 @@ def adapter_base(path: str | Path) -> str:
     return str(_adapter_settings(path)["base_model_name_or_path"])
 
 
+def adapter_shape(path: str | Path) -> sections.Lora:
+    """The shape of the adapter in a folder."""
+    saved = _adapter_settings(path)
+    modules = saved["target_modules"]
+    return sections.Lora(
+        rank=saved["r"],
+        alpha=saved["lora_alpha"],
+        dropout=saved["lora_dropout"],
+        target_modules=sorted(modules) if isinstance(modules, list) else None,
+    )
+
+
 def _base_path(path: str) -> str:
     """The whole model at the bottom of a path, below all adapters."""
     while is_adapter(path):
@@ -209,16 +221,14 @@ def merge_adapter(auto_class: Any, adapter: str | Path, base: sections.Model, n_
 
 
 @contextmanager
-def _loading_errors(path: str) -> Iterator[None]:
+def _loading_errors(path: str, key: str = "model.path") -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, SafetensorError) as error:
         if not Path(path).exists() and path.count("/") != 1:  # a hub name is owner/name
-            raise UserError(
-                f"model.path = {path!r}: there is no such folder; train it first, or name another"
-            ) from None
+            raise UserError(f"{key} = {path!r}: there is no such folder; train it first, or name another") from None
         first_line = str(error).strip().splitlines()[0]
         raise UserError(
-            f"model.path = {path!r}: no model can be loaded from it ({first_line}). Give a folder with config.json and "
+            f"{key} = {path!r}: no model can be loaded from it ({first_line}). Give a folder with config.json and "
             "model.safetensors, an adapter folder, or a hub name that this machine can reach"
         ) from None

@@ -16,13 +16,14 @@ On a GPU load, checkpoint and save happen in the host's memory.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 
 from align import sections
-from align.models.ledger import Parts, Subject, Weights, prompt_pass, score_pass, subject, update_pass, weights
+from align.models.fake import Subject, subject
+from align.models.ledger import Loss, Parts, Weights, prompt_pass, score_pass, update_pass, weights
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -50,7 +51,7 @@ class Role:
         trained: weights of its own, all of them trained, in fp32;
         frozen: weights of its own that never change, such as the base below adapters;
         adapter: a LoRA adapter, and the head if it is scalar, both trained in fp32, on a frozen role's weights;
-        shared: another role's weights as they are, or with a frozen adapter if `lora` is given.
+        shared: another role's weights as they are, or with a frozen adapter if `lora` is given; and its own head.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Role:
     dtype: torch.dtype = torch.float32  # of frozen weights, those of the role below an adapter
     quantization: Literal["none", "8bit", "4bit"] = "none"
     lora: sections.Lora | None = None
+    heads: int = 1  # of a scalar role: the members of an ensemble on its trunk
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class Workload:
     optimizer: Literal["adamw", "adamw8bit"] = "adamw"
     checkpointing: bool = False
     dropout: bool = False  # models are in training mode; PPO keeps dropout off
-    loss: Literal["supervised", "policy"] = "supervised"
+    loss: Loss = "supervised"
     rollout_rows: int = 0  # answers that are sampled together
     prompt_length: int = 0
     answer_length: int = 0
@@ -201,7 +203,7 @@ def _cost(role: Role, counted: Weights, passes: dict[Pass, Parts], workload: Wor
         role=role.name,
         parameters=counted.parameters if own else 0,
         weights=(4.0 * n_trained if role.kind == "trained" else 0.0) + (counted.frozen_bytes if own else 0.0),
-        adapters=4.0 * new + (_frozen_adapter_bytes(role) if role.kind == "shared" else 0.0),
+        adapters=4.0 * new + (_brought_bytes(role) if role.kind == "shared" else 0.0),
         gradients=4.0 * n_trained,
         optimizer=optimizer_bytes(workload.optimizer, counted.trained) if n_trained else 0.0,
         activations=largest.activations,
@@ -218,6 +220,7 @@ def _subject(role: Role, workload: Workload, updates: bool) -> Subject:
         role.config,
         role.lora if role.kind in ("adapter", "shared") else None,
         head=role.head,
+        heads=role.heads,
         trains=trains,
         dtype=torch.float32 if role.kind == "trained" else role.dtype,
         precision=workload.precision,
@@ -238,7 +241,7 @@ def _pass(kind: Pass, role: Role, workload: Workload) -> Parts:
         return update_pass(of, workload.rows, workload.length, workload.n_scored, workload.loss)
     of = _subject(role, workload, updates=False)
     if kind == "score":
-        return score_pass(of, workload.rows, workload.length, workload.n_scored)
+        return score_pass(of, workload.rows, workload.length, workload.n_scored, workload.loss)
     parts, _ = prompt_pass(of, workload.rollout_rows, workload.prompt_length)
     drawn = DRAW_COPIES * 4.0 * workload.rollout_rows * role.config.get_text_config().vocab_size
     return Parts(parts.activations, max(parts.logits, drawn))
@@ -249,10 +252,11 @@ def _cache_bytes(role: Role, workload: Workload) -> float:
     return each * workload.rollout_rows * (workload.prompt_length + workload.answer_length)
 
 
-def _frozen_adapter_bytes(role: Role) -> float:
+def _brought_bytes(role: Role) -> float:
+    """What a role adds to weights that are another's: a frozen adapter, heads."""
     if role.lora is None:
-        return 0.0
-    of = subject(role.config, role.lora, head=role.head, trains="adapter", dtype=role.dtype, precision="fp32")
+        return 4.0 * role.heads * (role.config.get_text_config().hidden_size + 1) * (role.head == "scalar")
+    of = _subject(replace(role, kind="adapter"), Workload(1, 1, 1, "fp32"), updates=False)
     return 4.0 * weights(of).n_trained
 
 

@@ -24,8 +24,9 @@ def save_language_model(
     """Writes model/; an adapter is kept in adapter/ and merged into its base in full precision for model/."""
     from transformers import AutoModelForCausalLM
 
-    _save_whole(AutoModelForCausalLM, model, POLICY, base, tokenizer, run_folder, name)
-    tokenizer.save_pretrained(run_folder / name)
+    folder = run_folder / name
+    _whole(AutoModelForCausalLM, model, POLICY, base, tokenizer, folder).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
 def save_scalar_model(
@@ -35,16 +36,16 @@ def save_scalar_model(
     from transformers import AutoModel
 
     folder = run_folder / name
-    _save_whole(AutoModel, model.base, model.adapter, base, tokenizer, run_folder, name)
+    _whole(AutoModel, model.base, model.adapter, base, tokenizer, folder).save_pretrained(folder)
     model.save_head(folder)
     tokenizer.save_pretrained(folder)
-    if adapter_folder(run_folder, name).is_dir():
-        model.save_head(adapter_folder(run_folder, name))
+    if adapter_folder(folder).is_dir():
+        model.save_head(adapter_folder(folder))
 
 
-def adapter_folder(run_folder: Path, name: str) -> Path:
-    """Where the adapter of model/ or of another model of a run is kept."""
-    return run_folder / ("adapter" if name == "model" else f"{name}_adapter")
+def adapter_folder(model: Path) -> Path:
+    """Where the adapter of a run's model/, or of another of its models, is kept."""
+    return model.with_name("adapter" if model.name == "model" else f"{model.name}_adapter")
 
 
 def save_reward_model(
@@ -61,44 +62,24 @@ def save_reward_model(
     if not all(parameter.requires_grad for parameter in model.head.parameters()):
         raise UserError(f"{folder}: the score head is frozen, so it was never trained; {REMEDY}")
     check_head(model.head.weight, model.head.bias, str(folder), initial)
-    trunk = _whole(AutoModel, model.trunk, model.adapter, base, tokenizer, run_folder, "model")
+    trunk = _whole(AutoModel, model.trunk, model.adapter, base, tokenizer, folder)
     whole = model if trunk is model.trunk else model.on_trunk(trunk)
     scale = whole.scale.reshape(-1, 1).clone()  # which the weight takes in
     note = save_as_classifier(whole, tokenizer.pad_token_id, folder)
     first = None if initial is None else initial.to(scale) / scale
     whole.save_head(folder, first)
     tokenizer.save_pretrained(folder)
-    if adapter_folder(run_folder, "model").is_dir():
-        whole.save_head(adapter_folder(run_folder, "model"), first)
+    if adapter_folder(folder).is_dir():
+        whole.save_head(adapter_folder(folder), first)
     return note
 
 
-def _save_whole(
-    auto_class: Any,
-    model: Any,
-    adapter: str | None,
-    base: sections.Model,
-    tokenizer: Any,
-    run_folder: Path,
-    name: str,
-) -> None:
-    _whole(auto_class, model, adapter, base, tokenizer, run_folder, name).save_pretrained(run_folder / name)
-
-
-def _whole(
-    auto_class: Any,
-    model: Any,
-    adapter: str | None,
-    base: sections.Model,
-    tokenizer: Any,
-    run_folder: Path,
-    name: str,
-) -> Any:
-    """The model to write into the folder `name`, which is emptied: with its adapter merged, if it has one."""
-    shutil.rmtree(run_folder / name, ignore_errors=True)
+def _whole(auto_class: Any, model: Any, adapter: str | None, base: sections.Model, tokenizer: Any, folder: Path) -> Any:
+    """The model to write into `folder`, which is emptied: with its adapter merged, if it has one."""
+    shutil.rmtree(folder, ignore_errors=True)
     if not hasattr(model, "disable_adapter"):
         return model.base_model if auto_class.__name__ == "AutoModel" else model  # a trunk's base model is itself
-    kept = adapter_folder(run_folder, name)
+    kept = adapter_folder(folder)
     save_adapter(model, str(adapter), kept)
     tokenizer.save_pretrained(kept)
     return merge_adapter(auto_class, kept, base, len(tokenizer))

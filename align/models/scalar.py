@@ -171,6 +171,11 @@ def read_head(folder: str | Path) -> dict[str, Tensor]:
     return tensors
 
 
+def n_heads(folder: str | Path) -> int:
+    """The members of a saved reward model."""
+    return int(read_head(folder)["weight"].shape[0])
+
+
 def check_head(weight: Tensor, bias: Tensor, where: str, initial: Tensor | None = None) -> None:
     """Raises `UserError` for a head whose scores mean nothing: not finite, or still as it was drawn.
 
@@ -186,7 +191,7 @@ def check_head(weight: Tensor, bias: Tensor, where: str, initial: Tensor | None 
 
 def load_scalar_model(model: sections.Model, dtype: torch.dtype = torch.float32, n_tokens: int = 0) -> ScalarModel:
     """A reward model that `python -m align.rm` wrote, with a fresh LoRA adapter if `model` asks for one."""
-    heads = read_head(model.path)["weight"].shape[0]
+    heads = n_heads(model.path)
     scalar = ScalarModel(load_trunk(model, dtype, n_tokens), heads)
     scalar.load_head(model.path)
     return scalar

@@ -5,72 +5,61 @@ Responses are laid out from column 0 on; `mask` is true where a response has a t
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
-
-def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean over the true positions."""
-    return (values * mask).sum() / mask.sum()
+from align.rl.losses import Summed, plain_sums
 
 
-def whiten(values: Tensor, mask: Tensor, shift_mean: bool = True) -> Tensor:
+def masked_mean(values: Tensor, mask: Tensor, summed: Summed = plain_sums) -> float:
+    """Mean over the true positions; `summed` adds numbers up over all processes."""
+    values_sum, count = summed((values * mask).sum(), mask.sum())
+    return values_sum / count
+
+
+def whiten(values: Tensor, mask: Tensor, shift_mean: bool = True, summed: Summed = plain_sums) -> Tensor:
     """(x - mean) * rsqrt(var + 1e-8) with the biased variance over the true positions; 0 elsewhere.
 
     shift_mean=False adds the mean back: the scale changes, the level does not (lm-human-preferences, N+ item 23).
     """
-    mean = masked_mean(values, mask)
-    variance = masked_mean((values - mean).square(), mask)
+    mean = masked_mean(values, mask, summed)
+    variance = values.new_tensor(masked_mean((values - mean).square(), mask, summed))
     whitened = (values - mean) * (variance + 1e-8).rsqrt()
     return torch.where(mask, whitened if shift_mean else whitened + mean, 0.0)
 
 
-def token_rewards(
-    scores: Tensor, kl: Tensor, mask: Tensor, kl_coefficient: float, score_at: Literal["eos", "after_eos"] = "eos"
-) -> Tensor:
-    """Rewards of each token: -beta * KL everywhere, and the answer's score at its end.
+def token_rewards(scores: Tensor, kl: Tensor, mask: Tensor, kl_coefficient: float, states: Tensor) -> Tensor:
+    """Rewards of each token: -beta * KL everywhere, and the answer's score at its last state.
 
     Args:
         scores: (batch,).
         kl: (batch, time), log pi - log pi_ref of each token; 0 where there is none.
         mask: (batch, time).
         kl_coefficient: beta.
-        score_at: `eos` puts the score on the answer's last token, which is its EOS if it has one; `after_eos` one later
-            where the layout has room, as N+ does (item 20).
+        states: (batch, time), `mask`, so that the score stands on the answer's last token; or one place more where an
+            answer has room for it, so that the score stands after its EOS, as in N+ (item 20).
 
     Returns:
         (batch, time).
     """
     rewards = -kl_coefficient * kl * mask
-    last = mask.sum(1) - 1
-    if score_at == "after_eos":
-        last = (last + 1).clamp(max=mask.shape[1] - 1)
-    return rewards.index_put((torch.arange(len(scores), device=scores.device), last), scores, accumulate=True)
+    rows = torch.arange(len(scores), device=scores.device)
+    return rewards.index_put((rows, states.sum(1) - 1), scores, accumulate=True)
 
 
-def with_end(mask: Tensor, score_at: Literal["eos", "after_eos"]) -> Tensor:
-    """Where rewards stand: at the answer's tokens, and with `after_eos` one later where the layout has room."""
-    if score_at == "eos":
-        return mask
-    later = torch.zeros_like(mask)
-    later[:, 1:] = mask[:, :-1]
-    return mask | later
-
-
-def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
-    """Advantages and returns (Schulman et al. 2016, 1506.02438), with value 0 after the end.
+def gae(rewards: Tensor, values: Tensor, states: Tensor, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
+    """Advantages and returns (Schulman et al. 2016, 1506.02438), with value 0 after the last state.
 
     Args:
-        rewards, values, mask: (batch, time); values[:, t] is the value before token t.
+        rewards, values, states: (batch, time); values[:, t] is the value before token t, of a state after the end the
+            value of the whole answer.
         gamma: discount (1 in every RLHF paper here).
         lam: lambda of GAE.
 
     Returns:
-        advantages (batch, time), unwhitened and 0 outside the mask; returns = advantages + values.
+        advantages (batch, time), unwhitened and 0 where there is no state; returns = advantages + values.
     """
-    values = values * mask
+    values = values * states
     advantages = torch.zeros_like(rewards)
     running = torch.zeros_like(rewards[:, 0])
     next_value = torch.zeros_like(running)
@@ -79,7 +68,7 @@ def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float)
         running = delta + gamma * lam * running
         advantages[:, time] = running
         next_value = values[:, time]
-    advantages = advantages * mask
+    advantages = advantages * states
     return advantages, advantages + values
 
 

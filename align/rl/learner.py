@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from contextlib import nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,10 +18,9 @@ from torch import Tensor
 from align.errors import UserError
 from align.models.adapters import trained_parameters
 from align.models.language import negative_log_likelihood, recomputing, token_logprobs
-from align.rl.advantages import gae, grpo, rloo, token_rewards, whiten, with_end
+from align.rl.advantages import gae, grpo, rloo, token_rewards, whiten
 from align.rl.kl import AdaptiveKL, FixedKL, KLController, full_kl, kl_estimate
 from align.rl.losses import entropy, explained_variance, policy_loss, value_loss
-from align.rl.sampler import value_function
 from align.text.batches import micro_batches
 from align.train.optim import build_optimizer, learning_rate, set_learning_rate
 from align.train.parallel import synced_at_last, total
@@ -39,6 +39,7 @@ class Learner:
 
     def __init__(self, roles: Roles, recipe: Keys, n_steps: int, accelerator: Any, ptx: PtxRows | None = None) -> None:
         self.roles, self.recipe, self.n_steps, self.accelerator, self.ptx = roles, recipe, n_steps, accelerator, ptx
+        self.summed = partial(total, accelerator)
         self.kl = make_kl(recipe.kl)
         self.policy, self.policy_optimizer = self._prepare(roles.policy)
         self.average = Average(roles.policy, recipe.ppo.ema) if recipe.ppo.ema else None
@@ -115,22 +116,22 @@ class Learner:
         return means(self.accelerator, columns) | {"objective/kl_coef": beta}
 
     def targets(self, rollouts: Rollouts, rows: list[int]) -> tuple[Tensor, Tensor]:
-        """Advantages and returns of these rows' tokens, (len(rows), time) each."""
-        settings, reward = self.recipe.ppo, self.recipe.reward
-        mask = rollouts.mask[rows]
+        """Advantages of these rows' tokens and returns of their states, (len(rows), time) each."""
+        settings = self.recipe.ppo
+        mask, states = rollouts.mask[rows], rollouts.states[rows]
         beta = self.kl.coefficient if self.recipe.kl.placement == "reward" else 0.0
-        rewards = token_rewards(rollouts.scores[rows], rollouts.token_kl[rows], mask, beta, reward.score_at)
-        if reward.whiten:
-            rewards = whiten(rewards, with_end(mask, reward.score_at), shift_mean=False)
+        rewards = token_rewards(rollouts.scores[rows], rollouts.token_kl[rows], mask, beta, states)
+        if self.recipe.reward.whiten:
+            rewards = whiten(rewards, states, shift_mean=False, summed=self.summed)
         if settings.advantage == "gae":
-            advantages, returns = gae(rewards, rollouts.values[rows], mask, settings.gamma, settings.lam)
+            advantages, returns = gae(rewards, rollouts.values[rows], states, settings.gamma, settings.lam)
         else:
             compare = rloo if settings.advantage == "rloo" else grpo
             returns = rewards.sum(1)
             advantages = compare(returns, self.recipe.rollout.answers)[:, None] * mask
             returns = returns[:, None] * mask
         wanted = settings.advantage == "gae" if settings.whiten_advantages is None else settings.whiten_advantages
-        return (whiten(advantages, mask) if wanted else advantages), returns
+        return (whiten(advantages, mask, summed=self.summed) if wanted else advantages), returns
 
     def _update(self, rollouts: Rollouts, step: int) -> dict[str, float]:
         settings = self.recipe.ppo
@@ -156,8 +157,8 @@ class Learner:
         averages = {name: value / n_updates for name, value in sums.items()}
         averages["val/n_updates"] = n_updates
         if self.critic is not None:
-            mask = rollouts.mask
-            averages["val/explained_variance"] = explained_variance(rollouts.values[mask], whole[1][mask])
+            values, returns = rollouts.values[rollouts.states], whole[1][rollouts.states]
+            averages["val/explained_variance"] = explained_variance(values, returns, self.summed)
         return averages
 
     def _minibatch(
@@ -165,18 +166,20 @@ class Learner:
     ) -> dict[str, float]:
         """Gradients of all losses on these rows, then one optimizer step of policy and critic."""
         micros = self._micro_batches(rollouts, rows)
-        n_tokens = total(self.accelerator, rollouts.mask[rows].sum())[0]
-        warming_up = step <= self.recipe.ppo.critic_warmup_steps
+        n_tokens = self.summed(rollouts.mask[rows].sum())[0]
+        ppo = self.recipe.ppo
+        warming_up = step <= ppo.critic_warmup_steps
+        first = ppo.critic_warmup_steps * ppo.n_epochs * ppo.n_minibatches  # updates before the policy's first
         figures: dict[str, float] = {}
         if not warming_up:
             figures |= self._policy_gradient(rollouts, rows, micros, advantages, n_tokens)
             if self.ptx is not None:
                 figures |= self._ptx_gradient(self.ptx, number)
         if self.critic is not None:
-            figures |= self._critic_gradient(rollouts, rows, micros, returns, n_tokens)
+            figures |= self._critic_gradient(rollouts, rows, micros, returns)
         if "val/ratio" in figures:
             check_ratio(figures["val/ratio"], self.recipe)
-            if number == 1:
+            if number == first + 1:
                 self._check_first_ratio(figures["val/ratio"])
             figures["policy/grad_norm"] = self._optimize(self.roles.policy, self.policy_optimizer)
         if self.critic is not None:
@@ -245,7 +248,7 @@ class Learner:
                 sums["policy/approxkl_avg"] += parts.approx_kl
                 sums["policy/clipfrac_avg"] += parts.clipped
                 sums["val/ratio"] += parts.ratio
-        return dict(zip(sums, (v / n_tokens for v in total(self.accelerator, *sums.values())), strict=True))
+        return dict(zip(sums, (v / n_tokens for v in self.summed(*sums.values())), strict=True))
 
     def _kl_in_loss(
         self, logits: Tensor, logprobs: Tensor, ids: Tensor, is_answer: Tensor, reference: Tensor
@@ -261,7 +264,7 @@ class Learner:
     def _ptx_gradient(self, ptx: PtxRows, number: int) -> dict[str, float]:
         """Adds gamma times the gradient of the mean loss of a pretraining token."""
         rows = ptx.of_update(number)[self.accelerator.process_index :: self.accelerator.num_processes]
-        n_targets = total(self.accelerator, sum(sum(row.is_target[1:]) for row in rows))[0]
+        n_targets = self.summed(sum(sum(row.is_target[1:]) for row in rows))[0]
         nll_sum: Any = 0.0
         micros = micro_batches([len(row.ids) for row in rows], self.recipe.train.micro_batch_tokens)
         with self.roles.policy.active(), recomputing(self.policy, self.recipe.train.gradient_checkpointing):
@@ -270,30 +273,30 @@ class Learner:
                 weight = ptx.settings.coefficient * self.accelerator.num_processes / n_targets
                 self.accelerator.backward(nll * weight)
                 nll_sum += nll.detach()
-        return {"loss/ptx_avg": total(self.accelerator, nll_sum)[0] / n_targets}
+        return {"loss/ptx_avg": self.summed(nll_sum)[0] / n_targets}
 
     def _critic_gradient(
-        self, rollouts: Rollouts, rows: list[int], micros: list[list[int]], returns: Tensor, n_tokens: float
+        self, rollouts: Rollouts, rows: list[int], micros: list[list[int]], returns: Tensor
     ) -> dict[str, float]:
         settings, role = self.recipe.ppo, self.roles.critic
         assert role is not None
+        n_states = self.summed(rollouts.states[rows].sum())[0]
         weight = settings.value_coefficient if role.borrows_trunk else 1.0
         loss: Any = 0.0
         clipped: Any = 0.0
-        values_of = value_function(self.critic)
         with role.active(), recomputing(self.critic, self.recipe.train.gradient_checkpointing):
             for micro in synced_at_last(self.accelerator, self.critic, micros):
                 picked = [rows[i] for i in micro]
-                mask = rollouts.mask[picked]
+                states = rollouts.states[picked]
                 parts = value_loss(
-                    values_of(*rollouts.part(picked)),
-                    rollouts.values[picked][mask],
-                    returns[micro][mask],
+                    self.critic(*rollouts.states_part(picked)),
+                    rollouts.values[picked][states],
+                    returns[micro][states],
                     settings.value_clip_range,
                 )
-                self.accelerator.backward(parts.loss * weight * self.accelerator.num_processes / n_tokens)
+                self.accelerator.backward(parts.loss * weight * self.accelerator.num_processes / n_states)
                 loss, clipped = loss + parts.loss.detach(), clipped + parts.clipped
-        loss, clipped = (value / n_tokens for value in total(self.accelerator, loss, clipped))
+        loss, clipped = (value / n_states for value in self.summed(loss, clipped))
         return {"loss/value_avg": loss, "val/clipfrac_avg": clipped}
 
 

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import combinations
 from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+Summed = Callable[..., list[float]]  # numbers that one process has counted, added up over all processes
+
+
+def plain_sums(*values: float | Tensor) -> list[float]:
+    """`Summed` where there is one process."""
+    return [float(value) for value in values]
 
 
 class Pairs(NamedTuple):
@@ -161,9 +168,16 @@ def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, clip_range: 
     return ValueLoss(0.5 * torch.max(error, bounded_error).sum(), (bounded_error > error).sum())
 
 
-def explained_variance(values: Tensor, returns: Tensor) -> float:
-    """1 - Var(R - V) / Var(R): 1 is a perfect critic, 0 one that knows only the mean. (n_tokens,) each."""
-    variance = returns.var(correction=0)
-    if variance == 0:
+def explained_variance(values: Tensor, returns: Tensor, summed: Summed = plain_sums) -> float:
+    """1 - Var(R - V) / Var(R): 1 is a perfect critic, 0 one that knows only the mean. (n_tokens,) each.
+
+    `summed` adds numbers up over all processes: moments can be, ratios cannot.
+    """
+    returns, errors = returns.double(), (returns - values).double()
+    columns = (returns, returns.square(), errors, errors.square())
+    n, *sums = summed(returns.numel(), *(column.sum() for column in columns))
+    mean, square, error, error_square = (value / n for value in sums)
+    variance = square - mean**2
+    if variance <= 1e-12 * square:  # but for rounding, all returns are one
         return 0.0
-    return float(1 - (returns - values).var(correction=0) / variance)
+    return 1 - (error_square - error**2) / variance

@@ -1,26 +1,37 @@
-"""The roles of a PPO run and what goes through them at once, for the memory estimate."""
+"""The roles of a PPO run and what goes through them at once, for the memory estimate: what `align.rl.roles` loads."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-import torch
-
-from align.models.load import adapter_base, is_adapter, load_config
+from align import sections
+from align.models.load import adapter_shape, load_config
 from align.models.memory import Role, Workload
+from align.models.scalar import n_heads
+from align.rl.roles import TRUNK, critic_section, stands_on
 from align.train.plan import Describe, Described, Device, rows_at_once, shared_workload, with_adapter
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 
+class Scalar(NamedTuple):
+    """A reward model, or what a critic starts from."""
+
+    path: str
+    config: PretrainedConfig
+    heads: int = 1
+    on_policy: sections.Lora | None = None  # the shape of its adapter, if with LoRA the policy's base bears it
+
+
 class Shapes(NamedTuple):
-    """The configurations of a PPO run's models."""
+    """The models of a PPO run."""
 
     policy: PretrainedConfig
-    critic: PretrainedConfig | None  # none where there is no critic, or a head on the policy's trunk
-    reward: PretrainedConfig | None  # none where a function scores
-    reward_is_adapter: bool = False  # on the policy's own base
+    critic: Scalar | None  # none where there is no critic, or a head on the policy's trunk
+    rewards: Sequence[Scalar] = ()  # every reward model that is loaded here
 
 
 def ppo_roles(shapes: Shapes, prompt_length: int) -> Describe:
@@ -30,7 +41,7 @@ def ppo_roles(shapes: Shapes, prompt_length: int) -> Describe:
         precision = device.precision(recipe.train.precision)
         length = prompt_length + recipe.rollout.max_tokens
         rows = rows_at_once(length, recipe.train.micro_batch_tokens, recipe.optim.batch_size)
-        roles = _one_base(recipe, shapes, precision) if recipe.model.adapter == "lora" else _whole_models(shapes)
+        roles = _few_bases(recipe, shapes, precision) if recipe.model.adapter == "lora" else _whole_models(shapes)
         return roles, Workload(
             rows=rows,
             length=length,
@@ -51,31 +62,31 @@ def plan_of_models(recipe: Any, prompt_length: int) -> Describe:
     def shape(path: str) -> PretrainedConfig:
         return load_config(recipe.model.model_copy(update={"path": path}))
 
-    reward = next(iter(recipe.reward.paths), None)  # of an ensemble the first; the others are not counted
-    return ppo_roles(
-        Shapes(
-            policy=shape(recipe.model.path),
-            critic=shape(recipe.ppo.critic or reward or recipe.model.path) if has_critic(recipe) else None,
-            reward=None if reward is None else shape(reward),
-            reward_is_adapter=reward is not None and is_adapter(reward) and adapter_base(reward) == recipe.model.path,
-        ),
-        prompt_length,
-    )
+    def scalar(path: str) -> Scalar:
+        own = adapter_shape(path) if stands_on(path, recipe.model.path) else None
+        return Scalar(path, shape(path), n_heads(path), own)
+
+    policy, critic = shape(recipe.model.path), None
+    if has_critic(recipe):
+        path = critic_section(recipe).path
+        starts_as_policy = path == recipe.model.path
+        critic = Scalar(path, policy, on_policy=recipe.model.lora) if starts_as_policy else scalar(path)
+    return ppo_roles(Shapes(policy, critic, [scalar(path) for path in recipe.reward.paths]), prompt_length)
 
 
 def plan_of_shape(recipe: Any, shape: PretrainedConfig) -> Describe:
-    """Describes the run of a recipe if all its models had this shape, a reward model being an adapter like the others.
+    """Describes the run of a recipe if all its models had this shape, reward models being adapters like the others.
 
     The longest prompt is then all that `data.max_tokens` leaves beside the answer.
     """
-    critic, reward = shape if has_critic(recipe) else None, shape if recipe.reward.paths else None
-    shapes = Shapes(shape, critic, reward, reward_is_adapter=True)
-    return ppo_roles(shapes, max(1, recipe.data.max_tokens - recipe.rollout.max_tokens))
+    rewards = [Scalar(path, shape, on_policy=recipe.model.lora) for path in recipe.reward.paths]
+    critic = Scalar(recipe.model.path, shape, on_policy=recipe.model.lora) if has_critic(recipe) else None
+    return ppo_roles(Shapes(shape, critic, rewards), max(1, recipe.data.max_tokens - recipe.rollout.max_tokens))
 
 
 def has_critic(recipe: Any) -> bool:
     """Whether a critic takes memory of its own."""
-    return recipe.ppo.advantage == "gae" and recipe.ppo.critic != "trunk"
+    return recipe.ppo.advantage == "gae" and recipe.ppo.critic != TRUNK
 
 
 def _whole_models(shapes: Shapes) -> list[Role]:
@@ -85,27 +96,33 @@ def _whole_models(shapes: Shapes) -> list[Role]:
         Role("reference", shapes.policy, "frozen", ("score",)),
     ]
     if shapes.critic is not None:
-        roles.append(Role("critic", shapes.critic, "trained", ("score", "update"), "scalar"))
-    if shapes.reward is not None:
-        roles.append(Role("reward", shapes.reward, "frozen", ("score",), "scalar"))
-    return roles
+        roles.append(Role("critic", shapes.critic.config, "trained", ("score", "update"), "scalar"))
+    frozen = [Role("", reward.config, "frozen", ("score",), "scalar", heads=reward.heads) for reward in shapes.rewards]
+    return roles + _named(frozen)
 
 
-def _one_base(recipe: Any, shapes: Shapes, precision: Literal["fp32", "bf16"]) -> list[Role]:
-    """With adapters one frozen base serves all; a reward model that is another whole model stands beside it."""
-    passes = ("prompt", "score", "update")
-    base, policy = with_adapter("policy", shapes.policy, recipe.model, precision, "vocabulary", passes)
+def _few_bases(recipe: Any, shapes: Shapes, precision: Literal["fp32", "bf16"]) -> list[Role]:
+    """With adapters one frozen base serves all that stand on it; what is another whole model stands beside it."""
+    model, critic = recipe.model, shapes.critic
+    base, policy = with_adapter("policy", shapes.policy, model, precision, "vocabulary", ("prompt", "score", "update"))
     below: dict[str, Any] = {"dtype": base.dtype, "quantization": base.quantization}
-    roles = [
-        base,
-        policy,
-        Role("reference", shapes.policy, "shared", ("score",), **below),
-    ]
-    if shapes.critic is not None:
-        lora = recipe.model.lora
-        roles.append(Role("critic", shapes.policy, "adapter", ("score", "update"), "scalar", lora=lora, **below))
-    if shapes.reward is not None and shapes.reward_is_adapter:
-        roles.append(Role("reward", shapes.policy, "shared", ("score",), "scalar", lora=recipe.model.lora, **below))
-    elif shapes.reward is not None:
-        roles.append(Role("reward", shapes.reward, "frozen", ("score",), "scalar", dtype=torch.float32))
-    return roles
+    follows = model.lora if recipe.kl.reference_every else None
+    roles = [base, policy, Role("reference", shapes.policy, "shared", ("score",), lora=follows, **below)]
+    if critic is not None:
+        if critic.on_policy is None:
+            roles.append(Role("critic base", critic.config, "frozen", **below))
+        lora = critic.on_policy or model.lora
+        roles.append(Role("critic", critic.config, "adapter", ("score", "update"), "scalar", lora=lora, **below))
+    rewards = []
+    for reward in shapes.rewards:
+        shares = reward.on_policy is not None or (critic is not None and reward.path == critic.path)
+        how: dict[str, Any] = {"lora": reward.on_policy, **below} if shares else {}
+        kind: Literal["shared", "frozen"] = "shared" if shares else "frozen"
+        rewards.append(Role("", reward.config, kind, ("score",), "scalar", heads=reward.heads, **how))
+    return roles + _named(rewards)
+
+
+def _named(rewards: list[Role]) -> list[Role]:
+    """Numbered where there are several."""
+    names = ["reward"] if len(rewards) == 1 else [f"reward {number}" for number, _ in enumerate(rewards, 1)]
+    return [replace(role, name=name) for role, name in zip(rewards, names, strict=True)]

@@ -48,11 +48,11 @@ def load_ptx(settings: Ptx, tokenizer: Any, max_tokens: int, seed: int) -> PtxRo
 
 def packed(texts: Iterator[str], tokenizer: Any, width: int) -> Iterator[Encoded]:
     """Documents end to end, EOS after each, in rows of `width` tokens; the last, shorter row is left out."""
-    from align.text.encode import Encoded
+    from align.text.encode import Encoded, encode_documents
 
     waiting: list[int] = []
-    for text in texts:
-        waiting += [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+    for ids in encode_documents(tokenizer, texts):
+        waiting += ids
         while len(waiting) >= width:
             yield Encoded(waiting[:width], [True] * width)
             waiting = waiting[width:]

@@ -1,15 +1,16 @@
-"""What a reward model's recipe makes of rankings: the keys of its loss, the pairs, and the loss of a batch."""
+"""What is made of rankings: tokens; and what a reward model's recipe says of its loss, the pairs, a batch's loss."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from align import sections
 from align.config import Section
 from align.errors import UserError
-from align.text.rankings import Ranked
+from align.text.rankings import Ranked, encode_rankings
 from align.text.records import Ranking
 
 if TYPE_CHECKING:
@@ -62,6 +63,17 @@ def check_loss(loss: Loss, rankings: list[Ranking]) -> None:
         raise UserError("loss.margin = given: no ranking has a column margin; add it, or choose ranks or none")
     if loss.margin == "given" and n_given < len(rankings):
         say(f"{len(rankings) - n_given} of {len(rankings)} rankings have no margin: 0 is taken")
+
+
+def encoded(tokenizer: Any, rankings: list[Ranking], data: sections.Data, keep_tied: bool = False) -> list[Ranked]:
+    """Rankings as tokens; what is left out or cut is told. Raises `UserError` if none is left."""
+    from align.train.parallel import say
+
+    rows, counts = encode_rankings(tokenizer, rankings, data.max_tokens, data.too_long, keep_tied)
+    say(*(f"{count} of {len(rankings)} rankings {reason}" for reason, count in counts.items() if count))
+    if rankings and not rows:
+        raise UserError(f"data.path: none of {len(rankings)} rankings is left; raise data.max_tokens")
+    return rows
 
 
 def objective(loss: Loss, seed: int, scores: Tensor, rows: Sequence[Ranked]) -> Tensor:

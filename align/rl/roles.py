@@ -25,7 +25,7 @@ from align.errors import UserError
 from align.models.adapters import POLICY, REFERENCE, VALUE, add_adapter, load_adapter
 from align.models.language import LanguageModel, unspeakable
 from align.models.load import adapter_base, base_dtype, is_adapter, load_causal_lm, load_trunk
-from align.models.scalar import HEAD_FILE, ScalarModel, load_scalar_model, read_head
+from align.models.scalar import HEAD_FILE, ScalarModel, load_scalar_model, n_heads
 from align.rl.rewards import FunctionReward, build_reward
 from align.rl.sampler import Roles
 from align.text.tokenizer import load_tokenizer
@@ -127,7 +127,7 @@ def adapter_on(model: Any, name: str, folder: str | None, trained: bool = True) 
 
 def head_on(base: Any, adapter: str | None, folder: str) -> ScalarModel:
     """The head of a folder, with all its members, on a base that is loaded."""
-    scalar = ScalarModel.on(base, adapter, read_head(folder)["weight"].shape[0])
+    scalar = ScalarModel.on(base, adapter, n_heads(folder))
     scalar.load_head(folder)
     return scalar
 

@@ -24,6 +24,8 @@ class Rollouts:
     is_answer: Tensor  # (batch, sequence) true at the tokens of the answer
     lengths: list[int]  # tokens of each sequence
     mask: Tensor  # (batch, time) true where an answer has a token
+    states: Tensor  # (batch, time) true where rewards and values stand: before each token, and perhaps after the end
+    is_state: Tensor  # (batch, sequence) true at the positions at which the critic reads these states
     ended: Tensor  # (batch,) the answer says EOS
     sampled_logprobs: Tensor  # (batch, time) as the sampler saw them
     # What `Sampler.collect` measures of them, before any update:
@@ -36,18 +38,29 @@ class Rollouts:
     texts: list[str] = field(default_factory=list)  # the answers, decoded
 
     @classmethod
-    def of(cls, prompts: Sequence[list[int]], answers: Sequence[Answer], device: Any) -> Rollouts:
-        """Lays out prompts and their sampled answers."""
+    def of(
+        cls, prompts: Sequence[list[int]], answers: Sequence[Answer], device: Any, max_tokens: int | None = None
+    ) -> Rollouts:
+        """Lays out prompts and their sampled answers.
+
+        With `max_tokens`, the longest that an answer may be, the state after the end of a shorter one is a state too.
+        """
         rows = [[*prompt, *answer.tokens] for prompt, answer in zip(prompts, answers, strict=True)]
-        flags = [[0] * len(p) + [1] * len(a.tokens) for p, a in zip(prompts, answers, strict=True)]
-        width = max(len(answer.tokens) for answer in answers)
-        n_tokens = torch.tensor([len(answer.tokens) for answer in answers], device=device)
+        counts = [len(answer.tokens) for answer in answers]
+        more = [int(max_tokens is not None and n < max_tokens) for n in counts]
+        flags = [[0] * (len(row) - n) + [1] * n for row, n in zip(rows, counts, strict=True)]
+        reads = [[*flag[1:], last] for flag, last in zip(flags, more, strict=True)]  # a state is one position earlier
+        n_tokens, n_more = torch.tensor(counts, device=device), torch.tensor(more, device=device)
+        width = int((n_tokens + n_more).max())
         logprobs = [answer.logprobs + [0.0] * (width - len(answer.logprobs)) for answer in answers]
+        columns = torch.arange(width, device=device)
         return cls(
             ids=pad_right(rows).to(device),
             is_answer=pad_right(flags).bool().to(device),
             lengths=[len(row) for row in rows],
-            mask=torch.arange(width, device=device) < n_tokens[:, None],
+            mask=columns < n_tokens[:, None],
+            states=columns < (n_tokens + n_more)[:, None],
+            is_state=pad_right(reads).bool().to(device),
             ended=torch.tensor([answer.ended for answer in answers], device=device),
             sampled_logprobs=torch.tensor(logprobs, device=device),
         )
@@ -61,27 +74,33 @@ class Rollouts:
 
     def part(self, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
         """`ids` and `is_answer` of these rows, cut to the longest of them. (len(rows), shorter sequence) each."""
-        width = max(self.lengths[row] for row in rows)
-        index = torch.tensor(rows, device=self.ids.device)
-        return self.ids[index, :width], self.is_answer[index, :width]
+        return self._cut(rows, self.is_answer)
+
+    def states_part(self, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """`ids` and `is_state` of these rows, cut to the longest of them."""
+        return self._cut(rows, self.is_state)
 
     def for_each_token(self, function: Callable[[Tensor, Tensor], Tensor], max_tokens: int) -> Tensor:
         """Calls `function(ids, is_answer)`, which gives a number for each marked token, micro-batch by micro-batch.
 
         Returns (batch, time), 0 where there is no token.
         """
-        laid_out = torch.zeros(self.mask.shape, device=self.ids.device)
+        return self._laid_out(function, self.part, self.mask, max_tokens)
+
+    def for_each_state(self, function: Callable[[Tensor, Tensor], Tensor], max_tokens: int) -> Tensor:
+        """The same with `function(ids, is_state)`, such as a critic, for a number of each state."""
+        return self._laid_out(function, self.states_part, self.states, max_tokens)
+
+    def _cut(self, rows: Sequence[int], marks: Tensor) -> tuple[Tensor, Tensor]:
+        width = max(self.lengths[row] for row in rows)
+        index = torch.tensor(rows, device=self.ids.device)
+        return self.ids[index, :width], marks[index, :width]
+
+    def _laid_out(self, function: Any, part: Any, places: Tensor, max_tokens: int) -> Tensor:
+        laid_out = torch.zeros(places.shape, device=self.ids.device)
         for rows in micro_batches(self.lengths, max_tokens):
             index = torch.tensor(rows, device=self.ids.device)
-            mask = self.mask[index]
             numbers = laid_out[index]
-            numbers[mask] = function(*self.part(rows)).float()
+            numbers[places[index]] = function(*part(rows)).float()
             laid_out[index] = numbers
         return laid_out
-
-
-def states_before(is_answer: Tensor) -> Tensor:
-    """Where the value of the state before each answer token is read: one position earlier. (batch, sequence) bool."""
-    before = torch.zeros_like(is_answer)
-    before[:, :-1] = is_answer[:, 1:]
-    return before

@@ -16,7 +16,7 @@ from align.errors import UserError
 from align.models.language import token_logprobs
 from align.rl.kl import full_kl, kl_estimate
 from align.rl.rewards import judge
-from align.rl.rollouts import Rollouts, states_before
+from align.rl.rollouts import Rollouts
 from align.rl.sampling import Sampling, sample
 from align.rl.shaping import Shaping
 from align.text.batches import micro_batches
@@ -55,6 +55,7 @@ class Sampler:
     def __init__(self, roles: Roles, tokenizer: Any, recipe: Keys, accelerator: Any) -> None:
         self.roles, self.tokenizer, self.accelerator = roles, tokenizer, accelerator
         self.rollout, self.kl = recipe.rollout, recipe.kl
+        self.values_after_end = recipe.reward.score_at == "after_eos"
         self.shaping = Shaping(recipe.reward, tokenizer, accelerator)
         self.micro_batch_tokens, self.seed = recipe.train.micro_batch_tokens, recipe.seed
 
@@ -81,24 +82,25 @@ class Sampler:
         eos = [self.tokenizer.eos_token_id]
         with policy.active(), self.accelerator.autocast():
             answers = sample(policy.model, ids, how, eos, policy.unspeakable, randomness)
-        return Rollouts.of(ids, answers, self.accelerator.device)
+        longest = settings.max_tokens if self.values_after_end else None
+        return Rollouts.of(ids, answers, self.accelerator.device, longest)
 
     @torch.no_grad()
     def measure(self, asked: Sequence[Asked], rollouts: Rollouts, remember: bool = True) -> Rollouts:
         """Log probabilities, KL, values and scores of answers; fills these fields of `rollouts` and returns it.
 
-        `remember` says whether running statistics of the scores take them in.
+        `remember` says whether to learn from them: whether running statistics of the scores take them in. Others may
+        have been sampled at another temperature than the one that log probabilities are wanted at.
         """
         with self.accelerator.autocast():
             rollouts.logprobs = rollouts.sampled_logprobs
-            if self.rollout.logprobs == "recompute":
+            if self.rollout.logprobs == "recompute" or not remember:
                 rollouts.logprobs = self._logprobs(self.roles.policy, rollouts)
             rollouts.reference_logprobs = self._logprobs(self.roles.reference, rollouts)
             rollouts.token_kl = self._token_kl(rollouts) * rollouts.mask
             rollouts.values = torch.zeros_like(rollouts.logprobs)
             if self.roles.critic is not None:
-                values_of = value_function(self.roles.critic)
-                rollouts.values = rollouts.for_each_token(values_of, self.micro_batch_tokens)
+                rollouts.values = rollouts.for_each_state(self.roles.critic, self.micro_batch_tokens)
             self._score(asked, rollouts, remember)
         return rollouts
 
@@ -154,8 +156,3 @@ class Sampler:
 def logprob_function(model: Any, temperature: float) -> Callable[[Tensor, Tensor], Tensor]:
     """(ids, is_answer) -> log p of each answer token at the sampling temperature, (n_tokens,)."""
     return lambda ids, is_answer: token_logprobs(model(ids, is_answer), ids[is_answer], temperature)
-
-
-def value_function(critic: Any) -> Callable[[Tensor, Tensor], Tensor]:
-    """(ids, is_answer) -> the value of the state before each answer token, (n_tokens,)."""
-    return lambda ids, is_answer: critic(ids, states_before(is_answer))

@@ -113,7 +113,8 @@ class Reward(Section):
     whiten: bool = False
     """Token rewards are scaled to variance 1, their mean kept (lm-human-preferences: true; N+: false)."""
     score_at: Literal["eos", "after_eos"] = "eos"
-    """Which token gets the score: EOS, or the one after it as in N+'s code (item 20)."""
+    """Where the score stands: at EOS, or in the state after it, which the critic then values as well (N+'s code, items
+    20 and 25)."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -250,7 +251,8 @@ class Ppo(Section):
     whiten_advantages: bool | None = None
     """Advantages get mean 0 and variance 1 (N+ item 24); by default with gae only, as published."""
     whiten_over: Literal["batch", "minibatch"] = "batch"
-    """What rewards and advantages are whitened over (N+: batch; lm-human-preferences: minibatch)."""
+    """What rewards and advantages are whitened over, all processes together (N+: batch, but each process by itself;
+    lm-human-preferences: minibatch)."""
     value_learning_rate: float | None = Field(None, gt=0)
     """The critic's learning rate; optim.learning_rate if not given (InstructGPT: 9e-6)."""
     critic: str | None = None

@@ -71,7 +71,8 @@ class LoadReport:
         """For the log: sources, counts, and the broken rows that were skipped, with reasons."""
         told = [line for source in self.sources for line in source.lines()]
         told += [f"  {row.source}: {row.reason}" for row in self.skipped]
-        told += [f"{self.n_train} {self.kind} to train on, {self.n_validation} held out for validation"]
+        held_out = f" to train on, {self.n_validation}" if self.n_validation else ", none"
+        told += [f"{self.n_train} {self.kind}{held_out} held out for validation"]
         if self.n_shared_prompts:
             told += [f"warning: {self.n_shared_prompts} validation rows have a prompt that is trained on too"]
         return told

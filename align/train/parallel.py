@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
-from align.errors import RewardError
+from align.errors import RewardError, UserError
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -29,6 +29,17 @@ def my_share(rows: Sequence[Item], accelerator: Accelerator) -> list[Item]:
     return list(rows[accelerator.process_index :: accelerator.num_processes])
 
 
+def check_shares(accelerator: Accelerator, key: str, n_rows: int, least: int = 1) -> None:
+    """Raises `UserError` if a process would get fewer than `least` of the rows that `key` gives all of them.
+
+    One without work would leave the others waiting for its gradients.
+    """
+    n = accelerator.num_processes
+    if n_rows // n < least:
+        each = "one" if least == 1 else str(least)
+        raise UserError(f"{key} = {n_rows}: each of {n} processes needs {each} at least; give {n * least} or more")
+
+
 def total(accelerator: Accelerator, *values: float | torch.Tensor) -> list[float]:
     """Sums over all processes of numbers that each has counted for itself."""
     counted = torch.stack([torch.as_tensor(value, dtype=torch.float64).cpu() for value in values])
@@ -36,6 +47,15 @@ def total(accelerator: Accelerator, *values: float | torch.Tensor) -> list[float
         on_device = counted.to(accelerator.device, torch.float32 if accelerator.device.type == "mps" else None)
         counted = accelerator.reduce(on_device, "sum").cpu()
     return counted.tolist()
+
+
+def gathered(accelerator: Accelerator, value: Item) -> list[Item]:
+    """What every process has, in their order."""
+    if accelerator.num_processes == 1:
+        return [value]
+    from accelerate.utils import gather_object
+
+    return gather_object([value])
 
 
 @contextmanager

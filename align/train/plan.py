@@ -36,10 +36,11 @@ class Device(NamedTuple):
 
 
 class Sizes(NamedTuple):
-    """The longest row of the data."""
+    """The largest example of the data."""
 
-    length: int  # tokens
-    n_scored: int  # tokens whose logits are computed
+    length: int  # tokens of its longest row
+    n_scored: int  # tokens of a row whose logits or scores are computed
+    rows: int = 1  # that are never taken apart: the answers of a ranking
 
     @classmethod
     def of(cls, rows: Iterable[Any]) -> Sizes:
@@ -69,17 +70,18 @@ def asked_shape(dry_run: DryRun | bool) -> PretrainedConfig | None:
     return None
 
 
-def trained_alone(config: PretrainedConfig, sizes: Sizes, head: Literal["vocabulary", "scalar"]) -> Describe:
-    """Describes a run that trains one model: whole, or an adapter on its frozen base."""
+def trained_alone(
+    config: PretrainedConfig, sizes: Sizes, head: Literal["vocabulary", "scalar"], heads: int = 1
+) -> Describe:
+    """Describes a run that trains one model: whole, or an adapter on its frozen base. `heads` counts scalar ones."""
 
     def describe(recipe: Any, device: Device) -> Described:
         model = recipe.model if isinstance(recipe.model, sections.Model) else sections.Model(path="")
         precision = device.precision(recipe.train.precision)
-        rows = rows_at_once(sizes.length, recipe.train.micro_batch_tokens, recipe.optim.batch_size)
+        examples = rows_at_once(sizes.length * sizes.rows, recipe.train.micro_batch_tokens, recipe.optim.batch_size)
+        rows = examples * sizes.rows
         name = "policy" if head == "vocabulary" else "reward"
-        if head == "scalar":  # each prompt of the batch brings several answers
-            rows = max(1, recipe.train.micro_batch_tokens // sizes.length)
-        return with_adapter(name, config, model, precision, head, ("update",)), Workload(
+        return with_adapter(name, config, model, precision, head, ("update",), heads), Workload(
             rows=rows,
             length=sizes.length,
             n_scored=rows * sizes.n_scored,
@@ -97,16 +99,17 @@ def with_adapter(
     precision: Literal["fp32", "bf16"],
     head: Literal["vocabulary", "scalar"],
     passes: tuple[Any, ...],
+    heads: int = 1,
 ) -> list[Role]:
     """The roles of one trained model: itself, or its base and its adapter."""
     if model.adapter == "none":
-        return [Role(name, config, "trained", passes, head)]
+        return [Role(name, config, "trained", passes, head, heads=heads)]
     frozen: dict[str, Any] = {
         "dtype": torch.bfloat16 if precision == "bf16" else torch.float32,
         "quantization": model.quantization,
     }
     base = Role("base", config, "frozen", **frozen)
-    return [base, Role(name, config, "adapter", passes, head, lora=model.lora, **frozen)]
+    return [base, Role(name, config, "adapter", passes, head, lora=model.lora, heads=heads, **frozen)]
 
 
 def shared_workload(recipe: Any, model: sections.Model, device: Device) -> dict[str, Any]:

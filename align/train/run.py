@@ -28,9 +28,12 @@ from align import sections
 from align.config import to_yaml
 from align.errors import RewardError, UserError
 from align.train.machine import PeakMemory, environment
+from align.train.parallel import check_shares, gathered, total
 from align.train.state import (
     RandomState,
+    RandomStates,
     Stateful,
+    generator,
     load_checkpoint,
     save_checkpoint,
     seed_everything,
@@ -71,6 +74,8 @@ class Recipe(Protocol):
     @property
     def overwrite(self) -> bool: ...
     @property
+    def optim(self) -> sections.Optim: ...
+    @property
     def train(self) -> sections.Train: ...
 
 
@@ -100,6 +105,7 @@ class Run:
         self.latest: dict[str, float] = {}  # what was logged last, for the progress line
 
     def __enter__(self) -> Run:
+        check_shares(self._accelerator, "optim.batch_size", self.recipe.optim.batch_size)
         if self.writes:
             claim(self.folder, self.recipe)
             (self.folder / "environment.json").write_text(json.dumps(environment(), indent=2) + "\n", encoding="utf-8")
@@ -133,10 +139,24 @@ class Run:
         if not self.recipe.resume or not saved:
             self._drop_rows_after(0)
             return 0
-        load_checkpoint(self.folder / "checkpoints", saved[-1], {**parts, "clock": self._clock()})
+        random = RandomStates()
+        load_checkpoint(self.folder / "checkpoints", saved[-1], {**parts, "clock": self._clock(), "random": random})
         self._drop_rows_after(saved[-1])
         self.say(f"resumed {self.folder} at step {saved[-1]}")
+        self._restore_random(random.states, saved[-1])
         return saved[-1]
+
+    def _restore_random(self, states: list[dict[str, Any]], step: int) -> None:
+        """Every process takes back its own random state; another number of processes begins anew from seed and step."""
+        n_processes = self._accelerator.num_processes
+        if len(states) == n_processes:
+            RandomState().load_state_dict(states[self._accelerator.process_index])
+            return
+        seed_everything(generator("cpu", self.recipe.seed, step).initial_seed())
+        self.say(
+            f"it was saved by {len(states)} processes and goes on with {n_processes}: rows are shared otherwise and "
+            "random states begin anew, so its numbers will not be exactly those of a run that never stopped"
+        )
 
     def steps(self, first: int, n_steps: int, parts: dict[str, Stateful]) -> Iterator[int]:
         """Step numbers 1..n_steps after the `first` done ones. Saves checkpoints on the way and when interrupted."""
@@ -150,15 +170,22 @@ class Run:
                 progress.advance(step, self.latest)
                 if step == n_steps:
                     break  # nothing is left to save for: whoever interrupts now finds a finished run
-                if self._interrupted or step % every == 0:
+                stops = self._is_to_stop()
+                if stops or step % every == 0:
                     self._save(step, parts)
-                if self._interrupted:
+                if stops:
                     progress.close()
                     self.say(
                         f"stopped at step {step} of {n_steps}; checkpoint saved. Go on with: {self._how_to_go_on()}"
                     )
                     raise SystemExit(130)
         progress.close()
+
+    def _is_to_stop(self) -> bool:
+        """Whether a signal has come to any process: all stop after the same step, or some would wait for ever."""
+        if self._accelerator.num_processes == 1:
+            return self._interrupted
+        return total(self._accelerator, float(self._interrupted))[0] > 0
 
     def updating(self) -> None:
         """The step in progress changes weights from here on: its beginning can no longer be saved."""
@@ -203,9 +230,11 @@ class Run:
         self.say(f"finished {self.folder} in {result['seconds']:.0f} s")
 
     def _save(self, step: int, parts: dict[str, Stateful]) -> None:
+        random = RandomStates(gathered(self._accelerator, RandomState().state_dict()))
         if self.writes:
             keep = self.recipe.train.keep_checkpoints
-            save_checkpoint(self.folder / "checkpoints", step, {**parts, "clock": self._clock()}, keep)
+            everything = {**parts, "clock": self._clock(), "random": random}
+            save_checkpoint(self.folder / "checkpoints", step, everything, keep)
         self._accelerator.wait_for_everyone()
 
     def _keep(self, begun: Begun) -> None:

@@ -9,6 +9,7 @@ import json
 import os
 import random
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -45,7 +46,7 @@ class Trainable:
 
 
 class RandomState:
-    """The global random states (Python, NumPy, PyTorch, every CUDA device) as a `Stateful`."""
+    """The global random states of this process (Python, NumPy, PyTorch, its CUDA device) as a `Stateful`."""
 
     def state_dict(self) -> dict[str, Any]:
         name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
@@ -53,7 +54,7 @@ class RandomState:
             "python": random.getstate(),
             "numpy": (name, torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, gauss),
             "torch": torch.get_rng_state(),
-            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -61,8 +62,21 @@ class RandomState:
         name, keys, *rest = state_dict["numpy"]
         np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
         torch.set_rng_state(state_dict["torch"])
-        if state_dict["cuda"]:
-            torch.cuda.set_rng_state_all(state_dict["cuda"])
+        if state_dict["cuda"] is not None and torch.cuda.is_available():
+            torch.cuda.set_rng_state(state_dict["cuda"])
+
+
+class RandomStates:
+    """The random states of all processes, in their order, as a `Stateful` that only holds them."""
+
+    def __init__(self, states: Sequence[dict[str, Any]] = ()) -> None:
+        self.states = list(states)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"processes": self.states}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.states = state_dict["processes"]
 
 
 def seed_everything(seed: int) -> None:
@@ -87,7 +101,7 @@ def save_checkpoint(folder: Path, step: int, parts: dict[str, Stateful], keep: i
     writing = folder / f".writing-{step:08d}"
     shutil.rmtree(writing, ignore_errors=True)
     writing.mkdir()
-    for name, part in {**parts, "random": RandomState()}.items():
+    for name, part in parts.items():
         _write_tree(writing, name, part.state_dict())
     _sync(writing)
     shutil.rmtree(final, ignore_errors=True)
@@ -99,8 +113,8 @@ def save_checkpoint(folder: Path, step: int, parts: dict[str, Stateful], keep: i
 
 
 def load_checkpoint(folder: Path, step: int, parts: dict[str, Stateful]) -> None:
-    """Restores `parts` and the global random states from the checkpoint of `step`."""
-    for name, part in {**parts, "random": RandomState()}.items():
+    """Restores `parts` from the checkpoint of `step`."""
+    for name, part in parts.items():
         part.load_state_dict(_read_tree(folder / f"step-{step:08d}", name))
 
 

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from align.evals.report import compared_pairs, print_summary, reward_model_reading, verdict, write_report
+from align.evals.report import print_summary, write_report
 from align.evals.stats import Interval
+from align.evals.verdict import compared_pairs, reward_model_reading, verdict
 
 NAN = float("nan")
 

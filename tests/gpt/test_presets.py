@@ -1,6 +1,9 @@
+from typing import get_args
+
 import pytest
 import torch
 
+from align import pretrain
 from align.gpt import PRESETS, GPTForCausalLM, preset
 
 
@@ -29,6 +32,11 @@ def test_gpt3_175b_is_that():
 @pytest.mark.parametrize(("name", "least", "most"), [("demo", 0.6e6, 0.8e6), ("small", 13e6, 15e6)])
 def test_the_small_ones_are_small(name, least, most):
     assert least < n_parameters(name) < most
+
+
+def test_a_recipe_can_name_every_preset():
+    """They are written out in the recipe too, so that --help need not load the models' code."""
+    assert get_args(pretrain.Preset) == tuple(PRESETS)
 
 
 @pytest.mark.parametrize("name", PRESETS)

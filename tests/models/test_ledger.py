@@ -7,8 +7,9 @@ import torch
 from transformers import AutoConfig, GPT2Config
 
 from align import sections
-from align.models import ledger
-from align.models.ledger import Ledger, Parts, prompt_pass, score_pass, subject, update_pass, weights
+from align.models import fake, ledger
+from align.models.fake import subject
+from align.models.ledger import Ledger, Parts, prompt_pass, score_pass, update_pass, weights
 
 ROWS, TIME, N_SCORED = 3, 20, 31
 NO_DROPOUT = {"attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0}
@@ -30,14 +31,19 @@ def whole(config, **changes):
     return subject(config, **(keys | changes))
 
 
-def counted_on_real_tensors(of: ledger.Subject) -> Parts:
-    """The same pass with data, and the same bookkeeping."""
-    model = ledger._build(of, None).to_empty(device="cpu")
+def filled(of: fake.Subject):
+    """The model with data."""
+    model = fake.build(of, None).to_empty(device="cpu")
     with torch.no_grad():
         for tensor in (*model.parameters(), *model.buffers()):
             tensor.zero_()
     model.tie_weights()
-    model.eval()
+    return model.eval()
+
+
+def counted_on_real_tensors(of: fake.Subject) -> Parts:
+    """The same pass with data, and the same bookkeeping."""
+    model = filled(of)
     ids = torch.zeros(ROWS, TIME, dtype=torch.long)
     with Ledger(384) as book:
         book.ignore([ids, *model.parameters(), *model.buffers()])
@@ -72,6 +78,29 @@ def test_fake_tensors_keep_what_real_ones_keep(kind, precision):
     fake = update_pass(of, ROWS, TIME, N_SCORED, "supervised")
     assert fake.total == pytest.approx(real.total, rel=0.04)  # grouped attention's kernel has another workspace
     assert fake.logits == pytest.approx(real.logits, rel=0.01)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("trains", ["all", "nothing"])
+def test_the_head_that_trl_computes_in_tiles_is_counted_as_it_is(precision, trains, monkeypatch):
+    """With tiles as wide as the vocabulary: TRL's room for a tile is always 32768 words wide, most of it untouched."""
+    from trl.trainer import add_fused_lm_head, utils
+
+    monkeypatch.setattr(utils, "_CHUNKED_LOGPROB_CHUNK_SIZE", SHAPE["vocab_size"])
+    of = whole(shape("gpt2"), precision=precision, trains=trains)
+    model = filled(of)
+    add_fused_lm_head(model, outputs=("log_probs", "entropy", "mean_logits", "is_top1"))  # as its DPOTrainer does
+    ids = torch.zeros(ROWS, TIME, dtype=torch.long)
+    with Ledger(SHAPE["vocab_size"]) as book:
+        book.ignore([ids, *model.parameters(), *model.buffers()])
+        with torch.set_grad_enabled(trains == "all"):
+            book.ignore(ledger._with_gradients(model))
+            with ledger._computing(of):
+                loss = model(input_ids=ids, labels=ids, use_cache=False, fused_lm_head=True).log_probs.sum()
+            if trains == "all":
+                loss.backward()
+    count = update_pass if trains == "all" else score_pass
+    assert count(of, ROWS, TIME, ROWS * TIME, "preference").total == pytest.approx(book.peak.total, rel=0.1)
 
 
 def test_many_blocks_are_counted_by_two_and_three(monkeypatch):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from tiny import tiny_gpt
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig, LlavaConfig
 
 from align import sections
 from align.errors import UserError
@@ -66,6 +66,12 @@ def test_a_trunk_has_no_vocabulary_head(world):
 def test_the_configuration_is_read_without_the_weights(world, tmp_path):
     load_config(sections.Model(path=world.base)).save_pretrained(tmp_path)
     assert max_positions(load_config(sections.Model(path=str(tmp_path)))) == 64
+
+
+def test_positions_may_stand_in_the_text_part_of_a_configuration():
+    nested = LlavaConfig(text_config=LlamaConfig(max_position_embeddings=77))
+    assert not hasattr(nested, "max_position_embeddings")
+    assert max_positions(nested) == 77
 
 
 @pytest.mark.parametrize("load", [load_config, load_causal_lm, load_trunk])

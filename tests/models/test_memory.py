@@ -43,6 +43,17 @@ def test_one_base_serves_all_adapters(world):
     assert found["reference"].adapters == found["reward"].gradients == 0
 
 
+def test_members_of_an_ensemble_on_one_trunk_add_their_heads_alone(world):
+    config = load_config(sections.Model(path=world.base))
+    head = 4 * (32 + 1)
+    for kind in ("trained", "shared"):
+        one, three = (
+            estimate([Role("reward", config, kind, ("score",), "scalar", heads=n)], WORK).costs[0] for n in (1, 3)
+        )
+        assert three.weights + three.adapters == one.weights + one.adapters + 2 * head
+        assert three.activations >= one.activations
+
+
 def test_more_tokens_cost_more_and_every_saving_saves(world):
     config = load_config(sections.Model(path=world.gpt2))
     roles = [Role("policy", config, "trained", ("update",))]

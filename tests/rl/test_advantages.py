@@ -38,12 +38,13 @@ def test_equal_values_whiten_to_0():
 
 def test_each_token_pays_for_its_kl_and_the_last_gets_the_score():
     kl = tensor([[0.5, -1.0, 2.0], [1.0, 7.0, 7.0]])  # what stands outside the mask is not looked at
-    rewards = token_rewards(tensor([10.0, -1.0]), kl, MASK, kl_coefficient=0.1)
+    rewards = token_rewards(tensor([10.0, -1.0]), kl, MASK, kl_coefficient=0.1, states=MASK)
     assert rewards.tolist() == [[pytest.approx(x) for x in row] for row in ((-0.05, 0.1, 9.8), (-1.1, 0.0, 0.0))]
 
 
 def test_the_score_one_token_after_the_end_where_there_is_room():
-    rewards = token_rewards(tensor([10.0, -1.0]), torch.zeros(2, 3), MASK, 0.1, score_at="after_eos")
+    states = tensor([[True, True, True], [True, True, False]])
+    rewards = token_rewards(tensor([10.0, -1.0]), torch.zeros(2, 3), MASK, 0.1, states)
     assert rewards.tolist() == [[0.0, 0.0, 10.0], [0.0, -1.0, 0.0]]
 
 
@@ -70,7 +71,7 @@ def test_lam_0_is_the_one_step_error_and_lam_1_the_whole_return():
     assert gae(rewards, values, mask, 1.0, lam=1.0)[1].tolist() == [[1.0, 1.0, 1.0]]
 
 
-def test_values_beyond_the_end_count_for_nothing():
+def test_values_beyond_the_last_state_count_for_nothing():
     rewards = tensor([[1.0, 0.0, 0.0]])
     mask = tensor([[True, False, False]])
     advantages, returns = gae(rewards, tensor([[0.5, 99.0, 99.0]]), mask, 0.9, 0.95)

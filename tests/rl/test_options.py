@@ -1,16 +1,21 @@
 """What a PPO recipe can choose besides its defaults: each key changes what it says, in a real run on the tiny world."""
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from helpers import metrics, recipe_of, run, weights
+from tiny import sentences, tiny_reward_model
 from transformers import AutoModelForCausalLM
 
 from align import ppo
 from align.errors import UserError
 from align.models.adapters import trained_parameters
+from align.rl.ptx import packed
+from align.rl.sampler import Asked
+from align.text.tokenizer import load_tokenizer, train_tokenizer
 
 GENTLE = {"optim__learning_rate": 0.003, "train__steps": 4}
 
@@ -187,6 +192,8 @@ def test_a_figure_that_does_not_exist_cannot_be_the_best(world, tmp_path):
         ({"kl__placement": "loss"}, "kl.estimator: k1 has a gradient of mean 0"),
         ({"ppo__advantage": "rloo"}, "set rollout.answers to 2 or more"),
         ({"ppo__advantage": "grpo", "rollout__answers": 2, "ppo__critic": "trunk"}, "ppo.critic has no effect"),
+        ({"ppo__advantage": "rloo", "rollout__answers": 2, "ppo__gamma": 0.9}, "ppo.gamma has no effect"),
+        ({"model__adapter": "lora", "model__lora__dropout": 0.1}, "model.lora.dropout has no effect"),
         ({"rollout__answers": 3}, "rollout.answers = 3 does not divide optim.batch_size = 4"),
         ({"evaluation__best": "eval/scores"}, "set data.validation"),
     ],
@@ -194,6 +201,65 @@ def test_a_figure_that_does_not_exist_cannot_be_the_best(world, tmp_path):
 def test_keys_that_would_have_no_effect_are_refused(world, tmp_path, changes: dict[str, Any], told: str):
     with pytest.raises(UserError, match=told.replace(".", r"\.")):
         recipe_of(ppo, world, tmp_path / "run", **changes)
+
+
+def test_the_kl_on_held_out_prompts_is_at_one_temperature_whatever_they_are_answered_at(world, tmp_path):
+    """While only the critic learns, the policy is its reference."""
+    changes = {"data__validation": 0.3, "ppo__critic_warmup_steps": 2, "train__steps": 2, "train__eval_every": 1}
+    changes |= {"rollout__logprobs": "sampled", "rollout__temperature": 0.5, "evaluation__temperature": 1.0}
+    rows = metrics(run(ppo, world, tmp_path / "run", **GENTLE | changes))
+    assert [row["eval/kl"] for row in rows] == [pytest.approx(0.0, abs=1e-5)] * 2
+
+
+def test_no_process_is_without_work(world, tmp_path):
+    """Each has an answer in every mini-batch, a held-out prompt and a row of pretraining text."""
+    changes: dict[str, Any] = {"optim__batch_size": 12, "rollout__answers": 2, "ppo__n_minibatches": 4}
+    recipe = recipe_of(ppo, world, tmp_path / "run", ptx__path=world.documents, ptx__batch_size=3, **changes)
+    asked = [Asked((), [5])] * 20
+
+    def check(n_processes: int, n_heldout: int = 3) -> None:
+        inputs = ppo.Inputs(None, asked, asked[:n_heldout], None)
+        ppo.check_work(recipe, inputs, SimpleNamespace(num_processes=n_processes))
+
+    check(3)
+    with pytest.raises(UserError, match=r"held-out prompts .* = 2: each of 3 processes needs one"):
+        check(3, n_heldout=2)
+    with pytest.raises(UserError, match=r"optim\.batch_size = 12: each of 4 processes needs 4 at least; give 16"):
+        check(4, n_heldout=4)
+    recipe = recipe_of(ppo, world, tmp_path / "run", ptx__path=world.documents, ptx__batch_size=2, **changes)
+    with pytest.raises(UserError, match=r"ptx\.batch_size = 2: each of 3"):
+        check(3)
+
+
+def test_documents_that_are_mixed_in_say_no_special_token(tokenizer):
+    text = f"salt{tokenizer.eos_token} and pepper"
+    ids = [row.ids[0] for row in packed(iter([text]), tokenizer, 1)]
+    assert ids.count(tokenizer.eos_token_id) == 1
+    assert ids[-1] == tokenizer.eos_token_id
+
+
+def test_there_is_room_for_the_eos_after_a_token_that_answers_are_cut_at(world, tmp_path):
+    """A cut answer may be one token longer than a sampled one; the reward model must have a position for it."""
+    found = []
+    for changes in ({}, {"reward__truncate_token": 5}):
+        recipe = recipe_of(ppo, world, tmp_path / "run", **changes)
+        longest = max(len(asked.ids) for asked in ppo.read(recipe).prompts)
+        recipe = recipe_of(ppo, world, tmp_path / "run", **changes, data__max_tokens=longest + 8)
+        found.append(max(len(asked.ids) for asked in ppo.read(recipe).prompts) - longest)
+    assert found[0] == 0 > found[1]
+
+
+def test_positions_are_those_of_models_that_read_the_policys_tokens(world, tmp_path):
+    """Of a reward model with a tokenizer of its own nobody knows how many tokens it will read."""
+    narrow, other = tmp_path / "narrow", tmp_path / "other"
+    for folder, words in ((narrow, load_tokenizer(world.base)), (other, train_tokenizer(sentences(30), 300))):
+        tiny_reward_model(words, n_positions=32).save(folder)
+        words.save_pretrained(folder)
+    with pytest.raises(UserError, match=r"data\.max_tokens = 48: this model has 32 positions \(reward\.path\)"):
+        ppo.read(recipe_of(ppo, world, tmp_path / "run", reward__path=str(narrow)))
+    ppo.read(recipe_of(ppo, world, tmp_path / "run", reward__path=str(other), ppo__critic=world.base))
+    with pytest.raises(UserError, match=r"reward\.path = 'nowhere': there is no such folder"):
+        ppo.read(recipe_of(ppo, world, tmp_path / "run", reward__path="nowhere"))
 
 
 def test_dual_clip_and_entropy_bonus_run(world, tmp_path):

@@ -33,8 +33,12 @@ class Found(NamedTuple):
     value_gradients: dict[str, Tensor]
 
 
-def plain_ppo(policy: Any, reference: Any, critic: Any, rollouts: Any, whitened: bool) -> Found:
-    """PPO on given answers, with the old log probabilities and values that the rollouts hold."""
+def plain_ppo(policy: Any, reference: Any, critic: Any, rollouts: Any, whitened: bool, room: int) -> Found:
+    """PPO on given answers, with the old log probabilities and values that the rollouts hold.
+
+    `room` is the longest that an answer may be where a shorter one has a state after its end, to which its score
+    belongs; 0 where the score belongs to the last token.
+    """
     never = policy.unspeakable  # pad has probability 0 (lm-human-preferences, item 1)
     policy, reference, critic = (copy.deepcopy(model).double() for model in (policy.model, reference.model, critic))
 
@@ -49,14 +53,15 @@ def plain_ppo(policy: Any, reference: Any, critic: Any, rollouts: Any, whitened:
         with torch.no_grad():
             log_q = log_probabilities(reference, row)
         old = rollouts.logprobs[i].double()
-        values = [float(value) for value in rollouts.values[i].double()[:n]]
+        m = n + 1 if n < room else n  # states
+        values = [float(value) for value in rollouts.values[i].double()[:m]]
         kl = [float(old[t] - log_q[n_prompt + t - 1, row[n_prompt + t]]) for t in range(n)]
-        rewards = [-BETA * nats for nats in kl]
+        rewards = [-BETA * nats for nats in kl] + [0.0] * (m - n)
         rewards[-1] += float(rollouts.scores[i])
-        deltas = [rewards[t] + (GAMMA * values[t + 1] if t + 1 < n else 0.0) - values[t] for t in range(n)]
-        row_advantages = [sum((GAMMA * LAM) ** (k - t) * deltas[k] for k in range(t, n)) for t in range(n)]
+        deltas = [rewards[t] + (GAMMA * values[t + 1] if t + 1 < m else 0.0) - values[t] for t in range(m)]
+        row_advantages = [sum((GAMMA * LAM) ** (k - t) * deltas[k] for k in range(t, m)) for t in range(m)]
         kls.append(sum(kl))
-        advantages.append(row_advantages)
+        advantages.append(row_advantages[:n])
         returns.append([a + v for a, v in zip(row_advantages, values, strict=True)])
     flat = [a for row in advantages for a in row]
     if whitened:
@@ -76,14 +81,15 @@ def plain_ppo(policy: Any, reference: Any, critic: Any, rollouts: Any, whitened:
             policy_losses.append(torch.maximum(free, bound))
             clipped.append(float(bound > free))
             squares.append(0.5 * float(new.detach() - float(rollouts.logprobs[i, t])) ** 2)
+        for t, target in enumerate(returns[i]):
             old_value = float(rollouts.values[i, t])
             value = (critic.head(hidden[n_prompt + t - 1])[0] - critic.shift) / critic.scale
             near = torch.clamp(value, old_value - VALUE_CLIP, old_value + VALUE_CLIP)
-            error, near_error = (value - returns[i][t]) ** 2, (near - returns[i][t]) ** 2
+            error, near_error = (value - target) ** 2, (near - target) ** 2
             value_losses.append(0.5 * torch.maximum(error, near_error))
             value_clipped.append(float(near_error > error))
-    n_tokens = len(policy_losses)
-    policy_loss, value_loss = sum(policy_losses) / n_tokens, sum(value_losses) / n_tokens
+    n_tokens, n_states = len(policy_losses), len(value_losses)
+    policy_loss, value_loss = sum(policy_losses) / n_tokens, sum(value_losses) / n_states
     policy_loss.backward()
     value_loss.backward()
     return Found(
@@ -91,7 +97,7 @@ def plain_ppo(policy: Any, reference: Any, critic: Any, rollouts: Any, whitened:
         float(value_loss),
         sum(squares) / n_tokens,
         sum(clipped) / n_tokens,
-        sum(value_clipped) / n_tokens,
+        sum(value_clipped) / n_states,
         sum(kls) / len(kls),
         advantages,
         {f"model.{name}": p.grad for name, p in policy.named_parameters()},
@@ -99,11 +105,12 @@ def plain_ppo(policy: Any, reference: Any, critic: Any, rollouts: Any, whitened:
     )
 
 
-@pytest.mark.parametrize("whitened", [True, False])
-def test_the_first_update_is_that_of_a_plain_implementation(world, tmp_path, whitened):
+@pytest.mark.parametrize(("whitened", "score_at"), [(True, "eos"), (False, "eos"), (True, "after_eos")])
+def test_the_first_update_is_that_of_a_plain_implementation(world, tmp_path, whitened, score_at):
     changes = {"ppo__n_epochs": 1, "ppo__n_minibatches": 1, "optim__batch_size": 16, "optim__max_grad_norm": 1e9}
     changes |= {"ppo__gamma": GAMMA, "ppo__lam": LAM, "ppo__clip_range": CLIP, "ppo__value_clip_range": VALUE_CLIP}
     changes |= {"kl__coefficient": BETA, "ppo__whiten_advantages": whitened, "train__micro_batch_tokens": 64}
+    changes |= {"reward__score_at": score_at}
     sampler, learner, prompts = ppo.build(recipe_of(ppo, world, tmp_path / "run", **changes))
     noise = torch.Generator().manual_seed(3)
     with torch.no_grad():  # a policy that has left its reference
@@ -111,11 +118,12 @@ def test_the_first_update_is_that_of_a_plain_implementation(world, tmp_path, whi
             parameter.add_(0.02 * torch.randn(parameter.shape, generator=noise))
     rollouts = sampler.collect(prompts[:16], 1)
     rollouts.logprobs = rollouts.logprobs + 0.3 * torch.randn(rollouts.mask.shape, generator=noise) * rollouts.mask
-    rollouts.values = rollouts.values + 0.3 * torch.randn(rollouts.mask.shape, generator=noise) * rollouts.mask
+    rollouts.values = rollouts.values + 0.3 * torch.randn(rollouts.mask.shape, generator=noise) * rollouts.states
     rollouts.token_kl = (rollouts.logprobs - rollouts.reference_logprobs) * rollouts.mask
 
     roles = learner.roles
-    expected = plain_ppo(roles.policy, roles.reference, roles.critic, rollouts, whitened)
+    room = 8 if score_at == "after_eos" else 0
+    expected = plain_ppo(roles.policy, roles.reference, roles.critic, rollouts, whitened, room)
     gradients: list[dict[str, Tensor]] = []
     for role, optimizer in ((roles.policy, learner.policy_optimizer), (roles.critic, learner.critic_optimizer)):
         own = trained_parameters(role)

@@ -32,7 +32,7 @@ def test_records_stand_in_the_order_of_the_file(write):
     assert loaded.train[4].source == f"{path}:5"
     assert loaded.report.lines() == [
         f"{path}: 5 of 5 rows, format question_answer",
-        "5 conversations to train on, 0 held out for validation",
+        "5 conversations, none held out for validation",
     ]
 
 
@@ -170,7 +170,7 @@ def test_broken_rows_stop_or_are_skipped_and_listed(write):
         "  2 broken rows skipped",
         f"  {path}:2: answer is empty (format question_answer)",
         f"  {path}:3: not valid JSON (Expecting value at character 1)",
-        "1 conversations to train on, 0 held out for validation",
+        "1 conversations, none held out for validation",
     ]
 
 
@@ -183,7 +183,7 @@ def test_rows_left_out_by_a_rule_are_counted_and_stop_nothing(write):
         f"{path}: 2 of 3 rows, format hh",
         "  1 left out: a turn of the transcript is empty",
         "  1 rows: turns after the last answer were left out",
-        "2 rankings to train on, 0 held out for validation",
+        "2 rankings, none held out for validation",
     ]
 
 

@@ -3,9 +3,11 @@
 from contextlib import contextmanager
 from types import SimpleNamespace
 
+import pytest
 import torch
 
-from align.train.parallel import my_share, synced_at_last, total
+from align.errors import UserError
+from align.train.parallel import check_shares, my_share, synced_at_last, total
 
 
 def one_of(index: int, n: int) -> SimpleNamespace:
@@ -15,6 +17,17 @@ def one_of(index: int, n: int) -> SimpleNamespace:
 def test_the_shares_of_all_processes_are_the_batch():
     shares = [my_share(range(7), one_of(index, 3)) for index in range(3)]
     assert shares == [[0, 3, 6], [1, 4], [2, 5]]
+
+
+def test_a_process_without_work_is_told_of_before_it_keeps_the_others_waiting():
+    check_shares(one_of(0, 3), "optim.batch_size", 3)
+    check_shares(one_of(0, 3), "optim.batch_size", 11, least=3)
+    with pytest.raises(
+        UserError, match=r"optim\.batch_size = 2: each of 3 processes needs one at least; give 3 or more"
+    ):
+        check_shares(one_of(0, 3), "optim.batch_size", 2)
+    with pytest.raises(UserError, match=r"= 11: each of 3 processes needs 4 at least; give 12 or more"):
+        check_shares(one_of(0, 3), "optim.batch_size", 11, least=4)
 
 
 def test_a_sum_of_one_process_is_its_own():

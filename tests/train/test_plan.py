@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from helpers import recipe_of
 
-from align import ppo, pretrain, rm, sft
+from align import dpo, ppo, pretrain, rm, sft
 from align.config import DryRun
 from align.errors import UserError
 from align.models.shapes import model_shape
@@ -115,13 +115,36 @@ def test_ppo_has_four_models_or_one_base(world, tmp_path):
         ("base", "frozen"),
         ("policy", "adapter"),
         ("reference", "shared"),
+        ("critic base", "frozen"),  # world.reward is another whole model, which the critic starts from
         ("critic", "adapter"),
-        ("reward", "frozen"),  # world.reward is another whole model
+        ("reward", "shared"),
     ]
     assert (workload.prompt_length, workload.answer_length, workload.length) == (10, 8, 18)
     function = recipe_of(ppo, world, tmp_path / "run", reward__path=..., reward__function="helpers:brevity")
     roles, _ = plan_of_models(function, 10)(function, cpu)
     assert [role.name for role in roles] == ["policy", "reference", "critic"]
+
+
+@pytest.mark.parametrize(("tokens", "batch_size", "rows"), [(10_000, 2, 8), (130, 8, 8), (127, 8, 4), (1, 8, 4)])
+def test_answers_to_a_prompt_go_through_a_reward_model_together(tokens, batch_size, rows, world, tmp_path):
+    keys = {"train__micro_batch_tokens": tokens, "optim__batch_size": batch_size}
+    recipe = recipe_of(rm, world, tmp_path / "run", **keys)
+    _, work = trained_alone(model_shape("demo"), Sizes(16, 1, rows=4), "scalar")(recipe, Device("cpu", GB))
+    assert (work.rows, work.n_scored) == (rows, rows)
+
+
+@pytest.mark.parametrize(("tokens", "batch_size", "rows"), [(10_000, 2, 4), (10_000, 6, 12), (160, 6, 6), (1, 6, 2)])
+def test_dpo_puts_pairs_through_its_models(tokens, batch_size, rows, world, tmp_path):
+    """As many as divide a step evenly, dropout off, the logits in tiles."""
+    keys = {"train__micro_batch_tokens": tokens, "optim__batch_size": batch_size, "model__adapter": "lora"}
+    recipe = recipe_of(dpo, world, tmp_path / "run", **keys)
+    roles, work = dpo.plan(model_shape("demo"), 20)(recipe, Device("cpu", GB))
+    assert [(role.name, role.kind) for role in roles] == [
+        ("base", "frozen"),
+        ("policy", "adapter"),
+        ("reference", "shared"),
+    ]
+    assert (work.rows, work.n_scored, work.dropout, work.loss) == (rows, 19 * rows, False, "preference")
 
 
 def test_a_model_that_cannot_be_counted_does_not_stop_a_run(world, tmp_path, monkeypatch, capsys):

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ class Recipe(sections.Run):
     """What every stage has, and one key of its own."""
 
     colour: str = "red"
+    optim: sections.Optim = sections.Optim(batch_size=1)
     train: sections.Train = sections.Train(steps=4)
 
 
@@ -54,6 +56,13 @@ def count(recipe: Recipe, signalled_at: int | None = None, number: int = signal.
             run.log(step, {"count": counter.count})
         run.finish({"count": counter.count})
     return counter
+
+
+def test_a_batch_that_several_processes_cannot_share_is_refused(tmp_path):
+    several = SimpleNamespace(num_processes=2, is_main_process=True)
+    with pytest.raises(UserError, match=r"optim\.batch_size = 1: each of 2 processes needs one at least"):
+        Run(recipe(tmp_path / "run"), "count", several).__enter__()
+    assert not (tmp_path / "run").exists()
 
 
 def logged(folder: Path) -> list[int]:

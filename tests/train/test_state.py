@@ -142,10 +142,10 @@ def drawn() -> list[float]:
 def test_every_random_state_is_restored(tmp_path):
     seed_everything(5)
     drawn()  # so that Python and NumPy hold a second Gaussian in reserve
-    save_checkpoint(tmp_path, 1, {}, keep=1)
+    save_checkpoint(tmp_path, 1, {"random": RandomState()}, keep=1)
     expected = drawn()
     drawn()
-    load_checkpoint(tmp_path, 1, {})
+    load_checkpoint(tmp_path, 1, {"random": RandomState()})
     assert drawn() == expected
 
 
