@@ -20,7 +20,7 @@ from align.models.adapters import trained_parameters
 from align.rl.learner import Learner
 from align.rl.roles import load_roles
 from align.rl.rollouts import Rollouts
-from align.rl.sampler import Asked, Sampler, value_function
+from align.rl.sampler import Asked, Sampler
 from align.rl.sampling import Answer
 from align.text.records import Message
 from align.text.tokenizer import load_tokenizer
@@ -95,19 +95,16 @@ class Ours:
         """What we make of TRL's rollouts of update `number`."""
         batch = self.learner.batch = self.batch_of(theirs, number)
         rollouts = self.sampler.measure(batch.asked, batch.rollouts)
-        values_of = value_function(self.roles.critic)
-        batch.extended.values = batch.extended.for_each_token(values_of, self.sampler.micro_batch_tokens).detach()
         if self.rules.penalty_is_subtracted:
             says_eos = (theirs["responses"] == self.eos).any(1)
             rollouts.scores -= self.case.settings.get("missing_eos_penalty", 0.0) * ~says_eos
         advantages, returns = self.learner.targets(rollouts, list(range(len(rollouts))))
-        seen = batch.extended if self.rules.state_after_the_end else rollouts
         tensors = {
             "logprobs": rollouts.logprobs,
             "ref_logprobs": rollouts.reference_logprobs,
             "kl": rollouts.token_kl,
             "scores": rollouts.scores,
-            "values": seen.values,
+            "values": rollouts.values,
             "advantages": advantages,
             "returns": returns,
         }
@@ -120,11 +117,9 @@ class Ours:
         prompts = [[token for token in row if token != self.pad] for row in queries.tolist()]
         answers = [self.answer(row) for row in responses.tolist()]
         n_columns = responses.shape[1]
-        longer = [a if len(a.tokens) == n_columns else a._replace(tokens=[*a.tokens, self.pad]) for a in answers]
         return Batch(
             [Asked((Message("user", ""),), ids) for ids in prompts],
-            laid_out(prompts, answers, n_columns),
-            laid_out(prompts, longer, n_columns),
+            laid_out(prompts, answers, n_columns, self.rules.state_after_the_end),
             torch.cat([queries, responses], 1),
             theirs["orders"].tolist(),
             number == self.work.n_updates,
@@ -143,10 +138,11 @@ class Ours:
         return {their_name(name): getattr(parameter, what).detach().clone() for name, parameter in parameters}
 
 
-def laid_out(prompts: list[list[int]], answers: list[Answer], n_columns: int) -> Rollouts:
+def laid_out(prompts: list[list[int]], answers: list[Answer], n_columns: int, state_after_the_end: bool) -> Rollouts:
     """Rollouts with as many columns as TRL has."""
-    rollouts = Rollouts.of(prompts, answers, "cpu")
-    rollouts.mask = F.pad(rollouts.mask, (0, n_columns - rollouts.mask.shape[1]))
+    rollouts = Rollouts.of(prompts, answers, "cpu", n_columns if state_after_the_end else None)
+    more = (0, n_columns - rollouts.mask.shape[1])
+    rollouts.mask, rollouts.states = F.pad(rollouts.mask, more), F.pad(rollouts.states, more)
     return rollouts
 
 
@@ -169,6 +165,7 @@ def recipe_of(folder: Path, work: Work, case: Case, rules: Rules) -> ppo.Recipe:
                 "path": str(folder / "reward"),
                 "missing_eos": None if penalty is None or rules.penalty_is_subtracted else -penalty,
                 "whiten": theirs.get("whiten_rewards", False),
+                "score_at": "after_eos" if rules.state_after_the_end else "eos",
             },
             "rollout": {"max_tokens": work.n_tokens, "temperature": theirs["temperature"]},
             "ppo": {

@@ -53,9 +53,6 @@ class Batch(NamedTuple):
 
     asked: list[Asked]
     rollouts: Rollouts
-    extended: (
-        Rollouts  # with a pad after each answer that leaves room for one: the state before it is that after the end
-    )
     raw: Tensor  # (batch, context + time): TRL's own tensor of queries and responses
     orders: list[list[int]]  # of the rows, pass by pass
     ends_the_data: bool  # it is the last batch of a pass over the prompts
@@ -71,19 +68,13 @@ class RuledLearner(Learner):
 
     def targets(self, rollouts: Rollouts, rows: list[int]) -> tuple[Tensor, Tensor]:
         """Advantages and returns; here always of the whole batch."""
-        settings, rules = self.recipe.ppo, self.rules
-        standing = whiten_unbiased if rules.whitening_is_unbiased else whiten
-        seen = self.batch.extended if rules.state_after_the_end else rollouts
-        rewards = token_rewards(
-            rollouts.scores,
-            rollouts.token_kl,
-            rollouts.mask,
-            self.kl.coefficient,
-            "after_eos" if rules.state_after_the_end else "eos",
-        )
+        settings = self.recipe.ppo
+        standing = whiten_unbiased if self.rules.whitening_is_unbiased else whiten
+        states = rollouts.states
+        rewards = token_rewards(rollouts.scores, rollouts.token_kl, rollouts.mask, self.kl.coefficient, states)
         if self.recipe.reward.whiten:
-            rewards = standing(rewards, seen.mask, shift_mean=False)
-        advantages, returns = gae(rewards, seen.values, seen.mask, settings.gamma, settings.lam)
+            rewards = standing(rewards, states, shift_mean=False)
+        advantages, returns = gae(rewards, rollouts.values, states, settings.gamma, settings.lam)
         return standing(advantages, rollouts.mask), returns
 
     def _update(self, rollouts: Rollouts, step: int) -> dict[str, float]:
@@ -128,14 +119,12 @@ class RuledLearner(Learner):
     ) -> dict[str, float]:
         """Adds `share` of the gradients of these rows' mean losses. Returns their figures."""
         rules = self.rules
-        n_tokens = int(rollouts.mask[rows].sum())
-        found = self._policy_gradient(rollouts, rows, self._micro_batches(rollouts, rows), advantages, n_tokens / share)
+        n_tokens, n_states = int(rollouts.mask[rows].sum()), int(rollouts.states[rows].sum())
+        micros = self._micro_batches(rollouts, rows)
+        found = self._policy_gradient(rollouts, rows, micros, advantages, n_tokens / share)
         figures = {name: value / share for name, value in found.items()}
-        seen = self.batch.extended if rules.state_after_the_end else rollouts
         weight = share * (self.case.settings["vf_coef"] if rules.critic_is_scaled else 1.0)
-        found = self._critic_gradient(
-            seen, rows, self._micro_batches(seen, rows), returns, int(seen.mask[rows].sum()) / weight
-        )
+        found = self._critic_gradient(rollouts, rows, micros, returns, n_states / weight)
         figures |= {name: value / weight for name, value in found.items()}
         if rules.figures_count_padding:
             filled = n_tokens / rollouts.mask[rows].numel()
