@@ -106,6 +106,12 @@ def test_updates_are_timed(folder, monkeypatch, capsys):
     ours_timed.main()
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert len(found["seconds"]) == len(found["tokens"]) == 2
+    assert [sum(phases) for phases in found["phases"]] == pytest.approx(found["seconds"])
     assert 1 < found["tokens"][0] < WORK.n_tokens
-    row = {"policy": "ends", "precision": "fp32", "runs": {"TRL": [found], "align": [found]}}
-    assert speed.table([row], WORK.batch_size).splitlines()[-1].startswith("| ends | fp32 | align |")
+    twice_as_fast = found | {"seconds": [seconds / 2 for seconds in found["seconds"]]}
+    runs = {"TRL": [found | {"process_s": 9.0}], "align": [twice_as_fast | {"process_s": 7.0}]}
+    table = speed.table([{"policy": "ends", "precision": "fp32", "runs": runs}], WORK.batch_size)
+    last = table.splitlines()[-1]
+    assert last.startswith("| ends | fp32 | align |")
+    assert "| 2.00 (2.00) |" in last
+    assert "| 7.00 (7.00) |" in last

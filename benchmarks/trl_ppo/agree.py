@@ -2,8 +2,8 @@
 
     python benchmarks/trl_ppo/agree.py --trl PATH/TO/TRL/ENVIRONMENT/bin/python
 
-Runs TRL where its results are not there yet, then our side: as it is, under all of TRL's rules, and with each rule left
-out. Prints tables, and writes agreement.json.
+Runs TRL where its results are not there yet, then our side: as it is, under all of TRL's rules, and with --each-rule
+also under all but one, for each of them. Prints tables, and writes agreement.json.
 """
 
 from __future__ import annotations
@@ -35,30 +35,40 @@ LEFT_OUT = {
 
 
 def main() -> None:
-    setting = Setting(
-        argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--each-rule", action="store_true", help="also leave out each rule in turn, many runs of ours")
+    setting = Setting(parser)
     folder = setting.folder
     for case in setting.work.cases:
         if not (folder / case / "last_weights.safetensors").exists():
             words = ("--input", folder, "--case", case, "--out", folder / case)
             setting.run(setting.arguments.trl, "theirs.py", *words)
     torch.set_num_threads(setting.arguments.threads)
-    report = {case: compare(folder, case) for case in setting.work.cases}
+    each_rule = setting.arguments.each_rule
+    report = {case: compare(folder, case, LEFT_OUT[case] if each_rule else []) for case in setting.work.cases}
     (folder / "agreement.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     print("\n".join(tables(report)))
 
 
-def compare(folder: Path, name: str) -> dict[str, Any]:
-    """What TRL found, and how far from it we are: as we are, under all its rules, and under all but one."""
+def compare(folder: Path, name: str, left_out: list[str]) -> dict[str, Any]:
+    """What both found, and how far we are off: as we are, under all rules, and under all but one of `left_out`."""
     work, theirs = load_work(folder), read_theirs(folder / name)
     start = weights_at_start(folder, work.cases[name].policy)
 
-    def off(rules: Rules) -> list[dict[str, float]]:
-        return differences(run(folder, work, work.cases[name], rules, theirs), theirs, start)
+    def found(rules: Rules) -> Found:
+        return run(folder, work, work.cases[name], rules, theirs)
 
-    without = {rule: off(Rules().without(rule)) for rule in LEFT_OUT[name]}
-    return {"theirs": sizes(theirs), "as it is": off(NONE), "all rules": off(Rules()), "without": without}
+    def off(ours: Found) -> list[dict[str, float]]:
+        return differences(ours, theirs, start)
+
+    ruled = found(Rules())
+    return {
+        "theirs": sizes(theirs, theirs),
+        "ours": sizes(ruled, theirs),
+        "as it is": off(found(NONE)),
+        "all rules": off(ruled),
+        "without": {rule: off(found(Rules().without(rule))) for rule in left_out},
+    }
 
 
 def weights_at_start(folder: Path, policy: str) -> dict[str, Tensor]:
@@ -88,7 +98,7 @@ def differences(ours: Found, theirs: Found, start: dict[str, Tensor]) -> list[di
     Gradients are compared by the norm of their difference; weights as well, over the distance that TRL's have moved
     from `start`. Both are left out where theirs are not there.
     """
-    size = sizes(theirs)
+    size = sizes(theirs, theirs)
     updates = [
         {
             name: ratio(float((mine - other).abs().max()), size[name])
@@ -107,13 +117,13 @@ def differences(ours: Found, theirs: Found, start: dict[str, Tensor]) -> list[di
     return updates
 
 
-def sizes(theirs: Found) -> dict[str, float]:
-    """The largest absolute value of each of TRL's statistics in any update."""
-    found: dict[str, float] = {}
+def sizes(found: Found, theirs: Found) -> dict[str, float]:
+    """The largest absolute value of each statistic in any update."""
+    most: dict[str, float] = {}
     for number in range(len(theirs.updates)):
-        for name, _, other in pairs(theirs, theirs, number):
-            found[name] = max(found.get(name, 0.0), float(other.abs().max()))
-    return found
+        for name, mine, _ in pairs(found, theirs, number):
+            most[name] = max(most.get(name, 0.0), float(mine.abs().max()))
+    return most
 
 
 def ratio(difference: float, size: float) -> float:
@@ -130,12 +140,13 @@ def tables(report: dict[str, Any]) -> Iterator[str]:
     """The report in Markdown."""
     for case, found in report.items():
         yield f"\n### {case}\n"
-        yield "| statistic | TRL's largest | off as we are | off under TRL's rules |\n|---|---|---|---|"
+        yield "| statistic | TRL's | ours under its rules | off | off as we are |\n|---|---|---|---|---|"
         as_it_is, ruled = largest(found["as it is"]), largest(found["all rules"])
         for name, off in as_it_is.items():
-            size = f"{found['theirs'][name]:.4g}" if name in found["theirs"] else ""
-            yield f"| {name} | {size} | {off:.1e} | {ruled[name]:.1e} |"
-        yield "\n| without the rule | what is then off |\n|---|---|"
+            shown = [f"{found[side][name]:.6g}" if name in found["theirs"] else "" for side in ("theirs", "ours")]
+            yield f"| {name} | {' | '.join(shown)} | {ruled[name]:.1e} | {off:.1e} |"
+        if found["without"]:
+            yield "\n| without the rule | what is then off |\n|---|---|"
         for rule, updates in found["without"].items():
             yield f"| {rule} | {', '.join(worst(updates)) or 'nothing'} |"
 

@@ -28,14 +28,16 @@ def main() -> None:
     work = load_work(arguments.input)
     recipe = timed_recipe(arguments.input, work, arguments.policy, arguments.precision, arguments.time)
     sampler, learner, prompts = ppo.build(recipe)
-    times, n_tokens = [time.perf_counter()], []
+    laps, n_tokens, now = [], [], time.perf_counter
     for step in range(1, arguments.time + 1):
         rows = rows_of_step(step, len(prompts), work.batch_size, recipe.seed)
-        rollouts = sampler.collect([prompts[row] for row in rows], step)
-        learner.step(rollouts)
-        times.append(time.perf_counter())
+        asked = sampler.repeated([prompts[row] for row in rows])
+        began, rollouts, sampled = now(), sampler.sample(asked, step), now()
+        sampler.measure(asked, rollouts)
+        measured, _, learned = now(), learner.step(rollouts), now()
+        laps.append([began, sampled, measured, learned])
         n_tokens.append(float(rollouts.mask.sum(1).float().mean()))
-    print(json.dumps(timing(times, n_tokens)))
+    print(json.dumps(timing(laps, n_tokens)))
 
 
 def timed_recipe(folder: Path, work: Work, policy: str, precision: str, n_updates: int) -> ppo.Recipe:

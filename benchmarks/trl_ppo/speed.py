@@ -3,8 +3,8 @@
     python benchmarks/trl_ppo/speed.py --trl PATH/TO/TRL/ENVIRONMENT/bin/python
 
 An episode is an answer: sampled, measured by policy, reference, critic and reward model, and learned from in four
-passes. The first update of a run is not counted. Prints a table, and writes speed.json. Nothing else may run on the
-machine.
+passes. The first update of a run is not counted. Prints a table, and writes speed.json. A ratio is of two runs one
+after the other, so that a slower hour of the machine is slower for both.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from statistics import fmean, median
 from typing import Any
 
 from command import Setting
+from work import PHASES
 
 POLICIES, PRECISIONS = ("never-ends", "ends"), ("fp32", "bf16")
 
@@ -44,6 +46,7 @@ def main() -> None:
 
 def timed(setting: Setting, side: str, policy: str, precision: str) -> dict[str, Any]:
     """One run of one side, as `work.timing` has it."""
+    began = time.perf_counter()
     words = ["--input", setting.folder, "--time", setting.arguments.updates, "--policy", policy]
     if side == "TRL":
         # Its own key bf16 changes nothing; this is what `accelerate launch --mixed_precision` sets.
@@ -53,29 +56,38 @@ def timed(setting: Setting, side: str, policy: str, precision: str) -> dict[str,
     else:
         printed = setting.run(sys.executable, "ours_timed.py", *words, "--precision", precision)
     found: dict[str, Any] = json.loads(printed.strip().splitlines()[-1])
+    found["process_s"] = time.perf_counter() - began
     print(f"{side}, {policy}, {precision}: {[round(s, 2) for s in found['seconds']]} s", file=sys.stderr)
     return found
 
 
 def table(rows: list[dict[str, Any]], batch_size: int) -> str:
-    """Medians over runs, in Markdown."""
-    lines = ["| answers | precision | side | tokens an answer | episodes/s, median (all) | ratio | peak MB |"]
-    lines += ["|---|---|---|---|---|---|---|"]
+    """Medians over runs, in Markdown; all runs' figures in brackets."""
+    names = ["answers", "precision", "side", "tokens an answer", "episodes/s", "times TRL's"]
+    names += [f"{phase} s" for phase in PHASES] + ["process s", "peak MB"]
+    lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
     for row in rows:
-        rates = {
-            side: sorted(batch_size * (len(run["seconds"]) - 1) / sum(run["seconds"][1:]) for run in runs)
-            for side, runs in row["runs"].items()
-        }
+        rates = {side: [rate(run, batch_size) for run in runs] for side, runs in row["runs"].items()}
         for side, runs in row["runs"].items():
-            tokens = fmean(n for run in runs for n in run["tokens"][1:])
-            every = ", ".join(f"{rate:.2f}" for rate in rates[side])
-            times = median(rates[side]) / median(rates["TRL"])
-            peak = max(run["peak_mb"] for run in runs)
-            lines.append(
-                f"| {row['policy']} | {row['precision']} | {side} | {tokens:.1f} | {median(rates[side]):.2f} ({every}) "
-                f"| {times:.1f} | {peak:,.0f} |"
-            )
+            pairs = [mine / other for mine, other in zip(rates[side], rates["TRL"], strict=True)]
+            cells = [row["policy"], row["precision"], side]
+            cells += [f"{fmean(n for run in runs for n in run['tokens'][1:]):.1f}", spread(rates[side]), spread(pairs)]
+            for number in range(len(PHASES)):
+                cells.append(f"{median(lap[number] for run in runs for lap in run['phases'][1:]):.2f}")
+            cells += [spread([run["process_s"] for run in runs]), f"{max(run['peak_mb'] for run in runs):,.0f}"]
+            lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def rate(run: dict[str, Any], batch_size: int) -> float:
+    """Episodes a second, without the first update."""
+    counted = run["seconds"][1:]
+    return batch_size * len(counted) / float(sum(counted))
+
+
+def spread(values: list[float]) -> str:
+    """The median, and all values."""
+    return f"{median(values):.2f} ({', '.join(f'{value:.2f}' for value in sorted(values))})"
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ import torch
 from datasets import Dataset
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
-from trl.experimental.ppo import PPOConfig, PPOTrainer
+from trl.experimental.ppo import PPOConfig, PPOTrainer, ppo_trainer
 from work import COMMON, Case, Work, load_work, timed_case, timing
 
 # Local variables of PPOTrainer.train.
@@ -46,7 +46,7 @@ def main() -> None:
             n_episodes = arguments.time * work.batch_size
             trainer = make_trainer(Timed, arguments.input, work, case, folder, total_episodes=n_episodes)
             trainer.train()
-            print(json.dumps(timing(trainer.times, trainer.n_tokens)))
+            print(json.dumps(timing(trainer.laps, trainer.n_tokens)))
         else:
             arguments.out.mkdir(parents=True, exist_ok=True)
             trainer = make_trainer(Watched, arguments.input, work, work.cases[arguments.case], folder)
@@ -56,14 +56,31 @@ def main() -> None:
 
 
 class Timed(PPOTrainer):
-    """TRL's trainer, with the time at the end of each update and the length of its answers."""
+    """TRL's trainer, with the times of each update and the length of its answers."""
 
     def train(self) -> None:
-        self.times, self.n_tokens = [time.perf_counter()], []
-        super().train()
+        self.laps, self.n_tokens, self.lap = [], [], [time.perf_counter()]
+        generation, permutation = ppo_trainer.batch_generation, np.random.permutation
+
+        def generated(*arguments: Any) -> Any:
+            found = generation(*arguments)
+            self.lap.append(time.perf_counter())
+            return found
+
+        def permuted(n: int) -> Any:
+            if len(self.lap) == 2:  # the first of the update's passes begins
+                self.lap.append(time.perf_counter())
+            return permutation(n)
+
+        with (
+            mock.patch.object(ppo_trainer, "batch_generation", generated),
+            mock.patch.object(np.random, "permutation", permuted),
+        ):
+            super().train()
 
     def log(self, logs: dict[str, float], *arguments: Any) -> None:
-        self.times.append(time.perf_counter())
+        self.laps.append([*self.lap, time.perf_counter()])
+        self.lap = self.laps[-1][-1:]
         self.n_tokens.append(float((~sys._getframe(1).f_locals["padding_mask"]).sum(1).float().mean()))
 
 

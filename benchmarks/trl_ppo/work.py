@@ -79,10 +79,17 @@ def timed_case(policy: str, micro_batch_size: int) -> Case:
     return Case(policy, micro_batch_size, 1, settings | {"learning_rate": 1e-6})
 
 
-def timing(times: list[float], n_tokens: list[float]) -> dict[str, Any]:
-    """What a timed run prints: seconds of each update, mean tokens of its answers, and its peak memory."""
+PHASES = ("sampling", "measuring", "learning")
+
+
+def timing(laps: list[list[float]], n_tokens: list[float]) -> dict[str, Any]:
+    """What a timed run prints: seconds of each update and its phases, mean tokens of its answers, and its peak memory.
+
+    A lap is the times at which an update began and at which each of its phases ended.
+    """
     return {
-        "seconds": [after - before for before, after in pairwise(times)],
+        "seconds": [lap[-1] - lap[0] for lap in laps],
+        "phases": [[after - before for before, after in pairwise(lap)] for lap in laps],
         "tokens": n_tokens,
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000,
     }
