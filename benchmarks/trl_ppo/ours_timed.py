@@ -23,10 +23,12 @@ def main() -> None:
     parser.add_argument("--input", type=Path, required=True, help="folder that make_input.py wrote")
     parser.add_argument("--time", type=int, required=True, metavar="N", help="updates")
     parser.add_argument("--policy", default="ends", help="ends or never-ends (ends)")
+    parser.add_argument("--micro-batch", type=int, help="longest answers that are trained on at once (the whole batch)")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="(fp32)")
     arguments = parser.parse_args()
     work = load_work(arguments.input)
-    recipe = timed_recipe(arguments.input, work, arguments.policy, arguments.precision, arguments.time)
+    n_rows = arguments.micro_batch or work.batch_size
+    recipe = timed_recipe(arguments.input, work, arguments.policy, arguments.precision, arguments.time, n_rows)
     sampler, learner, prompts = ppo.build(recipe)
     laps, n_tokens, now = [], [], time.perf_counter
     for step in range(1, arguments.time + 1):
@@ -40,13 +42,19 @@ def main() -> None:
     print(json.dumps(timing(laps, n_tokens)))
 
 
-def timed_recipe(folder: Path, work: Work, policy: str, precision: str, n_updates: int) -> ppo.Recipe:
+def timed_recipe(folder: Path, work: Work, policy: str, precision: str, n_updates: int, n_rows: int) -> ppo.Recipe:
     """The recipe of the comparison with the timed case's settings, and without what only the comparison needs."""
     recipe = recipe_of(folder, work, timed_case(policy, work.batch_size), NONE)
     changes = {
         "model": recipe.model.model_copy(update={"path": str(folder / f"{policy}-policy")}),
         "ppo": recipe.ppo.model_copy(update={"entropy_coefficient": 0.0}),
-        "train": recipe.train.model_copy(update={"precision": precision, "steps": n_updates}),
+        "train": recipe.train.model_copy(
+            update={
+                "precision": precision,
+                "steps": n_updates,
+                "micro_batch_tokens": n_rows * work.shape["n_positions"],
+            }
+        ),
     }
     return recipe.model_copy(update=changes)
 

@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--updates", type=int, default=4, help="in each run, the first not counted (4)")
     parser.add_argument("--policies", nargs="+", choices=POLICIES, default=POLICIES, help="(both)")
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS, help="(both)")
-    parser.add_argument("--trl-micro-batch", type=int, help="answers that TRL trains on at once (the whole batch)")
+    parser.add_argument("--micro-batch", type=int, default=8, help="answers that are trained on at once (8, TRL's)")
     setting = Setting(parser)
     if setting.arguments.updates < 2:
         parser.error(f"--updates {setting.arguments.updates}: the first is not counted; give 2 or more")
@@ -48,16 +48,16 @@ def timed(setting: Setting, side: str, policy: str, precision: str) -> dict[str,
     """One run of one side, as `work.timing` has it."""
     began = time.perf_counter()
     words = ["--input", setting.folder, "--time", setting.arguments.updates, "--policy", policy]
+    words += ["--micro-batch", setting.arguments.micro_batch]
     if side == "TRL":
         # Its own key bf16 changes nothing; this is what `accelerate launch --mixed_precision` sets.
         mixed = "bf16" if precision == "bf16" else "no"
-        words += ["--micro-batch", setting.arguments.trl_micro_batch or setting.work.batch_size]
         printed = setting.run(setting.arguments.trl, "theirs.py", *words, ACCELERATE_MIXED_PRECISION=mixed)
     else:
         printed = setting.run(sys.executable, "ours_timed.py", *words, "--precision", precision)
     found: dict[str, Any] = json.loads(printed.strip().splitlines()[-1])
     found["process_s"] = time.perf_counter() - began
-    print(f"{side}, {policy}, {precision}: {[round(s, 2) for s in found['seconds']]} s", file=sys.stderr)
+    print(f"{side}, {policy}, {precision}: {json.dumps(found)}", file=sys.stderr)
     return found
 
 
