@@ -24,13 +24,15 @@ def main() -> None:
     parser.add_argument("--time", type=int, required=True, metavar="N", help="updates")
     parser.add_argument("--policy", default="ends", help="ends or never-ends (ends)")
     parser.add_argument("--micro-batch", type=int, help="longest answers that are trained on at once (the whole batch)")
+    parser.add_argument("--cpu-time", action="store_true", help="seconds of the processor, not of the clock")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="(fp32)")
     arguments = parser.parse_args()
     work = load_work(arguments.input)
     n_rows = arguments.micro_batch or work.batch_size
     recipe = timed_recipe(arguments.input, work, arguments.policy, arguments.precision, arguments.time, n_rows)
     sampler, learner, prompts = ppo.build(recipe)
-    laps, n_tokens, now = [], [], time.perf_counter
+    now = time.process_time if arguments.cpu_time else time.perf_counter
+    laps, n_tokens = [], []
     for step in range(1, arguments.time + 1):
         rows = rows_of_step(step, len(prompts), work.batch_size, recipe.seed)
         asked = sampler.repeated([prompts[row] for row in rows])

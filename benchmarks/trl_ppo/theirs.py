@@ -37,6 +37,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="folder to write into what was seen")
     parser.add_argument("--time", type=int, metavar="N", help="time N updates instead; prints JSON")
     parser.add_argument("--policy", default="ends", help="ends or never-ends, to be timed (ends)")
+    parser.add_argument("--cpu-time", action="store_true", help="seconds of the processor, not of the clock")
     parser.add_argument("--micro-batch", type=int, help="answers that are trained on at once (the whole batch)")
     arguments = parser.parse_args()
     work = load_work(arguments.input)
@@ -45,6 +46,8 @@ def main() -> None:
             case = timed_case(arguments.policy, arguments.micro_batch or work.batch_size)
             n_episodes = arguments.time * work.batch_size
             trainer = make_trainer(Timed, arguments.input, work, case, folder, total_episodes=n_episodes)
+            if arguments.cpu_time:
+                trainer.now = time.process_time
             trainer.train()
             print(json.dumps(timing(trainer.laps, trainer.n_tokens)))
         else:
@@ -58,18 +61,20 @@ def main() -> None:
 class Timed(PPOTrainer):
     """TRL's trainer, with the times of each update and the length of its answers."""
 
+    now = time.perf_counter
+
     def train(self) -> None:
-        self.laps, self.n_tokens, self.lap = [], [], [time.perf_counter()]
+        self.laps, self.n_tokens, self.lap = [], [], [self.now()]
         generation, permutation = ppo_trainer.batch_generation, np.random.permutation
 
         def generated(*arguments: Any) -> Any:
             found = generation(*arguments)
-            self.lap.append(time.perf_counter())
+            self.lap.append(self.now())
             return found
 
         def permuted(n: int) -> Any:
             if len(self.lap) == 2:  # the first of the update's passes begins
-                self.lap.append(time.perf_counter())
+                self.lap.append(self.now())
             return permutation(n)
 
         with (
@@ -79,7 +84,7 @@ class Timed(PPOTrainer):
             super().train()
 
     def log(self, logs: dict[str, float], *arguments: Any) -> None:
-        self.laps.append([*self.lap, time.perf_counter()])
+        self.laps.append([*self.lap, self.now()])
         self.lap = self.laps[-1][-1:]
         self.n_tokens.append(float((~sys._getframe(1).f_locals["padding_mask"]).sum(1).float().mean()))
 
