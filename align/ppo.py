@@ -245,10 +245,26 @@ def train(
 
     n_steps = learner.n_steps
     eval_every = recipe.train.eval_every or max(1, n_steps // 10)
-    best = Best(roles.policy)
-    parts = {**learner.parts, **sampler.shaping.parts(), **({"best": best} if recipe.evaluation.best else {})}
+    best, last = Best(roles.policy), LastStep()
+    parts = {**learner.parts, **sampler.shaping.parts(), "last": last}
+    parts |= {"best": best} if recipe.evaluation.best else {}
+
+    def report(step: int) -> None:
+        """Evaluates and logs a step that has learned."""
+        evaluates = bool(inputs.heldout) and run.is_time(step, n_steps, eval_every)
+        if evaluates:
+            with learner.averaged():
+                last.figures |= evaluate(recipe, sampler, inputs.heldout, step, run, accelerator)
+                if recipe.evaluation.best:
+                    best.offer(figure_named(recipe.evaluation.best, last.figures), step)
+        if evaluates or run.is_time(step, n_steps, recipe.train.log_every):
+            run.log(step, last.figures)
+        last.reported = True
+
     first = run.restore(parts)
-    figures: dict[str, float] = {}
+    if not last.reported:  # a reward failed in its evaluation
+        run.drop_rows_after(first - 1)
+        report(first)
     for step in run.steps(first, n_steps, parts):
         rows = rows_of_step(step, len(inputs.prompts), prompts_at_once(recipe), recipe.seed)
         asked = [inputs.prompts[row] for row in my_share(rows, accelerator)]
@@ -264,18 +280,26 @@ def train(
             run.say(f"stopped before step {step}: KL is beyond kl.budget = {recipe.kl.budget} nats an answer")
             break
         run.updating()
-        figures = learner.step(rollouts, step)
+        figures = learner.step(rollouts, step) | {"episode": step * recipe.optim.batch_size}
         clock.append(time.monotonic())
+        last.figures, last.reported = figures | timings(clock, rollouts, accelerator), False
+        run.updated(step)
+        report(step)
+    return last.figures, best
 
-        figures |= {"episode": step * recipe.optim.batch_size} | timings(clock, rollouts, accelerator)
-        if inputs.heldout and run.is_time(step, n_steps, eval_every):
-            with learner.averaged():
-                figures |= evaluate(recipe, sampler, inputs.heldout, step, run, accelerator)
-                if recipe.evaluation.best:
-                    best.offer(figure_named(recipe.evaluation.best, figures), step)
-        if run.is_time(step, n_steps, recipe.train.log_every):
-            run.log(step, figures)
-    return figures, best
+
+class LastStep:
+    """The figures of the last step that has learned, and whether it was evaluated and logged, as a `Stateful`."""
+
+    def __init__(self) -> None:
+        self.figures: dict[str, float] = {}
+        self.reported = True
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"figures": self.figures, "reported": self.reported}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.figures, self.reported = state_dict["figures"], state_dict["reported"]
 
 
 def evaluate(

@@ -20,6 +20,7 @@ import torch
 from tiny import World, conversation, ranking, sentences, tiny_gpt, tiny_gpt2, tiny_reward_model, write_rows
 
 torch.set_num_threads(1)
+os.fsync = lambda descriptor: None  # no test pulls the plug, and tiny checkpoints mostly wait for the disk
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -73,6 +74,12 @@ def metrics(folder: Path) -> list[dict[str, Any]]:
     return [{name: value for name, value in row.items() if not name.startswith(ELAPSED)} for row in rows]
 
 
+def figures(folder: Path) -> dict[str, Any]:
+    """What result.json says of the model."""
+    result = json.loads((folder / "result.json").read_text())
+    return {name: value for name, value in result.items() if not name.startswith(("seconds", "peak", *ELAPSED))}
+
+
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     """Every tensor that a run left, by file and name; its checkpoints left out."""
     files = [path for path in sorted(folder.rglob("*.safetensors")) if "checkpoints" not in path.parts]
@@ -100,6 +107,11 @@ def brevity(prompts: list[str], responses: list[str]) -> list[float]:
     return [-float(len(response)) for response in responses]
 
 
+def noisy_brevity(prompts: list[str], responses: list[str]) -> list[float]:
+    """The same, with noise from the global random states of Python and of PyTorch."""
+    return [random.random() + float(torch.rand(())) - 0.1 * len(response) for response in responses]
+
+
 def judged(prompt: str, answer: str) -> float:
-    """The same as a judge."""
+    """A judge to whom shorter is better too."""
     return -float(len(answer))

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import os
 import random
-import subprocess
+import socket
 import sys
 from pathlib import Path
 from typing import Any
 
+import lives
 import pytest
 import torch
-from helpers import assert_same_bits, metrics, recipe_of, run
+from helpers import assert_same_bits, figures, metrics, recipe_of, run
 
 from align import ppo
 from align.config import to_yaml
-from align.errors import RewardError
+from align.errors import RewardError, exit_on_user_error
 from align.train.state import steps_saved
 
 calls = 0
@@ -78,10 +79,37 @@ def test_the_last_finished_step_is_kept_and_the_run_goes_on_exactly(run_until, t
     assert steps_saved(broken / "checkpoints") == [3]
     assert [row["step"] for row in metrics(broken)] == [1, 2, 3]
     told = capsys.readouterr().out
-    assert "stopped in step 4 of 6; the checkpoint of step 3 is saved." in told
+    assert "stopped after step 3, whose checkpoint is saved." in told
     assert "resume=true" in told
     run_until(broken, resume=True)
     assert_same_bits(broken, whole)
+
+
+HELD_OUT = {"data__validation": 0.2, "train__eval_every": 2, "evaluation__best": "eval/scores", "ppo__ema": 0.9}
+
+
+@pytest.mark.parametrize(("call", "step"), [(4, 2), (7, 4), (10, 6)])
+def test_an_evaluation_whose_reward_fails_loses_no_step(run_until, tmp_path, capsys, call, step):
+    """Its step has learned by then: that is kept, and the evaluation alone is made anew.
+
+    The reward is asked in step 1, in its evaluation, in step 2, in its evaluation, in steps 3 and 4, and so on.
+    """
+    whole = run_until(tmp_path / "whole", **HELD_OUT)
+    broken = tmp_path / "broken"
+    for resume, fails_at in ((False, call), (True, 1)):  # the second time it fails at once
+        with pytest.raises(RewardError):
+            run_until(broken, call=fails_at, resume=resume, **HELD_OUT)
+        assert steps_saved(broken / "checkpoints") == [step]
+        assert [row["step"] for row in metrics(broken)] == list(range(1, step))
+        assert f"stopped after step {step}, whose checkpoint is saved." in capsys.readouterr().out
+    if step < 6:  # the evaluation is made, and then the next step fails: both are made anew
+        with pytest.raises(RewardError):
+            run_until(broken, call=2, resume=True, **HELD_OUT)
+        assert [row["step"] for row in metrics(broken)] == list(range(1, step + 1))
+    run_until(broken, resume=True, **HELD_OUT)
+    assert_same_bits(broken, whole)
+    assert figures(broken) == figures(whole)
+    assert (broken / "samples.jsonl").read_text() == (whole / "samples.jsonl").read_text()
 
 
 def test_a_judge_that_fails_keeps_the_run_too(run_until, tmp_path, monkeypatch):
@@ -135,20 +163,33 @@ def test_running_moments_go_on_exactly_after_an_interruption(run_until, tmp_path
     assert '"n", 8.0' in saved.read_text()  # four answers in each of two steps
 
 
+def one_of_two(rank: int, port: int, recipe: str, log: str) -> None:
+    """In a child: what `torchrun --nproc_per_node 2 -m align.ppo recipe` starts as one of its processes."""
+    processes = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": port}
+    os.environ |= {name: str(value) for name, value in processes.items()}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "ACCELERATE_USE_CPU": "true"}
+    torch.set_num_threads(1)
+    sys.stdout = sys.stderr = open(log, "w", buffering=1, encoding="utf-8")  # noqa: SIM115
+    sys.argv = ["ppo.py", recipe]
+    exit_on_user_error(ppo.main)
+
+
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="this PyTorch has no torch.distributed")
 def test_when_the_reward_fails_in_one_of_two_processes_both_stop_and_the_first_saves(world, tmp_path):
     recipe = tmp_path / "recipe.yaml"
     function = {"reward__function": "test_failing_reward:failing_in_one_process", "ppo__critic": world.base}
     recipe.write_text(to_yaml(recipe_of(ppo, world, tmp_path / "run", **CHANGES | function)))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    paths = os.pathsep.join([str(Path(__file__).parents[1]), str(Path(__file__).parent)])
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "PYTHONPATH": paths}
-    command += ["-m", "align.ppo", str(recipe)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
-    assert done.returncode != 0
-    assert "raised ConnectionError: the annotators went home" in done.stderr
-    assert "error: the reward failed in another process, which tells why" in done.stderr
-    assert steps_saved(tmp_path / "run" / "checkpoints") == [2], done.stdout + done.stderr
-    assert "the checkpoint of step 2 is saved" in done.stdout
+    with socket.create_server(("127.0.0.1", 0)) as place:
+        port = place.getsockname()[1]
+    logs = [tmp_path / "0.log", tmp_path / "1.log"]
+    children = [lives.start(one_of_two, rank, port, str(recipe), str(log)) for rank, log in enumerate(logs)]
+    for child in children:
+        child.join()
+    first, second = (log.read_text() for log in logs)
+    assert [child.exitcode for child in children] == [2, 2], first + second
+    assert "error: the reward failed in another process, which tells why" in first
+    assert "raised ConnectionError: the annotators went home" in second
+    assert steps_saved(tmp_path / "run" / "checkpoints") == [2]
+    assert "stopped after step 2, whose checkpoint is saved" in first
     saved = tmp_path / "run" / "checkpoints" / "step-00000002" / "reward.json"
     assert '"n", 8.0' in saved.read_text()  # the running moments are of both processes' answers

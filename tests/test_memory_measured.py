@@ -4,16 +4,19 @@ The model is large enough that its memory is more than what Python and its libra
 """
 
 import json
-import os
 import random
 import re
-import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
+import lives
 import pytest
+import torch
 from helpers import nested
 from tiny import WORDS, special_ids, write_rows
+
+from align.config import build
 
 MODES = {
     "full": {},
@@ -21,16 +24,16 @@ MODES = {
     "8bit": {"model.adapter": "lora", "model.quantization": "8bit"},
     "4bit": {"model.adapter": "lora", "model.quantization": "4bit"},
 }
-SCRIPT = """
-import sys, json, torch
-torch.set_num_threads(1)
-from align.config import build
-from importlib import import_module
-stage = import_module("align." + sys.argv[1])
-recipe = build(stage.Recipe, json.loads(sys.argv[2]), "recipe")
-stage.run(recipe, dry_run=True)
-stage.run(recipe)
-"""
+
+
+def estimate_and_run(stage: str, keys: dict, log: str) -> None:
+    """In a child: the dry run, then the run."""
+    torch.set_num_threads(1)
+    sys.stdout = sys.stderr = open(log, "w", buffering=1)  # noqa: SIM115
+    module = import_module(f"align.{stage}")
+    recipe = build(module.Recipe, keys, "recipe")
+    module.run(recipe, dry_run=True)
+    module.run(recipe)
 
 
 @pytest.fixture(scope="module")
@@ -65,14 +68,15 @@ def estimated_and_measured(stage: str, folder: Path, name: str, keys: dict) -> t
         "train.micro_batch_tokens": 640,
         "output": str(output),
     }
-    words = [sys.executable, "-c", SCRIPT, stage, json.dumps(nested(recipe | keys))]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(words, capture_output=True, text=True, env=environment, cwd=Path(__file__).parents[1])
-    assert done.returncode == 0, done.stderr
-    peak = re.search(r"^peak: ([\d.]+) (GB|MB)", done.stdout, flags=re.MULTILINE)
-    assert peak, done.stdout
+    log = folder / f"{name}.log"
+    child = lives.start(estimate_and_run, stage, nested(recipe | keys), str(log))
+    child.join()
+    told = log.read_text()
+    assert child.exitcode == 0, told
+    peak = re.search(r"^peak: ([\d.]+) (GB|MB)", told, flags=re.MULTILINE)
+    assert peak, told
     measured = json.loads((output / "result.json").read_text())["peak_memory_mb"]
-    print(done.stdout, f"{stage} {name}: estimated {peak[0]}, measured {measured:.0f} MB", sep="\n")
+    print(told, f"{stage} {name}: estimated {peak[0]}, measured {measured:.0f} MB", sep="\n")
     return float(peak[1]) * {"GB": 1000, "MB": 1}[peak[2]], measured
 
 

@@ -61,7 +61,7 @@ def test_the_table_of_the_readme(size):
 
 
 def test_a_smaller_base_takes_less_to_hold():
-    always = [estimated("7B", mode).always for mode in MODES]
+    always = [estimated("13B", mode).always for mode in MODES]
     assert always == sorted(always, reverse=True)
 
 

@@ -1,19 +1,19 @@
 """A run that was stopped and resumed leaves, bit for bit, what it would have left had it never been stopped."""
 
-import json
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import lives
 import pytest
-from helpers import assert_same_bits, metrics, recipe_of, run
+import torch
+from helpers import assert_same_bits, figures, metrics, recipe_of, run
 
 from align import ppo, pretrain, rm, sft
 from align.config import to_yaml
-from align.errors import UserError
+from align.errors import UserError, exit_on_user_error
 from align.train.run import Run
 from align.train.state import steps_saved
 
@@ -99,12 +99,6 @@ def test_an_interrupted_run_and_a_killed_one_end_as_the_whole_one(case, world, t
         assert figures(folder) == figures(whole)
 
 
-def figures(folder: Path) -> dict[str, Any]:
-    """What result.json says of the model."""
-    result = json.loads((folder / "result.json").read_text())
-    return {k: v for k, v in result.items() if not k.startswith(("seconds", "peak", "time/", "tokens_per_s"))}
-
-
 def test_sampled_answers_are_told_once_for_each_step(world, tmp_path):
     """samples.jsonl of a run that was killed and resumed is that of the whole run."""
     changes = {"train__checkpoint_every": 2, "train__eval_every": 1}
@@ -125,6 +119,23 @@ def test_an_interruption_in_the_last_step_loses_no_figure(stage, world, tmp_path
     assert figures(interrupted) == figures(whole)
 
 
+def test_a_run_that_ends_at_its_budget_has_its_figures_if_it_is_killed_there(world, tmp_path, monkeypatch):
+    """No step is made again when it is resumed: the figures of the last one are part of the checkpoint."""
+    changes = {"kl__estimator": "full", "optim__learning_rate": 0.001, "train__checkpoint_every": 1}
+    kl = [row["objective/kl"] for row in metrics(run(ppo, world, tmp_path / "without", **changes))]
+    n_steps = next(i for i in range(2, 6) if kl[i] > max(kl[:i]))
+    changes |= {"kl__budget": (max(kl[:n_steps]) + kl[n_steps]) / 2}
+    whole = run(ppo, world, tmp_path / "whole", **changes)
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "say", lambda self, *lines: "beyond kl.budget" in "".join(lines) and power_cut())
+        with pytest.raises(PowerCut):
+            run(ppo, world, tmp_path / "killed", **changes)
+    assert steps_saved(tmp_path / "killed" / "checkpoints") == [n_steps - 1, n_steps]
+    killed = run(ppo, world, tmp_path / "killed", resume=True, **changes)
+    assert_same_bits(killed, whole)
+    assert figures(killed) == figures(whole)
+
+
 def test_a_new_recipe_in_a_folder_that_died_early_reads_its_own_data(world, tmp_path):
     """Token shards that a run left before its first checkpoint belong to that run's recipe."""
     with pytest.raises(PowerCut):
@@ -141,34 +152,25 @@ def test_a_resumed_run_refuses_another_recipe(world, tmp_path):
         run(sft, world, tmp_path / "run", resume=True, optim__learning_rate=0.02)
 
 
-SIGNAL_AT_STEP_3 = """
-import os, sys
-from align.train import run
-number = int(sys.argv.pop())
-plain_log = run.Run.log
-def log(self, step, values):
-    plain_log(self, step, values)
-    if step == 3:
-        os.kill(os.getpid(), number)
-run.Run.log = log
-from align.errors import exit_on_user_error
-from align.sft import main
-exit_on_user_error(main)
-"""
+def ended_at_step_3(recipe: str, number: int, log: str) -> None:
+    """In a child: `python -m align.sft recipe`, which gets a signal in its third step."""
+    torch.set_num_threads(1)
+    sys.stdout = sys.stderr = open(log, "w", buffering=1, encoding="utf-8")  # noqa: SIM115
+    sys.argv = ["sft.py", recipe]
+    with pytest.MonkeyPatch.context() as patch:
+        at_step(patch, 3, lambda: os.kill(os.getpid(), number))
+        exit_on_user_error(sft.main)
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 130), (signal.SIGKILL, -signal.SIGKILL)])
 def test_a_process_that_is_ended_from_outside_can_be_resumed(world, tmp_path, number, status):
     changes = {"train__checkpoint_every": 2, "model__path": world.gpt2}
-    folder = tmp_path / "ended"
-    recipe = tmp_path / "recipe.yaml"
+    folder, recipe, log = (tmp_path / name for name in ("ended", "recipe.yaml", "log"))
     recipe.write_text(to_yaml(recipe_of(sft, world, folder, **changes)))
-    command = [sys.executable, "-c", SIGNAL_AT_STEP_3, str(recipe), str(int(number))]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
-    assert done.returncode == status, done.stderr
-    assert ("Go on with: python -m align.sft" in done.stdout) == (number == signal.SIGTERM)
+    child = lives.start(ended_at_step_3, str(recipe), int(number), str(log))
+    child.join()
+    assert child.exitcode == status, log.read_text()
+    assert ("Go on with: python -m align.sft" in log.read_text()) == (number == signal.SIGTERM)
     assert steps_saved(folder / "checkpoints")[-1] == (3 if number == signal.SIGTERM else 2)
     run(sft, world, folder, resume=True, **changes)
     assert_same_bits(folder, run(sft, world, tmp_path / "whole", **changes))

@@ -86,19 +86,39 @@ def load_adapter(model: Any, name: str, folder: str, trained: bool = True) -> No
     Raises `UserError` if it does not fit.
     """
     from peft import LoraConfig
-    from safetensors.torch import load_file
 
     add_adapter(model, name, trained, LoraConfig.from_pretrained(folder))
+    tensors = fitting_tensors(model, name, folder)
+    with torch.no_grad():
+        for key, parameter in adapter_parameters(model, name).items():
+            parameter.copy_(tensors[key])
+
+
+def fitting_tensors(model: Any, name: str, folder: str) -> dict[str, torch.Tensor]:
+    """The tensors of an adapter's folder by the module that they adapt.
+
+    Raises `UserError` if they are not those of the model's adapter `name`: PEFT loads what fits and is silent about the
+    rest, so that some layers would be adapted and others not.
+    """
+    from safetensors.torch import load_file
+
     trunk = f"{model.get_base_model().base_model_prefix}."
     saved = load_file(Path(folder) / "adapter_model.safetensors")
-    tensors = {key.removeprefix("base_model.model.").removeprefix(trunk): value for key, value in saved.items()}
+    named = {key.removeprefix("base_model.model.").removeprefix(trunk): value for key, value in saved.items()}
+    tensors = {key: value for key, value in named.items() if "lora_" in key}
     wanted = adapter_parameters(model, name)
     if {key: value.shape for key, value in tensors.items()} != {key: p.shape for key, p in wanted.items()}:
         odd = sorted(set(tensors) ^ set(wanted)) or [k for k in wanted if tensors[k].shape != wanted[k].shape]
-        raise UserError(f"{folder}: this adapter does not fit the model it shall stand on, at {odd[0]}; train it anew")
-    with torch.no_grad():
-        for key, parameter in wanted.items():
-            parameter.copy_(tensors[key])
+        raise misfit(folder, odd[0])
+    return tensors
+
+
+def misfit(folder: str, where: str) -> UserError:
+    """What to say of an adapter that was trained on another model."""
+    return UserError(
+        f"{folder}: this adapter does not fit the model it shall stand on, at {where}; name the model that it was "
+        "trained on as base_model_name_or_path in its adapter_config.json, or train it anew"
+    )
 
 
 def save_adapter(model: Any, name: str, folder: Path) -> None:

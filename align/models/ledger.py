@@ -6,13 +6,16 @@ keep in a run. A `Ledger` adds up what is alive. So nothing is fitted and no arc
 a block saves for its backward pass, what mixed precision copies and what gradient checkpointing spares is counted.
 
 Blocks are alike, so a model is counted with 2 and with 3 of them, and the rest is the difference times their number.
+Its weights are counted whole.
 """
 
 from __future__ import annotations
 
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
@@ -63,7 +66,19 @@ def weights(of: Subject) -> Weights:
     bitsandbytes keeps a quantised matrix in 1 byte a number and an fp32 scale a row (LLM.int8()), or in half a byte, an
     8-bit scale for 64 numbers and an fp32 scale for 256 of these (NF4 with double quantisation, QLoRA section 3).
     """
-    model = build(of, None)
+    few, more = N_COUNTED
+    further = of.config.get_text_config().num_hidden_layers - few
+    if of.lora and further > more - few:  # PEFT takes long over many blocks: what one adds is the same for each
+        low, high = (_weights(of, n) for n in N_COUNTED)
+        parameters, frozen = (a + (b - a) * further for a, b in zip(low[:2], high[:2], strict=True))
+        if parameters == weights(replace(of, lora="", trains="nothing")).parameters:  # they are alike
+            a_block = Counter(high.trained) - Counter(low.trained)
+            return Weights(int(parameters), frozen, low.trained + tuple(a_block.elements()) * further)
+    return _weights(of, None)
+
+
+def _weights(of: Subject, n_layers: int | None) -> Weights:
+    model = build(of, n_layers)
     unpacked = {id(m.weight): m.stored_bytes for m in model.modules() if isinstance(m, Quantized)}
     frozen = sum(unpacked.get(id(p), p.nbytes) for p in model.parameters() if not p.requires_grad)
     return Weights(_n_parameters(model), frozen, tuple(p.numel() for p in model.parameters() if p.requires_grad))

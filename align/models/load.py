@@ -19,6 +19,7 @@ from transformers.utils import logging as transformers_logging
 
 from align import sections
 from align.errors import UserError
+from align.models.adapters import POLICY, fitting_tensors, misfit
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -62,6 +63,8 @@ def max_positions(config: PretrainedConfig) -> int | None:
 
 def _load(auto_class: Any, model: sections.Model, dtype: torch.dtype, n_tokens: int) -> PreTrainedModel:
     quantizes = model.quantization != "none"
+    if quantizes:
+        check_quantization(model.quantization)
     if quantizes and is_adapter(model.path):  # merged in full precision, and only then quantised
         with tempfile.TemporaryDirectory() as folder:
             load_whole(auto_class, model.path, model, n_tokens).save_pretrained(folder)
@@ -91,7 +94,13 @@ def load_whole(
     base_class = AutoModelForCausalLM if of_language_model else AutoModel
     base = load_whole(base_class, settings["base_model_name_or_path"], model, n_tokens, torch.float32)
     with _loading_errors(path), torch.random.fork_rng():  # PEFT draws weights that it then overwrites
-        merged = PeftModel.from_pretrained(base, path).merge_and_unload().requires_grad_(True)
+        try:
+            adapted = PeftModel.from_pretrained(base, path)
+        except RuntimeError as error:  # it lists each tensor whose size differs, after a headline
+            raise misfit(path, str(error).strip().splitlines()[-1].strip().rstrip(".")) from None
+        if settings["peft_type"] == "LORA":
+            fitting_tensors(adapted, POLICY, path)
+        merged = adapted.merge_and_unload().requires_grad_(True)
     wants_trunk = of_language_model and auto_class is AutoModel
     return (merged.base_model if wants_trunk else merged).to(dtype)
 
@@ -138,6 +147,30 @@ def _no_random_trunk(path: str, auto_class: Any, missing: set[str]) -> None:
             f"model.path = {path!r}: its files lack {len(missing)} of the weights that {auto_class.__name__} needs "
             f"({names}), which would begin at random; give a whole model"
         )
+
+
+def check_quantization(bits: str) -> None:
+    """Quantises a small matrix and multiplies with it, forwards and backwards, where models will be.
+
+    Raises `UserError` if this machine cannot: bitsandbytes is missing, too old, or has nothing for this device.
+    """
+    try:
+        from bitsandbytes.nn import Linear4bit, Linear8bitLt
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        with torch.random.fork_rng():
+            layer = Linear8bitLt(64, 64, has_fp16_weights=False) if bits == "8bit" else Linear4bit(64, 64)
+            x = torch.ones(2, 64, device=device, requires_grad=True)
+            layer.to(device)(x).sum().backward()
+    except Exception as error:  # whatever a package or a library that is not right raises
+        raise UserError(
+            f"model.quantization = {bits}: this machine cannot do it ({type(error).__name__}: {_first_line(error)}). "
+            "Install or upgrade bitsandbytes (pip install -U bitsandbytes), or set model.quantization=none"
+        ) from None
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), "")
 
 
 def _quantization(bits: str, dtype: torch.dtype) -> Any:
@@ -224,11 +257,10 @@ def merge_adapter(auto_class: Any, adapter: str | Path, base: sections.Model, n_
 def _loading_errors(path: str, key: str = "model.path") -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, ImportError, SafetensorError) as error:
         if not Path(path).exists() and path.count("/") != 1:  # a hub name is owner/name
             raise UserError(f"{key} = {path!r}: there is no such folder; train it first, or name another") from None
-        first_line = str(error).strip().splitlines()[0]
         raise UserError(
-            f"{key} = {path!r}: no model can be loaded from it ({first_line}). Give a folder with config.json and "
-            "model.safetensors, an adapter folder, or a hub name that this machine can reach"
+            f"{key} = {path!r}: no model can be loaded from it ({_first_line(error)}). Give a folder with config.json "
+            "and model.safetensors, an adapter folder, or a hub name that this machine can reach"
         ) from None

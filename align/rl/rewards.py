@@ -7,7 +7,7 @@ from __future__ import annotations
 import importlib
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, pstdev
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -205,6 +205,8 @@ class FunctionReward:
         asked = [messages[-1].content for messages in prompts]
         try:
             scores = plain_list(self.function(asked, list(texts)))
+        except RewardError as error:
+            raise RewardError(f"{self.name} {error}") from None
         except Exception as error:  # the function is the user's: it may fail in any way
             raise RewardError(f"{self.name} raised {type(error).__name__}: {error}{_place(error)}") from error
         return checked_scores(scores, texts, self.name)
@@ -240,16 +242,27 @@ class SumReward:
 
 
 def plain_list(returned: Any) -> list[Any]:
-    """What a function returned as a list: tensors are brought to the CPU, and a column (n, 1) becomes a row."""
+    """What a function returned as a list: tensors are brought to the CPU, and a column (n, 1) becomes a row.
+
+    Raises `RewardError`, without the function's name, for what is no list of scores.
+    """
     if hasattr(returned, "detach"):
-        returned = returned.detach().cpu()
+        try:
+            returned = returned.detach().cpu()
+        except (RuntimeError, NotImplementedError) as error:
+            raise RewardError(
+                f"returned a tensor on the device {str(returned.device)!r}, whose numbers cannot be had ({error}); "
+                "return them on the CPU, or as a list"
+            ) from None
     if hasattr(returned, "tolist"):
         shape = tuple(returned.shape)
         if len(shape) == 2 and shape[1] == 1:
             returned = returned.reshape(-1)
         elif len(shape) != 1:
-            raise ValueError(f"it returned an array of shape {shape}; return one score for each answer")
+            raise RewardError(f"returned an array of shape {shape}; return one score for each answer")
         return list(returned.tolist())
+    if not isinstance(returned, Iterable):
+        raise RewardError(f"returned a {type(returned).__name__}; return a list with one score for each answer")
     return list(returned)
 
 
@@ -259,7 +272,7 @@ def checked_scores(scores: Sequence[Any], texts: Sequence[str], name: str) -> li
         raise RewardError(f"{name} returned {len(scores)} scores for {len(texts)} answers; return one for each")
     try:
         numbers = [float(score) for score in scores]
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:  # the last two: 10**400, a tensor elsewhere
         raise RewardError(f"{name} returned what is no number ({error}); return a number for each answer") from None
     bad = [index for index, number in enumerate(numbers) if not math.isfinite(number)]
     if bad:

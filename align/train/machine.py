@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -57,14 +58,22 @@ def environment() -> dict[str, Any]:
     """What is needed to repeat a run: versions, machine, commit and command."""
     return {
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        **_software(),
+        "threads": torch.get_num_threads(),
+        "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+@cache
+def _software() -> dict[str, Any]:
+    """What does not change while this process lives; asking git and the packages takes as long as a small step."""
+    return {
         "git_commit": git_commit(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {name: _version(name) for name in PACKAGES},
         "cpu": _cpu_name(),
-        "threads": torch.get_num_threads(),
-        "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
 
 

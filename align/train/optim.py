@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from align.errors import UserError
 from align.models.adapters import trained_parameters
 from align.sections import Optim
 
@@ -21,9 +22,14 @@ def build_optimizer(settings: Optim, *modules: torch.nn.Module) -> torch.optim.O
     groups = [group for group in groups if group["params"]]
     arguments: dict[str, Any] = {"lr": settings.learning_rate, "betas": settings.betas, "eps": settings.eps}
     if settings.name == "adamw8bit":
-        import bitsandbytes
-
-        return bitsandbytes.optim.AdamW8bit(groups, **arguments)
+        try:
+            from bitsandbytes.optim import AdamW8bit
+        except Exception as error:  # whatever a package or a library that is not right raises
+            raise UserError(
+                f"optim.name = adamw8bit: this machine cannot do it ({type(error).__name__}: {error}). Install or "
+                "upgrade bitsandbytes (pip install -U bitsandbytes), or set optim.name=adamw"
+            ) from None
+        return AdamW8bit(groups, **arguments)
     fused = all(p.device.type in ("cpu", "cuda") for p in trained)
     return torch.optim.AdamW(groups, fused=fused, **arguments)
 

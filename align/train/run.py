@@ -35,9 +35,12 @@ from align.train.state import (
     Stateful,
     generator,
     load_checkpoint,
+    remove,
+    remove_leftovers,
     save_checkpoint,
     seed_everything,
     steps_saved,
+    write_whole,
 )
 
 if TYPE_CHECKING:
@@ -79,13 +82,12 @@ class Recipe(Protocol):
     def train(self) -> sections.Train: ...
 
 
-class Begun(NamedTuple):
-    """A step that has begun: what a checkpoint of the step before it consists of, as long as nothing is updated."""
+class Whole(NamedTuple):
+    """The last whole step, as long as a checkpoint of it can be saved: nothing has been updated since."""
 
     step: int
-    n_steps: int
     parts: dict[str, Stateful]
-    random: dict[str, Any]
+    random: dict[str, Any]  # the random states at its end
 
 
 class Run:
@@ -101,7 +103,8 @@ class Run:
         self._memory = PeakMemory()
         self._earlier_s = 0.0
         self._board: Any = None
-        self._begun: Begun | None = None
+        self._parts: dict[str, Stateful] = {}
+        self._whole: Whole | None = None
         self.latest: dict[str, float] = {}  # what was logged last, for the progress line
 
     def __enter__(self) -> Run:
@@ -119,8 +122,8 @@ class Run:
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         self._memory.__exit__(kind, error, trace)
-        if isinstance(error, RewardError) and self._begun is not None:
-            self._keep(self._begun)
+        if isinstance(error, RewardError) and self._whole is not None:
+            self._keep(self._whole)
 
     @property
     def elapsed_s(self) -> float:
@@ -135,15 +138,19 @@ class Run:
 
     def restore(self, parts: dict[str, Stateful]) -> int:
         """Loads the last checkpoint into `parts` if the recipe resumes. Returns the number of steps already done."""
+        self._parts = parts
+        if self.writes:
+            remove_leftovers(self.folder / "checkpoints")
         saved = steps_saved(self.folder / "checkpoints")
         if not self.recipe.resume or not saved:
-            self._drop_rows_after(0)
+            self.drop_rows_after(0)
             return 0
         random = RandomStates()
         load_checkpoint(self.folder / "checkpoints", saved[-1], {**parts, "clock": self._clock(), "random": random})
-        self._drop_rows_after(saved[-1])
+        self.drop_rows_after(saved[-1])
         self.say(f"resumed {self.folder} at step {saved[-1]}")
         self._restore_random(random.states, saved[-1])
+        self.updated(saved[-1])
         return saved[-1]
 
     def _restore_random(self, states: list[dict[str, Any]], step: int) -> None:
@@ -160,13 +167,14 @@ class Run:
 
     def steps(self, first: int, n_steps: int, parts: dict[str, Stateful]) -> Iterator[int]:
         """Step numbers 1..n_steps after the `first` done ones. Saves checkpoints on the way and when interrupted."""
+        self._parts = parts
         every = self.recipe.train.checkpoint_every or max(1, math.ceil(n_steps / 4))
         progress = Progress(self.stage, first, n_steps, shown=self.writes)
         with self._signals_noted():
             for step in range(first + 1, n_steps + 1):
-                self._begun = Begun(step, n_steps, parts, RandomState().state_dict())
+                self.updated(step - 1)
                 yield step
-                self._begun = None
+                self._whole = None
                 progress.advance(step, self.latest)
                 if step == n_steps:
                     break  # nothing is left to save for: whoever interrupts now finds a finished run
@@ -189,7 +197,11 @@ class Run:
 
     def updating(self) -> None:
         """The step in progress changes weights from here on: its beginning can no longer be saved."""
-        self._begun = None
+        self._whole = None
+
+    def updated(self, step: int) -> None:
+        """The weights are those of the end of `step`, though it may still have to be evaluated and logged."""
+        self._whole = Whole(step, self._parts, RandomState().state_dict())
 
     def is_time(self, step: int, n_steps: int, every: int) -> bool:
         """Whether something done every so many steps is due: also after the first step and the last."""
@@ -224,9 +236,7 @@ class Run:
         result = {"stage": self.stage, "seconds": round(self.elapsed_s, 2), "peak_memory_mb": self._memory.megabytes}
         if self._memory.gpu_megabytes is not None:
             result["peak_gpu_memory_mb"] = self._memory.gpu_megabytes
-        writing = self.folder / ".result.json"
-        writing.write_text(json.dumps({**result, **summary}, indent=2) + "\n", encoding="utf-8")
-        writing.replace(self.folder / "result.json")
+        write_whole(self.folder / "result.json", json.dumps({**result, **summary}, indent=2) + "\n")
         self.say(f"finished {self.folder} in {result['seconds']:.0f} s")
 
     def _save(self, step: int, parts: dict[str, Stateful]) -> None:
@@ -237,19 +247,18 @@ class Run:
             save_checkpoint(self.folder / "checkpoints", step, everything, keep)
         self._accelerator.wait_for_everyone()
 
-    def _keep(self, begun: Begun) -> None:
-        """Saves the last finished step when the next one has failed before it updated anything."""
-        done = begun.step - 1
-        if done == 0:
+    def _keep(self, whole: Whole) -> None:
+        """Saves the last whole step when a reward fails after it."""
+        if whole.step == 0:
             self.say("", "stopped in step 1: nothing was learned yet, so the same command begins anew")
             return
-        if done not in steps_saved(self.folder / "checkpoints"):
-            RandomState().load_state_dict(begun.random)  # a reward function may have drawn numbers before it failed
-            self._save(done, begun.parts)
+        if whole.step not in steps_saved(self.folder / "checkpoints"):
+            RandomState().load_state_dict(whole.random)  # a reward function may have drawn numbers before it failed
+            self._save(whole.step, whole.parts)
         self.say(
             "",
-            f"stopped in step {begun.step} of {begun.n_steps}; the checkpoint of step {done} is saved. Mend what the "
-            f"error below names, then go on with: {self._how_to_go_on()}",
+            f"stopped after step {whole.step}, whose checkpoint is saved. Mend what the error below names, then go on "
+            f"with: {self._how_to_go_on()}",
         )
 
     def _clock(self) -> Stateful:
@@ -264,14 +273,14 @@ class Run:
 
         return Clock()
 
-    def _drop_rows_after(self, step: int) -> None:
-        """Forgets what an interrupted run wrote after its last checkpoint, since it will be written again."""
+    def drop_rows_after(self, step: int) -> None:
+        """Forgets what an interrupted run wrote of later steps, since it will be written again."""
         for path in (self.folder / "metrics.jsonl", self.folder / "samples.jsonl"):
             if not self.writes or not path.exists():
                 continue
             rows = [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
             kept = [line for line in rows if json.loads(line)["step"] <= step]
-            path.write_text("".join(kept), encoding="utf-8")
+            write_whole(path, "".join(kept))
 
     def _how_to_go_on(self) -> str:
         words = [word for word in sys.argv[1:] if not word.startswith(("resume=", "overwrite="))]
@@ -350,7 +359,7 @@ def claim(folder: Path, recipe: Any) -> None:
         if not (folder / "recipe.yaml").exists() or (folder / "pipeline.json").exists():
             raise UserError(f"output: {folder} exists and is not a run folder; choose another output")
         if recipe.overwrite:
-            shutil.rmtree(folder)
+            _clear(folder)
         elif (folder / "result.json").exists():
             raise UserError(
                 f"output: {folder} holds a finished run; choose another output, or replace it: overwrite=true"
@@ -362,9 +371,22 @@ def claim(folder: Path, recipe: Any) -> None:
                 )
             _same_recipe(folder, recipe)
         else:  # it ended before its first checkpoint: nothing in it is worth keeping
-            shutil.rmtree(folder)
+            _clear(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "recipe.yaml").write_text(to_yaml(recipe), encoding="utf-8")
+    (folder / "recipe.yaml").touch()  # from here on the folder is a run's: a kill leaves nothing that is in the way
+    write_whole(folder / "recipe.yaml", to_yaml(recipe))
+
+
+def _clear(folder: Path) -> None:
+    """Removes a run but for its recipe.yaml, without which what a kill leaves would belong to nobody."""
+    (folder / "result.json").unlink(missing_ok=True)
+    remove_leftovers(folder)
+    remove(folder / "checkpoints")
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != "recipe.yaml":
+            path.unlink()
 
 
 def _same_recipe(folder: Path, recipe: Any) -> None:

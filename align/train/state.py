@@ -21,6 +21,9 @@ from safetensors.torch import load_file, save_file
 from align.errors import UserError
 from align.models.adapters import trained_parameters
 
+# What a checkpoint is called before it is whole, and after it was: it has the name of its step in between.
+WRITING, REMOVING = ".writing", ".removing"
+
 
 class Stateful(Protocol):
     """What a checkpoint can hold: anything that gives and takes its state."""
@@ -98,17 +101,17 @@ def save_checkpoint(folder: Path, step: int, parts: dict[str, Stateful], keep: i
     """Writes `folder/step-NNNNNNNN` atomically, then removes all but the latest `keep` checkpoints."""
     folder.mkdir(parents=True, exist_ok=True)
     final = folder / f"step-{step:08d}"
-    writing = folder / f".writing-{step:08d}"
-    shutil.rmtree(writing, ignore_errors=True)
+    writing = folder / WRITING
+    remove_leftovers(folder)
     writing.mkdir()
     for name, part in parts.items():
         _write_tree(writing, name, part.state_dict())
     _sync(writing)
-    shutil.rmtree(final, ignore_errors=True)
+    remove(final)
     os.replace(writing, final)
     _sync(folder)
     for old in steps_saved(folder)[:-keep]:
-        shutil.rmtree(folder / f"step-{old:08d}")
+        remove(folder / f"step-{old:08d}")
     return final
 
 
@@ -121,6 +124,27 @@ def load_checkpoint(folder: Path, step: int, parts: dict[str, Stateful]) -> None
 def steps_saved(folder: Path) -> list[int]:
     """The steps that have a whole checkpoint, in order."""
     return sorted(int(path.name.removeprefix("step-")) for path in folder.glob("step-*"))
+
+
+def remove(folder: Path) -> None:
+    """Removes a folder if it is there. It loses its name first, so that what a kill leaves of it is never read."""
+    removing = folder.with_name(REMOVING)
+    if folder.exists():
+        os.replace(folder, removing)
+        shutil.rmtree(removing)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes what a kill has left of a checkpoint that was being written or removed."""
+    for name in (WRITING, REMOVING):
+        shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Replaces a file at once: whoever is killed in the middle leaves the one that was there."""
+    writing = path.with_name(f".{path.name}")
+    writing.write_text(text, encoding="utf-8")
+    os.replace(writing, path)
 
 
 def _write_tree(folder: Path, name: str, tree: Any) -> None:

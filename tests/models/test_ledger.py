@@ -139,6 +139,15 @@ def test_weights_are_counted_exactly():
     assert scalar.n_trained == adapter.n_trained + 64 + 1
 
 
+@pytest.mark.parametrize("head", ["vocabulary", "scalar"])
+@pytest.mark.parametrize("trains", ["adapter", "nothing"])
+def test_adapters_on_many_blocks_are_those_of_each(trains, head):
+    of = whole(shape("qwen2", n_layer=6), trains=trains, head=head, quantization="4bit", lora=sections.Lora(rank=4))
+    found, built = weights(of), ledger._weights(of, None)
+    assert found[:2] == built[:2]
+    assert sorted(found.trained) == sorted(built.trained)
+
+
 def test_quantised_matrices_and_what_stays():
     config, lora = shape("gpt2"), sections.Lora(rank=4)
     matrices = 2 * 12 * 64 * 64

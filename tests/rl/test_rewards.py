@@ -32,6 +32,8 @@ def as_column(prompts, responses): return torch.tensor([[1.5], [2.5]])
 def as_matrix(prompts, responses): return torch.ones(2, 2)
 def as_number(prompts, responses): return torch.tensor(1.0)
 def elsewhere(prompts, responses): return torch.ones(2, device="meta")
+def list_elsewhere(prompts, responses): return list(torch.ones(2, device="meta"))
+def too_large(prompts, responses): return [10**400, 1]
 def on_gpu(prompts, responses): return torch.tensor([1.5, 2.5], device="cuda")
 def raises(prompts, responses): return [1 / 0 for _ in responses]
 def too_few(prompts, responses): return [1.0]
@@ -75,12 +77,14 @@ def test_scores_may_come_in_any_form_of_numbers(module, name, expected):
     [
         ("raises", "raised ZeroDivisionError: division by zero"),
         ("too_few", "returned 1 scores for 2 answers"),
-        ("nothing", "'NoneType' object is not iterable"),
+        ("nothing", "returned a NoneType; return a list with one score for each answer"),
         ("not_finite", "returned nan for the answer 'blue and cat'; every score must be finite"),
         ("words", "returned what is no number"),
-        ("as_matrix", "it returned an array of shape (2, 2); return one score for each answer"),
-        ("as_number", "it returned an array of shape ()"),
-        ("elsewhere", "raised NotImplementedError"),
+        ("as_matrix", "returned an array of shape (2, 2); return one score for each answer"),
+        ("as_number", "returned an array of shape ()"),
+        ("elsewhere", "returned a tensor on the device 'meta', whose numbers cannot be had"),
+        ("list_elsewhere", "returned what is no number"),
+        ("too_large", "returned what is no number (int too large to convert to float)"),
     ],
 )
 def test_a_function_that_misbehaves_is_named(module, name, told):

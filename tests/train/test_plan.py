@@ -17,16 +17,18 @@ from align.train.plan import Device, Sizes, changed, changes, check_memory, esti
 GB = 1e9
 
 
-def of_7b(world, tmp_path, **changes):
-    """A PPO recipe on a 7B model with long answers, and its description."""
+def wide_ppo(world, tmp_path, **changes):
+    """A PPO recipe with long answers, and its description on a model as wide as 7B, with two blocks instead of 32."""
     keys = {"data__max_tokens": 1024, "rollout__max_tokens": 256, "optim__batch_size": 64, "train__precision": "bf16"}
     recipe = recipe_of(ppo, world, tmp_path / "run", **(keys | changes))
-    return recipe, plan_of_shape(recipe, model_shape("7B"))
+    shape = model_shape("7B")
+    shape.num_hidden_layers = 2
+    return recipe, plan_of_shape(recipe, shape)
 
 
 def test_what_would_fit_is_the_first_change_that_does(world, tmp_path):
-    recipe, described = of_7b(world, tmp_path)
-    gpu = Device("gpu", 24 * GB, is_here=False)
+    recipe, described = wide_ppo(world, tmp_path)
+    gpu = Device("gpu", 12 * GB, is_here=False)
     told = remedy(recipe, described, gpu)
     assert told.startswith("What would fit: model.adapter=lora train.micro_batch_tokens=")
     keys = dict(word.split("=") for word in told.split(": ")[1].split(" (")[0].split())
@@ -37,8 +39,8 @@ def test_what_would_fit_is_the_first_change_that_does(world, tmp_path):
 
 
 def test_smaller_portions_come_before_everything_else(world, tmp_path):
-    recipe, described = of_7b(world, tmp_path, model__adapter="lora")
-    gpu = Device("gpu", 40 * GB, is_here=False)
+    recipe, described = wide_ppo(world, tmp_path, model__adapter="lora")
+    gpu = Device("gpu", 10 * GB, is_here=False)
     assert estimate_of(recipe, described, gpu).peak > gpu.memory
     told = remedy(recipe, described, gpu)
     assert told.startswith("What would fit: train.micro_batch_tokens=")
@@ -46,8 +48,8 @@ def test_smaller_portions_come_before_everything_else(world, tmp_path):
 
 
 def test_where_nothing_fits_the_least_is_told(world, tmp_path):
-    recipe, described = of_7b(world, tmp_path)
-    told = remedy(recipe, described, Device("gpu", 2 * GB, is_here=False))
+    recipe, described = wide_ppo(world, tmp_path)
+    told = remedy(recipe, described, Device("gpu", 1 * GB, is_here=False))
     assert told.startswith("No setting makes it fit: model.adapter=lora model.quantization=4bit")
     assert "train.gradient_checkpointing=true" in told
     assert told.endswith("take a smaller model")
@@ -64,6 +66,8 @@ def test_changes_never_go_back(world, tmp_path):
 @pytest.mark.parametrize("stage", [pretrain, sft, rm, ppo])
 def test_a_run_that_cannot_fit_is_refused_before_anything_is_loaded_or_written(stage, world, tmp_path, monkeypatch):
     monkeypatch.setattr(plan, "this_device", lambda: Device("cpu", 1e6))
+    if stage is not pretrain:  # to try every change takes seconds, and is tested above
+        monkeypatch.setattr(plan, "remedy", lambda *given: "No setting makes it fit")
     recipe = recipe_of(stage, world, tmp_path / "run")
     with pytest.raises(
         UserError, match=r"this run needs about .* free in this machine: 1.0 MB. No setting makes it fit"
@@ -77,6 +81,7 @@ def test_the_check_can_be_switched_off_and_lets_small_runs_through(world, tmp_pa
     described = trained_alone(model_shape("demo"), Sizes(16, 8), "vocabulary")
     recipe = recipe_of(sft, world, tmp_path / "run")
     monkeypatch.setattr(plan, "this_device", lambda: Device("cpu", 1e6))
+    monkeypatch.setattr(plan, "remedy", lambda *given: "No setting makes it fit")
     check_memory(changed(recipe, {"train.check_memory": False}), described)
     with pytest.raises(UserError):
         check_memory(recipe, described)
@@ -85,17 +90,18 @@ def test_the_check_can_be_switched_off_and_lets_small_runs_through(world, tmp_pa
     check_memory(recipe, described)
 
 
-@pytest.mark.parametrize("stage", [pretrain, sft, rm, ppo])
-def test_a_shape_needs_neither_model_nor_data(stage, world, tmp_path, capsys):
+@pytest.mark.parametrize(("stage", "memory"), [(pretrain, 20 * GB), (sft, 1 * GB), (rm, 20 * GB), (ppo, 20 * GB)])
+def test_a_shape_needs_neither_model_nor_data(stage, memory, world, tmp_path, capsys):
     keys = {"data__path": "nowhere.jsonl", "data__max_tokens": 64, "train__precision": "auto"}
     keys |= {} if stage is pretrain else {"model__path": "nowhere"}
     keys |= {"reward__path": "nowhere"} if stage is ppo else {}
     recipe = recipe_of(stage, world, tmp_path / "run", **keys)
-    stage.run(recipe, DryRun(device_memory=1 * GB, model_shape="124M"))
+    stage.run(recipe, DryRun(device_memory=memory, model_shape="124M"))
     told = capsys.readouterr().out
     assert "precision: bf16, device: gpu" in told
     assert "124,4" in told
-    assert "fit" in told
+    assert ("fits into 20.00 GB" in told) == (memory > GB)
+    assert ("What would fit: " in told) == (memory == GB)
     assert not (tmp_path / "run").exists()
 
 
