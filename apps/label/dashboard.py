@@ -10,6 +10,7 @@ else take it from the browser.
 
 import base64
 import html
+import re
 import unicodedata
 from collections.abc import Callable
 from functools import wraps
@@ -37,8 +38,11 @@ ALT = {
 CSS = """
 .align-figure img { max-width: 34rem; width: 100%; background: white; }
 .align-page { max-width: 80rem !important; margin: 0 auto !important; }
+.align-head { align-items: center; }
+.align-table, .align-table * { font-family: var(--font) !important; font-variant-numeric: tabular-nums; }
 """
 LINKS = "[Rank answers](/app/) · [Your account](/account)"
+SANS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif")  # the labelling page's
 EVENT: dict[str, Any] = {"api_visibility": "private", "concurrency_limit": 4, "show_progress": "minimal"}
 
 Read = Callable[[Page], Any]
@@ -68,10 +72,10 @@ def dashboard(project: Project) -> "gradio.Blocks":
 
     with gr.Blocks(title=f"{project.recipe.name}: lead", analytics_enabled=False) as blocks:
         with gr.Column(elem_classes="align-page"):
-            with gr.Row():
-                gr.Markdown(LINKS)
+            with gr.Row(elem_classes="align-head"):
+                gr.Markdown(f"# {literal(project.recipe.name)}\n{LINKS}")
                 part(gr.Markdown(), lambda page: as_of(page.view))
-                again = gr.Button("Refresh", size="sm", min_width=80)
+                again = gr.Button("Refresh", size="sm", min_width=120, scale=0)
             with gr.Tab("Progress"):
                 table(tables.PROGRESS, lambda page: tables.progress(page.view.progress))
                 with gr.Row():
@@ -254,8 +258,24 @@ def words(columns: dict[str, str], label: str | None) -> Any:
 
     widths: list[str | int] = list(columns.values())
     return gr.Dataframe(
-        headers=list(columns), datatype="str", interactive=False, wrap=True, label=label, column_widths=widths
+        headers=list(columns),
+        datatype="str",
+        interactive=False,
+        wrap=True,
+        label=label,
+        show_label=label is not None,
+        column_widths=widths,
+        buttons=[],
+        elem_classes="align-table",
     )
+
+
+def theme() -> Any:
+    """Gradio's, in the colours and type of the labelling page."""
+    from gradio.themes import Default
+    from gradio.themes.utils import colors
+
+    return Default(primary_hue=colors.blue, neutral_hue=colors.slate, font=SANS)
 
 
 def told(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -283,6 +303,11 @@ def image(view: View, name: str) -> str:
     if not svg:
         return ""
     return f"![{ALT[name]}](data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()})"
+
+
+def literal(text: str) -> str:
+    """A line of Markdown that shows the text as it is: all of ASCII's punctuation can be escaped."""
+    return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", " ".join(text.split()))
 
 
 def is_rtl(text: str) -> bool:

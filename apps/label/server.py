@@ -35,5 +35,6 @@ def ranking_app(project: Project, host: str = "127.0.0.1") -> ASGIApp:
     app, accounts = server.create_app(project.store, site, {"label": Path(__file__).parent / "static"})
     app.include_router(api.router(project))
     server.mount_gradio(app, accounts, page.labelling_page(recipe.name), "/app", ROLES, head=page.HEAD, css=page.CSS)
-    server.mount_gradio(app, accounts, dashboard.dashboard(project), "/lead", LEADS, css=dashboard.CSS)
+    lead = dashboard.dashboard(project)
+    server.mount_gradio(app, accounts, lead, "/lead", LEADS, theme=dashboard.theme(), css=dashboard.CSS)
     return server.guarded(app, site, host)

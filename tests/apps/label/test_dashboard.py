@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import time
@@ -12,9 +13,11 @@ import httpx
 import pytest
 from attacks import CORPUS
 from browsing import Desk, Server
+from markdown_it import MarkdownIt
 from offices import new_id, person, ranking
 from served import Place
 
+from apps.label.dashboard import literal
 from apps.store import adding, people, queue, reviews, tasks, work
 from apps.store.engine import Store
 from apps.store.people import Somebody
@@ -100,6 +103,14 @@ def open_first_dispute(page: Any) -> None:
 
 def shown(page: Any, label: str) -> str:
     return page.get_by_label(label, exact=True).input_value()
+
+
+@pytest.mark.parametrize(
+    "name", ["first round", "a_b *c* [x](y) <b>&amp;", "# 1. `x` ![i](//e.example/i)", "\\- ~a~ $x$"]
+)
+def test_the_projects_name_is_a_heading_of_plain_text(name: str) -> None:
+    page = MarkdownIt("commonmark").render(f"# {literal(name)}")
+    assert page == f"<h1>{html.escape(name)}</h1>\n"
 
 
 def test_every_tab_shows_its_figures_and_no_text_is_more_than_text(live: Live, open_page: Callable[..., Any]) -> None:
