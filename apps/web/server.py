@@ -109,7 +109,8 @@ class Files(StaticFiles):
 
 def _refused(request: Request, refused: Exception) -> Response:
     status, code = next((status, code) for kind, status, code in STATUS if isinstance(refused, kind))
-    message, _, remedy = str(refused).partition("; ")
+    told = refused.told if isinstance(refused, Unavailable) else str(refused)
+    message, _, remedy = told.partition("; ")
     answer = _told(request, status, code, sentence(message), sentence(remedy) if remedy else "")
     if isinstance(refused, TooManyAttempts):
         answer.headers["retry-after"] = str(max(1, round(refused.wait_s)))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from served import Place, project_in
+
+sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))  # whose simulated annotators the tests use too
 
 
 @pytest.fixture

@@ -1,0 +1,110 @@
+"""What the world does to a server that goes on running: disks that fill up, databases that go away."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from label_crowd import Notes, reckon
+from processes import Served, crowd, more
+
+NAMES = [f"person {n}" for n in range(4)]
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Callable[[str], Served]]:
+    """Serves a database; at the end the log must hold no traceback."""
+    begun: list[Served] = []
+
+    def start(database: str) -> Served:
+        served = Served(tmp_path, database, NAMES, 500, overlap=2)
+        served.start()
+        begun.append(served)
+        served.wait()
+        return served
+
+    yield start
+    for served in begun:
+        served.stop()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 12 MB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    may_mount = os.getuid() == 0 and shutil.which("mount") is not None
+    if not may_mount or os.system(f"mount -t tmpfs -o size=12m tmpfs {folder} 2>/dev/null") != 0:
+        pytest.skip("mounting a small disk is not allowed here")
+    yield folder
+    os.system(f"umount {folder}")
+
+
+def fill(path: Path) -> None:
+    """Writes until the disk is full."""
+    with path.open("wb", buffering=0) as file, suppress(OSError):
+        while file.write(b"x" * 512):
+            pass
+
+
+async def survives(served: Served, fail: Callable[[], Any], mend: Callable[[], Any], times: int) -> Notes:
+    """Lets people work; the fault comes and goes, each time until everybody met it and then got on again."""
+    async with crowd(served, NAMES) as notes:
+        for _ in range(times):
+            await more(lambda: len(notes.saved), 6)
+            await asyncio.to_thread(fail)
+            await more(notes.failures.total, 3 * len(NAMES))
+            await asyncio.to_thread(mend)
+        await more(lambda: len(notes.saved), 6)
+    return notes
+
+
+def assert_told(notes: Notes, words: str) -> None:
+    """Whatever failed was told as 503, in words for people, and nothing else went wrong."""
+    assert notes.failures
+    assert not notes.refusals
+    for failure in notes.failures:
+        assert ": 503 " in failure, failure
+        assert words in failure
+
+
+def test_a_server_that_may_write_no_more(serve: Any, tmp_path: Path) -> None:
+    """As over a quota: the system refuses whatever goes beyond a size, in the middle of a write too."""
+    served: Served = serve(str(tmp_path / "labels.db"))
+    chance, log = random.Random(1), tmp_path / "labels.db-wal"
+
+    def fail() -> None:
+        end = log.stat().st_size  # about where the next transaction goes, until the log begins anew at 1,000 pages
+        served.limit_files(max(0, end + chance.randint(-9000, 9000)) if end < 4_000_000 else chance.randint(0, 400_000))
+
+    notes = asyncio.run(survives(served, fail, lambda: served.limit_files(-1), 4))
+    assert reckon(served.database, notes).problems == []
+    assert_told(notes, "disk takes no more")
+
+
+def test_a_full_disk_under_the_server(small_disk: Path, serve: Any) -> None:
+    served: Served = serve(str(small_disk / "labels.db"))
+    filler = small_disk / "filler"
+    notes = asyncio.run(survives(served, lambda: fill(filler), filler.unlink, 3))
+    assert reckon(served.database, notes).problems == []
+    assert_told(notes, "disk is full")
+
+
+def test_a_database_that_goes_away_and_comes_back(serve: Any, cluster: Any) -> None:
+    url = cluster.new("served_and_gone")
+    served: Served = serve(url)
+    alive = served.process.pid
+    notes = asyncio.run(survives(served, cluster.stop, cluster.start, 2))
+    assert served.process.pid == alive
+    assert served.process.exitcode is None
+    assert reckon(url, notes).problems == []
+    assert_told(notes, "The database cannot be reached.")
+    assert not any("postgres" in failure or str(cluster.folder) in failure for failure in notes.failures)
+    assert str(cluster.folder) in served.log.read_text()
