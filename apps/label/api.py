@@ -11,9 +11,10 @@
     POST mine/ID      {payload, seconds} → as submit
     GET  progress, guidelines, config
 
-`saved` is said after the commit. A task is blind: no model, output id or score is in it. Its texts come twice, as they
-are and as safe HTML. Errors are {error: {code, message, remedy}}. The functions are plain `def`, so FastAPI runs them
-in threads: none of them waits for the database on the event loop.
+Besides X-Align the page names its person in X-Align-Person, once it knows: a page that was left open while somebody
+else logged in says nothing in their name. `saved` is said after the commit. A task is blind: no model, output id or
+score is in it. Its texts come twice, as they are and as safe HTML. Errors are {error: {code, message, remedy}}. The
+functions are plain `def`, so FastAPI runs them in threads: none of them waits for the database on the event loop.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from apps.store.tasks import Given, Nothing
 from apps.web.render import rendered
 from apps.web.security import HEADER
 
+PERSON = "x-align-person"
 N_PAST = 30  # entries of a list of past work
 
 
@@ -92,12 +94,18 @@ class Revise(Body):
 
 
 def who(request: Request) -> Somebody:
-    """The person of a call's session. Raises 401, and 403 without the header that no other site's page can send."""
+    """The person of a call's session.
+
+    Raises 401 without a session, and where the page is somebody else's; 403 without the header that no other site's
+    page can send.
+    """
     if HEADER not in request.headers:
         raise HTTPException(403, "Add the header X-Align: 1")
     person: Somebody | None = request.app.state.accounts.person(request)
     if person is None:
         raise HTTPException(401, "You are logged out")
+    if request.headers.get(PERSON, str(person.id)) != str(person.id):
+        raise HTTPException(401, f"You are logged out: {person.name} is logged in in this browser now")
     return person
 
 

@@ -115,7 +115,9 @@ class _Review:
         self.lead = lead
         self.choice = part(
             gr.Dropdown(label="Tasks on which people differ, the worst first", choices=[], interactive=True),
-            lambda page: gr.Dropdown(choices=[(tables.dispute(one), one.task) for one in page.view.summary.disputes]),
+            lambda page: gr.Dropdown(
+                choices=[(tables.dispute(one), one.task) for one in page.view.summary.disputes], interactive=True
+            ),
         )
         self.prompt = gr.Textbox(label="Prompt", interactive=False, lines=2, max_lines=15)
         self.rankings = gr.Dataframe(headers=["person"], datatype="str", interactive=False, label="Ranks, 1 is best")
@@ -140,18 +142,24 @@ class _Review:
         def open_task(task: int | None, request: gr.Request) -> list[Any]:
             return self.opened(None if task is None else lead.task(request.username, task))
 
-        def accept(task: int | None, request: gr.Request) -> str:
-            return "Choose a task first." if task is None else lead.accept(request.username, task)
+        def accept(task: int | None, request: gr.Request) -> list[Any]:
+            return self.decided("Choose a task first." if task is None else lead.accept(request.username, task))
 
-        def send(task: int | None, request: gr.Request) -> str:
-            return "Choose a task first." if task is None else lead.send_back(request.username, task)
+        def send(task: int | None, request: gr.Request) -> list[Any]:
+            return self.decided("Choose a task first." if task is None else lead.send_back(request.username, task))
 
         shown = [self.prompt, self.rankings, *self.answers, self.remarks]
         self.choice.input(told(open_task), self.choice, shown, **EVENT)
         return [
-            self.accept.click(told(accept), self.choice, self.said, **EVENT),
-            self.send.click(told(send), self.choice, self.said, **EVENT),
+            self.accept.click(told(accept), self.choice, [self.said, self.choice], **EVENT),
+            self.send.click(told(send), self.choice, [self.said, self.choice], **EVENT),
         ]
+
+    def decided(self, said: str) -> list[Any]:
+        """The choice is closed until the list is new: an open one that gets shorter fails in the browser."""
+        import gradio as gr
+
+        return [said, gr.Dropdown(value=None, interactive=False)]
 
     def opened(self, task: Judged | None) -> list[Any]:
         """The values of the components that show a task."""

@@ -14,13 +14,20 @@ export class Failure extends Error {
   }
 }
 
+let headers = { "X-Align": "1" };
+
+/** From now on calls are this person's, and refused once somebody else is logged in in this browser. */
+export function speakFor(id) {
+  headers = { ...headers, "X-Align-Person": String(id) };
+}
+
 export async function call(method, path, body, { keepalive = false } = {}) {
   let response;
   try {
     response = await fetch(`/api/${path}`, {
       method,
       keepalive,
-      headers: { "X-Align": "1", ...(body ? { "Content-Type": "application/json" } : {}) },
+      headers: { ...headers, ...(body ? { "Content-Type": "application/json" } : {}) },
       body: body ? JSON.stringify(body) : undefined,
       signal: AbortSignal.timeout(TIMEOUT),
     });

@@ -1,6 +1,6 @@
 // The labelling page: what is known of the task in hand, what its person does to it, and what becomes of that.
 
-import { call, uuid, Failure } from "./api.js";
+import { call, speakFor, uuid, Failure } from "./api.js";
 import { AnswerCard } from "./answers.js";
 import { Board } from "./board.js";
 import { Clock } from "./clock.js";
@@ -27,6 +27,7 @@ export class Desk {
       return this.#blocked(failure, () => this.start());
     }
     const { project, person } = this.config;
+    speakFor(person.id);
     this.raw = (this.recalled("raw") ?? this.config.show === "raw") === true;
     this.wide = this.recalled("flags") ?? this.wide;
     this.frame = new Frame(this);

@@ -92,7 +92,7 @@ class Desk:
         self.page.on("request", self._note)
 
     def _note(self, request: Any) -> None:
-        if not request.url.startswith((self.url + "/", "data:")):
+        if not request.url.startswith((f"{self.url}/", "data:", "blob:")):
             self.elsewhere.append(request.url)
 
     def open(self) -> Desk:
@@ -103,8 +103,8 @@ class Desk:
     def close(self) -> None:
         """Closes the window. Nothing may have gone wrong in it, and nothing may have been asked of another machine."""
         self.context.close()
-        assert self.errors == []
-        assert self.elsewhere == []
+        assert not self.errors, self.errors
+        assert not self.elsewhere, self.elsewhere
 
     def texts(self) -> list[str]:
         """The answers' texts by slot."""

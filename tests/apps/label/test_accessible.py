@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from browsing import GONE_ON, PHONE, Desk, Server, chromium
+from browsing import GONE_ON, PHONE, Desk, Server
 from offices import prompt
 from served import Place, project_in
 
@@ -68,12 +68,6 @@ FOCUSED = """() => {
   const name = at.getAttribute("aria-label") ?? at.textContent.slice(0, 30);
   return [at.tagName, name, style.outlineStyle, parseFloat(style.outlineWidth)];
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as started:
-        yield started
 
 
 @pytest.fixture(scope="module")

@@ -61,6 +61,18 @@ def test_there_is_nothing_beside_what_is_known(shared: Place) -> None:
     }  # fmt: skip
 
 
+def test_a_page_that_was_left_open_says_nothing_in_the_name_of_who_came_after(shared: Place) -> None:
+    ada, bob = shared.member("page of ada"), shared.member("bob after her")
+    for method, path in routes(shared, "/api/"):
+        if method != "HEAD":
+            headers = {**OWN, "X-Align-Person": str(ada.who.id)}
+            answer = bob.client.request(method, path, headers=headers, json={})
+            assert answer.status_code == 401, path
+            assert "bob after her is logged in" in answer.json()["error"]["message"]
+    named = bob.client.get("/api/progress", headers={**OWN, "X-Align-Person": str(bob.who.id)})
+    assert named.status_code == 200
+
+
 def test_one_annotator_cannot_read_or_change_anothers_work(place: Place) -> None:
     place.tasks(2)
     ada, bob = place.member("ada"), place.member("bob")

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import json
-import threading
+import re
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
 import pytest
-import uvicorn
 from attacks import CORPUS
+from browsing import Desk, Server
 from offices import new_id, person, ranking
-from playwright.sync_api import Browser, Page, sync_playwright
-from served import PASSWORD, project_in
+from served import Place
 
-from align.serve_rm import listening
-from apps.label.server import ranking_app
-from apps.store import adding, people, queue, reviews, sessions, tasks, work
+from apps.store import adding, people, queue, reviews, tasks, work
 from apps.store.engine import Store
 from apps.store.people import Somebody
 from apps.store.tables import Task
@@ -31,37 +27,29 @@ SECONDS = 60_000  # for what a busy machine computes
 class Live(NamedTuple):
     """A project that is served."""
 
-    store: Store
-    project: int
+    place: Place
     url: str
 
-    def token(self, name: str) -> str:
-        return sessions.login(self.store, name, PASSWORD, "10.0.0.1")
+    @property
+    def store(self) -> Store:
+        return self.place.project.store
 
     def client(self, name: str) -> httpx.Client:
-        headers = {"X-Align": "1"}
-        return httpx.Client(base_url=self.url, cookies={"align_label": self.token(name)}, headers=headers, timeout=60)
+        cookies = {"align_label": self.place.token(name)}
+        return httpx.Client(base_url=self.url, cookies=cookies, headers={"X-Align": "1"}, timeout=60)
 
 
 @pytest.fixture
-def live(tmp_path: Path) -> Iterator[Live]:
+def live(make_place: Callable[..., Place]) -> Iterator[Live]:
     """Six tasks on which people with nasty names differ; every text is a nasty one."""
-    project = project_in(tmp_path, overlap=2)
+    place = make_place(overlap=2)
+    store = place.project.store
     for name, role in (("ada", "admin"), ("rita", "reviewer"), ("bob", "annotator")):
-        person(project.store, name, role)
-    fill(project.store, project.id, [person(project.store, name) for name in NAMES])
-    with listening("127.0.0.1", 0) as place:
-        app = ranking_app(project)
-        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)  # Gradio's pages stay connected
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [place]})
-        thread.start()
-        while not server.started:
-            time.sleep(0.05)
-        yield Live(project.store, project.id, f"http://127.0.0.1:{place.getsockname()[1]}")
-        server.should_exit = True
-        thread.join(30)
-    project.store.close()
+        person(store, name, role)
+    fill(store, place.project.id, [person(store, name) for name in NAMES])
+    server = Server(place.app)
+    yield Live(place, server.url)
+    server.stop()
 
 
 def fill(store: Store, project: int, by: list[Somebody]) -> None:
@@ -80,64 +68,41 @@ def fill(store: Store, project: int, by: list[Somebody]) -> None:
             work.submit(store, who.id, new_id(), given.id, given.lease, payload, 60.0)
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        flags = ["--no-sandbox", "--disable-dev-shm-usage"]
-        opened = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=flags)
-        yield opened
-        opened.close()
-
-
 @pytest.fixture
-def open_page(live: Live, browser: Browser) -> Iterator[Callable[..., Page]]:
+def open_page(live: Live, browser: Any) -> Iterator[Callable[..., Any]]:
     """Opens the lead's page as somebody. At the end nothing may have run, been asked of another host, or gone wrong."""
-    problems: list[str] = []
-    contexts = []
+    desks = []
 
-    def watch(page: Page) -> None:
-        page.on("console", lambda said: problems.append(said.text) if said.type == "error" else None)
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on("dialog", lambda dialog: problems.append(dialog.message))
-        page.on("request", lambda sent: problems.append(sent.url) if not is_ours(sent.url, live.url) else None)
-
-    def opening(name: str, **settings: Any) -> Page:
-        context = browser.new_context(**settings)
-        contexts.append(context)
-        context.add_cookies([{"name": "align_label", "value": live.token(name), "url": live.url}])
-        context.expose_function("pwned", lambda *_: problems.append("a text was run"))
-        page = context.new_page()
-        watch(page)
-        page.goto(f"{live.url}/lead/")
-        page.get_by_text("computed in").wait_for(timeout=SECONDS)
-        return page
+    def opening(name: str, **settings: Any) -> Any:
+        desk = Desk(browser, live.url, live.place.token(name), **settings)
+        desks.append(desk)
+        desk.context.expose_function("pwned", lambda *_: desk.errors.append("a text was run"))
+        desk.page.on("dialog", lambda dialog: desk.errors.append(dialog.message))
+        desk.page.goto(f"{live.url}/lead/")
+        desk.page.get_by_text("computed in").wait_for(timeout=SECONDS)
+        return desk.page
 
     yield opening
-    for context in contexts:
-        context.close()
-    assert problems == []
+    for desk in desks:
+        desk.close()
 
 
-def is_ours(url: str, base: str) -> bool:
-    return url.startswith((f"{base}/", "data:", "blob:"))
-
-
-def tab(page: Page, name: str) -> None:
+def tab(page: Any, name: str) -> None:
     page.get_by_role("tab", name=name).click()
 
 
-def open_first_dispute(page: Page) -> None:
+def open_first_dispute(page: Any) -> None:
     tab(page, "Review")
     page.get_by_label("Tasks on which people differ").click()
     page.get_by_role("option").first.click()
     page.get_by_label("Answer 1").wait_for(timeout=SECONDS)
 
 
-def shown(page: Page, label: str) -> str:
+def shown(page: Any, label: str) -> str:
     return page.get_by_label(label, exact=True).input_value()
 
 
-def test_every_tab_shows_its_figures_and_no_text_is_more_than_text(live: Live, open_page: Callable[..., Page]) -> None:
+def test_every_tab_shows_its_figures_and_no_text_is_more_than_text(live: Live, open_page: Callable[..., Any]) -> None:
     page = open_page("ada")
     page.get_by_text("12 of 12 (100%)").last.wait_for()
     for name, words in (("Agreement", "pairwise agreement"), ("Habits", "Page's test"), ("Models", "Not ranked"),
@@ -152,14 +117,16 @@ def test_every_tab_shows_its_figures_and_no_text_is_more_than_text(live: Live, o
     page.get_by_label("Tasks on which people differ").click()
     assert page.get_by_role("option").count() == 6
     for n in range(6):
-        page.get_by_role("option").nth(n).click()
-        page.wait_for_timeout(1500)
-        assert " answer " in shown(page, "Answer 4")
+        option = page.get_by_role("option").nth(n)
+        number = int(re.search(r"task (\d+):", option.inner_text())[1]) - 1
+        option.click()
+        wait_for(lambda number=number: f"prompt {number} " in shown(page, "Prompt"))
+        wait_for(lambda number=number: f" answer {number} " in shown(page, "Answer 4"))
         page.get_by_label("Tasks on which people differ").click()
     assert page.get_by_label("Answer 5").count() == 0
 
 
-def test_a_reviewer_accepts_and_sends_back_by_clicks(live: Live, open_page: Callable[..., Page]) -> None:
+def test_a_reviewer_accepts_and_sends_back_by_clicks(live: Live, open_page: Callable[..., Any]) -> None:
     page = open_page("rita", viewport={"width": 1280, "height": 1600})
     for button, said in (
         ("Accept as it is", "accepted as it is"),
@@ -171,13 +138,13 @@ def test_a_reviewer_accepts_and_sends_back_by_clicks(live: Live, open_page: Call
     page.get_by_label("Tasks on which people differ").click()
     wait_for(lambda: page.get_by_role("option").count() == 4)
     with live.store.read() as session:
-        assert len(reviews.decided(session, live.project)) == 2
-        required = [session.get_one(Task, task).required for task in reviews.decided(session, live.project)]
+        assert len(reviews.decided(session, live.place.project.id)) == 2
+        required = [session.get_one(Task, task).required for task in reviews.decided(session, live.place.project.id)]
     assert sorted(required) == [2, 3]
     assert not page.get_by_role("button", name="Invite").is_visible()
 
 
-def test_an_admin_invites_and_shuts_out_by_clicks(live: Live, open_page: Callable[..., Page]) -> None:
+def test_an_admin_invites_and_shuts_out_by_clicks(live: Live, open_page: Callable[..., Any]) -> None:
     page = open_page("ada", viewport={"width": 1280, "height": 1600})
     tab(page, "People")
     page.get_by_label("Name; empty lets them choose").fill("eve")

@@ -9,19 +9,13 @@ from typing import Any
 
 import pytest
 from attacks import CORPUS
-from browsing import GONE_ON, PHONE, Desk, Server, chromium, said
+from browsing import GONE_ON, PHONE, Desk, Server, said
 from offices import prompt
 from served import Place, project_in
 
 from apps.store import adding, people, sessions
 
 N_TASKS = 10
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as started:
-        yield started
 
 
 @pytest.fixture(scope="module")
@@ -429,15 +423,6 @@ def test_no_attack_runs_or_loads_anything(browser: Any, make_place: Callable[...
     assert ran == []
     desk.close()
     server.stop()
-
-
-def test_the_leads_page_works_under_the_same_policy(browser: Any, office: tuple[Place, Server]) -> None:
-    place, server = office
-    place.member("lead", "reviewer")
-    desk = Desk(browser, server.url, place.token("lead"))
-    desk.page.goto(f"{server.url}/lead/")
-    desk.page.get_by_role("gridcell", name="tasks ranked by enough people").wait_for()
-    desk.close()
 
 
 def test_practice_tells_how_it_went(browser: Any, make_place: Callable[..., Place]) -> None:

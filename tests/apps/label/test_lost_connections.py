@@ -7,18 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browsing import Desk, Server, chromium, said
+from browsing import Desk, Server, said
 from processes import Served
 from served import PASSWORD, Place, project_in
 
 from apps.label.project import Project
-from apps.store import sessions
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as started:
-        yield started
+from apps.store import sessions, work
+from apps.store.errors import Unavailable
+from apps.store.tables import Revision
 
 
 @pytest.fixture
@@ -70,8 +66,9 @@ def test_a_killed_server_loses_no_draft_and_no_ranking(browser: Any, killable: t
     ((status, payload),) = said(view, "ada")
     assert status == "submitted"
     assert [payload["ranks"][text] for text in texts] == [4, 3, 2, 1]
-    assert network_errors(desk)
+    desk.page.goto("about:blank")
     process.stop()
+    assert network_errors(desk)
     assert desk.context.cookies()[0]["value"] not in process.log.read_text()
     desk.close()
 
@@ -93,6 +90,10 @@ def test_a_page_that_is_left_while_the_server_is_gone_finds_its_work_again(
     desk.saved()
     assert len(said(view, "ada")) == 1
     desk.close()
+
+
+def full(*_: Any) -> None:
+    raise Unavailable("the database's disk is full; nothing was saved, make room and try again")
 
 
 @pytest.fixture
@@ -125,21 +126,21 @@ def test_without_a_network_the_page_goes_on(browser: Any, served: tuple[Place, S
 
 
 def test_what_the_server_has_not_seen_is_in_this_browser_for_its_person_alone(
-    browser: Any, served: tuple[Place, Server]
+    browser: Any, served: tuple[Place, Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place, server = served
     place.member("cleo")
     desk = Desk(browser, server.url, place.token("bob")).open()
-    desk.page.route("**/api/draft", lambda route: route.abort())
-    fill_in(desk)
-    desk.page.locator(".status", has_text="kept in this browser").wait_for()
-    desk.open()
-    assert desk.rows() == {4: [0], 3: [1], 2: [2], 1: [3]}
-    bobs = desk.context.cookies()[0]
-    desk.context.add_cookies([{**bobs, "value": place.token("cleo")}])
-    assert desk.open().rows() == {0: [0, 1, 2, 3]}
-    desk.context.add_cookies([bobs])
-    desk.page.unroute("**/api/draft")
+    with monkeypatch.context() as patched:
+        patched.setattr(work, "save_draft", full)
+        fill_in(desk)
+        desk.page.locator(".status", has_text="kept in this browser").wait_for()
+        desk.open()
+        assert desk.rows() == {4: [0], 3: [1], 2: [2], 1: [3]}
+        bobs = desk.context.cookies()[0]
+        desk.context.add_cookies([{**bobs, "value": place.token("cleo")}])
+        assert desk.open().rows() == {0: [0, 1, 2, 3]}
+        desk.context.add_cookies([bobs])
     assert desk.open().rows() == {4: [0], 3: [1], 2: [2], 1: [3]}
     desk.page.locator(".status", has_text="Draft saved").wait_for()
     network_errors(desk)
@@ -163,8 +164,6 @@ def test_an_answer_that_is_lost_on_the_way_is_no_second_ranking(browser: Any, se
     assert lost == [200, 200, 200]
     assert len(said(place, "bob")) == 1
     with place.project.store.read() as session:
-        from apps.store.tables import Revision
-
         assert session.query(Revision).count() == 1
     network_errors(desk)
     desk.close()

@@ -1,6 +1,6 @@
 """Writers killed with SIGKILL at random moments: what was acknowledged is there, once, and all counts are right.
 
-ALIGN_KILLS sets how often (25). Writers are forked, so that a kill costs milliseconds and not the start of a Python.
+ALIGN_KILLS sets how often (10). Writers are forked, so that a kill costs milliseconds and not the start of a Python.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from apps.store import events, tasks, work
 from apps.store.engine import Store
 from apps.store.tables import Annotation, Revision, Task
 
-N_KILLS = int(os.environ.get("ALIGN_KILLS", "25"))
+N_KILLS = int(os.environ.get("ALIGN_KILLS", "10"))
 N_WRITERS = 3
 OVERLAP = 2
 

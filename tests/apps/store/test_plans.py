@@ -146,14 +146,14 @@ def sqlite_store(tmp_path: Any, clock: Clock) -> Iterator[Store]:
 
 def test_a_claim_takes_as_many_steps_at_the_end_of_a_long_queue_as_at_the_beginning(sqlite_store: Store) -> None:
     office = Office(sqlite_store, overlap=2)  # so that what Ann has done stays open, and before what she has not
-    office.tasks(200, k=2)
+    office.tasks(90, k=2)
     ann, bob = office.person("Ann"), office.person("Bob")
     sqlite_store.analyze()
     do(office, ann, 1)
     first = n_steps(office, lambda: claim(office, ann))
-    do(office, ann, 150)
+    do(office, ann, 70)
     late = n_steps(office, lambda: claim(office, ann))
-    do(office, ann, 49)
+    do(office, ann, 19)
     last = n_steps(office, lambda: tasks.claim(sqlite_store, office.project, ann.id))
     again = n_steps(office, lambda: tasks.claim(sqlite_store, office.project, ann.id))
     other = n_steps(office, lambda: claim(office, bob))
@@ -162,13 +162,13 @@ def test_a_claim_takes_as_many_steps_at_the_end_of_a_long_queue_as_at_the_beginn
 
 
 def test_steps_grow_where_a_claim_has_to_look_at_everything(sqlite_store: Store) -> None:
-    """What the test above would see without the desk's place: a person passes 150 open tasks that they have done."""
+    """What the test above would see without the desk's place: a person passes 70 open tasks that they have done."""
     office = Office(sqlite_store, overlap=2)
-    office.tasks(200, k=2)
+    office.tasks(90, k=2)
     ann = office.person("Ann")
     do(office, ann, 1)
     first = n_steps(office, lambda: claim(office, ann))
-    do(office, ann, 150)
+    do(office, ann, 70)
     with sqlite_store.write() as session:
         session.execute(text("UPDATE desk SET place = 0"))
     assert n_steps(office, lambda: claim(office, ann)) > 2 * first
