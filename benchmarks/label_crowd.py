@@ -89,13 +89,14 @@ class Annotator:
             await self.think(0.3)
             await self.revise()
             return
+        due = time.monotonic() + self.pace_s * self.chance.uniform(0.5, 1.5)
         rev = max(int(time.time() * 1000), task["draft_rev"] + 1)
         for n in range(self.chance.randint(1, 2)):
-            await self.think(0.3)
+            await self.think(0.2)
             draft = {"answers": {}, "ranks": None, "all_bad": False, "comment": f"draft {n}"}
             await self.call("draft", "PUT", "draft", {"task": task["id"], "rev": rev + n, "payload": draft})
         await self.call("heartbeat", "POST", "heartbeat", {"task": task["id"], "lease": task["lease"]})
-        await self.think(0.5)
+        await asyncio.sleep(due - time.monotonic())
         about = {"id": task["annotation"] or str(uuid.UUID(int=self.chance.getrandbits(128), version=4))}
         about |= {"task": task["id"], "lease": task["lease"]}
         fate = self.chance.random()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import sys
 from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
@@ -158,5 +159,8 @@ def serve(app: ASGIApp, place: socket.socket, behind_proxy: bool) -> None:
         proxy_headers=behind_proxy,  # else anybody could name any address as theirs
         timeout_graceful_shutdown=5,  # Gradio's pages keep connections open
     )
+    # Python's threads hand each other the interpreter after 5 ms by default, and a transaction that others wait for has
+    # to ask for it back after each of its statements.
+    sys.setswitchinterval(0.0005)
     with suppress(KeyboardInterrupt):  # which uvicorn raises once more when it has shut down
         uvicorn.Server(config).run(sockets=[place])

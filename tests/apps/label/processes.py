@@ -27,7 +27,16 @@ PATIENCE_S = 60.0
 class Served:
     """`python -m apps.label serve` in a child that has imported everything, always at the same port."""
 
-    def __init__(self, folder: Path, database: str, names: list[str], n_tasks: int, k: int = 2, **keys: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        database: str,
+        names: list[str],
+        n_tasks: int,
+        k: int = 2,
+        role: str = "annotator",
+        **keys: Any,
+    ) -> None:
         self.database, self.project, self.log = database, folder / "project.yaml", folder / "server.log"
         self.project.write_text(json.dumps({"name": "served", "database": database, **keys}), encoding="utf-8")
         with socket.create_server(("127.0.0.1", 0)) as free:
@@ -35,7 +44,7 @@ class Served:
         self.url = f"http://127.0.0.1:{self.port}"
         with opened(str(self.project)) as project:
             for name in names:
-                person(project.store, name)
+                person(project.store, name, role)
             adding.add_tasks(project.store, project.id, [prompt(f"task {n}", k) for n in range(n_tasks)], "rank")
             queue.draw(project.store, project.id)
         lives.warm_up()
