@@ -157,6 +157,7 @@ def serve(app: ASGIApp, place: socket.socket, behind_proxy: bool) -> None:
         access_log=False,
         server_header=False,
         proxy_headers=behind_proxy,  # else anybody could name any address as theirs
+        timeout_keep_alive=120,  # longer than people think: a request may cross with the end of its connection
         timeout_graceful_shutdown=5,  # Gradio's pages keep connections open
     )
     # Python's threads hand each other the interpreter after 5 ms by default, and a transaction that others wait for has
