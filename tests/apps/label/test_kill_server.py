@@ -46,7 +46,7 @@ async def under_fire(served: Served) -> Notes:
         for _ in range(N_KILLS):
             if chance.random() < 0.8:
                 await asyncio.to_thread(served.wait)
-            await asyncio.sleep(chance.uniform(0, 0.6))
+            await asyncio.sleep(chance.uniform(0, 0.9))
             served.kill()
             served.start()
         await asyncio.to_thread(served.wait)
