@@ -87,7 +87,11 @@ def _intervals(axes: Axes, rows: Sequence[Interval], places: Sequence[int], hori
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
+    """Of a long name its beginning and more of its end, where the names of models differ, which are often paths."""
+    if len(name) <= LONGEST_NAME:
+        return name
+    n_first = LONGEST_NAME // 3
+    return f"{name[:n_first]}…{name[n_first + 1 - LONGEST_NAME :]}"
 
 
 def _told(row: Interval) -> str:

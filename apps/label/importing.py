@@ -139,9 +139,9 @@ def new_prompt(row: Row, kind: Kind, most: int) -> NewPrompt:
     """The prompt and the answers in a row. Raises `BadRow` or `LeftOut`."""
     try:
         name = recognise(row.values, "answers", row.source)
-    except UserError as error:
-        raise BadRow(str(error).removeprefix(f"{row.source}: ").splitlines()[0]) from None
-    if "answers" not in LAYOUTS[name].kinds:
+    except UserError:
+        name = ""
+    if not name or "answers" not in LAYOUTS[name].kinds:
         raise BadRow(f"no answers in the columns {', '.join(row.values)}; prompt and responses are wanted")
     if name == "ranking" and not _are_texts(row.values["responses"]):
         raise BadRow(f"responses must be a list of texts, found {shown(row.values['responses'])}")

@@ -179,6 +179,8 @@ export class Frame {
   /** Only ever called after the server has answered that it is committed. */
   saved(path, answer) {
     const words = { submit: "Saved.", skip: "Skipped.", flag: "Reported. Thank you." }[path] ?? "Saved the change.";
+    this.say("");
+    if (answer.feedback) return this.told(words); // a practice task stays as it was answered
     this.told(words, button("Undo", () => this.desk.undo(), { key: "U" }));
   }
 

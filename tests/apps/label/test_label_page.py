@@ -71,6 +71,7 @@ def test_ten_tasks_by_mouse(sit_down: Callable[..., Desk], office: tuple[Place, 
         before = texts[0]
         desk.submit()
         desk.page.wait_for_function(GONE_ON, arg=before)
+        assert "Saving …" not in desk.page.locator(".status").all_inner_texts()
     assert "every task that is open to you" in desk.page.locator(".notice").inner_text()
     found = said(office[0], "mouse")
     assert [status for status, _ in found] == ["submitted"] * N_TASKS
@@ -438,6 +439,7 @@ def test_practice_tells_how_it_went(browser: Any, make_place: Callable[..., Plac
     desk.page.get_by_role("button", name="Submit").click()
     told = desk.page.get_by_role("dialog", name="How it went")
     told.wait_for()
+    assert desk.page.locator(".toast").inner_text() == "Saved."  # without Undo
     order = sorted(range(4), key=lambda slot: int(first[slot].split()[1]))
     assert " > ".join("ABCD"[slot] for slot in order) in told.inner_text()
     assert "<b>the first</b> is true" in told.inner_text()
