@@ -34,6 +34,16 @@ CONNECT = (
 Clock = Callable[[], float]
 
 
+class Writing(Session):
+    """Holds what it read or added until its end; else what no variable holds is asked of the database again."""
+
+
+@event.listens_for(Writing, "loaded_as_persistent")
+@event.listens_for(Writing, "pending_to_persistent")
+def _hold(session: Session, row: object) -> None:
+    session.info.setdefault("held", []).append(row)
+
+
 class Store:
     """An open database. Safe to share among threads."""
 
@@ -83,7 +93,13 @@ class Store:
         Keep it short. Raises `Unavailable` if the database is busy for `WAIT_S` or cannot be reached, or its disk is
         full.
         """
-        with self._turn.of_this_thread(), translated(), Session(self._writing) as session, session.begin():
+        with (
+            translated(),
+            self._writing.connect() as connection,  # before its turn: others wait for nothing that need not be
+            self._turn.of_this_thread(),
+            Writing(connection) as session,
+            session.begin(),
+        ):
             with self._turn.of_this_process():
                 session.connection()  # begins now, so that everything below is read after the lock is had
             yield session
