@@ -93,13 +93,7 @@ class Store:
         Keep it short. Raises `Unavailable` if the database is busy for `WAIT_S` or cannot be reached, or its disk is
         full.
         """
-        with (
-            translated(),
-            self._writing.connect() as connection,  # before its turn: others wait for nothing that need not be
-            self._turn.of_this_thread(),
-            Writing(connection) as session,
-            session.begin(),
-        ):
+        with self._turn.of_this_thread(), translated(), Writing(self._writing) as session, session.begin():
             with self._turn.of_this_process():
                 session.connection()  # begins now, so that everything below is read after the lock is had
             yield session
