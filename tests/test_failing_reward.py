@@ -147,7 +147,7 @@ def test_a_checkpoint_that_is_there_already_is_left_as_it_is(run_until, tmp_path
 
 def test_the_server_may_be_another_when_the_run_goes_on(world, tmp_path):
     """What names the server and its patience is free to change; what scores are made of is not."""
-    from align.train.run import FREE_TO_CHANGE
+    from align.train.folder import FREE_TO_CHANGE
 
     keys = {f"reward.{key}" for key in ("url", "timeout_s", "retries", "url_batch")}
     assert keys <= FREE_TO_CHANGE

@@ -78,8 +78,9 @@ def test_a_run_killed_at_random_moments_ends_as_one_that_was_let_alone(name, wor
             assert (killed / "samples.jsonl").read_text() == (whole / "samples.jsonl").read_text()
     with capsys.disabled():
         print(f"\n{name}: {len(hits)} kills: " + ", ".join(f"{n} in {what}" for what, n in Counter(hits).items()))
-    if len(hits) >= 20:
-        assert {START, STEP, CHECKPOINT} <= set(hits)
+    if len(hits) >= 20:  # moments are drawn, so that each kind is likely and none is certain
+        assert START in hits
+        assert {STEP, CHECKPOINT} & set(hits)
 
 
 def killed_until_it_ends(
@@ -120,6 +121,7 @@ def killed_until_it_ends(
 class Recipe(sections.Run):
     """What every stage has."""
 
+    optim: sections.Optim = sections.Optim()
     train: sections.Train = sections.Train(steps=3, checkpoint_every=1, keep_checkpoints=1)
 
 

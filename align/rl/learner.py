@@ -176,7 +176,8 @@ class Learner:
             if self.ptx is not None:
                 figures |= self._ptx_gradient(self.ptx, number)
         if self.critic is not None:
-            figures |= self._critic_gradient(rollouts, rows, micros, returns)
+            n_states = self.summed(rollouts.states[rows].sum())[0]
+            figures |= self._critic_gradient(rollouts, rows, micros, returns, n_states)
         if "val/ratio" in figures:
             check_ratio(figures["val/ratio"], self.recipe)
             if number == first + 1:
@@ -276,11 +277,10 @@ class Learner:
         return {"loss/ptx_avg": self.summed(nll_sum)[0] / n_targets}
 
     def _critic_gradient(
-        self, rollouts: Rollouts, rows: list[int], micros: list[list[int]], returns: Tensor
+        self, rollouts: Rollouts, rows: list[int], micros: list[list[int]], returns: Tensor, n_states: float
     ) -> dict[str, float]:
         settings, role = self.recipe.ppo, self.roles.critic
         assert role is not None
-        n_states = self.summed(rollouts.states[rows].sum())[0]
         weight = settings.value_coefficient if role.borrows_trunk else 1.0
         loss: Any = 0.0
         clipped: Any = 0.0

@@ -13,8 +13,9 @@ import yaml
 from align import sections
 from align.config import build
 from align.errors import UserError
+from align.train.folder import claim
 from align.train.machine import accelerator
-from align.train.run import Run, claim
+from align.train.run import Run
 from align.train.state import steps_saved
 
 

@@ -1,0 +1,83 @@
+"""Whose a run's folder is: a new run claims it, and never touches what somebody may still need.
+
+A folder belongs to the recipe.yaml in it. One with a result or a checkpoint is gone on with (`resume`), replaced
+(`overwrite`), or left alone.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from align.config import to_yaml
+from align.errors import UserError
+from align.train.state import remove, remove_leftovers, steps_saved, write_whole
+
+# What may differ between an interrupted run and its resumption, because no number depends on it.
+FREE_TO_CHANGE = {
+    "resume",
+    "overwrite",
+    "train.log_every",
+    "train.checkpoint_every",
+    "train.keep_checkpoints",
+    "train.check_memory",
+    "train.track",
+    "reward.url",  # where the server stands; that it serves the same model is for the user to see to
+    "reward.timeout_s",
+    "reward.retries",
+    "reward.url_batch",
+}
+
+
+def claim(folder: Path, recipe: Any) -> None:
+    """Makes `folder` this recipe's run folder. Raises `UserError` rather than touch what somebody may still need."""
+    if folder.exists() and any(folder.iterdir()):
+        if not (folder / "recipe.yaml").exists() or (folder / "pipeline.json").exists():
+            raise UserError(f"output: {folder} exists and is not a run folder; choose another output")
+        if recipe.overwrite:
+            _clear(folder)
+        elif (folder / "result.json").exists():
+            raise UserError(
+                f"output: {folder} holds a finished run; choose another output, or replace it: overwrite=true"
+            )
+        elif steps_saved(folder / "checkpoints"):
+            if not recipe.resume:
+                raise UserError(
+                    f"output: {folder} holds an interrupted run; go on: resume=true, or replace it: overwrite=true"
+                )
+            _same_recipe(folder, recipe)
+        else:  # it ended before its first checkpoint: nothing in it is worth keeping
+            _clear(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "recipe.yaml").touch()  # from here on the folder is a run's: a kill leaves nothing that is in the way
+    write_whole(folder / "recipe.yaml", to_yaml(recipe))
+
+
+def _clear(folder: Path) -> None:
+    """Removes a run but for its recipe.yaml, without which what a kill leaves would belong to nobody."""
+    (folder / "result.json").unlink(missing_ok=True)
+    remove_leftovers(folder)
+    remove(folder / "checkpoints")
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != "recipe.yaml":
+            path.unlink()
+
+
+def _same_recipe(folder: Path, recipe: Any) -> None:
+    before = _flat(yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8")))
+    now = _flat(yaml.safe_load(to_yaml(recipe)))
+    changed = [key for key in {**before, **now} if before.get(key) != now.get(key) and key not in FREE_TO_CHANGE]
+    if changed:
+        listed = ", ".join(f"{key} ({before.get(key)} then, {now.get(key)} now)" for key in changed)
+        raise UserError(f"resume: this recipe differs from the one that {folder} was begun with: {listed}")
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(tree, dict) or not tree:
+        return {prefix.rstrip("."): tree}
+    return {key: value for name, item in tree.items() for key, value in _flat(item, f"{prefix}{name}.").items()}
