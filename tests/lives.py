@@ -40,6 +40,14 @@ PRELOADED = [
     "matplotlib.pyplot",
     "transformers.models.gpt2.modeling_gpt2",
     "tokenizers.trainers",
+    "apps.label.server",
+    "apps.store.migrate",
+    "alembic.command",
+    "gradio",
+    "psycopg",
+    "sqlalchemy.dialects.postgresql.psycopg",
+    "sqlalchemy.dialects.sqlite.pysqlite",
+    "uvicorn.protocols.http.httptools_impl",
 ]
 START, STEP, CHECKPOINT, EVALUATION, SAVE = "start-up", "step", "checkpoint", "evaluation", "final save"
 
@@ -113,6 +121,16 @@ def command(stage: str, words: list[str], log: str, phases: str) -> None:
     module = importlib.import_module(f"align.{stage}")
     watch(module, Path(phases))
     exit_on_user_error(module.main)
+
+
+def serve_labels(project: str, port: int, log: str) -> None:
+    """In the child: `python -m apps.label serve project --port port`."""
+    from align.errors import exit_on_user_error
+    from apps.label.__main__ import main
+
+    sys.stdout = sys.stderr = open(log, "a", buffering=1, encoding="utf-8")  # noqa: SIM115
+    sys.argv = ["label", "serve", project, "--port", str(port)]
+    exit_on_user_error(main)
 
 
 def watch(stage: Any, path: Path) -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from align.errors import UserError
 from apps.label import tables
-from apps.label.lead import Lead, Page, View
+from apps.label.lead import Compute, Lead, Page, View, computed
 from apps.label.project import Project
 from apps.store.people import ROLES, Invited
 from apps.store.reading import Judged
@@ -49,11 +49,11 @@ Read = Callable[[Page], Any]
 Part = Callable[[Any, Read], Any]
 
 
-def dashboard(project: Project) -> "gradio.Blocks":
-    """The page as Gradio blocks."""
+def dashboard(project: Project, compute: Compute = computed) -> "gradio.Blocks":
+    """The page as Gradio blocks. `compute`: what computes the figures."""
     import gradio as gr
 
-    lead = Lead(project)
+    lead = Lead(project, compute=compute)
     parts: list[tuple[Any, Read]] = []  # each component that a refresh fills, and with what
 
     def part(component: Any, read: Read) -> Any:

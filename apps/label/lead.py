@@ -1,7 +1,8 @@
 """What the lead's page may ask for. Every function is told who asks, and looks up first what they may do.
 
-It knows nothing of the page. The figures are computed in the thread that asks for them, and kept for a while: for ten
-seconds at least, and for ten times as long as they took, so that a page which is left open costs little.
+It knows nothing of the page. The figures are computed when somebody asks for them, by the server in a process of their
+own (`apart.py`), and kept for a while: for ten seconds at least, and for ten times as long as they took, so that a page
+which is left open costs little.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from apps.label.project import Project
 from apps.label.rows import labels
 from apps.label.summary import Summary, summarise
 from apps.store import people, reviews
+from apps.store.engine import Store
 from apps.store.errors import Refused
 from apps.store.people import LEADS, Invited, Somebody, Waiting
 from apps.store.progress import Progress, progress
@@ -48,12 +50,27 @@ class NotAllowed(Refused):
     """Somebody asks who may not."""
 
 
+Computed = tuple[Progress, Summary, dict[str, str]]
+Compute = Callable[[Store, int, float], Computed]
+
+
+def computed(store: Store, project_id: int, gold_pass: float) -> Computed:
+    """Everything that takes long."""
+    with store.read() as session:
+        decided = reviews.decided(session, project_id)
+        rows = list(labels(session, project_id))
+    summary = summarise(rows, gold_pass, decided)
+    return progress(store, project_id), summary, figures(summary)
+
+
 class Lead:
     """The lead's questions to a project, and what a lead decides."""
 
-    def __init__(self, project: Project, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, project: Project, now: Callable[[], float] = time.monotonic, compute: Compute = computed
+    ) -> None:
         self.project, self.store = project, project.store
-        self._now = now
+        self._now, self._compute = now, compute
         self._turn = threading.Lock()
         self._view: View | None = None
         self._until = 0.0
@@ -68,21 +85,14 @@ class Lead:
             if self._view is None or self._now() >= self._until:
                 began = self._now()
                 self._decided.clear()  # what was decided until here, the reading below sees
-                self._view = self._computed(began)
+                at = self.store.clock()
+                found = self._compute(self.store, self.project.id, self.project.recipe.gold.pass_share)
                 took = self._now() - began
+                self._view = View(*found, at, took)
                 self._until = self._now() + max(KEPT_S, KEPT_TIMES * took)
             view = self._view
         left = tuple(one for one in view.summary.disputes if one.task not in self._decided)
         return view._replace(summary=view.summary._replace(disputes=left))
-
-    def _computed(self, began: float) -> View:
-        at = self.store.clock()
-        with self.store.read() as session:
-            decided = reviews.decided(session, self.project.id)
-            rows = list(labels(session, self.project.id))
-        summary = summarise(rows, self.project.recipe.gold.pass_share, decided)
-        drawn = figures(summary)
-        return View(progress(self.store, self.project.id), summary, drawn, at, self._now() - began)
 
     def task(self, asks: str | None, task_id: int) -> Judged:
         """A task with its texts and what everybody said. Raises `Refused` if there is none."""

@@ -8,6 +8,8 @@ from starlette.types import ASGIApp
 
 from align.serve_rm import listening
 from apps.label import api, dashboard, page
+from apps.label.apart import Apart
+from apps.label.lead import Compute, computed
 from apps.label.project import Project, opened
 from apps.store import people
 from apps.store.people import LEADS, ROLES
@@ -18,7 +20,7 @@ from apps.web.accounts import Site
 def serve(path: str, host: str, port: int) -> None:
     """Serves the project of a project.yaml until SIGINT or SIGTERM."""
     with opened(path) as project, listening(host, port) as place:
-        app = ranking_app(project, host)
+        app = ranking_app(project, host, Apart())
         here = f"http://{host}:{place.getsockname()[1]}"
         print(f"{project.recipe.name} is at {project.recipe.origin or here}; Ctrl-C stops it", flush=True)
         if not people.listed(project.store):
@@ -28,13 +30,13 @@ def serve(path: str, host: str, port: int) -> None:
         server.serve(app, place, behind_proxy=project.recipe.origin is not None)
 
 
-def ranking_app(project: Project, host: str = "127.0.0.1") -> ASGIApp:
-    """The application that is served at `host`."""
+def ranking_app(project: Project, host: str = "127.0.0.1", compute: Compute = computed) -> ASGIApp:
+    """The application that is served at `host`. `compute`: what computes the lead's figures."""
     recipe = project.recipe
     site = Site(recipe.name, "label", recipe.origin, recipe.session_hours)
     app, accounts = server.create_app(project.store, site, {"label": Path(__file__).parent / "static"})
     app.include_router(api.router(project))
     server.mount_gradio(app, accounts, page.labelling_page(recipe.name), "/app", ROLES, head=page.HEAD, css=page.CSS)
-    lead = dashboard.dashboard(project)
+    lead = dashboard.dashboard(project, compute)
     server.mount_gradio(app, accounts, lead, "/lead", LEADS, theme=dashboard.theme(), css=dashboard.CSS)
     return server.guarded(app, site, host)

@@ -34,6 +34,16 @@ CONNECT = (
 Clock = Callable[[], float]
 
 
+class Writing(Session):
+    """Holds what it read or added until its end; else what no variable holds is asked of the database again."""
+
+
+@event.listens_for(Writing, "loaded_as_persistent")
+@event.listens_for(Writing, "pending_to_persistent")
+def _hold(session: Session, row: object) -> None:
+    session.info.setdefault("held", []).append(row)
+
+
 class Store:
     """An open database. Safe to share among threads."""
 
@@ -83,7 +93,7 @@ class Store:
         Keep it short. Raises `Unavailable` if the database is busy for `WAIT_S` or cannot be reached, or its disk is
         full.
         """
-        with self._turn.of_this_thread(), translated(), Session(self._writing) as session, session.begin():
+        with self._turn.of_this_thread(), translated(), Writing(self._writing) as session, session.begin():
             with self._turn.of_this_process():
                 session.connection()  # begins now, so that everything below is read after the lock is had
             yield session
@@ -114,27 +124,29 @@ def translated() -> Iterator[None]:
         raise Unavailable(BUSY) from None
     except DBAPIError as error:
         if reason := _reason(error):
-            raise Unavailable(reason) from error
+            raise Unavailable(*reason) from error
         raise
 
 
-def _reason(error: DBAPIError) -> str:
-    """What to tell of a database error that is nobody's mistake in a program; "" for all others."""
+def _reason(error: DBAPIError) -> tuple[str, ...]:
+    """What to tell of a database error that is nobody's mistake in a program, and its words; empty for all others."""
     said = (str(error.orig).strip() or type(error.orig).__name__).splitlines()[0]
     code = _code(error)
     if code in FULL:
-        return "the database's disk is full; nothing was saved, make room and try again"
+        return ("the database's disk is full; nothing was saved, make room and try again",)
+    if code == "SQLITE_IOERR":  # over a quota too
+        return "the database's disk takes no more, or fails; nothing was saved, look for room, quotas and faults", said
     if code in BUSY_CODES:
-        return BUSY
+        return (BUSY,)
     if code in READ_ONLY:
-        return "the database cannot be written to; nothing was saved, check the file's permissions and its disk"
+        return ("the database cannot be written to; nothing was saved, check the file's permissions and its disk",)
     if code in DAMAGED:
-        return f"the database file is damaged ({said}); restore a backup"
+        return "the database file is damaged; restore a backup", said
     if code == "42501":
-        return f"the database refuses this ({said}); give its user the right to make and change tables"
+        return "the database refuses this; give its user the right to make and change tables", said
     if error.connection_invalidated or code in UNREACHABLE or code[:2] in ("08", "53", "57"):
-        return f"the database cannot be reached ({said}); nothing was saved, try again later"
-    return ""
+        return "the database cannot be reached; nothing was saved, try again later", said
+    return ()
 
 
 # SQLite's names of errors, and PostgreSQL's SQLSTATEs; "-" is a server that gave none, since it was not there.
@@ -142,7 +154,7 @@ FULL = ("SQLITE_FULL", "53100")
 BUSY_CODES = ("SQLITE_BUSY", "SQLITE_LOCKED", "55P03", "40P01", "40001", "25P03")
 READ_ONLY = ("SQLITE_READONLY", "SQLITE_PERM", "25006")
 DAMAGED = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
-UNREACHABLE = ("SQLITE_IOERR", "SQLITE_CANTOPEN", "-")
+UNREACHABLE = ("SQLITE_CANTOPEN", "-")
 
 
 def _code(error: DBAPIError) -> str:

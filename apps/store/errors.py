@@ -45,4 +45,12 @@ class TooManyAttempts(Refused):
 
 
 class Unavailable(Refused):
-    """The database cannot be reached, is busy, or its disk is full: nothing was saved. Try again later."""
+    """The database cannot be reached, is busy, or its disk is full: nothing was saved. Try again later.
+
+    `told` is for anybody; the whole text has what the database `said`, which may name its address.
+    """
+
+    def __init__(self, told: str, said: str = "") -> None:
+        what, _, remedy = told.partition("; ")
+        super().__init__(f"{what} ({said}); {remedy}" if said else told)
+        self.told = told

@@ -22,6 +22,7 @@ FREE = {"name": 5, "address": 20}  # failures before there is a wait; people beh
 LONGEST_WAIT_S = {"name": 60.0, "address": 900.0}  # others could keep a name waiting, so its wait is short
 FORGET_S = 86400.0  # a day without a failure clears the count
 SEEN_EVERY_S = 60.0
+SET_BACK_S = 3600.0  # as far may a clock be set back before sessions end that seem to begin later than now
 
 
 def login(store: Store, name: str, password: str, address: str, hours: float = 12) -> str:
@@ -93,7 +94,7 @@ def _live(session: Session, token: str, now: float) -> tuple[float, Person] | No
         select(LoginSession.seen_at, Person)
         .join(Person, Person.id == LoginSession.person_id)
         .where(LoginSession.token_hash == hash_token(token), LoginSession.revoked_at.is_(None))
-        .where(LoginSession.expires_at > now, Person.active)
+        .where(LoginSession.expires_at > now, LoginSession.created_at < now + SET_BACK_S, Person.active)
     ).first()
     return None if found is None else (found[0], found[1])
 

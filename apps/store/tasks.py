@@ -81,6 +81,7 @@ def claim(store: Store, project_id: int, person_id: int) -> Given | Nothing:
         if person is None or not person.active:
             raise NotYours("project")
         desk = desk_of(session, project_id, person_id)
+        _shorten(session, project_id, now + 60 * settings.lease_minutes)
         task = _held(session, project_id, person_id, now)
         if task is None:
             found = _next(session, settings, desk, person, now)
@@ -220,6 +221,17 @@ def _set_status(store: Store, task_id: int, status: str, by: int | None) -> None
             task.status = "done" if task.kind == "rank" and task.n_done >= task.required else "open"
             put_back(session, task)
         events.append(session, store.clock(), by, "close" if status == "closed" else "reopen", str(task_id), {})
+
+
+def _shorten(session: Session, project_id: int, longest: float) -> None:
+    """No lease ends later than one that begins now, though the clock was set back since: nobody is locked out by it."""
+    here = exists().where(Task.id == Lease.task_id, Task.project_id == project_id)
+    session.execute(
+        update(Lease)
+        .where(Lease.expires_at > longest, here)
+        .values(expires_at=longest)
+        .execution_options(synchronize_session=False)
+    )
 
 
 def _held(session: Session, project_id: int, person_id: int, now: float) -> Task | None:

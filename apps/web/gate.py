@@ -62,7 +62,7 @@ class Gate:
             person = await run_sync(self.accounts.person, request)
         except Unavailable as error:
             return self.accounts.page(
-                request, "message", 503, title="The database does not answer", message=sentence(str(error))
+                request, "message", 503, title="The database does not answer", message=sentence(error.told)
             )
         opens_page = scope["method"] == "GET" and inner in ("", "/")
         if person is None:

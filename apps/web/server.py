@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import sys
 from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
@@ -109,7 +110,8 @@ class Files(StaticFiles):
 
 def _refused(request: Request, refused: Exception) -> Response:
     status, code = next((status, code) for kind, status, code in STATUS if isinstance(refused, kind))
-    message, _, remedy = str(refused).partition("; ")
+    told = refused.told if isinstance(refused, Unavailable) else str(refused)
+    message, _, remedy = told.partition("; ")
     answer = _told(request, status, code, sentence(message), sentence(remedy) if remedy else "")
     if isinstance(refused, TooManyAttempts):
         answer.headers["retry-after"] = str(max(1, round(refused.wait_s)))
@@ -155,7 +157,11 @@ def serve(app: ASGIApp, place: socket.socket, behind_proxy: bool) -> None:
         access_log=False,
         server_header=False,
         proxy_headers=behind_proxy,  # else anybody could name any address as theirs
+        timeout_keep_alive=120,  # longer than people think: a request may cross with the end of its connection
         timeout_graceful_shutdown=5,  # Gradio's pages keep connections open
     )
+    # Python's threads hand each other the interpreter after 5 ms by default, and a transaction that others wait for has
+    # to ask for it back after each of its statements.
+    sys.setswitchinterval(0.0005)
     with suppress(KeyboardInterrupt):  # which uvicorn raises once more when it has shut down
         uvicorn.Server(config).run(sockets=[place])

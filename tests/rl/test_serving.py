@@ -21,6 +21,7 @@ from align.rl.remote import HttpReward
 from align.rl.scorer import Scored
 from align.rl.serving import Batcher, create_app
 from align.rl.settings import Batching, Limits
+from align.serve_rm import listening
 from align.text.records import Message
 
 
@@ -49,7 +50,7 @@ def served(score: Any, limits: Any = None, batching: Any = None) -> Iterator[str
     """A server on a free port, in a thread of its own. Yields its address."""
     limits, batching = build(Limits, limits or {}, "limits"), build(Batching, batching or {}, "batching")
     app = create_app(score, limits, batching, {"model": "runs/rm/model", "max_tokens": 64})
-    with socket.create_server(("127.0.0.1", 0)) as place:
+    with listening("127.0.0.1", 0) as place:
         server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [place]}, daemon=True)
         thread.start()
@@ -75,6 +76,13 @@ def wait_for(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < ends
         time.sleep(0.005)
+
+
+def test_an_answer_in_two_parts_waits_for_no_acknowledgement():
+    with listening("127.0.0.1", 0) as place, socket.create_connection(place.getsockname()):
+        accepted, _ = place.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_scores_come_in_the_order_of_the_answers(counting):

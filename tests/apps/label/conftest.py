@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import pytest
 from browsing import chromium
 from served import Place, project_in
+
+sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))  # whose simulated annotators the tests use too
 
 
 @pytest.fixture

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from browsing import Desk, Server, said
-from offices import person
+from processes import Served
 from served import PASSWORD, Place, project_in
 
 from apps.label.project import Project
@@ -24,58 +16,16 @@ from apps.store import sessions, work
 from apps.store.errors import Unavailable
 from apps.store.tables import Revision
 
-PROJECT = "name: killed\ndatabase: {folder}/labels.db\noverlap: 2\n"
-
-
-class Process:
-    """`python -m apps.label serve` as people run it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        (folder / "project.yaml").write_text(PROJECT.format(folder=folder))
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.log = (folder / "log").open("w+")
-
-    def start(self) -> None:
-        command = [
-            sys.executable,
-            "-m",
-            "apps.label",
-            "serve",
-            str(self.folder / "project.yaml"),
-            "--port",
-            str(self.port),
-        ]
-        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
-        self.running = subprocess.Popen(command, env=environment, stdout=self.log, stderr=self.log)
-        for _ in range(1200):
-            try:
-                urllib.request.urlopen(f"{self.url}/health", timeout=5).close()
-                return
-            except (urllib.error.URLError, OSError):
-                assert self.running.poll() is None, (self.folder / "log").read_text()
-                time.sleep(0.1)
-        pytest.fail("the server does not answer")
-
-    def stop(self, how: signal.Signals) -> int:
-        self.running.send_signal(how)
-        return self.running.wait()
-
 
 @pytest.fixture
-def killable(tmp_path: Path) -> Iterator[tuple[Process, Place]]:
-    """A served project in a process of its own, and a view of its database from here."""
-    project = project_in(tmp_path, name="killed", database=str(tmp_path / "labels.db"), overlap=2)
-    view = Place(project, None)  # type: ignore[arg-type]
-    view.tasks(3)
-    person(project.store, "ada")
-    process = Process(tmp_path)
-    process.start()
-    yield process, view
-    if process.running.poll() is None:
-        process.stop(signal.SIGKILL)
+def killable(tmp_path: Path) -> Iterator[tuple[Served, Place]]:
+    """A project served by a process of its own, and a view of its database from here."""
+    served = Served(tmp_path, str(tmp_path / "labels.db"), ["ada"], 3, 4, overlap=2)
+    project = project_in(tmp_path, name="served", database=served.database, overlap=2)
+    served.start()
+    served.wait()
+    yield served, Place(project, None)  # type: ignore[arg-type]
+    served.kill()
     project.store.close()
 
 
@@ -96,13 +46,13 @@ def fill_in(desk: Desk) -> None:
         desk.drag(slot, 4 - slot)
 
 
-def test_a_killed_server_loses_no_draft_and_no_ranking(browser: Any, killable: tuple[Process, Place]) -> None:
+def test_a_killed_server_loses_no_draft_and_no_ranking(browser: Any, killable: tuple[Served, Place]) -> None:
     process, view = killable
     desk = Desk(browser, process.url, token(view.project, "ada")).open()
     texts = desk.texts()
     desk.rate(0, 7)
     desk.page.locator(".status", has_text="Draft saved").wait_for()
-    process.stop(signal.SIGKILL)
+    process.kill()
     fill_in(desk)
     desk.page.locator(".status", has_text="kept in this browser").wait_for()
     desk.page.get_by_role("button", name="Submit").dblclick()
@@ -110,31 +60,31 @@ def test_a_killed_server_loses_no_draft_and_no_ranking(browser: Any, killable: t
     assert desk.page.locator(".toast", has_text="Saved").count() == 0
     assert said(view, "ada") == []
     process.start()
+    process.wait()
     desk.page.get_by_role("button", name="Try now").click()
     desk.saved()
     ((status, payload),) = said(view, "ada")
     assert status == "submitted"
     assert [payload["ranks"][text] for text in texts] == [4, 3, 2, 1]
     desk.page.goto("about:blank")
-    process.stop(signal.SIGTERM)
+    process.stop()
     assert network_errors(desk)
-    log = (process.folder / "log").read_text()
-    assert "Traceback" not in log
-    assert desk.context.cookies()[0]["value"] not in log
+    assert desk.context.cookies()[0]["value"] not in process.log.read_text()
     desk.close()
 
 
 def test_a_page_that_is_left_while_the_server_is_gone_finds_its_work_again(
-    browser: Any, killable: tuple[Process, Place]
+    browser: Any, killable: tuple[Served, Place]
 ) -> None:
     process, view = killable
     desk = Desk(browser, process.url, token(view.project, "ada")).open()
-    process.stop(signal.SIGKILL)
+    process.kill()
     fill_in(desk)
     desk.page.get_by_role("button", name="Submit").click()
     desk.page.locator(".problem", has_text="Not saved yet").wait_for()
     desk.page.goto("about:blank")
     process.start()
+    process.wait()
     network_errors(desk)
     desk.page.goto(f"{process.url}/app/")
     desk.saved()
@@ -219,20 +169,17 @@ def test_an_answer_that_is_lost_on_the_way_is_no_second_ranking(browser: Any, se
     desk.close()
 
 
-def test_a_full_disk_is_told_and_the_draft_kept(
-    browser: Any, served: tuple[Place, Server], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    place, server = served
-    desk = Desk(browser, server.url, place.token("bob")).open()
-    with monkeypatch.context() as patched:
-        patched.setattr(work, "submit", full)
-        patched.setattr(work, "save_draft", full)
-        fill_in(desk)
-        desk.page.locator(".status", has_text="disk is full").wait_for()
-        desk.page.get_by_role("button", name="Submit").click()
-        desk.page.locator(".problem", has_text="Not saved yet: The database's disk is full.").wait_for()
-        assert said(place, "bob") == []
+def test_a_full_disk_is_told_and_the_draft_kept(browser: Any, killable: tuple[Served, Place]) -> None:
+    process, view = killable
+    desk = Desk(browser, process.url, token(view.project, "ada")).open()
+    process.limit_files(0)
+    fill_in(desk)
+    desk.page.locator(".status", has_text="disk takes no more").wait_for()
+    desk.page.get_by_role("button", name="Submit").click()
+    desk.page.locator(".problem", has_text="Not saved yet: The database's disk takes no more, or fails.").wait_for()
+    assert said(view, "ada") == []
+    process.limit_files(-1)
     desk.saved()  # it tries again by itself
-    assert len(said(place, "bob")) == 1
+    assert len(said(view, "ada")) == 1
     assert network_errors(desk)
     desk.close()

@@ -174,6 +174,18 @@ def test_a_clock_set_back_revives_no_lease(office: Office, clock: Clock) -> None
         tasks.heartbeat(office.store, ann.id, given.id, given.lease)
 
 
+def test_a_lease_from_a_clock_that_was_ahead_locks_nobody_out(office: Office, clock: Clock) -> None:
+    office.tasks(1)
+    ann, bob = office.person("Ann"), office.person("Bob")
+    clock.now += 10 * 365 * 86400
+    given = claim(office, ann)
+    clock.now -= 10 * 365 * 86400
+    assert nothing(office, bob).retry_at == clock.now + 900
+    assert claim(office, ann).lease == given.lease
+    clock.now += 900
+    assert claim(office, bob).id == given.id
+
+
 def test_a_clock_that_jumps_ahead_loses_nobodys_ranking(office: Office, clock: Clock) -> None:
     office.tasks(1)
     ann, bob = office.person("Ann"), office.person("Bob")

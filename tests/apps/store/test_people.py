@@ -217,6 +217,18 @@ def test_a_session_ends(store: Store, clock: Clock) -> None:
     assert sessions.person_of(store, token) is None
 
 
+def test_a_session_from_a_clock_that_was_ahead_ends_when_it_is_set_back(store: Store, clock: Clock) -> None:
+    person(store, "Ann")
+    clock.now += 10 * 365 * 86400
+    ahead = sessions.login(store, "Ann", PASSWORD, "192.0.2.1", hours=2)
+    clock.now -= 600  # a step that clocks make
+    assert sessions.person_of(store, ahead) is not None
+    clock.now -= 10 * 365 * 86400 - 1200
+    assert sessions.person_of(store, ahead) is None  # or it would be good for ten years
+    again = sessions.login(store, "Ann", PASSWORD, "192.0.2.1", hours=2)
+    assert sessions.person_of(store, again) is not None
+
+
 def test_logging_out_ends_this_session_alone(store: Store) -> None:
     person(store, "Ann")
     one, other = login(store), login(store)

@@ -1,0 +1,274 @@
+"""Simulated annotators who work through the ranking app's API as its page does, and the reckoning afterwards.
+
+`label_load.py` measures a server under them; `tests/apps/label` kills one. Whatever they say carries a mark that occurs
+once, so that each thing said can be looked for in the database: acknowledged, it must be there exactly once; sent and
+never acknowledged, at most once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import ssl
+import time
+import uuid
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import httpx
+from sqlalchemy import func, select, text
+
+from apps.store import events
+from apps.store.engine import Store
+from apps.store.tables import Annotation, Revision, Task
+
+PASSWORD = "four words or more"
+PATIENCE_S = 60.0  # for one call, over all its repetitions
+TLS = ssl.create_default_context()  # made once: every client would make its own, though nothing here is encrypted
+
+
+class Said(NamedTuple):
+    """What the server acknowledged."""
+
+    id: str
+    revision: int
+    payload: dict[str, Any]
+
+
+class Notes:
+    """What was asked of the server, and what it answered."""
+
+    def __init__(self) -> None:
+        self.times: dict[str, list[float]] = defaultdict(list)  # seconds of each call that was answered with 200
+        self.failures: Counter[str] = Counter()  # no answer, or one that says to try again
+        self.refusals: Counter[str] = Counter()
+        self.sent: set[str] = set()  # marks
+        self.saved: dict[str, Said] = {}  # by mark
+        self.undos: Counter[str] = Counter()  # asked for, by annotation
+        self.undone: list[tuple[str, int]] = []  # acknowledged: annotation, revision
+        self.repeated: dict[str, float] = {}  # marks that were sent more than once; when the second time
+
+
+class Refused(Exception):
+    """The server will not take this, however often it is sent."""
+
+
+class Annotator:
+    """One person with a browser of their own."""
+
+    def __init__(self, name: str, url: str, notes: Notes, pace_s: float = 5.0, retry_s: float = 1.0) -> None:
+        self.name, self.notes, self.pace_s, self.retry_s = name, notes, pace_s, retry_s
+        self.chance = random.Random(name)
+        self.client = httpx.AsyncClient(base_url=url, headers={"X-Align": "1"}, verify=TLS, timeout=20, trust_env=False)
+        self.n_said = 0
+
+    async def log_in(self) -> None:
+        """As the form does it."""
+        began = time.perf_counter()
+        answer = await self.client.post("/login", data={"name": self.name, "password": PASSWORD})
+        if answer.status_code != 303:
+            raise Refused(f"login of {self.name}: {answer.status_code} {answer.text[:200]}")
+        self.notes.times["login"].append(time.perf_counter() - began)
+
+    async def work(self, until: Callable[[], bool]) -> None:
+        """Task after task."""
+        await asyncio.sleep(self.chance.random() * self.pace_s)
+        while not until():
+            try:
+                await self.one_task()
+            except Refused:
+                await self.think(0.1)
+
+    async def one_task(self) -> None:
+        """Claims, works, submits; now and then something else."""
+        task = (await self.call("claim", "POST", "claim", {}))["task"]
+        await self.call("progress", "GET", "progress")
+        if task is None:
+            await self.think(0.3)
+            await self.revise()
+            return
+        due = time.monotonic() + self.pace_s * self.chance.uniform(0.5, 1.5)
+        rev = max(int(time.time() * 1000), task["draft_rev"] + 1)
+        for n in range(self.chance.randint(1, 2)):
+            await self.think(0.2)
+            draft = {"answers": {}, "ranks": None, "all_bad": False, "comment": f"draft {n}"}
+            await self.call("draft", "PUT", "draft", {"task": task["id"], "rev": rev + n, "payload": draft})
+        await self.call("heartbeat", "POST", "heartbeat", {"task": task["id"], "lease": task["lease"]})
+        await asyncio.sleep(due - time.monotonic())
+        about = {"id": task["annotation"] or str(uuid.UUID(int=self.chance.getrandbits(128), version=4))}
+        about |= {"task": task["id"], "lease": task["lease"]}
+        fate = self.chance.random()
+        if fate < 0.04 and task["status"] in (None, "undone"):
+            await self.say("skip", about, {"reason": self.mark(), "comment": ""})
+        elif fate < 0.05 and task["status"] in (None, "undone"):
+            await self.say("flag", about, {"reason": self.mark(), "comment": "odd"})
+        else:
+            saved = await self.say("submit", about, self.ranking(len(task["answers"])))
+            if fate > 0.96:
+                await self.undo(saved)
+        if 0.06 < fate < 0.12:
+            await self.revise()
+
+    async def say(self, path: str, about: dict[str, Any], payload: dict[str, Any]) -> str:
+        """Sends what is to be kept, again and again under the same id until the server says that it is saved."""
+        mark = mark_of(payload)
+        self.notes.sent.add(mark)
+        if path in ("skip", "flag"):
+            body = {**about, "reason": payload["reason"]} | ({"comment": payload["comment"]} if path == "flag" else {})
+        else:
+            body = {**about, "payload": payload, "seconds": round(self.pace_s, 1)}
+        answer = await self.call(path.partition("/")[0], "POST", path, body, mark)
+        assert answer["saved"] is True
+        self.notes.saved[mark] = Said(answer["id"], answer["revision"], payload)
+        return str(answer["id"])
+
+    async def undo(self, annotation: str) -> None:
+        """Takes back what was just said; the task comes with the next claim."""
+        self.notes.undos[annotation] += 1
+        task = (await self.call("undo", "POST", "undo", {"id": annotation}))["task"]
+        self.notes.undone.append((annotation, task["revision"]))
+
+    async def revise(self) -> None:
+        """Looks at earlier work, and says something else about one task of it."""
+        items = (await self.call("history", "GET", "mine"))["items"]
+        done = [item for item in items if item["status"] == "submitted"]
+        if not done:
+            return
+        one = self.chance.choice(done)
+        task = (await self.call("open", "GET", f"mine/{one['id']}"))["task"]
+        await self.think(0.3)
+        await self.say(f"mine/{one['id']}", {"task": task["id"]}, self.ranking(len(task["answers"])))
+
+    def ranking(self, n: int) -> dict[str, Any]:
+        """A whole ranking, with ties and flags."""
+        slots = [str(slot) for slot in range(n)]
+        answers = {
+            slot: {
+                "rating": self.chance.randint(1, 7),
+                "flags": ["hallucination"] if self.chance.random() < 0.1 else [],
+                "comment": "",
+            }
+            for slot in slots
+        }
+        ranks = {slot: self.chance.randint(1, n) for slot in slots}
+        return {"answers": answers, "ranks": ranks, "all_bad": False, "comment": self.mark()}
+
+    def mark(self) -> str:
+        self.n_said += 1
+        return f"{self.name} said {self.n_said}"
+
+    async def think(self, share: float) -> None:
+        """A share of the time that a task takes, more or less."""
+        await asyncio.sleep(self.pace_s * share * self.chance.uniform(0.5, 1.5))
+
+    async def call(self, kind: str, method: str, path: str, body: Any = None, mark: str = "") -> Any:
+        """One call's answer. What may pass is tried again, as the page does. Raises `Refused`."""
+        deadline = time.monotonic() + PATIENCE_S
+        while time.monotonic() < deadline:
+            began = time.perf_counter()
+            try:
+                answer = await self.client.request(method, f"/api/{path}", json=body)
+            except httpx.TransportError as error:
+                self.notes.failures[f"{kind}: {type(error).__name__}"] += 1
+            else:
+                if answer.status_code == 200:
+                    self.notes.times[kind].append(time.perf_counter() - began)
+                    return answer.json()
+                told = f"{kind}: {answer.status_code} {answer.text[:200]}"
+                if answer.status_code < 500 and answer.status_code not in (408, 429):
+                    self.notes.refusals[told] += 1
+                    raise Refused(told)
+                self.notes.failures[told] += 1
+            await asyncio.sleep(self.retry_s)
+            if mark:
+                self.notes.repeated.setdefault(mark, time.time())
+        raise TimeoutError(f"{self.name}: {kind} was not answered in {PATIENCE_S:.0f} s; {dict(self.notes.failures)}")
+
+
+class Watcher(Annotator):
+    """A lead whose dashboard is open."""
+
+    async def watch(self, every_s: float, until: Callable[[], bool]) -> None:
+        """Opens the page, then lets it compute its figures anew, through Gradio's queue as the page does."""
+        (await self.client.get("/lead/")).raise_for_status()
+        config = (await self.client.get("/lead/config")).json()
+        loads = [event for event in config["dependencies"] if any(kind == "load" for _, kind in event["targets"])]
+        while not until():
+            began = time.perf_counter()
+            await self.refresh(loads[0]["id"])
+            self.notes.times["dashboard"].append(time.perf_counter() - began)
+            await asyncio.sleep(every_s)
+
+    async def refresh(self, event: int) -> None:
+        session = f"session{self.chance.getrandbits(40)}"
+        body = {"data": [], "fn_index": event, "session_hash": session, "event_data": None, "trigger_id": None}
+        (await self.client.post("/lead/gradio_api/queue/join", json=body)).raise_for_status()
+        path = f"/lead/gradio_api/queue/data?session_hash={session}"
+        async with self.client.stream("GET", path, timeout=60) as stream:
+            async for line in stream.aiter_lines():
+                told = json.loads(line.removeprefix("data:")) if line.startswith("data:") else {}
+                if told.get("msg") == "process_completed":
+                    if not told["success"]:
+                        self.notes.failures[f"dashboard: {str(told)[:200]}"] += 1
+                    return
+        self.notes.failures["dashboard: no answer"] += 1
+
+
+def mark_of(payload: dict[str, Any]) -> str:
+    """What occurs in this content alone; "" for what was taken back."""
+    return str(payload.get("reason") or payload.get("comment") or "")
+
+
+class Reckoning(NamedTuple):
+    """What the database holds, and what is wrong with it."""
+
+    n_rankings: int
+    n_extra: int
+    n_lost_replies: int  # saved by a call whose answer never came: the repetition found it there
+    problems: list[str]
+
+
+def reckon(url: str, notes: Notes) -> Reckoning:
+    """Holds the database against what was acknowledged."""
+    store, problems = Store.open(url, create=False), []
+    with store.read() as session:
+        if store.is_sqlite:
+            problems += [f"integrity: {row}" for row in session.scalars(text("PRAGMA integrity_check")) if row != "ok"]
+            problems += [f"foreign key: {row}" for row in session.execute(text("PRAGMA foreign_key_check"))]
+        revisions = session.scalars(select(Revision)).all()
+        annotations = session.scalars(select(Annotation)).all()
+        for task in session.scalars(select(Task)):
+            said = select(func.count()).where(Annotation.task_id == task.id, Annotation.status == "submitted")
+            n = session.scalar(said.where(~Annotation.extra))
+            if n != task.n_done or n > task.required or (n == task.required) != (task.status == "done"):
+                problems.append(
+                    f"task {task.id}: {n} rankings, counted {task.n_done} of {task.required}, {task.status}"
+                )
+    problems += [f"chain: {problem}" for problem in events.verify(store).problems]
+    store.close()
+    problems += _said_once(revisions, notes) + _undone_once(revisions, notes)
+    latest = Counter(one.annotation_id for one in revisions)
+    problems += [f"annotation {one.id} misses a revision" for one in annotations if latest[one.id] != one.n_revisions]
+    done = [one for one in annotations if one.status == "submitted"]
+    lost = [notes.repeated.get(mark_of(one.payload), 0.0) > one.created_at for one in revisions]
+    return Reckoning(len(done), sum(one.extra for one in done), sum(lost), problems)
+
+
+def _said_once(revisions: Any, notes: Notes) -> list[str]:
+    found: dict[str, list[Said]] = defaultdict(list)
+    for one in revisions:
+        if one.status != "undone":
+            found[mark_of(one.payload)].append(Said(one.annotation_id, one.n, one.payload))
+    problems = [f"{mark!r}: acknowledged {said}, found {found[mark]}" for mark, said in notes.saved.items()
+                if found[mark] != [said]]  # fmt: skip
+    problems += [f"{mark!r}: found {len(said)} times" for mark, said in found.items() if len(said) > 1]
+    return problems + [f"{mark!r}: nobody said that" for mark in found if found[mark] and mark not in notes.sent]
+
+
+def _undone_once(revisions: Any, notes: Notes) -> list[str]:
+    found = {(one.annotation_id, one.n) for one in revisions if one.status == "undone"}
+    problems = [f"{key}: acknowledged as undone, and is not" for key in notes.undone if key not in found]
+    often = Counter(annotation for annotation, _ in found)
+    return problems + [f"{key}: undone {n} times" for key, n in often.items() if n > notes.undos[key]]

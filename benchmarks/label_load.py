@@ -1,0 +1,200 @@
+"""The ranking app under load: simulated annotators, each in a browser of their own, on a real server.
+
+    python benchmarks/label_load.py [--annotators 50] [--seconds 300] [--pace 5] [--database PATH|postgresql://...]
+
+Starts `python -m apps.label serve` as people do, logs everybody in, and lets each work: claim, drafts, a heartbeat,
+submit about every `pace` seconds; now and then skip, flag, undo, look back and revise; a lead's dashboard computes
+anew every ten seconds. Prints how long each kind of call took, as the annotators saw it, then holds the database
+against what was acknowledged. Clients and server share the machine. Exit status 1 if anything failed, was lost, or is
+there twice. Needs an empty database.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import random
+import socket
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+from label_crowd import PASSWORD, Annotator, Notes, Reckoning, Watcher, reckon
+
+from apps.label.importing import import_files
+from apps.label.project import opened
+from apps.store import people
+
+ROOT = Path(__file__).parents[1]
+WORDS = "the model answers at some length because people ask for reasons and examples while others are short".split()  # noqa: SIM905
+
+
+class Load(NamedTuple):
+    """How many people do how much."""
+
+    annotators: int
+    seconds: float
+    pace_s: float = 5.0
+    tasks: int = 2000
+    overlap: int = 3
+    refresh_s: float = 10.0
+
+
+class Result(NamedTuple):
+    notes: Notes
+    seconds: float
+    server_cpu_s: float
+    client_cpu_s: float
+    peak_mb: float  # of the server's resident memory, looked at every second
+    reckoning: Reckoning
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--annotators", type=int, default=50)
+    parser.add_argument("--seconds", type=float, default=300)
+    parser.add_argument("--pace", type=float, default=5.0, help="seconds from one submit of a person to the next")
+    parser.add_argument("--tasks", type=int, default=2000)
+    parser.add_argument("--overlap", type=int, default=3)
+    parser.add_argument("--database", help="an empty one; by default a new file")
+    given = parser.parse_args()
+    load = Load(given.annotators, given.seconds, given.pace, given.tasks, given.overlap)
+    with tempfile.TemporaryDirectory() as temporary:
+        database = given.database or str(Path(temporary) / "labels.db")
+        kind = database.partition("://")[0] if "://" in database else "sqlite"
+        busy = ", ".join(f"{one:.1f}" for one in os.getloadavg())
+        print(f"{load}, {kind}, {os.cpu_count()} cores ({platform.machine()}), load before {busy}", flush=True)
+        result = measure(Path(temporary), load, database)
+    tell(result)
+    return int(bool(result.notes.failures or result.notes.refusals or result.reckoning.problems))
+
+
+def measure(folder: Path, load: Load, database: str) -> Result:
+    """The whole of it, in a folder."""
+    project = folder / "project.yaml"
+    keys = {"name": "load", "database": database, "overlap": load.overlap}
+    project.write_text(json.dumps(keys), encoding="utf-8")
+    write_answers(folder / "answers.jsonl", load.tasks)
+    names = [f"person {index}" for index in range(load.annotators)]
+    with opened(str(project)) as bench:
+        import_files(bench, [str(folder / "answers.jsonl")])
+        for name in (*names, "lead"):
+            token = people.invite(bench.store, "reviewer" if name == "lead" else "annotator", name).token
+            people.accept(bench.store, token, None, PASSWORD)
+    with serving(project) as (url, process):
+        began, cpu, own = time.monotonic(), cpu_s(process), cpu_s(psutil.Process())
+        notes, peak_mb = asyncio.run(everybody(url, names, load, process))
+        took = time.monotonic() - began
+        server_cpu, client_cpu = cpu_s(process) - cpu, cpu_s(psutil.Process()) - own
+    return Result(notes, took, server_cpu, client_cpu, peak_mb, reckon(database, notes))
+
+
+@contextmanager
+def serving(project: Path) -> Iterator[tuple[str, psutil.Process]]:
+    """The server as a process of its own, and its address."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    url, log = f"http://127.0.0.1:{port}", project.with_suffix(".log")
+    command = [sys.executable, "-m", "apps.label", "serve", str(project), "--port", str(port)]
+    with log.open("w") as file:
+        process = psutil.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=file, stderr=file)
+    try:
+        while not answers(url):
+            if process.poll() is not None:
+                raise RuntimeError(log.read_text())
+            time.sleep(0.1)
+        yield url, process
+    finally:
+        process.terminate()
+        process.wait()
+    if "Traceback" in log.read_text():
+        raise RuntimeError(log.read_text())
+
+
+def answers(url: str) -> bool:
+    try:
+        urllib.request.urlopen(f"{url}/health", timeout=5).close()
+    except (urllib.error.URLError, OSError):
+        return False
+    return True
+
+
+async def everybody(url: str, names: list[str], load: Load, process: psutil.Process) -> tuple[Notes, float]:
+    """Logs all in, lets them work for the time given, and watches the server's memory."""
+    notes, peak = Notes(), 0.0
+    crew = [Annotator(name, url, notes, load.pace_s) for name in names]
+    lead = Watcher("lead", url, notes)
+    await asyncio.gather(*(one.log_in() for one in (*crew, lead)))
+    end = time.monotonic() + load.seconds
+
+    def is_over() -> bool:
+        return time.monotonic() > end
+
+    working = [asyncio.create_task(one.work(is_over)) for one in crew]
+    working.append(asyncio.create_task(lead.watch(load.refresh_s, is_over)))
+    while not is_over():
+        peak = max(peak, process.memory_info().rss / 2**20)
+        await asyncio.sleep(1)
+    await asyncio.gather(*working)
+    for one in (*crew, lead):
+        await one.client.aclose()
+    return notes, peak
+
+
+def cpu_s(process: psutil.Process) -> float:
+    used = process.cpu_times()
+    return float(used.user + used.system)
+
+
+def write_answers(path: Path, n: int) -> None:
+    """Prompts with four answers of some hundred words: Markdown with a list, code and a formula."""
+    chance = random.Random(1)
+
+    def words(n_words: int) -> str:
+        return " ".join(chance.choices(WORDS, k=n_words))
+
+    with path.open("w", encoding="utf-8") as file:
+        for index in range(n):
+            responses = [
+                f"{words(60)}, number {index}.{place}:\n\n- **{words(8)}**\n- {words(8)}\n- `{words(3)}`\n\n"
+                f"```python\n{words(10)}\n```\n\n{words(40)} $\\frac{{{index}}}{{{place + 1}}}$."
+                for place in range(4)
+            ]
+            row = {
+                "prompt": f"{words(30)} {index}?",
+                "responses": responses,
+                "model": "m",
+                "temperature": 1.0,
+                "seed": 1,
+            }
+            file.write(json.dumps(row) + "\n")
+
+
+def tell(result: Result) -> None:
+    """Prints the figures."""
+    notes, found = result.notes, result.reckoning
+    print(f"  {'call':10} {'n':>6} {'p50':>7} {'p95':>7} {'p99':>7} {'max':>7}  ms")
+    for kind, times in sorted(notes.times.items(), key=lambda item: -len(item[1])):
+        times.sort()
+        p50, p95, p99 = (1000 * times[int(share * (len(times) - 1))] for share in (0.5, 0.95, 0.99))
+        print(f"  {kind:10} {len(times):6} {p50:7.1f} {p95:7.1f} {p99:7.1f} {1000 * times[-1]:7.1f}")
+    share = 100 / result.seconds
+    cpu = f"server {share * result.server_cpu_s:.0f}% of a core, clients {share * result.client_cpu_s:.0f}%"
+    print(f"  {result.seconds:.0f} s; CPU: {cpu}; server's peak memory {result.peak_mb:.0f} MB")
+    print(f"  failures {dict(notes.failures)}, refusals {dict(notes.refusals)}")
+    print(f"  {len(notes.saved)} acknowledged, {len(notes.undone)} undone; {found.n_rankings} rankings, of them "
+          f"{found.n_extra} extra; problems {found.problems}", flush=True)  # fmt: skip
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
