@@ -94,12 +94,17 @@ def claim(store: Store, project_id: int, person_id: int) -> Given | Nothing:
 
 
 def heartbeat(store: Store, person_id: int, task_id: int, token: str) -> float:
-    """Keeps a task for longer. Returns until when.
+    """Keeps a task for longer, if half of its time is used. Returns until when.
 
     Raises `LeaseLost` for a lease that ran out, or was replaced, while others took all places; `NotYours` for a task
     that this person was never given.
     """
     now = store.clock()
+    with store.read() as session:
+        task = shown_task(session, task_id, person_id)
+        lease = session.get_one(Lease, (task_id, person_id))
+        if lease.token == token and is_fresh(lease, settings_of(session, task.project_id), now):
+            return lease.expires_at
     with store.write() as session:
         task = shown_task(session, task_id, person_id)
         lease = session.get_one(Lease, (task_id, person_id))
@@ -134,6 +139,15 @@ def shown_task(session: Session, task_id: int, person_id: int) -> Task:
     if session.get(Presentation, (task_id, person_id)) is None:
         raise NotYours
     return session.get_one(Task, task_id)
+
+
+def is_fresh(lease: Lease, settings: Settings, now: float) -> bool:
+    """Whether more than half of a lease's time is left: then a sign of life renews nothing, and need not wait to write.
+
+    One that ends later than a lease that begins now is from before the clock was set back, and is not fresh.
+    """
+    lasts = 60 * settings.lease_minutes
+    return now + lasts / 2 < lease.expires_at <= now + lasts
 
 
 def lease_for(session: Session, settings: Settings, task: Task, person_id: int, now: float, new: bool = False) -> Lease:
@@ -280,13 +294,16 @@ def _practice(session: Session, settings: Settings, desk: Desk) -> Task | Nothin
 
 def _first_in_queue(session: Session, desk: Desk, now: float) -> Task | Nothing:
     ahead = _open(desk, "rank", Task.place > desk.place).order_by(Task.place).limit(1)
-    first = session.scalar(ahead)
+    free = Task.n_done + _held_by_others(Task.id, desk.person_id, now).scalar_subquery() < Task.required
+    first = session.execute(ahead.add_columns(free)).first()
     if first is None:  # every open task is behind this person
         last = select(func.max(Task.place)).where(*_in_queue(desk))
         desk.place = max(desk.place, session.scalar(last) or 0)
         return _nothing("done" if _has_tasks(session, desk.project_id) else "empty")
-    desk.place = first.place - 1
-    free = Task.n_done + _held_by_others(Task.id, desk.person_id, now).scalar_subquery() < Task.required
+    task, is_free = first
+    desk.place = task.place - 1
+    if is_free:
+        return task
     task = session.scalar(ahead.where(free))
     if task is not None:
         return task

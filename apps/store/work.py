@@ -19,8 +19,8 @@ from apps.store.errors import BadPayload, NotYours, Refused, Stale
 from apps.store.judgments import Feedback, feedback_on
 from apps.store.payload import check_draft, check_payload, check_reason
 from apps.store.projects import settings_of
-from apps.store.tables import Annotation, Draft, Lease, Project, Prompt, Revision, Task, TaskOutput, canonical
-from apps.store.tasks import Given, Payload, annotation_of, given, lease_for, n_free, put_back, shown_task
+from apps.store.tables import Annotation, Draft, Lease, Presentation, Project, Prompt, Revision, Task, canonical
+from apps.store.tasks import Given, Payload, annotation_of, given, is_fresh, lease_for, n_free, put_back, shown_task
 
 Status = Literal["submitted", "skipped", "flagged"]
 
@@ -72,9 +72,9 @@ def save_draft(store: Store, person_id: int, task_id: int, payload: Any, rev: in
             draft = Draft(task_id=task_id, person_id=person_id)
             session.add(draft)
         draft.payload, draft.rev, draft.saved_at = payload, rev, now
-        lease = session.get_one(Lease, (task_id, person_id))
-        if lease.expires_at > 0 and n_free(session, task, person_id, now) > 0:
-            lease_for(session, settings_of(session, task.project_id), task, person_id, now)
+        lease, settings = session.get_one(Lease, (task_id, person_id)), settings_of(session, task.project_id)
+        if lease.expires_at > 0 and not is_fresh(lease, settings, now) and n_free(session, task, person_id, now) > 0:
+            lease_for(session, settings, task, person_id, now)
         return Drafted(True, rev)
 
 
@@ -105,7 +105,7 @@ def revise(store: Store, person_id: int, annotation_id: str, payload: Any, secon
     """Says something else about a task that was done, or ranks one that was skipped. All revisions are kept."""
     with store.write() as session:
         mine = _mine(session, person_id, annotation_id)
-        return _record(session, store.clock(), mine.task_id, person_id, mine.id, "submitted", payload, seconds)
+        return _record(session, store.clock(), mine.task_id, person_id, mine, mine.id, "submitted", payload, seconds)
 
 
 def undo(store: Store, project_id: int, person_id: int, annotation_id: str | None = None) -> Given | None:
@@ -186,7 +186,7 @@ def _say(
             raise Stale("this was taken back in another window; open the task again")
         if mine is not None and mine.status == "submitted" and status != "submitted":
             raise Stale("this task is ranked already; undo that first")
-        return _record(session, store.clock(), task_id, person_id, annotation_id, status, payload, seconds)
+        return _record(session, store.clock(), task_id, person_id, mine, annotation_id, status, payload, seconds)
 
 
 def _record(
@@ -194,6 +194,7 @@ def _record(
     now: float,
     task_id: int,
     person_id: int,
+    mine: Annotation | None,
     annotation_id: str,
     status: Status,
     payload: Any,
@@ -203,8 +204,8 @@ def _record(
     task = session.get_one(Task, task_id)
     if status == "submitted":
         settings = settings_of(session, task.project_id)
-        payload = check_payload(payload, _n_answers(session, task_id), settings.questions, settings.ranking)
-    mine = annotation_of(session, task_id, person_id)
+        n_answers = len(session.get_one(Presentation, (task_id, person_id)).places)
+        payload = check_payload(payload, n_answers, settings.questions, settings.ranking)
     if mine is not None and mine.status == status and _latest(session, mine).payload == payload:
         return _saved(session, task, mine, replayed=True)
     if mine is not None and mine.status != "undone":
@@ -299,10 +300,6 @@ def _last(session: Session, project_id: int, person_id: int) -> Annotation | Non
 
 def _latest(session: Session, mine: Annotation) -> Revision:
     return session.get_one(Revision, (mine.id, mine.n_revisions))
-
-
-def _n_answers(session: Session, task_id: int) -> int:
-    return len(session.scalars(select(TaskOutput.place).where(TaskOutput.task_id == task_id)).all())
 
 
 def _refuse_practice(task: Task) -> None:

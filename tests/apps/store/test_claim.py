@@ -124,6 +124,22 @@ def test_working_keeps_a_task(office: Office, clock: Clock) -> None:
     assert nothing(office, bob).retry_at == clock.now + 900
 
 
+def test_a_sign_of_life_renews_a_lease_once_half_of_it_is_used(office: Office, clock: Clock) -> None:
+    office.tasks(1)
+    ann, bob = office.person("Ann"), office.person("Bob")
+    given = claim(office, ann)
+    clock.now += 449
+    with office.store.write():  # it need not wait for whoever writes
+        assert tasks.heartbeat(office.store, ann.id, given.id, given.lease) == given.expires_at
+    work.save_draft(office.store, ann.id, given.id, {"comment": "half"}, 1)
+    assert nothing(office, bob).retry_at == given.expires_at
+    clock.now += 1
+    work.save_draft(office.store, ann.id, given.id, {"comment": "more"}, 2)
+    assert nothing(office, bob).retry_at == clock.now + 900
+    clock.now -= 86400
+    assert tasks.heartbeat(office.store, ann.id, given.id, given.lease) == clock.now + 900
+
+
 def test_a_heartbeat_after_the_end_works_while_the_place_is_free(office: Office, clock: Clock) -> None:
     office.tasks(1)
     ann, bob = office.person("Ann"), office.person("Bob")

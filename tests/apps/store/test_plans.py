@@ -99,15 +99,16 @@ def test_no_statement_of_a_claim_that_finds_nothing_reads_a_whole_table(store: S
 
 
 def test_the_queue_is_read_in_its_order_and_not_sorted(store: Store) -> None:
-    office = Office(store, overlap=2)
+    office = Office(store)
     office.tasks(150, k=2)
-    ann = office.person("Ann")
+    ann, bob = office.person("Ann"), office.person("Bob")
     do(office, ann, 3)
     store.analyze()
     with statements(store) as sent:
         claim(office, ann)
+        claim(office, bob)  # the first one in the queue is Ann's
     of_queue = [plan(store, one) for one in sent if "ORDER BY task.place" in one[0]]
-    assert len(of_queue) == 2
+    assert len(of_queue) == 3
     for told in of_queue:
         assert "task_queue" in told
         assert "TEMP B-TREE" not in told
