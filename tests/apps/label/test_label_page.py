@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from browsing import GONE_ON, PHONE, Desk, Server, said
 from offices import prompt
 from served import Place, project_in
 
+from apps.label.exporting import Filters, export
 from apps.store import adding, people, sessions
 
 N_TASKS = 10
@@ -58,7 +61,7 @@ def standard(ranks: list[int]) -> list[int]:
     return [1 + sum(other < rank for other in ranks) for rank in ranks]
 
 
-def test_ten_tasks_by_mouse(sit_down: Callable[..., Desk], office: tuple[Place, Server]) -> None:
+def test_ten_tasks_by_mouse(sit_down: Callable[..., Desk], office: tuple[Place, Server], tmp_path: Path) -> None:
     desk, chance, wanted = sit_down("mouse"), random.Random(1), []
     for _ in range(N_TASKS):
         texts, ranks = desk.texts(), draw(chance, 4)
@@ -78,6 +81,13 @@ def test_ten_tasks_by_mouse(sit_down: Callable[..., Desk], office: tuple[Place, 
     for (_, payload), expected in zip(found, wanted, strict=True):
         assert {text: (payload["ranks"][text], payload["answers"][text]["rating"]) for text in expected} == expected
         assert sum(answer["flags"] == ["hallucination"] for answer in payload["answers"].values()) == 1
+    (exported,) = export(office[0].project, tmp_path / "out", ("rankings",), Filters(annotators=("mouse",)))
+    rows = [json.loads(line) for line in exported.path.read_text().splitlines()]
+    rankings = [dict(zip(row["responses"], row["ranks"], strict=True)) for row in rows]
+    for expected in wanted:
+        levels = sorted({rank for rank, _ in expected.values()})
+        rankings.remove({text: 1 + levels.index(rank) for text, (rank, _) in expected.items()})
+    assert rankings == []
 
 
 def test_ten_tasks_by_keyboard_alone(sit_down: Callable[..., Desk], office: tuple[Place, Server]) -> None:
