@@ -19,6 +19,8 @@ from apps.label.project import Project, opened
 
 Command = Callable[[argparse.Namespace], None]
 
+PORT = 7860  # Gradio's
+
 
 def main() -> None:
     """Parses the command line and runs the command."""
@@ -39,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
 
     serve = command("serve", _serve, "open the app for browsers")
     serve.add_argument("--host", default="127.0.0.1", help="address to listen at; 127.0.0.1 is this machine alone")
-    serve.add_argument("--port", type=int, default=7860)
+    serve.add_argument("--port", type=int, default=PORT)
     imported = command("import", _import, "make tasks of prompts and answers")
     imported.add_argument("files", nargs="+", metavar="answers.jsonl", help="what align.generate writes, or a data set")
     imported.add_argument("--dry-run", action="store_true", help="check the files and say what would be added")
@@ -62,9 +64,12 @@ def _parser() -> argparse.ArgumentParser:
     invited.add_argument("--role", required=True, help="admin, reviewer or annotator")
     invited.add_argument("--name", help="else the invited person chooses")
     invited.add_argument("--days", type=float, default=7, help="how long the link can be used")
+    renewed = command("reset", _reset, "make a link with which somebody sets a new password")
+    renewed.add_argument("name")
+    for linked in (invited, renewed):
+        linked.add_argument("--port", type=int, default=PORT, help="where the app is served, unless `origin` is set")
     command("people", _people, "list everybody")
     for name, run, meaning in (
-        ("reset", _reset, "make a link with which somebody sets a new password"),
         ("revoke", _revoke, "end somebody's sessions and take back their invitations"),
         ("deactivate", _deactivate, "shut somebody out"),
         ("activate", _activate, "let somebody in again"),
@@ -131,19 +136,19 @@ def _invite(given: argparse.Namespace) -> None:
 
     with opened(given.project) as project:
         found = invite(project.store, given.role, given.name, given.days)
-        _print_link(project, found.token, given.days)
+        _print_link(project, found.token, given.days, given.port)
 
 
 def _reset(given: argparse.Namespace) -> None:
     from apps.store.people import reset
 
     with opened(given.project, "read") as project:
-        _print_link(project, reset(project.store, given.name).token, 1)
+        _print_link(project, reset(project.store, given.name).token, 1, given.port)
 
 
-def _print_link(project: Project, token: str, days: float) -> None:
+def _print_link(project: Project, token: str, days: float, port: int) -> None:
     """To standard output goes nothing but the link, for programs that send it on."""
-    origin = project.recipe.origin or "http://127.0.0.1:7860"
+    origin = project.recipe.origin or f"http://127.0.0.1:{port}"
     print(f"{origin}/invitation/{token}")
     print(f"It works once, within {days:g} days. Whoever has it can use it.", file=sys.stderr)
 

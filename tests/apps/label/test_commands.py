@@ -59,7 +59,8 @@ def test_the_first_admin_comes_with_a_link_and_nothing_else(bench: Any, command:
     assert link
     lead = people.accept(bench.project.store, link[1], None, "four words or more")
     assert (lead.name, lead.role) == ("Lead", "admin")
-    again = command("reset project.yaml lead")
+    again = command("reset project.yaml lead --port 8000")
+    assert again.startswith("http://127.0.0.1:8000/invitation/")
     assert people.invitation(bench.project.store, again.strip().rsplit("/", 1)[1]).is_reset
 
 
