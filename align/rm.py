@@ -18,7 +18,6 @@ from pydantic import Field, model_validator
 from align import sections
 from align.config import DryRun, parse_training
 from align.errors import exit_on_user_error
-from align.evals.agreement import accuracy_by_prompt, annotators
 from align.rl.normalize import Samples, normalize
 from align.rl.ranking import Loss, check_loss, encoded, margins_of, objective
 from align.text.rankings import Ranked, padded_size
@@ -62,6 +61,7 @@ def main() -> None:
 
 def run(recipe: Recipe, dry_run: DryRun | bool = False) -> None:
     """Trains into `recipe.output`; `dry_run` says what it would do and what it would cost."""
+    from align.evals.agreement import annotators
     from align.evals.reward_card import write_readme
     from align.models.load import base_dtype, load_config, load_trunk
     from align.models.save import save_reward_model
@@ -169,6 +169,7 @@ def validate(recipe: Recipe, scorer: Any, rows: list[Ranked], accelerator: Any, 
     """Held-out loss, accuracy over pairs with its 95% interval (bootstrap over prompts), mean margin."""
     import torch
 
+    from align.evals.agreement import accuracy_by_prompt
     from align.evals.stats import bootstrap_mean
     from align.models.scalar import score_all
 
