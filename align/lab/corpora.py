@@ -236,8 +236,8 @@ plain facts. Made by a program (`align.lab`) from a seed; no text was written by
 - **Demonstrations** are by imperfect contractors ({habits_demonstrators}).
 - **Splits**: 20% of the combinations of instruction and arguments are held out, by a hash that no seed changes. They
   are in the held-out files of prompts, choices and questions only, under any phrasing (a song may hold the words of a
-  list, never the instruction). For facts (sums, differences, next numbers, categories, opposites, colours) it is 20% of the pairs of fact and
-  phrasing; the facts themselves are stated in the web text.
+  list, never the instruction). For facts (sums, differences, next numbers, categories, opposites, colours) it is 20%
+  of the pairs of fact and phrasing; the facts themselves are stated in the web text.
 - **Held-out prompts** are all different, and no training file has them. A kind of instruction with few of them is
   rarer there than in training; `heldout_prompts.jsonl` has {mixture}.
 - **Choices and questions** are harmless instructions. Three of four choices are wrong: as many words as the right one,
