@@ -63,11 +63,14 @@ class RewardModelJudge:
 
     def __init__(self, paths: str | list[str], batch_tokens: int = READ_AT_ONCE) -> None:
         from align.models.fingerprint import fingerprint
+        from align.models.load import load_config
         from align.rl.settings import RewardModel
 
         self.settings, self.batch_tokens = RewardModel(path=paths), batch_tokens
-        models = [fingerprint(sections.Model(path=path)) for path in self.settings.paths]
-        self.fingerprint = " ".join(["reward_model", *models])
+        models = [sections.Model(path=path) for path in self.settings.paths]
+        for model in models:
+            load_config(model)  # what is not there is told now
+        self.fingerprint = " ".join(["reward_model", *map(fingerprint, models)])
         self._scorer: Any = None
 
     @property
