@@ -27,9 +27,10 @@ class Answer(NamedTuple):
     right: bool
 
 
-def right(answers: Sequence[int], logprobs: Sequence[Sequence[float]]) -> list[bool]:
-    """Whether the right choice is the likeliest. answers, logprobs: one for each question."""
-    return [max(range(len(row)), key=row.__getitem__) == answer for answer, row in zip(answers, logprobs, strict=True)]
+def right(answers: Sequence[int], probabilities: Sequence[Sequence[float]]) -> list[bool]:
+    """Of each question whether the right choice is the likeliest; `answers` are the right ones' indices."""
+    likeliest = [max(range(len(row)), key=row.__getitem__) for row in probabilities]
+    return [one == other for one, other in zip(likeliest, answers, strict=True)]
 
 
 def point(answers: Sequence[Answer]) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
     python -m align.lab.inverse_scaling [RECIPE=recipes/inverse_scaling.yaml] [key.sub=value ...]
 
-Pretrains models of several sizes on the same web text, some of which repeats misconceptions (align/lab/misconceptions.py),
-and asks them by log-likelihood: how likely they find each choice below its question, as web text has it. The larger a
+Pretrains models of several sizes on the same web text, which repeats misconceptions (align/lab/misconceptions.py), and
+asks them by log-likelihood: how likely they find each choice below its question, as web text has it. The larger a
 model, the better it learns what people say, also where they are wrong (TruthfulQA, 2109.07958). The controls show that
 larger models are not worse otherwise: questions of the same form of which people say the truth, and held-out questions
 of the lab.
@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from pydantic import Field, model_validator
 
 from align.config import Section, build, merged, parse_command, to_yaml
-from align.errors import exit_on_user_error
+from align.errors import UserError, exit_on_user_error
 
 if TYPE_CHECKING:
     from align import pretrain
@@ -187,23 +187,28 @@ def run_stage(each: pretrain.Recipe) -> None:
 
 
 def score(folder: Path, exams: list[Exam]) -> None:
-    """scores.json of a finished run: its parameters; for each task and question the log-likelihood of each choice."""
+    """scores.json of a finished run: parameters, and for each task and question the probability of each choice."""
     from align.evals.curve import write_whole
     from align.rl.speaker import Speaker
     from align.sections import Model
-    from align.text.records import Message
+    from align.tasks.choice import ask_choices
+    from align.tasks.questions import Question
+    from align.tasks.template import Template
 
     if (folder / "scores.json").is_file():
         return
     speaker = Speaker(Model(path=str(folder / "model")), max_tokens=sys.maxsize, plain=True)
+    as_web_text = Template(example=" {question}\n {answer}")
     found: dict[str, Any] = {}
     for exam in exams:
-        asked = speaker.prompt_ids([[Message("user", row["question"])] for row in exam.rows])
-        said = [speaker.tokenizer([f" {text}" for text in row["choices"]], add_special_tokens=False)["input_ids"]
-                for row in exam.rows]  # fmt: skip
-        rows = [(prompt, ids) for prompt, choices in zip(asked, said, strict=True) for ids in choices]
-        sums = iter([sum(logprobs) for logprobs in speaker.logprobs(rows)])
-        found[exam.task] = [[next(sums) for _ in choices] for choices in said]
+        questions = [
+            Question(row["question"], (), f"{exam.task}:{line}", tuple(row["choices"]), row["answer"])
+            for line, row in enumerate(exam.rows, start=1)
+        ]
+        outcomes = ask_choices(questions, [()] * len(questions), as_web_text, speaker, "raw")
+        if troubles := [f"{outcome.place}: {outcome.trouble}" for outcome in outcomes if outcome.trouble]:
+            raise UserError(f"{folder}: {troubles[0]}")
+        found[exam.task] = [outcome.probabilities for outcome in outcomes]
     result = {"parameters": speaker.model.num_parameters(), "tasks": found}
     write_whole(folder / "scores.json", json.dumps(result))
 
@@ -228,14 +233,14 @@ def measure(recipe: Recipe, plans: dict[tuple[int, str], Any], exams: dict[int, 
         chance = 1 / len(rows[0]["choices"])
         tasks[task] = {"n_questions": len(answers[first, task]), "chance": chance, "difference": gap._asdict()}
     sizes = []
-    for size in recipe.sizes:
-        runs = [Path(plans[seed, size.name].output) for seed in recipe.seeds]
+    for each_size in recipe.sizes:
+        runs = [Path(plans[seed, each_size.name].output) for seed in recipe.seeds]
         results = [json.loads((run / "result.json").read_text(encoding="utf-8")) for run in runs]
-        shape = {"n_embd": size.n_embd, "n_layer": size.n_layer}
-        shape["parameters"] = scores[recipe.seeds[0], size.name]["parameters"]
+        shape = {"n_embd": each_size.n_embd, "n_layer": each_size.n_layer}
+        shape["parameters"] = scores[recipe.seeds[0], each_size.name]["parameters"]
         figures = {"loss": "loss/validation", "seconds": "seconds"}
         by_seed = {name: [result[key] for result in results] for name, key in figures.items()}
-        sizes.append(shape | by_seed | {"tasks": {task: point(answers[size.name, task]) for task in TASKS}})
+        sizes.append(shape | by_seed | {"tasks": {task: point(answers[each_size.name, task]) for task in TASKS}})
     return {"tasks": tasks, "sizes": sizes}
 
 
