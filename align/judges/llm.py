@@ -16,6 +16,7 @@ import os
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -49,6 +50,10 @@ class LlmJudge:
 
     def __init__(self, name: str, settings: Llm) -> None:
         self.name, self.settings = f"{name}.llm", settings
+        if not Path(settings.template).is_file():
+            raise UserError(
+                f"{self.name}.template = {settings.template}: no such file; name one that says how to judge"
+            )
         self.template = read_template(settings.template)
         self._key = _key(self.name, settings.key_env)
         self._asked: dict[str, Any] = {"model": settings.model, "temperature": 0, "max_tokens": settings.max_tokens}

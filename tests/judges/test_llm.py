@@ -280,6 +280,28 @@ def test_a_key_that_is_not_set_is_told(serve, monkeypatch):
         judge(serve(honest), key_env="JUDGE_KEY")
 
 
+def test_a_template_that_is_not_there_is_told(serve):
+    with pytest.raises(UserError, match=r"judges.gpt.llm.template = nowhere.yaml: no such file"):
+        judge(serve(honest), template="nowhere.yaml")
+
+
+def test_an_empty_answer_is_shown_and_judged(serve):
+    server = serve(honest)
+    assert [verdict.outcome for verdict in compare(judge(server), ["", ""], [GOOD, ""])] == [0, 0.5]
+    assert {shown_in(body) for body in server.asked} == {("question 0", "", GOOD), ("question 0", GOOD, "")}
+
+
+def test_requests_are_under_way_together_and_verdicts_keep_their_order(serve):
+    def slowly(body: dict[str, Any], number: int) -> Reply:
+        time.sleep(0.2 if "question 0" in shown_in(body)[0] else 0.05)
+        return honest(body, number)
+
+    started = time.monotonic()
+    found = compare(judge(serve(slowly), concurrency=8), [GOOD, BAD] * 8, [BAD, GOOD] * 8)
+    assert [verdict.outcome for verdict in found] == [1, 0] * 8
+    assert time.monotonic() - started < 32 * 0.05
+
+
 def test_the_fingerprint_is_of_what_verdicts_depend_on(serve, monkeypatch, tmp_path):
     monkeypatch.setenv("JUDGE_KEY", "secret-key")
     server = serve(honest)
