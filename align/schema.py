@@ -27,7 +27,7 @@ FOLDER = "recipes/schema"
 RECIPES = {name: (module, kind) for name, (module, kind, _) in COMMANDS.items()}
 RECIPES |= {name: (f"align.{name}", "Recipe") for name in ("pipeline", "serve_rm")}
 RECIPES["overoptimization"] = ("align.lab.overoptimization", "Recipe")
-RECIPES["label"] = ("apps.label.project", "Recipe")  # named, not imported: the toolkit does without its apps
+RECIPES["label"] = ("apps.store.project", "Recipe")  # named, not imported: the toolkit does without its apps
 
 Schema = dict[str, Any]
 

@@ -32,8 +32,8 @@ import psutil
 from label_crowd import PASSWORD, Annotator, Notes, Reckoning, Watcher, reckon
 
 from apps.label.importing import import_files
-from apps.label.project import opened
 from apps.store import people
+from apps.store.project import opened
 
 ROOT = Path(__file__).parents[1]
 WORDS = "the model answers at some length because people ask for reasons and examples while others are short".split()  # noqa: SIM905

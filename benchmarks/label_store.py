@@ -27,8 +27,8 @@ from typing import Any
 from sqlalchemy import insert, select, update
 
 from apps.label.importing import import_files
-from apps.label.project import Project, opened
 from apps.store import people, tasks, work
+from apps.store.project import Project, opened
 from apps.store.tables import Annotation, Desk, Lease, Presentation, Revision, Task
 
 WORDS = "the model answers at some length; a row is about as long as rows of people are".split()  # noqa: SIM905

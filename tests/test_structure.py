@@ -20,7 +20,8 @@ BELOW = {
     "train": {"errors", "config", "sections", "models"},
     "rl": {"errors", "config", "sections", "text", "gpt", "models", "train"},
     "evals": {"errors", "config", "sections", "text", "models", "rl"},
-    "judges": {"errors", "config", "sections", "text", "models", "rl", "evals"},
+    "judges": {"errors", "config", "sections", "text", "models", "train", "rl", "evals"},
+    "tasks": {"errors", "config", "sections", "text", "models", "train", "rl", "evals"},
 }
 
 # Commands that stand in a room and are at the top of the house all the same: see docs/architecture.md, "The lab".
@@ -62,7 +63,13 @@ def test_nothing_imports_a_command_that_stands_in_a_room() -> None:
 
 
 # The apps' rooms, and which of them each may lean on, besides `align`.
-APPS_BELOW: dict[str, set[str]] = {"store": set(), "web": {"store"}, "label": {"store", "web"}}
+APPS_BELOW: dict[str, set[str]] = {
+    "store": set(),
+    "votes": {"store"},
+    "web": {"store"},
+    "label": {"store", "votes", "web"},
+    "compare": {"store", "votes", "web"},
+}
 
 
 def packages_imported(path: Path) -> set[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -48,9 +48,28 @@ def sample(
     lengths = [len(prompt) + how.max_tokens for prompt in prompts]
     for group in micro_batches(lengths, how.batch_tokens):
         decoding = _Decoding(model, [prompts[i] for i in group], how, eos_ids, forbidden_ids, generator)
-        for index, answer in zip(group, decoding.run(), strict=True):
+        for _ in decoding.steps():
+            pass
+        for index, answer in zip(group, decoding.answers(), strict=True):
             answers[index] = answer
     return [answer for answer in answers if answer is not None]
+
+
+@torch.no_grad()
+def stream(
+    model: Any,
+    prompt: Sequence[int],
+    how: Sampling,
+    eos_ids: Sequence[int],
+    forbidden_ids: Sequence[int],
+    generator: torch.Generator,
+) -> Iterator[int]:
+    """The tokens of the answer that `sample` would give to this prompt alone, each as soon as it is drawn.
+
+    Nothing is computed between two of them but when the next one is asked for: to stop is to ask no more.
+    """
+    for tokens in _Decoding(model, [prompt], how, eos_ids, forbidden_ids, generator).steps():
+        yield int(tokens[0])
 
 
 class _Decoding:
@@ -83,7 +102,8 @@ class _Decoding:
         self.lengths = torch.full((len(prompts),), how.max_tokens, device=device)
         self.ended = torch.zeros(len(prompts), dtype=torch.bool, device=device)
 
-    def run(self) -> list[Answer]:
+    def steps(self) -> Iterator[Tensor]:
+        """Writes one token of every row at a time, and yields those (rows,); rows are fewer as answers end."""
         for time in range(self.how.max_tokens):
             tokens, logprobs = draw(self._next_logits(), self.how, self.generator)
             self.tokens[self.rows, time], self.logprobs[self.rows, time] = tokens, logprobs
@@ -94,9 +114,10 @@ class _Decoding:
             self.positions = self.positions[:, -1:] + 1
             if self.padded:
                 self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.mask), 1)], 1)
-            if len(done) and self._drop(~says_eos):
+            everyone_is_done = len(done) and self._drop(~says_eos)
+            yield tokens
+            if everyone_is_done:
                 break
-        return self._answers()
 
     def _next_logits(self) -> Tensor:
         """(rows, vocabulary) fp32 logits of the next token."""
@@ -119,7 +140,8 @@ class _Decoding:
             self.cache.batch_select_indices(kept)
         return len(kept) == 0
 
-    def _answers(self) -> list[Answer]:
+    def answers(self) -> list[Answer]:
+        """What was written."""
         columns = zip(
             self.tokens.tolist(), self.logprobs.tolist(), self.lengths.tolist(), self.ended.tolist(), strict=True
         )

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from align.errors import UserError, exit_on_user_error
-from apps.label.project import Project, opened
+from apps.store.project import Project, opened
 
 Command = Callable[[argparse.Namespace], None]
 

@@ -22,24 +22,17 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, HTTPException, Request
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from fastapi import APIRouter
+from pydantic import AfterValidator, Field
 
-from apps.label.project import Project
 from apps.store import progress, tasks, work
-from apps.store.people import LEADS, Somebody
+from apps.store.people import LEADS
+from apps.store.project import Project
 from apps.store.tasks import Given, Nothing
+from apps.web.calls import Body, Person
 from apps.web.render import rendered
-from apps.web.security import HEADER
 
-PERSON = "x-align-person"
 N_PAST = 30  # entries of a list of past work
-
-
-class Body(BaseModel):
-    """What a call sends; anything that is not named is refused."""
-
-    model_config = ConfigDict(extra="forbid")
 
 
 def _unicode(payload: dict[str, Any]) -> dict[str, Any]:
@@ -91,25 +84,6 @@ class Revise(Body):
     task: TaskId
     payload: Payload
     seconds: float = 0.0
-
-
-def who(request: Request) -> Somebody:
-    """The person of a call's session.
-
-    Raises 401 without a session, and where the page is somebody else's; 403 without the header that no other site's
-    page can send.
-    """
-    if HEADER not in request.headers:
-        raise HTTPException(403, "Add the header X-Align: 1")
-    person: Somebody | None = request.app.state.accounts.person(request)
-    if person is None:
-        raise HTTPException(401, "You are logged out")
-    if request.headers.get(PERSON, str(person.id)) != str(person.id):
-        raise HTTPException(401, f"You are logged out: {person.name} is logged in in this browser now")
-    return person
-
-
-Person = Annotated[Somebody, Depends(who)]
 
 
 def router(project: Project) -> APIRouter:

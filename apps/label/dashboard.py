@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 from align.errors import UserError
 from apps.label import tables
 from apps.label.lead import Compute, Lead, Page, View, computed
-from apps.label.project import Project
 from apps.store.people import ROLES, Invited
+from apps.store.project import Project
 from apps.store.reading import Judged
 
 if TYPE_CHECKING:

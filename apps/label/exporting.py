@@ -25,8 +25,8 @@ from sqlalchemy.orm import Session
 
 from align.errors import UserError
 from align.text.records import Message, plain
-from apps.label.project import Project
 from apps.store import people
+from apps.store.project import Project
 from apps.store.reading import Judged, Judgment, Version, judged
 from apps.store.tables import Event, Person
 

@@ -23,9 +23,9 @@ from align.text.parsers import BadRow, LeftOut, shown
 from align.text.readers import iter_rows
 from align.text.records import Answers
 from align.text.rows import Broken, BrokenRows, Row
-from apps.label.project import Project
 from apps.store import queue
 from apps.store.adding import Added, Kind, NewAnswer, NewPrompt, add_tasks, prompt_hash
+from apps.store.project import Project
 
 BATCH = 200  # prompts in one transaction
 LONGEST_TEXT = 100_000  # characters of a prompt's turn or of an answer

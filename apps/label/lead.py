@@ -13,15 +13,15 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from apps.label.figures import figures
-from apps.label.project import Project
-from apps.label.rows import labels
 from apps.label.summary import Summary, summarise
 from apps.store import people, reviews
 from apps.store.engine import Store
 from apps.store.errors import Refused
 from apps.store.people import LEADS, Invited, Somebody, Waiting
 from apps.store.progress import Progress, progress
+from apps.store.project import Project
 from apps.store.reading import Judged, judged_task
+from apps.votes.rows import labels
 
 KEPT_S = 10.0  # at least
 KEPT_TIMES = 10.0  # the time that it took

@@ -17,8 +17,8 @@ from align.text.parsers import BadRow, shown
 from align.text.readers import iter_rows
 from align.text.records import Answers
 from align.text.rows import Broken, BrokenRows, Row
-from apps.label.project import Project
 from apps.store import queue
+from apps.store.project import Project
 from apps.store.scores import Prioritised, ScoredPrompt, keep_scores, prioritise
 
 BATCH = 200  # rows in one transaction

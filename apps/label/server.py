@@ -7,14 +7,17 @@ from pathlib import Path
 from starlette.types import ASGIApp
 
 from align.serve_rm import listening
-from apps.label import api, dashboard, page
+from apps.label import api, dashboard
 from apps.label.apart import Apart
 from apps.label.lead import Compute, computed
-from apps.label.project import Project, opened
 from apps.store import people
 from apps.store.people import LEADS, ROLES
+from apps.store.project import Project, opened
 from apps.web import server
 from apps.web.accounts import Site
+from apps.web.shell import options, shell
+
+COLUMN = "align-label"  # where main.js draws the labelling page
 
 
 def serve(path: str, host: str, port: int) -> None:
@@ -34,9 +37,10 @@ def ranking_app(project: Project, host: str = "127.0.0.1", compute: Compute = co
     """The application that is served at `host`. `compute`: what computes the lead's figures."""
     recipe = project.recipe
     site = Site(recipe.name, "label", recipe.origin, recipe.session_hours)
-    app, accounts = server.create_app(project.store, site, {"label": Path(__file__).parent / "static"})
+    app = server.create_app(project.store, site, {"label": Path(__file__).parent / "static"})
     app.include_router(api.router(project))
-    server.mount_gradio(app, accounts, page.labelling_page(recipe.name), "/app", ROLES, head=page.HEAD, css=page.CSS)
+    page = shell(recipe.name, COLUMN)
+    server.mount_gradio(app, page, "/app", ROLES, **options(COLUMN, "/static/label/main.js"))
     lead = dashboard.dashboard(project, compute)
-    server.mount_gradio(app, accounts, lead, "/lead", LEADS, theme=dashboard.theme(), css=dashboard.CSS)
+    server.mount_gradio(app, lead, "/lead", LEADS, theme=dashboard.theme(), css=dashboard.CSS)
     return server.guarded(app, site, host)

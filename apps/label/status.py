@@ -8,8 +8,8 @@ from rich.console import Group, RenderableType
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from apps.label.project import Project
 from apps.store.progress import PersonProgress, Progress, progress
+from apps.store.project import Project
 
 
 def status(project: Project) -> RenderableType:

@@ -17,11 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from align.evals.agreement import Agreement, Shared, agreement, agreement_by_person, compared, couples
-from align.evals.bradley_terry import MIN_VOTES, leaderboard, votes_of
+from align.evals.bradley_terry import MIN_VOTES
 from align.evals.position import PositionBias, earlier_won, position_bias
 from align.evals.stats import Interval, ratios, wilson
-from apps.label.labels import Answers, Label, column
 from apps.store.judgments import agreement as share_as_expected
+from apps.votes.labels import Answers, Label, column
+from apps.votes.models import NoPlace, Place, standings
 
 FAST = 1 / 3  # of everybody's median seconds: a ranking done faster is worth a look
 MOST_DISPUTES = 200
@@ -82,26 +83,6 @@ class Dispute(NamedTuple):
     tau: float | None
 
 
-class Place(NamedTuple):
-    """A model on the leaderboard."""
-
-    model: str
-    score: Interval  # nats above the mean of all ranked
-    place: int
-    place_low: int
-    place_high: int
-    share: float  # of comparisons with other models won, ties half
-    n_votes: int
-
-
-class NoPlace(NamedTuple):
-    """A model that cannot be ranked, and why."""
-
-    model: str
-    n_votes: int
-    reason: str
-
-
 class Summary(NamedTuple):
     """Everything that the rankings say. Intervals are at 95%; None is what nothing says yet."""
 
@@ -154,7 +135,7 @@ def summarise(
     by_prompt = shared._replace(task=_prompts(shared, ranked))
     seconds = [label.seconds for label in done if label.seconds > 0]
     usual = median(seconds) if seconds else None
-    places, no_places = _leaderboard(ranked, min_votes, seed)
+    places, no_places = standings(ranked, min_votes, seed)
     return Summary(
         n_rankings=len(done),
         n_people=len({label.person for label in done}),
@@ -343,33 +324,3 @@ def _gold_tasks(golds: Sequence[Label], gold_pass: float) -> tuple[GoldTask, ...
     n_passed = Counter(label.task for label in golds if _passes(label, gold_pass))
     tasks = (GoldTask(task, n[task], n_passed[task]) for task in n)
     return tuple(sorted(tasks, key=lambda gold: (gold.n_passed / gold.n, -gold.n, gold.task)))
-
-
-# -- models -----------------------------------------------------------------------------------------------------------
-
-
-def _leaderboard(ranked: Sequence[Label], min_votes: int, seed: int) -> tuple[tuple[Place, ...], tuple[NoPlace, ...]]:
-    """An answer that several models gave stands for each of them, and they tie by it."""
-    names = sorted({model for makers in _distinct(ranked) for own in makers for model in own})
-    number = {name: n for n, name in enumerate(names)}
-    people = {name: n for n, name in enumerate(sorted({label.person for label in ranked}))}
-    models = {makers: [number[model] for own in makers for model in own] for makers in _distinct(ranked)}
-    votes = votes_of(
-        [label.prompt for label in ranked],
-        [people[label.person] for label in ranked],
-        [models[label.models] for label in ranked],
-        [[rank for rank, own in zip(label.ranks or (), label.models, strict=True) for _ in own] for label in ranked],
-    )
-    found = leaderboard(votes, len(names), min_votes, seed=seed)
-    won = np.bincount(votes.first, votes.won, len(names)) + np.bincount(votes.second, 1 - votes.won, len(names))
-    times = np.bincount(np.concatenate([votes.first, votes.second]), minlength=len(names))
-    share = won / np.maximum(1, times)
-    places = tuple(
-        Place(names[s.model], s.score, s.place, s.place_low, s.place_high, float(share[s.model]), s.n_votes)
-        for s in found.standings
-    )
-    return places, tuple(NoPlace(names[one.model], one.n_votes, one.reason) for one in found.unranked)
-
-
-def _distinct(ranked: Sequence[Label]) -> Iterable[tuple[tuple[str, ...], ...]]:
-    return dict.fromkeys(label.models for label in ranked)

@@ -33,13 +33,13 @@ class Gate:
     Args:
         app: the mounted app, or what is around it.
         path: where it is mounted, as /lead.
-        accounts: tells who a request is from.
+        accounts: tells who a request is from; None lets everybody in, to what the page needs and nothing else.
         roles: whom to let in.
         has_events: whether its page sends anything to Gradio's queue; else the queue is closed.
     """
 
     def __init__(
-        self, app: ASGIApp, path: str, accounts: Accounts, roles: Collection[str], has_events: bool = False
+        self, app: ASGIApp, path: str, accounts: Accounts | None, roles: Collection[str], has_events: bool = False
     ) -> None:
         self.app, self.path, self.accounts, self.roles, self.has_events = app, path, accounts, roles, has_events
 
@@ -57,11 +57,21 @@ class Gate:
 
     async def _checked(self, scope: Scope, inner: str) -> Response | None:
         """The answer to a request that is not let in."""
+        if self.accounts is not None and (answer := await self._not_for_them(self.accounts, scope, inner)):
+            return answer
+        if inner == "":
+            return RedirectResponse(f"{self.path}/", 307)
+        if not (PAGE.fullmatch(inner) or (self.has_events and QUEUE.fullmatch(inner))):
+            return refuse(scope, 404, "path", f"There is nothing at {masked(scope['path'])}.")
+        return None
+
+    async def _not_for_them(self, accounts: Accounts, scope: Scope, inner: str) -> Response | None:
+        """The answer to somebody whom this app is not for; who is let in stands in the scope."""
         request = Request(scope)
         try:
-            person = await run_sync(self.accounts.person, request)
+            person = await run_sync(accounts.person, request)
         except Unavailable as error:
-            return self.accounts.page(
+            return accounts.page(
                 request, "message", 503, title="The database does not answer", message=sentence(error.told)
             )
         opens_page = scope["method"] == "GET" and inner in ("", "/")
@@ -71,12 +81,8 @@ class Gate:
         if person.role not in self.roles:
             title, message = "Not for you", f"This page is for {' and '.join(sorted(self.roles))} only."
             if opens_page:
-                return self.accounts.page(request, "message", 403, title=title, message=message)
+                return accounts.page(request, "message", 403, title=title, message=message)
             return refuse(scope, 403, "role", message)
-        if inner == "":
-            return RedirectResponse(f"{self.path}/", 307)
-        if not (PAGE.fullmatch(inner) or (self.has_events and QUEUE.fullmatch(inner))):
-            return refuse(scope, 404, "path", f"There is nothing at {masked(scope['path'])}.")
         scope["align.person"] = person
         return None
 

@@ -6,7 +6,7 @@ import logging
 import socket
 import sys
 from collections.abc import Collection
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,11 +42,15 @@ STATIC = Path(__file__).parent / "static"
 log = logging.getLogger("align.web")
 
 
-def create_app(store: Store, site: Site, static: dict[str, Path]) -> tuple[FastAPI, Accounts]:
-    """The parent application. `static`: further folders of files that anybody may load, by their name below /static."""
+def create_app(store: Store | None, site: Site, static: dict[str, Path]) -> FastAPI:
+    """The parent application; `app.state.accounts` are its accounts. Without a store nobody has to log in.
+
+    `static`: further folders of files that anybody may load, by their name below /static.
+    """
     app = FastAPI(title=site.name, docs_url=None, redoc_url=None, openapi_url=None)
-    app.state.accounts = accounts = Accounts(store, site)
-    app.include_router(accounts.router())
+    app.state.accounts = None if store is None else Accounts(store, site)
+    if store is not None:
+        app.include_router(app.state.accounts.router())
     for name, folder in {**static, "": STATIC}.items():
         app.mount(f"/static/{name}".rstrip("/"), Files(directory=folder), name=f"static {name}")
 
@@ -60,19 +64,17 @@ def create_app(store: Store, site: Site, static: dict[str, Path]) -> tuple[FastA
 
     @app.get("/health", include_in_schema=False)
     def health() -> dict[str, str]:
-        with store.read():
+        with nullcontext() if store is None else store.read():
             return {"status": "ok"}
 
     app.add_exception_handler(Refused, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(Exception, _failed)
-    return app, accounts
+    return app
 
 
-def mount_gradio(
-    app: FastAPI, accounts: Accounts, blocks: gradio.Blocks, path: str, roles: Collection[str], **options: Any
-) -> None:
+def mount_gradio(app: FastAPI, blocks: gradio.Blocks, path: str, roles: Collection[str], **options: Any) -> None:
     """Puts a Gradio page at a path, for some roles. `options` go to Gradio (head, css, theme, ...)."""
     import gradio
 
@@ -80,7 +82,7 @@ def mount_gradio(
         app,
         blocks,
         path=path,
-        auth_dependency=person_name,
+        auth_dependency=None if app.state.accounts is None else person_name,
         run_history=False,  # or browsers would keep what people enter, and the server would serve it
         footer_links=[],
         ssr_mode=False,
@@ -91,7 +93,7 @@ def mount_gradio(
         **options,
     )
     app.add_middleware(Nonces, path=path)
-    app.add_middleware(Gate, path=path, accounts=accounts, roles=roles, has_events=bool(blocks.fns))
+    app.add_middleware(Gate, path=path, accounts=app.state.accounts, roles=roles, has_events=bool(blocks.fns))
 
 
 def guarded(app: FastAPI, site: Site, host: str) -> ASGIApp:

@@ -19,10 +19,11 @@ from typing import Any
 
 import psycopg
 import pytest
+from browser import chromium
 from offices import Bench, Clock, Office
 
-from apps.label.project import opened
 from apps.store.engine import Store
+from apps.store.project import opened
 from apps.store.tables import Table
 
 
@@ -172,3 +173,10 @@ def make(url: str, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def bench(make: Any) -> Bench:
     made: Bench = make()
     return made
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Not for the whole session: Playwright's event loop stands in the way of tests that run one of their own."""
+    with chromium() as started:
+        yield started

@@ -12,10 +12,10 @@ from typing import Any
 
 from sqlalchemy import select
 
-from apps.label.project import Project
 from apps.store import adding, people, projects, queue, tasks, work
 from apps.store.engine import Store
 from apps.store.people import Somebody
+from apps.store.project import Project
 from apps.store.settings import Settings
 from apps.store.tables import Annotation, Task
 from apps.store.tasks import Given, Nothing

@@ -11,7 +11,7 @@ from tiny import tiny_gpt
 
 from align.gpt import GPTConfig, GPTForCausalLM
 from align.models.language import token_logprobs
-from align.rl.sampling import Answer, Sampling, draw, sample
+from align.rl.sampling import Answer, Sampling, draw, sample, stream
 
 PAD = 0
 SHAPE = {"vocab_size": 60, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -219,3 +219,26 @@ def test_temperature_0_takes_the_likeliest_and_draws_nothing():
     assert tokens.tolist() == [0, 0, 0]
     assert logprobs.tolist() == pytest.approx([float(LOGITS.log_softmax(-1)[0])] * 3)
     assert torch.equal(generator.get_state(), before)
+
+
+@pytest.mark.parametrize("how", [Sampling(12), Sampling(12, 0.7, 20, 0.9), Sampling(12, 0.0)])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_stream_draws_what_sample_would(model, how, seed):
+    (prompt,), eos = random_prompts([5]), [3, 4, 7, 9]
+    (answer,) = sample(model, [prompt], how, eos, [PAD], randomness(seed))
+    streamed = list(stream(model, prompt, how, eos, [PAD], randomness(seed)))
+    assert streamed == answer.tokens
+    assert (streamed[-1] in eos) == answer.ended
+
+
+def test_a_stream_computes_nothing_that_nobody_asks_for():
+    model, calls = ours().eval(), []
+    model.register_forward_hook(lambda *_: calls.append(torch.is_grad_enabled()))
+    tokens = stream(model, [5, 6], Sampling(30), [], [PAD], randomness())
+    assert calls == []
+    first = next(tokens)
+    assert torch.is_grad_enabled()  # only inside is it off
+    next(tokens)
+    tokens.close()
+    assert calls == [False, False]
+    assert first == sample(model, [[5, 6]], Sampling(1), [], [PAD], randomness())[0].tokens[0]

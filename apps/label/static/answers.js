@@ -1,6 +1,6 @@
 // One card for each answer: its text, its rating, its rank, its flags, a comment.
 
-import { h, button, letter, textBlock } from "./dom.js";
+import { h, button, letter, textBlock } from "../dom.js";
 import { standard } from "./ranks.js";
 
 export class AnswerCard {

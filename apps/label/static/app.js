@@ -1,11 +1,11 @@
 // The labelling page: what is known of the task in hand, what its person does to it, and what becomes of that.
 
-import { call, speakFor, uuid, Failure } from "./api.js";
+import { call, speakFor, uuid, Failure } from "../api.js";
 import { AnswerCard } from "./answers.js";
 import { Board } from "./board.js";
 import { Clock } from "./clock.js";
 import { Drafts } from "./drafts.js";
-import { letter } from "./dom.js";
+import { letter } from "../dom.js";
 import { Frame } from "./frame.js";
 import { isComplete, place, standard } from "./ranks.js";
 import * as dialogs from "./dialogs.js";

@@ -1,6 +1,6 @@
 // The ranking: a row for each rank, a chip for each answer, moved by dragging, by keys, or from the answer's own card.
 
-import { h, letter } from "./dom.js";
+import { h, letter } from "../dom.js";
 import { placeInWords } from "./answers.js";
 import { groups, insert, isComplete, place, step, swap } from "./ranks.js";
 import { Dragging } from "./dragging.js";

@@ -1,7 +1,7 @@
 // What opens above the page: shortcuts, guidelines, reasons, feedback to practice, what was said before.
 
-import { call, Failure } from "./api.js";
-import { h, button, safeHtml } from "./dom.js";
+import { call, Failure } from "../api.js";
+import { h, button, safeHtml } from "../dom.js";
 import { BOARD_KEYS, KEYS } from "./keys.js";
 import { inWords } from "./board.js";
 

@@ -1,7 +1,7 @@
 // What must not be lost. A draft goes into localStorage at once and to the server after a second of quiet; what was
 // submitted stays in localStorage until the server has said that it is saved, and is sent again under the same UUID.
 
-import { call } from "./api.js";
+import { call } from "../api.js";
 
 const QUIET_MS = 1_000;
 const LONGEST_WAIT_MS = 30_000;

@@ -1,6 +1,6 @@
 // What stands around the task: the bar on top, the prompt, the panel with ranking and buttons, messages.
 
-import { h, button, duration, textBlock } from "./dom.js";
+import { h, button, duration, textBlock } from "../dom.js";
 import * as dialogs from "./dialogs.js";
 
 const ROLES = { system: "System", user: "User", assistant: "Assistant" };

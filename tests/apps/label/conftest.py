@@ -5,10 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from browsing import chromium
 from served import Place, project_in
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))  # whose simulated annotators the tests use too
@@ -46,10 +44,3 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     made.tasks(1)
     yield made
     project.store.close()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Not for the whole session: Playwright's event loop stands in the way of tests that run one of their own."""
-    with chromium() as started:
-        yield started

@@ -18,8 +18,8 @@ import lives
 from label_crowd import Annotator, Notes
 from offices import person, prompt
 
-from apps.label.project import opened
 from apps.store import adding, queue
+from apps.store.project import opened
 
 PATIENCE_S = 60.0
 

@@ -9,10 +9,10 @@ from offices import person, prompt
 from starlette.testclient import TestClient
 from starlette.types import ASGIApp
 
-from apps.label.project import Project, Recipe
 from apps.store import adding, projects, queue, sessions
 from apps.store.engine import Store
 from apps.store.people import Somebody
+from apps.store.project import Project, Recipe
 
 BASE = "http://127.0.0.1:7860"
 PASSWORD = "four words or more"  # what `offices.person` gives everybody

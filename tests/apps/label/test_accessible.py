@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from browsing import GONE_ON, PHONE, Desk, Server
+from browser import PHONE, Server
+from browsing import GONE_ON, Desk
 from offices import prompt
 from served import Place, project_in
 

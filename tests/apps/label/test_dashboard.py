@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 from attacks import CORPUS
-from browsing import Desk, Server
+from browser import Server
+from browsing import Desk
 from markdown_it import MarkdownIt
 from offices import new_id, person, ranking
 from served import Place

@@ -200,7 +200,7 @@ def test_an_import_that_was_interrupted_is_run_again(bench: Any, monkeypatch: py
 
 def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     """Of Python's own objects; texts of 20,000 characters, 15 times as many."""
-    from apps.label.project import opened
+    from apps.store.project import opened
 
     peaks = []
     for n in (20, 300):

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 from attacks import CORPUS
-from browsing import GONE_ON, PHONE, Desk, Server, said
+from browser import PHONE, Server
+from browsing import GONE_ON, Desk, said
 from offices import prompt
 from served import Place, project_in
 

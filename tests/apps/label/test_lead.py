@@ -13,10 +13,10 @@ from offices import Office, new_id, ranking
 from apps.label import lead as lead_module
 from apps.label import tables
 from apps.label.lead import Lead, NotAllowed
-from apps.label.project import Project, Recipe
 from apps.store import people, tasks, work
 from apps.store.engine import Store
 from apps.store.errors import Refused
+from apps.store.project import Project, Recipe
 
 
 class Watch:

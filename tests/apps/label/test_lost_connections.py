@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browsing import Desk, Server, said
+from browser import Server
+from browsing import Desk, said
 from processes import Served
 from served import PASSWORD, Place, project_in
 
-from apps.label.project import Project
 from apps.store import sessions, work
 from apps.store.errors import Unavailable
+from apps.store.project import Project
 from apps.store.tables import Revision
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from apps.label.figures import figures
-from apps.label.labels import Label
 from apps.label.summary import Summary, summarise
+from apps.votes.labels import Label
 
 DAY = 86400.0
 MODELS = (("base",), ("sft",), ("ppo",))

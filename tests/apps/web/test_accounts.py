@@ -28,7 +28,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 def client_of(store: Store, **site: object) -> TestClient:
     made = Site("a project", "label", **site)  # type: ignore[arg-type]
-    app, _ = create_app(store, made, {})
+    app = create_app(store, made, {})
     return TestClient(guarded(app, made, "127.0.0.1"), base_url=made.origin or BASE, follow_redirects=False)
 
 

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from align.errors import UserError
-from apps.label import project
-from apps.store import projects
+from apps.store import project, projects
 from apps.store.tables import Project
 
 

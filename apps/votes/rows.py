@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from apps.label.labels import Label
 from apps.store.judgments import by_place, ranks_of
 from apps.store.tables import Annotation, Output, Person, Presentation, Revision, Task, TaskOutput
+from apps.votes.labels import Label
 
 N_AT_ONCE = 500  # tasks
 ALIKE = ("models", "places", "ranks", "ratings", "flags")

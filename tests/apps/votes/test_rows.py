@@ -7,12 +7,12 @@ import tracemalloc
 import pytest
 from offices import Office, claim, new_id, prompt, ranking
 
-from apps.label import rows
-from apps.label.labels import Label
 from apps.label.summary import summarise
 from apps.store import adding, queue, tasks, work
 from apps.store.engine import Store
 from apps.store.people import Somebody
+from apps.votes import rows
+from apps.votes.labels import Label
 
 
 def read(office: Office) -> list[Label]:

@@ -1,0 +1,51 @@
+"""What every call to an app's API has in common: who asks, and bodies that are what they say."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Depends, HTTPException, Request
+from pydantic import BaseModel, ConfigDict
+
+from apps.store.people import Somebody
+from apps.web.security import HEADER
+
+PERSON = "x-align-person"
+
+
+class Body(BaseModel):
+    """What a call sends; anything that is not named is refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+def ours(request: Request) -> None:
+    """Raises 403 without the header that no other site's page can send."""
+    if HEADER not in request.headers:
+        raise HTTPException(403, "Add the header X-Align: 1")
+
+
+def who(request: Request) -> Somebody:
+    """The person of a call's session.
+
+    Raises 401 without a session, and where the page is somebody else's; 403 where no page of ours sent it.
+    """
+    ours(request)
+    person: Somebody | None = request.app.state.accounts.person(request)
+    if person is None:
+        raise HTTPException(401, "You are logged out")
+    if request.headers.get(PERSON, str(person.id)) != str(person.id):
+        raise HTTPException(401, f"You are logged out: {person.name} is logged in in this browser now")
+    return person
+
+
+def visitor(request: Request) -> Somebody | None:
+    """The same where an app may be served without accounts, to this machine alone: then it is None."""
+    if request.app.state.accounts is None:
+        ours(request)
+        return None
+    return who(request)
+
+
+Person = Annotated[Somebody, Depends(who)]
+Visitor = Annotated[Somebody | None, Depends(visitor)]

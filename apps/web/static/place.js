@@ -1,0 +1,23 @@
+// Finds the column that Gradio's page holds for us and gives a root in a shadow tree: Gradio's styles do not reach in,
+// and ours do not reach out.
+
+import { h } from "./dom.js";
+
+/** Calls `draw(root)` once the column is there. `styles` are addresses of style sheets, `kind` is the root's class. */
+export function inPlace(column, kind, styles, draw) {
+  const begin = (place) => {
+    const inside = place.attachShadow({ mode: "open" });
+    const root = h("div", { class: kind });
+    inside.append(...styles.map((href) => h("link", { rel: "stylesheet", href })), root);
+    draw(root);
+  };
+  const found = document.getElementById(column);
+  if (found) return begin(found);
+  const observer = new MutationObserver(() => {
+    const place = document.getElementById(column);
+    if (!place) return;
+    observer.disconnect();
+    begin(place);
+  });
+  observer.observe(document, { childList: true, subtree: true });
+}
