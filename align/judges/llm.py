@@ -39,6 +39,10 @@ QUOTED = 4000  # characters of a reply without verdict that it is shown again
 class _Failed(Exception):
     """No verdict on this prompt."""
 
+    def __init__(self, trouble: str, again: bool = False) -> None:
+        super().__init__(trouble)
+        self.again = again  # the trouble may pass
+
 
 class LlmJudge:
     """A language model that compares two answers.
@@ -91,7 +95,7 @@ class LlmJudge:
             ahead = self._outcome(prompt, first, second)
             behind = 1 - self._outcome(prompt, second, first)
         except _Failed as failure:
-            return Verdict(None, str(failure))
+            return Verdict(None, str(failure), again=failure.again)
         return Verdict(ahead if ahead == behind else 0.5, orders=(ahead, behind))
 
     def _outcome(self, prompt: Sequence[Message], answer_a: str, answer_b: str) -> float:
@@ -134,7 +138,7 @@ class LlmJudge:
             self._n_silent += 1
             is_down = self._n_silent >= ENOUGH or trouble.startswith("cannot be reached")
         if not is_down:
-            return _Failed(self._safe(trouble))
+            return _Failed(self._safe(trouble), again=True)
         return self._end(
             f"{trouble}. See that {self.settings.url} runs and answers, then raise timeout_s (now "
             f"{self.settings.timeout_s:g}) or retries (now {self.settings.retries}), or lower concurrency (now "
