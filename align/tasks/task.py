@@ -68,9 +68,8 @@ class Task(Section):
     @model_validator(mode="after")
     def _has_an_effect(self) -> Self:
         for key, kinds in READ_BY.items():
-            if self.kind not in kinds and getattr(self, key) != type(self).model_fields[key].get_default(
-                call_default_factory=True
-            ):
+            default = type(self).model_fields[key].get_default(call_default_factory=True)
+            if self.kind not in kinds and getattr(self, key) != default:
                 raise ValueError(f"{key} has no effect with kind: {self.kind}; leave it out")
         if self.kind != "perplexity" and self.template is None:
             raise ValueError("template is missing; name a file that says how questions are put, see data/prompts/")
