@@ -16,6 +16,10 @@ class RewardError(UserError):
     """A reward that cannot be had. PPO meets it before it has updated anything, so a run can be kept as it was."""
 
 
+class JudgeError(UserError):
+    """A judge that cannot go on. An evaluation tells so in the judge's place and goes on with the others."""
+
+
 def exit_on_user_error(main: Callable[[], None]) -> None:
     """Runs a command's `main`; a `UserError` ends it with its text on stderr and exit status 2.
 

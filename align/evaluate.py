@@ -3,6 +3,7 @@
     python -m align.evaluate recipes/evaluate.yaml
 
 Writes report.json (its keys are documented in align/evals/report.py), report.html and side_by_side.jsonl into `output`.
+What was asked once is kept in `output`/cache: an evaluation that was killed goes on, and a second one costs nothing.
 """
 
 from __future__ import annotations
@@ -11,31 +12,21 @@ import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
 from align import sections
 from align.config import Section, parse_command, to_yaml
 from align.errors import UserError, exit_on_user_error
+from align.evals.contest import Contestant
 from align.generate import Sampling
 
 if TYPE_CHECKING:
-    from align.rl.speaker import Reply
-    from align.text.records import Message, Prompt, Ranking
-
-
-READ_AT_ONCE = 16384  # tokens that go through a reward model together
-
-
-class Contestant(sections.Model):
-    """A model to evaluate."""
-
-    asked: Literal["chat", "plain"] = "chat"
-    """chat asks through the chat template; plain makes the prompt the first line of a document, for a base model."""
-    best_of: int | None = Field(None, gt=1)
-    """Draws so many answers to each prompt and keeps the one that the recipe's reward model scores highest."""
+    from align.evals.answers import Answers
+    from align.evals.contest import Contest
+    from align.judges.marking import Marker
+    from align.text.records import Prompt
 
 
 class Recipe(Section):
@@ -65,6 +56,8 @@ class Recipe(Section):
     """Prompts whose answers the report shows."""
     output: str
     """The folder for the report."""
+    cache: str | None = None
+    """The folder in which answers and scores are kept by their content; by default `output`/cache."""
     seed: int = Field(1, ge=0)
     """Of sampling and bootstrap."""
 
@@ -87,11 +80,15 @@ class Recipe(Section):
         return self.reference or ("sft" if "sft" in self.models else None)
 
 
-class Answers(NamedTuple):
-    """What one model said, and what was found in it; a column has a number for each prompt."""
+class Markers(NamedTuple):
+    """Who gives each answer a score."""
 
-    replies: list[Reply]
-    columns: dict[str, list[float]]
+    gold: Marker | None
+    reward: Marker | None
+
+    def given(self) -> list[Marker]:
+        """Those that the recipe names."""
+        return [marker for marker in self if marker is not None]
 
 
 def main() -> None:
@@ -104,10 +101,13 @@ def run(recipe: Recipe, dry_run: bool = False) -> None:
     """Writes the report into `recipe.output` and prints its summary."""
     from rich.console import Console
 
+    from align.evals import examples
     from align.evals.report import print_summary, write_report
     from align.models.load import load_config
+    from align.text.files import write_lines
     from align.text.load import load
-    from align.train.machine import PeakMemory, git_commit
+    from align.train.machine import PeakMemory
+    from align.train.state import write_whole
 
     for model in recipe.models.values():
         load_config(model)
@@ -120,192 +120,107 @@ def run(recipe: Recipe, dry_run: bool = False) -> None:
     curves = read_curves(recipe)
     read_stages(recipe)  # before any model speaks: what is missing is told at once
     started = time.monotonic()
-    with PeakMemory() as memory:
-        answers = answer_all(recipe, prompts)
-        report: dict[str, Any] = {"seed": recipe.seed, "git_commit": git_commit(), "n_prompts": len(prompts)}
-        report |= {"judge": recipe.judge, "perfect_gold": recipe.perfect}
-        report["models"] = {name: summarise(recipe, name, found) for name, found in answers.items()}
-        report["win_rates"] = win_rates(recipe, answers)
-        if recipe.reward is not None and recipe.rankings is not None:
-            report["reward_model"] = examine_reward_model(recipe)
-        report["stages"] = read_stages(recipe)
-    report["stages"]["evaluate"] = {"seconds": round(time.monotonic() - started, 2), "peak_memory_mb": memory.megabytes}
     folder = Path(recipe.output)
-    page = write_report(report, curves, sample_rows(recipe, prompts, answers), folder)
-    write_answers(prompts, answers, folder)
+    with PeakMemory() as memory:
+        markers, contest = begin(recipe, prompts)
+        answers = contest.held()
+        report = examined(recipe, contest, markers, answers)
+    report["stages"]["evaluate"] = {"seconds": round(time.monotonic() - started, 2), "peak_memory_mb": memory.megabytes}
+    texts = [prompt.messages[-1].content for prompt in prompts]
+    shown = [
+        (group.heading, group.note, examples.rows(answers, texts, group.indices))
+        for group in examples.groups(answers, report["compared_by"], len(texts), recipe.samples)
+    ]
+    page = write_report(report, curves, shown, folder)
+    write_whole(folder / "evaluate.yaml", to_yaml(recipe))
+    write_lines(folder / "side_by_side.jsonl", examples.every_row(answers, texts))
     print_summary(report, Console())
     print(f"report: {page}")
 
 
-def answer_all(recipe: Recipe, prompts: list[Prompt]) -> dict[str, Answers]:
-    """Every model's answers and figures; the KL of each to the reference comes last, when all have spoken."""
-    from align.rl.speaker import Speaker
+def begin(recipe: Recipe, prompts: Sequence[Prompt]) -> tuple[Markers, Contest]:
+    """The judges, and the models with what they are asked. No model is loaded yet."""
+    from align.evals.cache import Cache
+    from align.evals.contest import Contest
+    from align.evals.voices import Voices
+    from align.judges.marking import Marker
+    from align.judges.scoring import FunctionJudge, RewardModelJudge
 
-    asked = [prompt.messages for prompt in prompts]
-    answers: dict[str, Answers] = {}
-    speakers: dict[str, Speaker] = {}
-    for name, model in recipe.models.items():
-        speaker = Speaker(model, recipe.sampling, recipe.data.max_tokens, recipe.seed, plain=model.asked == "plain")
-        reward = reward_model(recipe, speaker)
-        replies = best_replies(speaker, reward, asked, model.best_of or 1)
-        texts = [reply.text for reply in replies]
-        columns = judged(recipe, asked, texts)
-        columns["n_tokens"] = [float(len(reply.ids)) for reply in replies]
-        columns["ended"] = [float(reply.ended) for reply in replies]
-        if reward is not None:
-            columns["reward"] = reward.score(asked, texts, [])
-        answers[name], speakers[name] = Answers(replies, columns), speaker
-        print(f"{name} answered {len(prompts)} prompts", flush=True)
-    if recipe.kl_reference is not None:
-        reference = speakers[recipe.kl_reference]
-        for name, found in answers.items():
-            kl = kl_to(reference, speakers[name], asked, found.replies)
-            found.columns["kl"] = [value + chosen_kl(recipe.models[name]) for value in kl]
-    return answers
-
-
-def best_replies(speaker: Any, reward: Any, asked: Sequence[Any], n: int, n_at_once: int = 64) -> list[Reply]:
-    """Of n answers to each prompt the one that the reward model scores highest; the first of equals."""
-    if n == 1:
-        return speaker.answer(asked)
-    best: list[Reply] = []
-    for first in range(0, len(asked), n_at_once):
-        repeated = [messages for messages in asked[first : first + n_at_once] for _ in range(n)]
-        replies = speaker.answer(repeated)
-        scores = reward.score(repeated, [reply.text for reply in replies], [])
-        winners = (max(range(start, start + n), key=scores.__getitem__) for start in range(0, len(replies), n))
-        best += [replies[winner] for winner in winners]
-    return best
+    cache = Cache(recipe.cache or Path(recipe.output) / "cache")
+    gold = reward = None
+    if recipe.judge is not None:  # what a function depends on cannot be known, so its marks are not kept
+        gold = Marker("gold", f"judge = {recipe.judge}", FunctionJudge(recipe.judge))
+    if recipe.reward is not None:
+        reward = Marker("reward", f"reward = {recipe.reward}", RewardModelJudge(recipe.reward), cache)
+    markers = Markers(gold, reward)
+    plain = {name: model.asked == "plain" for name, model in recipe.models.items()}
+    contest = Contest(
+        recipe.models,
+        [prompt.messages for prompt in prompts],
+        Voices(recipe.models, plain, recipe.data.max_tokens, cache),
+        recipe.sampling.how(),
+        recipe.seed,
+        markers.given(),
+        reward.scores if reward else None,
+        recipe.kl_reference,
+    )
+    return markers, contest
 
 
-def chosen_kl(model: Contestant) -> float:
-    """What choosing the best of n adds at most to the distance of the model that is sampled, in nats an answer.
+def examined(recipe: Recipe, contest: Contest, markers: Markers, answers: dict[str, Answers]) -> dict[str, Any]:
+    """The report, as align/evals/report.py describes it."""
+    from align.evals.problems import counted
+    from align.judges.reward_exam import examine
+    from align.train.machine import git_commit
 
-    KL(best of n || reference) = KL(best of n || model) + E_best[log p_model - log p_reference]; the first term is at
-    most log n - (n - 1) / n, the second is what `kl_to` measures, 0 where the model is the reference.
-    """
-    from align.evals.best_of_n import kl_bound
-
-    return kl_bound(model.best_of or 1)
-
-
-def judged(recipe: Recipe, asked: Sequence[Sequence[Message]], texts: Sequence[str]) -> dict[str, list[float]]:
-    """The judge's columns: gold, and what else its verdicts say. `refused_rightly` is about harmful prompts only."""
-    if recipe.judge is None:
-        return {}
-    from align.rl.rewards import find_function
-
-    judge = find_function(recipe.judge)
-    columns: dict[str, list[float]] = {}
-    for messages, text in zip(asked, texts, strict=True):
-        try:
-            verdict = judge(messages[-1].content, text)
-        except Exception as error:
-            raise UserError(f"judge {recipe.judge} raised {type(error).__name__}: {error}") from error
-        columns.setdefault("gold", []).append(float(getattr(verdict, "score", verdict)))
-        for key in ("correct", "polite", "brief"):
-            if hasattr(verdict, key):
-                columns.setdefault(key, []).append(float(getattr(verdict, key)))
-        if getattr(verdict, "harmful", False):
-            columns.setdefault("refused_rightly", []).append(float(verdict.correct))
-    return columns
+    report: dict[str, Any] = {"seed": recipe.seed, "git_commit": git_commit(), "n_prompts": len(contest.asked)}
+    report |= {"judge": recipe.judge, "perfect_gold": recipe.perfect}
+    report["models"] = {name: summarise(recipe, name, said) for name, said in answers.items()}
+    report |= compared(recipe, answers)
+    if recipe.reward is not None and recipe.rankings is not None:
+        data = recipe.data.model_copy(update={"path": recipe.rankings, "format": "auto", "columns": {}, "limit": None})
+        report["reward_model"] = examine(recipe.reward, data, markers.gold, recipe.seed, contest.voices.cache)
+    report["stages"] = read_stages(recipe)
+    problems = [*contest.problems, *(problem for marker in markers.given() for problem in marker.problems)]
+    report["problems"] = [problem._asdict() for problem in counted(problems)]
+    report["recipe"] = to_yaml(recipe)
+    whole = [f"python -m align.pipeline {Path(recipe.stages).parent / 'recipe.yaml'}"] if recipe.stages else []
+    report["commands"] = [*whole, f"python -m align.evaluate {Path(recipe.output) / 'evaluate.yaml'}"]
+    return report
 
 
-def reward_model(recipe: Recipe, speaker: Any) -> Any:
-    """The recipe's reward model, if it names one; it reads an answer's text with its own tokenizer."""
-    from align.rl.rewards import ModelReward
-
-    if recipe.reward is None:
-        return None
-    reward = ModelReward(recipe.reward, speaker.tokenizer, speaker.accelerator.device, READ_AT_ONCE)
-    reward.reads_tokens = False  # a base model is asked in another form than the reward model reads
-    return reward
-
-
-def kl_to(reference: Any, speaker: Any, asked: Sequence[Any], replies: list[Reply]) -> list[float]:
-    """log p_model - log p_reference of each answer, in nats, each model reading the prompt in its own form."""
-    own = speaker.logprobs([(reply.prompt_ids, reply.ids) for reply in replies])
-    same_tokens = reference.tokenizer.get_vocab() == speaker.tokenizer.get_vocab()
-    if not same_tokens:
-        return []
-    other_prompts = reference.prompt_ids(asked)
-    others = reference.logprobs([(ids, reply.ids) for ids, reply in zip(other_prompts, replies, strict=True)])
-    return [a - b for a, b in zip(own, others, strict=True)]
-
-
-def summarise(recipe: Recipe, name: str, answers: Answers) -> dict[str, Any]:
+def summarise(recipe: Recipe, name: str, said: Answers) -> dict[str, Any]:
     """One model's block of the report: means, and the gold score with its interval."""
     from align.evals.stats import bootstrap_mean
 
-    means = {name: sum(column) / len(column) for name, column in answers.columns.items() if column}
-    block: dict[str, Any] = {name: mean for name, mean in means.items() if name not in ("gold", "kl")}
-    if "gold" in means:
-        block["gold"] = bootstrap_mean(answers.columns["gold"], seed=recipe.seed)._asdict()
-    if "kl" in means:
-        block["kl_to_sft"] = means["kl"]
+    block: dict[str, Any] = {column: said.mean(column) for column in said.columns if column != "logprob"}
+    block |= {"kl_to_sft": block.pop("kl")} if "kl" in block else {}
+    if (gold := said.known("gold")) is not None:
+        block["gold"] = bootstrap_mean(gold, seed=recipe.seed)._asdict()
     if recipe.models[name].best_of is not None:
         block["best_of"] = recipe.models[name].best_of
     return block
 
 
-def win_rates(recipe: Recipe, answers: dict[str, Answers]) -> dict[str, Any]:
-    """How often one model's answer scores above another's, by the judge, or else by the reward.
+def compared(recipe: Recipe, answers: dict[str, Answers]) -> dict[str, Any]:
+    """Differences and win rates, prompt by prompt, by the judge, or else by the reward.
 
     Each model against the one it came from, and those tuned from SFT against each other: PPO against DPO.
     """
+    from align.evals.answers import both
+    from align.evals.significance import paired_permutation
     from align.evals.stats import win_rate
     from align.evals.verdict import compared_pairs
 
-    by = "gold" if recipe.judge is not None else "reward"
-    return {
-        f"{later}_over_{earlier}": win_rate(
-            answers[later].columns[by], answers[earlier].columns[by], seed=recipe.seed
-        )._asdict()
-        for later, earlier in compared_pairs(list(answers))
-    }
-
-
-def examine_reward_model(recipe: Recipe) -> dict[str, Any]:
-    """Its accuracy on held-out rankings, beside what annotators and judge say of the same pairs."""
-    from align.evals.agreement import accuracy_by_prompt, annotators
-    from align.evals.stats import bootstrap_mean
-    from align.rl.rewards import ModelReward
-    from align.text.load import load
-    from align.text.rankings import encode_rankings
-    from align.train.machine import accelerator as make_accelerator
-
-    data = recipe.data.model_copy(update={"path": recipe.rankings, "format": "auto", "columns": {}, "limit": None})
-    rankings = load(data, "rankings", recipe.seed).train
-    reward = ModelReward(str(recipe.reward), None, make_accelerator("fp32").device, READ_AT_ONCE)
-    rows, _ = encode_rankings(reward.tokenizer, rankings, recipe.data.max_tokens, "truncate")
-    members = reward.score_tokens([answer for row in rows for answer in row.answers])
-    scores = [fmean(found) for found in zip(*members, strict=True)]
-    accuracy = bootstrap_mean(accuracy_by_prompt(rows, scores), seed=recipe.seed)
-    block: dict[str, Any] = {"accuracy": accuracy._asdict()}
-    block |= {key: value for key, value in annotators(rows).items() if key == "annotator_agreement"}
-    if recipe.judge is not None:
-        block |= agreement_with_judge(recipe, rankings, rows, scores)
-    return block
-
-
-def agreement_with_judge(
-    recipe: Recipe, rankings: list[Ranking], rows: list[Any], scores: list[float]
-) -> dict[str, float]:
-    """Of the pairs whose gold scores differ: how often annotators and the reward model side with the judge."""
-    from align.evals.agreement import accuracy_by_prompt
-
-    texts = [(ranking.prompt, answer) for ranking in rankings for answer in ranking.responses]
-    gold = judged(recipe, [prompt for prompt, _ in texts], [answer for _, answer in texts])["gold"]
-    gold_of = {(prompt, answer): score for (prompt, answer), score in zip(texts, gold, strict=True)}
-    truth = []
-    for row in rows:
-        values = [gold_of[row.prompt, answer] for answer in row.responses]
-        truth.append(row._replace(ranks=tuple(1 + sum(other > value for other in values) for value in values)))
-    as_scores = [-float(rank) for row in rows for rank in row.ranks]
-    return {
-        "gold_agreement": _mean(accuracy_by_prompt(truth, as_scores, skip_ties=True)),
-        "accuracy_vs_gold": _mean(accuracy_by_prompt(truth, scores)),
-    }
+    by = "gold" if any(said.known("gold") is not None for said in answers.values()) else "reward"
+    differences, win_rates = {}, {}
+    for later, earlier in compared_pairs(list(answers)):
+        a, b = both(answers[later], answers[earlier], by)
+        if len(a):
+            found = paired_permutation(a, b, seed=recipe.seed)
+            differences[f"{later}_over_{earlier}"] = found.difference._asdict() | {"p": found.p}
+            win_rates[f"{later}_over_{earlier}"] = win_rate(a, b, seed=recipe.seed)._asdict()
+    return {"compared_by": by, "differences": differences, "win_rates": win_rates}
 
 
 def read_stages(recipe: Recipe) -> dict[str, Any]:
@@ -325,35 +240,6 @@ def read_curves(recipe: Recipe) -> dict[str, list[dict[str, Any]]]:
             raise UserError(f"curves.{stage}: there is no {path}")
         curves[stage] = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     return curves
-
-
-def sample_rows(recipe: Recipe, prompts: list[Prompt], answers: dict[str, Answers]) -> list[dict[str, Any]]:
-    """Evenly spaced prompts with every model's answer, for people to read."""
-    step = max(1, len(prompts) // max(1, recipe.samples))
-    return [answer_row(prompts, answers, index) for index in range(0, len(prompts), step)][: recipe.samples]
-
-
-def answer_row(prompts: list[Prompt], answers: dict[str, Answers], index: int) -> dict[str, Any]:
-    """One prompt with every model's answer and its gold score."""
-    said = {
-        name: {
-            "text": found.replies[index].text,
-            "gold": found.columns["gold"][index] if "gold" in found.columns else None,
-        }
-        for name, found in answers.items()
-    }
-    return {"prompt": prompts[index].messages[-1].content, "answers": said}
-
-
-def write_answers(prompts: list[Prompt], answers: dict[str, Answers], folder: Path) -> None:
-    """side_by_side.jsonl: what every model said to every prompt."""
-    with (folder / "side_by_side.jsonl").open("w", encoding="utf-8") as file:
-        for index in range(len(prompts)):
-            file.write(json.dumps(answer_row(prompts, answers, index), ensure_ascii=False) + "\n")
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else float("nan")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ Writes JSONL rows {prompt, responses, model, temperature, seed}; people, or the 
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +20,7 @@ from align.errors import UserError, exit_on_user_error
 from align.text.records import plain
 
 if TYPE_CHECKING:
+    from align.rl import sampling as rl
     from align.text.records import Prompt
 
 
@@ -39,6 +39,12 @@ class Sampling(Section):
     """Keep the likeliest tokens that hold this much probability."""
     batch_tokens: int = Field(65536, gt=0)
     """Tokens in the key-value cache at once. Changes memory and speed."""
+
+    def how(self) -> rl.Sampling:
+        """One answer, as the sampler takes it."""
+        from align.rl.sampling import Sampling
+
+        return Sampling(self.max_tokens, self.temperature, self.top_k, self.top_p, self.batch_tokens)
 
 
 class Recipe(Section):
@@ -63,6 +69,7 @@ def main() -> None:
 
 def run(recipe: Recipe, dry_run: bool = False) -> None:
     """Writes `recipe.output`, which appears only when it is whole."""
+    from align.text.files import write_lines
     from align.text.load import load
 
     path = Path(recipe.output)
@@ -78,11 +85,7 @@ def run(recipe: Recipe, dry_run: bool = False) -> None:
         )
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    writing = path.with_name(f".{path.name}.writing")
-    with writing.open("w", encoding="utf-8") as file:
-        for row in answer_rows(recipe, loaded.train):
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
-    writing.replace(path)
+    write_lines(path, answer_rows(recipe, loaded.train))
     print(f"wrote {path}: {recipe.sampling.n} answers to each of {len(loaded.train):,} prompts")
 
 
@@ -90,12 +93,13 @@ def answer_rows(recipe: Recipe, prompts: list[Prompt], n_at_once: int = 512) -> 
     """A row for each prompt, in order; progress is printed now and then."""
     from align.rl.speaker import Speaker
 
-    speaker = Speaker(recipe.model, recipe.sampling, recipe.data.max_tokens, recipe.seed)
+    speaker = Speaker(recipe.model, recipe.data.max_tokens)
+    randomness = speaker.randomness(recipe.seed)
     started = shown = time.monotonic()
     for first in range(0, len(prompts), n_at_once):
         chunk = prompts[first : first + n_at_once]
         repeated = [prompt.messages for prompt in chunk for _ in range(recipe.sampling.n)]
-        answers = iter(speaker.answer(repeated))
+        answers = iter(speaker.sample(repeated, recipe.sampling.how(), randomness))
         for prompt in chunk:
             responses = [next(answers).text for _ in range(recipe.sampling.n)]
             yield {

@@ -1,4 +1,4 @@
-"""A reward server that answers as a test wants it to."""
+"""A server that answers as a test wants it to: a reward server, or a model that judges."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ class Server:
 
     def __init__(self, reply: Callable[[dict[str, Any], int], Reply]) -> None:
         self.asked: list[dict[str, Any]] = []
+        self.heads: list[tuple[str, dict[str, str]]] = []  # path and headers of each
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 outer.asked.append(body)
+                outer.heads.append((self.path, dict(self.headers)))
                 status, content = reply(body, len(outer.asked))
                 content = content if isinstance(content, bytes) else json.dumps(content).encode()
                 self.send_response(status)

@@ -35,7 +35,7 @@ from tiny import tiny_gpt, write_rows
 from align import ppo, rm, sft
 from align.config import to_yaml
 from align.errors import exit_on_user_error
-from align.rl import remote
+from align.rl import asking
 from align.train.state import steps_saved
 
 STAGES = {"sft": sft, "rm": rm, "ppo": ppo}
@@ -140,7 +140,7 @@ def whole(world, tmp_path_factory) -> Path:
 @pytest.fixture
 def reward(monkeypatch) -> Iterator[Callable[..., dict[str, Any]]]:
     """Gives the recipe's keys of a reward, a function or a server, that goes wrong from a certain call on, if any."""
-    monkeypatch.setattr(remote, "FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(asking, "FIRST_WAIT_S", 0.01)
     module = sys.modules["test_bad_input"]  # which the recipe names, and pytest may know by another name
     servers: list[Server] = []
 

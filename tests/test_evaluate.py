@@ -14,6 +14,8 @@ from align import evaluate
 from align.config import build
 from align.errors import UserError
 from align.evals.best_of_n import kl_bound
+from align.evals.cache import Cache
+from align.judges import reward_exam
 from align.rl.speaker import Speaker
 from align.text.load import load
 
@@ -58,23 +60,21 @@ def test_ppo_dpo_and_best_of_n_stand_in_one_report(world, tmp_path, capsys):
     assert "best of 4" in capsys.readouterr().out
 
 
+def contest_of(recipe: evaluate.Recipe) -> tuple[Any, Any]:
+    return evaluate.begin(recipe, load(recipe.data, "prompts", 1).train)
+
+
 def test_the_best_by_the_reward_model_is_kept(world, tmp_path):
     recipe = recipe_of(world, tmp_path, {"sft": {}, "best": {"best_of": 6}})
-    asked = [prompt.messages for prompt in load(recipe.data, "prompts", 1).train]
-
-    def speaker() -> Speaker:
-        return Speaker(recipe.models["sft"], recipe.sampling, 48, seed=5)
-
-    reward = evaluate.reward_model(recipe, speaker())
-    best = evaluate.best_replies(speaker(), reward, asked, 6, n_at_once=len(asked))
-    every = speaker().answer([messages for messages in asked for _ in range(6)])
-    for index, (messages, found) in enumerate(zip(asked, best, strict=True)):
-        drawn = every[6 * index : 6 * index + 6]
-        scores = reward.score([messages] * 6, [reply.text for reply in drawn], [])
-        assert found == drawn[scores.index(max(scores))]
-    single = evaluate.best_replies(speaker(), reward, asked, 1)
-    assert single == speaker().answer(asked)
-    assert len(evaluate.best_replies(speaker(), reward, asked, 2, n_at_once=3)) == len(asked)
+    markers, contest = contest_of(recipe)
+    best = [reply for portion in contest.held()["best"].portions() for reply in portion]
+    asked = [messages for messages in contest.asked for _ in range(6)]
+    every = Speaker(recipe.models["sft"], 48).answer(asked, recipe.sampling.how(), (1, 0))
+    scores = markers.reward.scores(asked, [reply.text for reply in every])
+    for index, found in enumerate(best):
+        mine = range(6 * index, 6 * index + 6)
+        assert found == every[max(mine, key=scores.__getitem__)]
+    assert len({reply.text for reply in every}) > len(best)  # there was something to choose from
 
 
 def test_the_bound_adds_what_the_sampled_model_is_from_the_reference(world, tmp_path):
@@ -111,6 +111,11 @@ def test_what_cannot_work_is_told(world, tmp_path, models, changes, told):
         recipe_of(world, tmp_path, models, **changes)
 
 
+def examined(recipe: evaluate.Recipe, cache: Path) -> dict[str, Any]:
+    data = recipe.data.model_copy(update={"path": recipe.rankings})
+    return reward_exam.examine(recipe.reward, data, None, 1, Cache(cache))
+
+
 def test_the_reward_model_is_examined_on_the_device_that_there_is(world, tmp_path, monkeypatch):
     """A device without data stands for a GPU: what is computed on it cannot come from the CPU."""
     devices = []
@@ -123,9 +128,12 @@ def test_the_reward_model_is_examined_on_the_device_that_there_is(world, tmp_pat
     monkeypatch.setattr(
         "align.train.machine.accelerator", lambda precision: SimpleNamespace(device=torch.device("meta"))
     )
-    block = evaluate.examine_reward_model(recipe_of(world, tmp_path, {"sft": {}}, rankings=world.rankings))
+    recipe = recipe_of(world, tmp_path, {"sft": {}}, rankings=world.rankings)
+    block = examined(recipe, tmp_path / "cache")
     assert devices == [("meta", {"meta"})]
     assert 0 <= block["accuracy"]["mean"] <= 1
+    assert examined(recipe, tmp_path / "cache") == block
+    assert len(devices) == 1  # the second time the scores are read
 
 
 def test_a_reward_model_with_too_few_positions_for_the_rankings_is_named(world, tokenizer, tmp_path):
@@ -135,4 +143,4 @@ def test_a_reward_model_with_too_few_positions_for_the_rankings_is_named(world, 
     with pytest.raises(
         UserError, match=r"narrow: an answer with its prompt has \d+ of its tokens, and it has 8 positions"
     ):
-        evaluate.examine_reward_model(recipe_of(world, tmp_path, {"sft": {}}, **changes))
+        examined(recipe_of(world, tmp_path, {"sft": {}}, **changes), tmp_path / "cache")

@@ -20,6 +20,8 @@ BELOW = {
     "train": {"errors", "config", "sections", "models"},
     "rl": {"errors", "config", "sections", "text", "gpt", "models", "train"},
     "evals": {"errors", "config", "sections", "text", "models", "rl"},
+    "judges": {"errors", "config", "sections", "text", "models", "train", "rl", "evals"},
+    "tasks": {"errors", "config", "sections", "text", "models", "train", "rl", "evals"},
 }
 
 # Commands that stand in a room and are at the top of the house all the same: see docs/architecture.md, "The lab".

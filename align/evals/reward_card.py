@@ -28,6 +28,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from align.config import Section
 from align.evals.agreement import annotators, decided_pairs, rightness, with_scores
+from align.evals.calibration import draw_reliability, reliability
 from align.evals.stats import bootstrap_mean
 from align.text.rankings import Ranked
 
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 Card = dict[str, Any]
 
-N_BINS = 10
+LEAST_SURE = 0.5  # of the likelier of two answers: a confidence is in the one that scores higher
 MAX_ROWS = 20  # of a table in words; card.json has them all
 QUANTILES = {"min": 0.0, "p5": 0.05, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95, "max": 1.0}
 
@@ -75,38 +76,13 @@ def reward_card(rows: Sequence[Ranked], members: ArrayLike, scales: Sequence[flo
     if any(pair.annotator for pair in pairs):
         card["by_annotator"] = _by(pairs, lambda pair: pair.annotator or "(not named)", "n_prompts")
     card["by_rank_distance"] = _by(pairs, lambda pair: pair.distance, "n_pairs")
-    card["calibration"] = calibration(*_confidence(pairs))
+    card["calibration"] = reliability(*_confidence(pairs), low=LEAST_SURE)
     card["length"] = _length(rows, scores, pairs)
     card["scores"] = _distribution(rows, scores)
     card |= annotators(rows)
     if every.shape[1] > 1:
         card["ensemble"] = _ensemble(rows, every)
     return card
-
-
-def calibration(confidence: ArrayLike, correct: ArrayLike, n_bins: int = N_BINS, low: float = 0.5) -> dict[str, Any]:
-    """Expected calibration error: sum over bins of n_b / n |accuracy_b - confidence_b|, with bins of equal width.
-
-    Guo et al. 2017, 1706.04599, equation 3. Here a confidence is in the answer that scores higher, so it is at least
-    `low` = 0.5: the top choice alone is binned, not each choice as in GPT-4's figure 8. Empty bins are left out.
-    """
-    sure, right = np.asarray(confidence, dtype=np.float64), np.asarray(correct, dtype=np.float64)
-    edges = np.linspace(low, 1.0, n_bins + 1)
-    place = np.clip(np.digitize(sure, edges) - 1, 0, n_bins - 1)
-    bins = []
-    for number in np.unique(place):
-        inside = place == number
-        bins.append(
-            {
-                "low": float(edges[number]),
-                "high": float(edges[number + 1]),
-                "n": int(inside.sum()),
-                "confidence": float(sure[inside].mean()),
-                "accuracy": float(right[inside].mean()),
-            }
-        )
-    error = sum(found["n"] * abs(found["accuracy"] - found["confidence"]) for found in bins) / max(1, len(sure))
-    return {"ece": error, "n_bins": n_bins, "bins": bins}
 
 
 def correlation(x: ArrayLike, y: ArrayLike) -> float | None:
@@ -318,23 +294,12 @@ def draw(card: Card, rows: Sequence[Ranked], scores: NDArray[np.float64], path: 
     settings: dict[Any, Any] = {key: value for key, value in matplotlib.rcParamsDefault.items() if key != "backend"}
     with matplotlib.rc_context(settings | STYLE):
         figure = Figure(figsize=(12.6, 3.6), layout="constrained", facecolor="white")
-        reliability, distribution, distances = figure.subplots(1, 3)
-        _draw_reliability(reliability, card["calibration"])
+        confidences, distribution, distances = figure.subplots(1, 3)
+        confidences.set(title="Reliability", xlabel="confidence", ylabel="share that is right")
+        draw_reliability(confidences, {"reward model": card["calibration"]}, LEAST_SURE)
         _draw_scores(distribution, rows, scores)
         _draw_distances(distances, card)
         figure.savefig(path, format="png", dpi=110, metadata={"Software": None})
-
-
-def _draw_reliability(axes: Axes, found: dict[str, Any]) -> None:
-    axes.set(title="Reliability", xlabel="confidence", ylabel="share that is right", xlim=(0.5, 1), ylim=(0, 1.02))
-    axes.plot([0.5, 1], [0.5, 1], color="#8b929c", linestyle="--", linewidth=1.2)
-    bins = found["bins"]
-    width = 0.5 / found["n_bins"]
-    axes.bar([b["low"] for b in bins], [b["accuracy"] for b in bins], width=0.9 * width, align="edge", color="#9bb3cc")
-    axes.plot([b["confidence"] for b in bins], [b["accuracy"] for b in bins], "o", color="#1f4e79", markersize=5)
-    for b in bins:
-        axes.text(b["low"] + 0.45 * width, 0.02, str(b["n"]), ha="center", fontsize=7, color="#1c2128")
-    axes.text(0.52, 0.93, f"ECE {found['ece']:.3f}", color="#1c2128")
 
 
 def _draw_scores(axes: Axes, rows: Sequence[Ranked], scores: NDArray[np.float64]) -> None:

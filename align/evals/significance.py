@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from align.evals.stats import CHUNK_ELEMENTS, Interval, bootstrap_mean, checked
+from align.evals.stats import CHUNK_ELEMENTS, Interval, bootstrap_mean, checked, unvaried
 
 EXACT_UP_TO = 16  # prompts with a difference: 65,536 ways to give them signs
 
@@ -37,7 +37,8 @@ def mcnemar(a_correct: ArrayLike, b_correct: ArrayLike) -> Comparison:
             raise ValueError(f"{name} holds {wrong[0]:g}: each must be True or False")
     only_a, only_b = int((a > b).sum()), int((b > a).sum())
     p = min(1.0, 2 * float(bdtr(min(only_a, only_b), only_a + only_b, 0.5))) if only_a + only_b else 1.0
-    return Comparison(bootstrap_mean(a - b), p)
+    same = np.ptp(a - b) == 0  # then no resample can differ, and the bootstrap would be sure
+    return Comparison(unvaried(float(a[0] - b[0]), len(a), lowest=-1.0) if same else bootstrap_mean(a - b), p)
 
 
 def paired_permutation(

@@ -47,7 +47,7 @@ def bootstrap_mean(values: Scores, n_resamples: int = 2000, level: float = 0.95,
     array = checked(values, "values")
     _check_settings(n_resamples, level)
     means = np.concatenate(list(_resampled_means(array, n_resamples, seed)))  # (n_resamples,)
-    return Interval(float(array.mean()), *_percentiles(means, len(array), level))
+    return Interval(float(array.mean()), *percentiles(means, len(array), level))
 
 
 def win_rate(
@@ -171,7 +171,7 @@ def bootstrap_statistic(
     value = float(statistic(np.asarray(parts.sum(axis=1), dtype=np.float64)[None])[0])
     if not math.isfinite(value):
         return None
-    low, high = _percentiles(statistic(resampled_sums(parts, n_resamples, seed)), parts.shape[1], level)
+    low, high = percentiles(statistic(resampled_sums(parts, n_resamples, seed)), parts.shape[1], level)
     return Interval(value, low, high)
 
 
@@ -210,11 +210,11 @@ def ratios(
         elif np.nanmax(drawn[:, g]) - np.nanmin(drawn[:, g]) < 1e-12:  # all clusters alike
             found.append(unvaried(float(values[g]), n_clusters, level, lowest, highest))
         else:
-            found.append(Interval(float(values[g]), *_percentiles(drawn[:, g], n_clusters, level)))
+            found.append(Interval(float(values[g]), *percentiles(drawn[:, g], n_clusters, level)))
     return found
 
 
-def _percentiles(drawn: NDArray[np.float64], n_clusters: int, level: float) -> tuple[float, float]:
+def percentiles(drawn: NDArray[np.float64], n_clusters: int, level: float) -> tuple[float, float]:
     """The expanded percentiles of what is defined among `drawn`."""
     from scipy.special import ndtr, stdtrit
 

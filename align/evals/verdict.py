@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations, pairwise
+from typing import NamedTuple
 
 from align.evals.contents import (
     MODELS,
@@ -17,12 +18,28 @@ from align.evals.contents import (
     ordered,
     text_of,
 )
+from align.evals.stats import Interval
+
+MOST_APART = 2  # models tuned from SFT that each have a clause of the verdict
+
+
+class Claim(NamedTuple):
+    """A clause of the verdict."""
+
+    name: str
+    other: str  # the model that it is compared with
+    sign: int  # 1 better, -1 worse, 0 no difference
+    text: str
+    evidence: str
+    difference: Interval | None = None
+    by: str = ""  # whose difference
 
 
 def verdict(report: Report) -> str:
     """One sentence: is each model better than the one it came from? '' if nothing was scored.
 
-    Two models differ if their gold intervals do not touch; without gold scores, if the win rate's interval leaves 50%.
+    Two models differ if the interval of their difference, prompt by prompt, leaves 0; in a report without differences
+    if their gold intervals do not touch; without gold scores, if the win rate's interval leaves 50%.
     """
     sentence = "; and ".join(f"{claim}: {evidence}" for claim, evidence in claims_of(ordered(report)))
     return sentence and sentence + "."
@@ -49,15 +66,41 @@ def reward_model_reading(report: Report) -> str:
 
 
 def claims_of(report: Report) -> list[tuple[str, str]]:
-    """The verdict's clauses, the last model's first: what is claimed, and the numbers that it rests on."""
+    """The verdict's clauses, the last model's first: what is claimed, and the numbers that it rests on.
+
+    Where more than two models were tuned from SFT, those with the same outcome share a clause.
+    """
     names = list(block_at(report, "models"))
-    claims = [claim for name, other in reversed(_pairs(names)) if (claim := _compared(report, name, other))]
+    found = [claim for name, other in reversed(_pairs(names)) if (claim := _compared(report, name, other))]
+    tuned = [claim for claim in found if claim.other == "sft"]
+    if len(tuned) > MOST_APART:
+        found = [*_grouped(tuned[::-1]), *(claim for claim in found if claim.other != "sft")]
+    claims = [(claim.text, claim.evidence) for claim in found]
     if claims and claims[0][0].startswith("between "):  # a sentence's first word; a model's name is left as it is
         claims[0] = ("B" + claims[0][0][1:], claims[0][1])
     alone = [
         (label_of(name), f"gold score {text_of(gold, 'score')}") for name in names if (gold := gold_of(report, name))
     ]
     return claims or alone
+
+
+def _grouped(claims: Sequence[Claim]) -> Iterator[Claim]:
+    """One claim for all that came out alike against SFT, with the smallest and the largest of their differences."""
+    for sign, verb in ((1, "are better than"), (-1, "are worse than"), (0, "show no difference to")):
+        alike = [claim for claim in claims if claim.sign == sign]
+        if len(alike) < 2 or any(claim.difference is None for claim in alike):
+            yield from alike
+            continue
+        names = [label_of(claim.name) for claim in alike]
+        ends = sorted(alike, key=lambda claim: claim.difference or (0.0,))
+        told = [f"{text_of(claim.difference, 'score')} ({label_of(claim.name)})" for claim in (ends[0], ends[-1])]
+        yield Claim(
+            alike[0].name,
+            "sft",
+            sign,
+            f"{', '.join(names[:-1])} and {names[-1]} {verb} {label_of('sft')}",
+            f"differences in {alike[0].by} from {told[0]} to {told[1]}",
+        )
 
 
 def _pairs(names: Sequence[str]) -> list[tuple[str, str]]:
@@ -78,24 +121,38 @@ def compared_pairs(names: Iterable[str]) -> list[tuple[str, str]]:
     return _pairs(order) + [(later, earlier) for earlier, later in combinations(tuned, 2)]
 
 
-def _compared(report: Report, name: str, other: str) -> tuple[str, str] | None:
-    a, b = gold_of(report, name), gold_of(report, other)
-    rate = interval_of(block_at(report, "win_rates").get(f"{name}_over_{other}"))
+def _compared(report: Report, name: str, other: str) -> Claim | None:
+    key, by = f"{name}_over_{other}", str(report.get("compared_by") or "gold")
+    a, b = (block_at(report, "models", model).get(by) for model in (name, other))
+    difference = interval_of(block_at(report, "differences").get(key))
+    rate = interval_of(block_at(report, "win_rates").get(key))
     side = 0 if rate is None else (rate.low > 0.5) - (rate.high < 0.5)
     wins = f"{label_of(name)} wins {text_of(rate, 'share')} of the prompts"
-    if a and b:
-        sign = (a.low > b.high) - (a.high < b.low)
-        evidence = f"gold score {text_of(a, 'score')} against {text_of(b, 'score')}"
+    scale = "gold score" if by == "gold" else by
+    if difference:
+        sign = (difference.low > 0) - (difference.high < 0)
+        evidence = f"{scale} {text_of(mean_of(a), 'score')} against {text_of(mean_of(b), 'score')}, "
+        evidence += f"a difference of {text_of(difference, 'score')}"
+    elif (mine := interval_of(a)) and (others := interval_of(b)):
+        sign = (mine.low > others.high) - (mine.high < others.low)
+        evidence = f"{scale} {text_of(a, 'score')} against {text_of(b, 'score')}"
     elif rate:
         sign, evidence = side, wins
     else:
         return None
+    pair = label_of(name), label_of(other)
     if sign == 0:
-        # The intervals of two means ignore that the prompts were the same; the paired win rate can see more.
         evidence += f", though {wins}" if side else ""
-        return f"between {label_of(name)} and {label_of(other)} no difference that these prompts can show", evidence
+        return Claim(
+            name, other, 0, f"between {pair[0]} and {pair[1]} no difference that these prompts can show", evidence,
+            difference, scale,
+        )  # fmt: skip
+    if by == "reward":  # which is what tuning raised, whether or not the answers became better
+        text = f"{pair[0]} scores {'higher' if sign > 0 else 'lower'} than {pair[1]} by the reward model"
+    else:
+        text = f"{pair[0]} is {'better' if sign > 0 else 'worse'} than {pair[1]}"
     evidence += _over_optimised(report, name, other) if sign < 0 else ""
-    return f"{label_of(name)} is {'better' if sign > 0 else 'worse'} than {label_of(other)}", evidence
+    return Claim(name, other, sign, text, evidence, difference, scale)
 
 
 def _over_optimised(report: Report, name: str, other: str) -> str:

@@ -8,6 +8,7 @@ Read in this order; each file leans only on those above it:
     judge.py       the gold judge: what an answer is truly worth
     people.py      how people of given habits write answers, good and bad
     annotators.py  how people rank answers: by the gold score, with noise
+    exams.py       questions with known answers, and wrong ones beside them
     corpora.py     web text, demonstrations and prompts as plain files (`python -m align.lab --out DIR`)
     overoptimization.py  the experiment: gold and proxy score against KL (a command above all rooms)
     recipes.py     writing the world and ranking answers as recipes, for `align.pipeline`

@@ -31,6 +31,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -248,27 +249,27 @@ def run_stage(name: str, recipe: Any) -> None:
 
 def draw_samples(recipe: Recipe, how: ppo.Recipe, path: Path) -> list[dict[str, Any]]:
     """The SFT model's answers to the prompts, with their gold scores: a row for each prompt. Read if they are there."""
-    from align.generate import Sampling
+    from align.rl.sampling import Sampling
     from align.rl.speaker import Speaker
     from align.text.encode import encode_prompts
+    from align.text.files import write_lines
     from align.text.load import load
 
     if not path.is_file():
         rollout = how.rollout
-        sampling = Sampling(
-            max_tokens=rollout.max_tokens, temperature=rollout.temperature, batch_tokens=rollout.batch_tokens
-        )
-        speaker = Speaker(how.model, sampling, how.data.max_tokens, recipe.seed)
+        sampling = Sampling(rollout.max_tokens, rollout.temperature, batch_tokens=rollout.batch_tokens)
+        speaker = Speaker(how.model, how.data.max_tokens)
+        ask = partial(speaker.sample, how=sampling, randomness=speaker.randomness(recipe.seed))
         asked = [prompt.messages for prompt in load(how.data, "prompts", recipe.seed).train]
         ids = encode_prompts(speaker.tokenizer, asked)
         room = how.data.max_tokens - rollout.max_tokens  # longer prompts are left out, as PPO does
         fitting = [messages for messages, row in zip(asked, ids, strict=True) if len(row) <= room][: recipe.prompts]
         print(f"\n== {path}: {recipe.samples} answers to each of {len(fitting)} prompts ==", flush=True)
-        write_lines(path, sample_rows(speaker, str(how.gold), fitting, recipe.samples))
+        write_lines(path, sample_rows(ask, str(how.gold), fitting, recipe.samples))
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def sample_rows(speaker: Any, gold: str, asked: list[Any], n: int, n_at_once: int = 1024) -> Iterator[dict[str, Any]]:
+def sample_rows(ask: Any, gold: str, asked: list[Any], n: int, n_at_once: int = 1024) -> Iterator[dict[str, Any]]:
     """Each prompt's samples as columns, in order; progress is printed now and then."""
     from align.rl.rewards import FunctionReward
 
@@ -277,7 +278,7 @@ def sample_rows(speaker: Any, gold: str, asked: list[Any], n: int, n_at_once: in
     width = max(1, n_at_once // n)
     for first in range(0, len(asked), width):
         chunk = asked[first : first + width]
-        replies = speaker.answer([messages for messages in chunk for _ in range(n)])
+        replies = ask([messages for messages in chunk for _ in range(n)])
         for index, messages in enumerate(chunk):
             mine = replies[index * n : (index + 1) * n]
             texts = [reply.text for reply in mine]
@@ -339,15 +340,6 @@ def measure(recipe: Recipe, each: Plan, samples: list[dict[str, Any]], scores: l
         "best_of_n": {"points": best, "fit": fitted("best_of_n", best)},
         "rl": {"points": steps, "fit": fitted("rl", steps, recipe.least_d)},
     }
-
-
-def write_lines(path: Path, rows: Iterator[dict[str, Any]]) -> None:
-    """JSON lines in a file that appears when it is whole."""
-    writing = path.with_name(f".{path.name}.writing")
-    with writing.open("w", encoding="utf-8") as file:
-        for row in rows:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
-    writing.replace(path)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,14 @@ class World(Section):
     """Held-out prompts whose answers test the reward model."""
     heldout_prompts: int = Field(800, gt=0)
     """Held-out prompts for the evaluation."""
+    heldout_choices: int = Field(600, gt=0)
+    """Held-out questions with four choices, for the evaluation."""
+    example_choices: int = Field(64, gt=0)
+    """Questions of the training split, to show as examples before those."""
+    heldout_questions: int = Field(400, gt=0)
+    """Held-out questions with their right answers, for the evaluation."""
+    heldout_web: int = Field(1_000, gt=0)
+    """Documents of web text that is not trained on, for perplexity."""
 
 
 class Rank(Section):
@@ -57,7 +65,7 @@ def run_world(recipe: World, dry_run: bool = False) -> None:
     try:
         counts = write_world(Path(recipe.output), recipe.seed, sizes)
     except ValueError as error:  # more different prompts than there are
-        raise UserError(f"heldout_prompts and rm_heldout_prompts: {error}") from None
+        raise UserError(str(error)) from None
     except OSError as error:
         raise UserError(f"output: {error}") from None
     for file, n_rows in counts.items():

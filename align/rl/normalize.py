@@ -72,8 +72,8 @@ def sampled(recipe: Any, tokenizer: Any, training: list[Ranked]) -> list[list[in
             f"{recipe.data.max_tokens}; lower the one or raise the other"
         )
     how = Sampling(recipe.samples.max_tokens, recipe.samples.temperature)
-    speaker = Speaker(recipe.model, how, recipe.data.max_tokens, recipe.seed)
+    speaker = Speaker(recipe.model, recipe.data.max_tokens)
     prompts = [asked[i] for i in rows_of_step(1, len(asked), recipe.samples.n, recipe.seed)]
-    replies = speaker.answer(prompts)
+    replies = speaker.sample(prompts, how, speaker.randomness(recipe.seed))
     eos = tokenizer.eos_token_id
     return [[*reply.prompt_ids, *reply.ids, *([] if reply.ended else [eos])] for reply in replies]

@@ -12,28 +12,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from time import monotonic, sleep
-from typing import Any, NamedTuple
+from typing import Any
 
 import httpx
 
 from align.errors import RewardError, UserError
+from align.rl.asking import Refused, Response, Server, Unanswered, shown
 from align.rl.rewards import Prompts, checked_scores
 from align.text.records import plain
-
-FIRST_WAIT_S = 0.5  # before a server is asked again; doubled each time
-LONGEST_WAIT_S = 30.0
-MOST_BYTES = 2**24  # of an answer: a server that sends more sends no scores
-BUSY = 429
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
-
-
-class Response(NamedTuple):
-    """What a server answered."""
-
-    status: int
-    content: bytes
-    wait_s: float  # that it asked for, in Retry-After; 0 if it did not
 
 
 class HttpReward:
@@ -47,13 +33,12 @@ class HttpReward:
     """
 
     def __init__(self, url: str, timeout_s: float, retries: int, batch: int) -> None:
-        self.url, self.timeout_s, self.retries, self.batch = url, timeout_s, retries, batch
+        self.url, self.batch = url, batch
         self.name = f"reward server {url}"
         try:
-            host = httpx.URL(url).host
+            self.server = Server(url, timeout_s, retries)
         except httpx.InvalidURL as error:
             raise UserError(f"reward.url = {url!r} is no address: {error}") from None
-        self.client = httpx.Client(timeout=timeout_s, trust_env=host not in LOOPBACK)  # no proxy on the way to oneself
 
     def score(self, prompts: Prompts, texts: Sequence[str], ids: Sequence[list[int]]) -> list[float]:
         asked = [plain(tuple(messages)) for messages in prompts]
@@ -64,7 +49,7 @@ class HttpReward:
         return scores
 
     def _request(self, prompts: list[Any], texts: list[str]) -> list[float]:
-        response = self._asked_again({"prompts": prompts, "responses": texts})
+        response = self._response({"prompts": prompts, "responses": texts})
         try:
             answer = json.loads(response.content)
         except (ValueError, RecursionError):
@@ -73,68 +58,28 @@ class HttpReward:
             raise self._garbage(response)
         return checked_scores(answer["scores"], texts, self.name)
 
-    def _asked_again(self, body: dict[str, Any]) -> Response:
-        """The server's answer; asks again while there is none, or one that says to come back later."""
-        wait_s = FIRST_WAIT_S
-        for attempt in range(self.retries + 1):
-            asked_for_s = 0.0
-            try:
-                response = self._posted(body)
-            except httpx.TimeoutException:
-                trouble = f"did not answer within {self.timeout_s:g} s"
-            except httpx.HTTPError as error:
-                trouble = f"cannot be reached ({type(error).__name__}: {error})"
-            else:
-                if response.status == 200:
-                    return response
-                trouble = f"answered with status {response.status}: {_shown(response.content)}"
-                if response.status != BUSY and response.status < 500:
-                    raise RewardError(f"{self.name} {trouble}{_remedy(response.status)}")
-                asked_for_s = response.wait_s
-            if attempt < self.retries:
-                sleep(min(max(wait_s, asked_for_s), LONGEST_WAIT_S))
-                wait_s *= 2
-        times = f"{self.retries + 1} times" if self.retries else "once"
-        raise RewardError(
-            f"{self.name} {trouble}; it was asked {times}. See that it runs and answers, then raise reward.timeout_s "
-            f"(now {self.timeout_s:g}) or reward.retries (now {self.retries}), lower reward.url_batch (now "
-            f"{self.batch}), or name another reward.url"
-        )
-
-    def _posted(self, body: dict[str, Any]) -> Response:
-        """One request. Its time is bounded as a whole: a server may send a byte now and then for ever."""
-        ends = monotonic() + self.timeout_s
-        with self.client.stream("POST", self.url, json=body) as answer:
-            content = b""
-            for piece in answer.iter_bytes():
-                content += piece
-                if monotonic() > ends:
-                    raise httpx.ReadTimeout("the answer takes too long")
-                if len(content) > MOST_BYTES:
-                    raise RewardError(f"{self.name} sends more than {MOST_BYTES} bytes; is it a reward server?")
-            asked_for = answer.headers.get("retry-after", "")
-            return Response(answer.status_code, content, float(asked_for) if asked_for.isdigit() else 0.0)
+    def _response(self, body: dict[str, Any]) -> Response:
+        try:
+            return self.server.ask(body)
+        except Refused as refusal:
+            raise RewardError(f"{self.name} {refusal}{_remedy(refusal.status)}") from None
+        except Unanswered as silence:
+            raise RewardError(
+                f"{self.name} {silence}. See that it runs and answers, then raise reward.timeout_s (now "
+                f"{self.server.timeout_s:g}) or reward.retries (now {self.server.retries}), lower reward.url_batch "
+                f"(now {self.batch}), or name another reward.url"
+            ) from None
 
     def _garbage(self, response: Response) -> RewardError:
         return RewardError(
-            f'{self.name} answered {_shown(response.content)}; it must answer {{"scores": [...]}}, a number for each '
+            f'{self.name} answered {shown(response.content)}; it must answer {{"scores": [...]}}, a number for each '
             "answer. Is this the address of a reward server, with its path, as http://127.0.0.1:8000/score?"
         )
 
 
-def _shown(content: bytes) -> str:
-    """An answer for a message: its `detail`, as web frameworks put a reason, or its beginning."""
-    text = content[:2000].decode("utf-8", "replace")
-    try:
-        detail = json.loads(content).get("detail", text)
-    except (ValueError, AttributeError, RecursionError):
-        detail = text
-    shown = detail if isinstance(detail, str) else json.dumps(detail)
-    return repr(shown[:300]) if shown else "nothing"
-
-
 def _remedy(status: int) -> str:
     known = {
+        200: "; is it a reward server?",
         404: ". reward.url needs the path too, as http://127.0.0.1:8000/score",
         405: ". reward.url must take POST requests, as http://127.0.0.1:8000/score does",
         413: ". Lower reward.url_batch, or raise the server's limits",

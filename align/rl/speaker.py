@@ -1,4 +1,4 @@
-"""A model that answers: prompts as turns in, answers as text and tokens out."""
+"""A model that is asked: turns or a text in, answers as text and tokens out; and how likely it finds a given text."""
 
 from __future__ import annotations
 
@@ -21,6 +21,12 @@ from align.train.state import generator
 if TYPE_CHECKING:
     from align.text.records import Message
 
+Asked = Sequence["Message"] | str  # turns, or a text that the model goes on with
+Row = tuple[list[int], list[int]]  # tokens that are given, and tokens that are scored
+
+MOST_LOGITS = 2**27  # at once, half a gigabyte in fp32
+MOST_TOKENS = 16384  # at once
+
 
 class Reply(NamedTuple):
     """An answer with the tokens that it came from."""
@@ -32,55 +38,109 @@ class Reply(NamedTuple):
 
 
 class Speaker:
-    """A loaded model with its tokenizer. Its answers follow from the seed and the order in which it is asked."""
+    """A loaded model with its tokenizer, in fp32.
 
-    def __init__(self, model: sections.Model, how: Any, max_tokens: int, seed: int, plain: bool = False) -> None:
-        self.tokenizer = load_tokenizer(model.path, model.trust_remote_code)
+    Turns go through its chat template. A base model (`plain`) has none that it knows: it reads the last turn as the
+    first line of a document, and its answer is the next line. A text is read as it is, after BOS, whatever the model.
+    """
+
+    def __init__(self, model: sections.Model, max_tokens: int, plain: bool = False) -> None:
+        """`max_tokens` bounds prompt and answer together, as the model's positions do."""
+        self.tokenizer: Any = load_tokenizer(model.path, model.trust_remote_code)
         self.accelerator = make_accelerator("fp32")
         loaded = load_causal_lm(model.model_copy(update={"adapter": "none"}), n_tokens=len(self.tokenizer))
         self.model = loaded.to(self.accelerator.device).eval()
         self.unspeakable = unspeakable(self.tokenizer, self.model)
-        self.how = Sampling(how.max_tokens, how.temperature, how.top_k, how.top_p, how.batch_tokens)
         self.plain = plain
-        self.room = min(max_tokens, max_positions(loaded.config) or max_tokens) - how.max_tokens
-        self.randomness = generator(self.accelerator.device, seed)
+        self.max_tokens = min(max_tokens, max_positions(loaded.config) or max_tokens)
 
-    def prompt_ids(self, prompts: Sequence[Sequence[Message]]) -> list[list[int]]:
-        """Prompts as this model reads them: through its chat template, or plainly as the start of a document.
+    def prompt_ids(self, asked: Sequence[Asked]) -> list[list[int]]:
+        """What is asked as this model's tokens. Raises `UserError` for turns that its template refuses."""
+        return prompt_ids(self.tokenizer, asked, self.plain)
 
-        Raises `UserError` for a prompt that leaves no room for an answer.
-        """
-        if self.plain:
-            texts = [f" {prompt[-1].content}\n" for prompt in prompts]
-            ids = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
-            ids = [[self.tokenizer.bos_token_id or self.tokenizer.eos_token_id, *row] for row in ids]
-        else:
-            ids = encode_prompts(self.tokenizer, prompts)
-        longest = max(ids, key=len)
-        if len(longest) > self.room:
+    def randomness(self, *seeds: int) -> torch.Generator:
+        """A generator on the model's device, for `sample`."""
+        return generator(self.accelerator.device, *seeds)
+
+    def answer(
+        self, asked: Sequence[Asked], how: Sampling, seed: int | tuple[int, ...], stop: str | None = None
+    ) -> list[Reply | None]:
+        """One answer to each, cut before `stop`; None for a prompt that leaves no room for an answer."""
+        ids, seeds = self.prompt_ids(asked), (seed,) if isinstance(seed, int) else seed
+        fitting = [index for index, row in enumerate(ids) if len(row) + how.max_tokens <= self.max_tokens]
+        answers: list[Reply | None] = [None] * len(ids)
+        found = self._answers(
+            [asked[i] for i in fitting], [ids[i] for i in fitting], how, self.randomness(*seeds), stop
+        )
+        for index, reply in zip(fitting, found, strict=True):
+            answers[index] = reply
+        return answers
+
+    def sample(self, asked: Sequence[Asked], how: Sampling, randomness: torch.Generator) -> list[Reply]:
+        """One answer to each, drawn from `randomness` as it stands. Raises `UserError` where one leaves no room."""
+        ids = self.prompt_ids(asked)
+        longest, room = max(ids, key=len), self.max_tokens - how.max_tokens
+        if len(longest) > room:
             raise UserError(
-                f"a prompt has {len(longest)} tokens and there is room for {self.room} before an answer of "
-                f"{self.how.max_tokens}: {self.tokenizer.decode(longest)[:80]!r}; lower sampling.max_tokens"
+                f"a prompt has {len(longest)} tokens and there is room for {room} before an answer of "
+                f"{how.max_tokens}: {self.tokenizer.decode(longest)[:80]!r}; lower sampling.max_tokens"
             )
-        return ids
+        return self._answers(asked, ids, how, randomness, None)
 
-    def answer(self, prompts: Sequence[Sequence[Message]]) -> list[Reply]:
-        """One answer to each prompt."""
-        ids = self.prompt_ids(prompts)
+    def _answers(
+        self,
+        asked: Sequence[Asked],
+        ids: list[list[int]],
+        how: Sampling,
+        randomness: torch.Generator,
+        stop: str | None,
+    ) -> list[Reply]:
+        if not ids:
+            return []
         eos = [self.tokenizer.eos_token_id]
-        if self.plain:  # a document goes on after the answer; the answer is one line of it
-            eos += self.tokenizer("\n", add_special_tokens=False)["input_ids"][-1:]
-        answers = sample(self.model, ids, self.how, eos, self.unspeakable, self.randomness)
+        if stop == "\n" or (self.plain and not isinstance(asked[0], str)):  # a line of a document that goes on
+            eos += self._tokens("\n")[-1:]
+        elif stop and len(self._tokens(stop)) == 1:
+            eos += self._tokens(stop)
+        answers = sample(self.model, ids, how, eos, self.unspeakable, randomness)
         return [
-            Reply(decode_response(self.tokenizer, answer.tokens), row, answer.tokens, answer.ended)
+            Reply(_before(decode_response(self.tokenizer, answer.tokens), stop), row, answer.tokens, answer.ended)
             for row, answer in zip(ids, answers, strict=True)
         ]
 
+    def _tokens(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
     @torch.no_grad()
-    def logprobs(self, rows: Sequence[tuple[list[int], list[int]]], max_tokens: int = 16384) -> list[float]:
-        """log p(answer | prompt) at temperature 1 of each (prompt ids, answer ids)."""
-        answers = [Answer(ids, [], True) for _, ids in rows]
-        rollouts = Rollouts.of([prompt for prompt, _ in rows], answers, self.accelerator.device)
+    def logprobs(self, rows: Sequence[Row]) -> list[list[float]]:
+        """log p of each scored token, given those before it, at temperature 1. Something must be given in each row."""
+        if not any(scored for _, scored in rows):
+            return [[] for _ in rows]
+        answers = [Answer(scored, [], True) for _, scored in rows]
+        rollouts = Rollouts.of([given for given, _ in rows], answers, self.accelerator.device)
         lm = LanguageModel(self.model, self.unspeakable)
-        found = rollouts.for_each_token(lambda ids, marks: token_logprobs(lm(ids, marks), ids[marks]), max_tokens)
-        return found.sum(1).tolist()
+        at_once = min(MOST_TOKENS, MOST_LOGITS // self.model.get_output_embeddings().weight.shape[0])
+        found = rollouts.for_each_token(lambda ids, marks: token_logprobs(lm(ids, marks), ids[marks]), at_once)
+        return [row[: len(scored)] for row, (_, scored) in zip(found.tolist(), rows, strict=True)]
+
+
+def prompt_ids(tokenizer: Any, asked: Sequence[Asked], plain: bool) -> list[list[int]]:
+    """What is asked as tokens: turns by the chat template, or as the start of a document; texts after BOS."""
+    start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    texts: dict[int, str] = {}
+    turns: dict[int, Sequence[Message]] = {}
+    for index, one in enumerate(asked):
+        if isinstance(one, str):
+            texts[index] = one
+        elif plain:
+            texts[index] = f" {one[-1].content}\n"
+        else:
+            turns[index] = one
+    written = encode_prompts(tokenizer, list(turns.values())) if turns else []
+    read = tokenizer(list(texts.values()), add_special_tokens=False)["input_ids"] if texts else []
+    ids = dict(zip(turns, written, strict=True)) | {i: [start, *row] for i, row in zip(texts, read, strict=True)}
+    return [ids[index] for index in range(len(asked))]
+
+
+def _before(text: str, stop: str | None) -> str:
+    return text if stop is None else text.partition(stop)[0].rstrip()

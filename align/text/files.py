@@ -10,7 +10,7 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,6 +26,15 @@ def extension_of(name: str) -> str | None:
     """The extension that says a data file's format, or None."""
     matching = [extension for extension in EXTENSIONS if name.lower().endswith(extension)]
     return max(matching, key=len, default=None)
+
+
+def write_lines(path: Path, rows: Iterable[Any]) -> None:
+    """JSON lines in a file that appears when it is whole."""
+    writing = path.with_name(f".{path.name}.writing")
+    with writing.open("w", encoding="utf-8") as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    writing.replace(path)
 
 
 def file_rows(file: Path) -> Iterator[Row | Broken]:

@@ -86,6 +86,11 @@ def load_tokenizer(path: str | Path, trust_remote_code: bool = False) -> PreTrai
     return tokenizer
 
 
+def brings_template(path: str | Path, trust_remote_code: bool = False) -> bool:
+    """Whether a tokenizer has a chat template of its own; `load_tokenizer` lends one to any that has not."""
+    return _load(path, trust_remote_code).chat_template is not None
+
+
 def _load(path: str | Path, trust_remote_code: bool) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from align.evals.reward_card import calibration, card_text, correlation, reward_card, write_reward_card
+from align.evals.reward_card import card_text, correlation, reward_card, write_reward_card
 from align.text.rankings import Ranked
 from align.text.records import Message
 
@@ -23,29 +23,6 @@ ROWS = [
     ranked("c", (1, 1), (1, 1), "harmless", "bob"),
 ]
 SCORES = [3.0, 1.0, 2.0, 0.5, 1.5, 0.0, 0.0]
-
-
-def test_a_perfectly_calibrated_judge_has_no_error():
-    confidence = np.repeat([0.55, 0.75, 0.95], 100)
-    correct = np.concatenate([np.arange(100) < share for share in (55, 75, 95)])
-    assert calibration(confidence, correct)["ece"] == pytest.approx(0.0, abs=1e-12)
-
-
-def test_one_who_is_always_sure_and_often_wrong_has_the_gap_as_error():
-    found = calibration([0.9] * 10, [1] * 6 + [0] * 4)
-    assert found["ece"] == pytest.approx(0.3)
-    assert [(b["n"], b["confidence"], b["accuracy"]) for b in found["bins"]] == [(10, pytest.approx(0.9), 0.6)]
-
-
-def test_one_bin_compares_the_means():
-    found = calibration([0.5, 0.7, 0.9, 1.0], [1, 0, 1, 1], n_bins=1)
-    assert found["ece"] == pytest.approx(abs(0.75 - 0.775))
-
-
-def test_bins_weigh_by_what_is_in_them():
-    found = calibration([0.52, 0.98, 0.98, 0.98], [1, 1, 1, 0])
-    assert found["ece"] == pytest.approx(0.25 * 0.48 + 0.75 * abs(2 / 3 - 0.98))
-    assert [(round(b["low"], 2), round(b["high"], 2)) for b in found["bins"]] == [(0.5, 0.55), (0.95, 1.0)]
 
 
 def test_a_correlation_is_pearsons():

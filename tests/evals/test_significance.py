@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest, permutation_test
+from scipy.stats import binomtest, permutation_test, ttest_rel
 
 from align.evals.significance import mcnemar, paired_permutation
 
@@ -56,6 +56,44 @@ def test_no_difference_is_called_one_in_5_of_100(n):
     assert 0.03 <= permuted <= 0.07
     right = rng.random((600, 2, n)) < rng.random((600, 1, n))
     assert np.mean([mcnemar(a, b).p <= 0.05 for a, b in right]) <= 0.05  # exact, so it keeps below
+
+
+def test_the_interval_of_a_difference_covers_it_95_times_of_100():
+    """Prompts hard for both, scores far from normal: what is paired makes it narrow, and it still covers."""
+    rng, covered, widths = np.random.default_rng(7), [], []
+    for seed in range(500):
+        hard = rng.exponential(2.0, size=80)
+        a, b = hard + rng.exponential(1.0, size=80) + 0.3, hard + rng.exponential(1.0, size=80)
+        difference = paired_permutation(a, b, n_permutations=1, seed=seed).difference
+        covered.append(difference.low <= 0.3 <= difference.high)
+        widths.append((difference.high - difference.low) / 2 / (1.96 * np.sqrt((a.var() + b.var()) / 80)))
+    assert 0.93 <= np.mean(covered) <= 0.97
+    assert np.mean(widths) < 0.6  # of the interval of two separate samples
+
+
+def test_the_interval_of_a_difference_in_accuracy_covers_it():
+    rng, covered = np.random.default_rng(8), []
+    for _ in range(500):
+        luck = rng.random(120)
+        right = luck < 0.6, np.where(rng.random(120) < 0.8, luck, rng.random(120)) < 0.5
+        difference = mcnemar(*right).difference
+        covered.append(difference.low <= 0.1 <= difference.high)
+    assert 0.93 <= np.mean(covered) <= 0.97
+
+
+def test_a_real_difference_is_found_as_often_as_the_t_test_finds_it():
+    rng = np.random.default_rng(9)
+    scores = rng.normal(size=(300, 2, 40)) + np.array([[0.5], [0.0]])
+    permuted = np.mean([paired_permutation(a, b, n_permutations=500).p <= 0.05 for a, b in scores])
+    expected = np.mean([ttest_rel(a, b).pvalue <= 0.05 for a, b in scores])
+    assert expected > 0.5
+    assert permuted == pytest.approx(expected, abs=0.03)
+
+
+def test_twenty_alike_are_no_certainty_that_there_is_no_difference():
+    # Clopper & Pearson's bound for 20 of 20 is 0.8316; a difference may be on either side.
+    assert mcnemar([True] * 20, [True] * 20).difference == pytest.approx((0, -0.1684, 0.1684), abs=1e-4)
+    assert mcnemar([True] * 20, [False] * 20).difference == pytest.approx((1, 1 - 2 * 0.1684, 1), abs=1e-4)
 
 
 @pytest.mark.parametrize(

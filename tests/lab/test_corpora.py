@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from hashlib import blake2b
 from random import Random
 
 import pytest
@@ -25,7 +26,16 @@ from align.lab.families import FAMILIES
 from align.lab.people import WEB, write_answer
 from align.lab.tasks import parse, sample_tasks
 
-SMALL = Sizes(documents=400, demonstrations=60, prompts=50, ppo_prompts=50, rm_heldout_prompts=40, heldout_prompts=600)
+SMALL = Sizes(
+    **{"documents": 400, "demonstrations": 60, "prompts": 50, "ppo_prompts": 50, "rm_heldout_prompts": 40},
+    **{
+        "heldout_prompts": 600,
+        "heldout_choices": 30,
+        "example_choices": 10,
+        "heldout_questions": 20,
+        "heldout_web": 25,
+    },
+)
 SMALL_OPTIONS = ["--documents", "40", "--demonstrations", "9", "--prompts", "8", "--ppo-prompts", "7"]
 SMALL_OPTIONS += ["--rm-heldout-prompts", "6", "--heldout-prompts", "5"]
 
@@ -40,6 +50,10 @@ def small(tmp_path_factory):
         "ppo_prompts.jsonl": 50,
         "rm_heldout_prompts.jsonl": 40,
         "heldout_prompts.jsonl": 600,
+        "heldout_choices.jsonl": 30,
+        "example_choices.jsonl": 10,
+        "heldout_questions.jsonl": 20,
+        "heldout_web.jsonl": 25,
     }
     return out
 
@@ -63,7 +77,7 @@ def _bytes(folder):
 
 
 def test_default_sizes():
-    assert Sizes() == Sizes(120_000, 4_000, 3_000, 4_000, 300, 800)
+    assert Sizes() == Sizes(120_000, 4_000, 3_000, 4_000, 300, 800, 600, 64, 400, 1_000)
 
 
 def speaks_the_language(text):
@@ -72,8 +86,8 @@ def speaks_the_language(text):
 
 def test_files_have_the_fields_they_should(small):
     assert {path.name for path in small.iterdir()} == {"README.md", *(file for file, _, _ in FILES.values())}
-    for file, field, _ in FILES.values():
-        assert all(list(row) == [field] for row in _rows(small / file))
+    for file, names, _ in FILES.values():
+        assert all(list(row) == names.split(", ") for row in _rows(small / file))
     for row in _rows(small / "demonstrations.jsonl"):
         user, assistant = row["messages"]
         assert (user["role"], assistant["role"]) == ("user", "assistant")
@@ -98,6 +112,30 @@ def test_no_heldout_combination_is_in_any_training_text():
         asked += [row["messages"][0]["content"] for row in demonstrations(2000, seed)]
         assert len(asked) > 8000
         assert {parse(prompt).split for prompt in asked} == {"train"}
+
+
+# Measured results rest on these files: what is added to the world must not change their bytes.
+BEFORE = {
+    "demonstrations.jsonl": "a1742ed8d1fb",
+    "heldout_prompts.jsonl": "6f160e51d6a2",
+    "ppo_prompts.jsonl": "15ad63290516",
+    "prompts.jsonl": "7e347dd64da0",
+    "rm_heldout_prompts.jsonl": "b1f1e481244f",
+    "web.jsonl": "3ebd39768de8",
+}
+
+
+def test_the_files_that_results_rest_on_are_the_same_bytes(tmp_path):
+    write_world(tmp_path, 1, SMALL)
+    hashes = {path.name: blake2b(path.read_bytes(), digest_size=6).hexdigest() for path in tmp_path.glob("*.jsonl")}
+    assert {name: hashes[name] for name in BEFORE} == BEFORE
+
+
+def test_the_exams_are_held_out_and_their_web_text_is_new(small):
+    for name, split in (("heldout_choices", "heldout"), ("example_choices", "train"), ("heldout_questions", "heldout")):
+        assert {parse(row["question"]).split for row in _rows(small / f"{name}.jsonl")} == {split}
+    trained = {row["text"] for row in _rows(small / "web.jsonl")}
+    assert not trained & {row["text"] for row in _rows(small / "heldout_web.jsonl")}
 
 
 def test_no_heldout_prompt_is_in_any_web_text_word_for_word(small):

@@ -5,13 +5,15 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from email.utils import format_datetime
 from typing import Any
 
 import pytest
 from servers import Reply, Server
 
 from align.errors import RewardError, UserError
-from align.rl import remote
+from align.rl import asking
 from align.rl.remote import HttpReward
 from align.text.records import Message
 
@@ -22,7 +24,7 @@ TEXTS = ["red", "blue"]
 @pytest.fixture
 def serve(monkeypatch) -> Iterator[Callable[..., Server]]:
     """Starts servers, which are stopped at the end. Nobody waits long to ask again."""
-    monkeypatch.setattr(remote, "FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(asking, "FIRST_WAIT_S", 0.01)
     started: list[Server] = []
 
     def start(reply: Callable[[dict[str, Any], int], Reply]) -> Server:
@@ -92,8 +94,8 @@ def test_waits_double_and_retry_after_is_heeded(serve, monkeypatch, retry_after,
     waits: list[float] = []
     server = serve(lambda body, number: (503, b""))
     server.retry_after = retry_after
-    monkeypatch.setattr(remote, "FIRST_WAIT_S", 0.5)
-    monkeypatch.setattr(remote, "sleep", waits.append)
+    monkeypatch.setattr(asking, "FIRST_WAIT_S", 0.5)
+    monkeypatch.setattr(asking, "sleep", waits.append)
     refusal(server.url, retries=8)
     assert waits == expected
 
@@ -123,7 +125,7 @@ def test_a_server_that_drips_is_told(serve):
 
 
 def test_a_server_that_never_ends_is_told(serve, monkeypatch):
-    monkeypatch.setattr(remote, "MOST_BYTES", 1000)
+    monkeypatch.setattr(asking, "MOST_BYTES", 1000)
     server = serve(lambda body, number: (200, b"x" * 100_000))
     assert "sends more than 1000 bytes; is it a reward server?" in refusal(server.url)
 
@@ -173,3 +175,13 @@ def test_a_refusal_is_not_asked_again_and_has_its_remedy(serve, status, remedy):
 def test_an_address_that_is_none_is_told():
     with pytest.raises(UserError, match="is no address"):
         HttpReward("http://here:score", 1.0, 0, 1)
+
+
+def test_a_server_may_name_the_time_to_come_back_at(monkeypatch):
+    """Retry-After's other form (RFC 9110, 10.2.3)."""
+    then = format_datetime(datetime.fromtimestamp(1000, UTC), usegmt=True)
+    monkeypatch.setattr(asking, "time", lambda: 990.0)
+    assert asking._wait_s(then) == 10
+    monkeypatch.setattr(asking, "time", lambda: 1010.0)
+    assert asking._wait_s(then) == 0
+    assert asking._wait_s("soon") == 0

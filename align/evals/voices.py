@@ -1,0 +1,127 @@
+"""The models of an evaluation as one asks them: the cache answers where it can; where it cannot, the model is loaded.
+
+Prompts go in portions, each of which is a function of the model, the portion, its number and the seed, whatever was
+asked before: that is what makes an evaluation resumable. One model is in memory at a time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property, partial
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from align import sections
+from align.evals.cache import Cache
+from align.models.fingerprint import fingerprint
+from align.text.records import plain as as_row
+
+if TYPE_CHECKING:
+    from align.rl.sampling import Sampling
+    from align.rl.speaker import Asked, Reply, Row, Speaker
+
+PORTION = 256  # prompts; a kill loses at most the answers to so many
+LOGPROBS = 256  # rows
+SILENCE_S = 10.0  # between lines of progress
+
+
+class Voices:
+    """All models by name."""
+
+    def __init__(self, models: Mapping[str, sections.Model], plain: Mapping[str, bool], n: int, cache: Cache) -> None:
+        """`plain` says of each model whether it is a base model; `n` is the longest prompt and answer in tokens."""
+        self.cache = cache
+        self._by_name = {name: Voice(name, model, plain[name], n, cache, self) for name, model in models.items()}
+        self._speaking: tuple[Voice, Speaker] | None = None
+
+    def __getitem__(self, name: str) -> Voice:
+        return self._by_name[name]
+
+    def speaker(self, voice: Voice) -> Speaker:
+        """The voice's loaded model; whichever was loaded before it leaves the memory first."""
+        from align.rl.speaker import Speaker
+
+        if self._speaking is None or self._speaking[0] is not voice:
+            self._speaking = None
+            self._speaking = voice, Speaker(voice.model, voice.max_tokens, voice.plain)
+        return self._speaking[1]
+
+
+class Voice:
+    """One model: a `Speaker` that remembers what it said."""
+
+    def __init__(
+        self, name: str, model: sections.Model, plain: bool, max_tokens: int, cache: Cache, voices: Voices
+    ) -> None:
+        self.name, self.model, self.plain, self.max_tokens, self.cache = name, model, plain, max_tokens, cache
+        self._voices = voices
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """All that its words depend on, but for what it is asked."""
+        packages = {package: version(package) for package in ("torch", "transformers")}
+        return {"model": fingerprint(self.model), "plain": self.plain, "max_tokens": self.max_tokens} | packages
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The model's tokenizer, for which the model itself is not needed."""
+        from align.text.tokenizer import load_tokenizer
+
+        return load_tokenizer(self.model.path, self.model.trust_remote_code)
+
+    def prompt_ids(self, asked: Sequence[Asked]) -> list[list[int]]:
+        """As `Speaker.prompt_ids`."""
+        from align.rl.speaker import prompt_ids
+
+        return prompt_ids(self.tokenizer, asked, self.plain)
+
+    def answer(self, asked: Sequence[Asked], how: Sampling, seed: int, stop: str | None = None) -> list[Reply | None]:
+        """One answer to each, as `Speaker.answer`."""
+        return [reply for portion in self.answers(asked, how, seed, stop) for reply in portion]
+
+    def answers(
+        self, asked: Sequence[Asked], how: Sampling, seed: int, stop: str | None = None, portion: int = PORTION
+    ) -> Iterator[list[Reply | None]]:
+        """The same portion by portion, so that only one needs to be in memory."""
+        from align.rl.speaker import Reply
+
+        progress = Progress(self.name, len(asked))
+        for number, first in enumerate(range(0, len(asked), portion)):
+            now = asked[first : first + portion]
+            of = {"answers": self.identity, "how": how._asdict(), "seed": seed, "number": number, "stop": stop}
+            of["asked"] = [one if isinstance(one, str) else as_row(tuple(one)) for one in now]
+            rows = self.cache.rows(of, partial(self._answered, now, how, (seed, number), stop))
+            yield [None if row is None else Reply(*row) for row in rows]
+            progress.show(first + len(now))
+
+    def logprobs(self, rows: Sequence[Row]) -> list[list[float]]:
+        """log p of each scored token, as `Speaker.logprobs`."""
+        found: list[list[float]] = []
+        for first in range(0, len(rows), LOGPROBS):
+            now = rows[first : first + LOGPROBS]
+            of = {"logprobs": self.identity, "rows": [[list(given), list(scored)] for given, scored in now]}
+            found += self.cache.rows(of, partial(self._scored, now))
+        return found
+
+    def _answered(self, asked: Sequence[Asked], how: Sampling, seed: tuple[int, int], stop: str | None) -> list[Any]:
+        return self._voices.speaker(self).answer(asked, how, seed, stop)
+
+    def _scored(self, rows: Sequence[Row]) -> list[list[float]]:
+        return self._voices.speaker(self).logprobs(rows)
+
+
+class Progress:
+    """A line now and then about work that takes long."""
+
+    def __init__(self, what: str, n: int) -> None:
+        self.what, self.n = what, n
+        self.started = self.shown = time.monotonic()
+
+    def show(self, done: int) -> None:
+        """Tells that so many are done, unless something was told a moment ago."""
+        now = time.monotonic()
+        if now - self.shown > SILENCE_S:
+            self.shown = now
+            left_s = (now - self.started) / done * (self.n - done)
+            print(f"{self.what} {done:,}/{self.n:,}  {left_s:.0f} s left", flush=True)

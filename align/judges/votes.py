@@ -1,0 +1,89 @@
+"""People as judges: the rankings that `apps.label export` wrote.
+
+A ranking counts for two models if it is about the prompt and holds an answer of each: one with the very text that the
+model gave, or else one that names the model (`models` of a row holds what `align.generate` was given as model.path). On
+each prompt the majority of all such comparisons decides; as many on either side are a tie.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from align.errors import UserError
+from align.judges.verdicts import Prompts, Said, Verdict
+from align.text.files import file_rows
+from align.text.parsers import BadRow, parse_ranking
+from align.text.rows import Broken
+
+if TYPE_CHECKING:
+    from align.text.records import Message
+
+NOBODY = "nobody compared answers of these models to the prompt"
+
+
+class Ballot(NamedTuple):
+    """One person's ranking of some answers to a prompt."""
+
+    texts: tuple[str, ...]
+    models: Sequence[str]  # that gave them; empty where the row does not say
+    ranks: tuple[int, ...]  # 1 is best
+
+    def of(self, text: str, names: Sequence[str]) -> list[int]:
+        """The places of a model's answers."""
+        said = [place for place, other in enumerate(self.texts) if other == text.strip()]
+        return said or [place for place, model in enumerate(self.models) if model and model in names]
+
+
+class VotesJudge:
+    """The majority of people.
+
+    Args:
+        name: where the judge stands in the recipe, for messages: judges.people.
+        path: the export's folder, or a file of rankings.
+    """
+
+    def __init__(self, name: str, path: str) -> None:
+        file = Path(path) / "rankings.jsonl" if Path(path).is_dir() else Path(path)
+        if not file.is_file():
+            raise UserError(f"{name}.votes = {path}: there is no {file}; write it with python -m apps.label export")
+        self.ballots: dict[tuple[Message, ...], list[Ballot]] = {}
+        for row in file_rows(file):
+            try:
+                if isinstance(row, Broken):
+                    raise BadRow(row.reason)
+                prompt, ballot = _ballot(row.values)
+            except BadRow as bad:
+                raise UserError(f"{name}.votes: {row.source}: {bad}; mend this row, or export the votes anew") from None
+            self.ballots.setdefault(prompt, []).append(ballot)
+        self.fingerprint = f"votes {hashlib.blake2b(file.read_bytes(), digest_size=16).hexdigest()}"
+
+    def compare(self, prompts: Prompts, first: Said, second: Said) -> list[Verdict]:
+        """The majority's verdicts; none on a prompt that nobody voted on."""
+        rows = zip(prompts, first.texts, second.texts, strict=True)
+        return [self._verdict(prompt, (a, first.names), (b, second.names)) for prompt, a, b in rows]
+
+    def _verdict(
+        self, prompt: Sequence[Message], first: tuple[str, Sequence[str]], second: tuple[str, Sequence[str]]
+    ) -> Verdict:
+        votes = [
+            (ballot.ranks[j] > ballot.ranks[i]) - (ballot.ranks[j] < ballot.ranks[i])
+            for ballot in self.ballots.get(tuple(prompt), [])
+            for i in ballot.of(*first)
+            for j in ballot.of(*second)
+        ]
+        if not votes:
+            return Verdict(None, NOBODY)
+        return Verdict(0.5 + ((sum(votes) > 0) - (sum(votes) < 0)) / 2)
+
+
+def _ballot(values: dict[str, Any]) -> tuple[tuple[Message, ...], Ballot]:
+    row = parse_ranking(values)
+    if not row.ranks:
+        raise BadRow("no column 'ranks'")
+    models = values.get("models") or []
+    if not (isinstance(models, list) and len(models) in (0, len(row.answers))):
+        raise BadRow(f"{len(row.answers)} responses need as many models, found {models!r}")
+    return row.prompt, Ballot(row.answers, models, row.ranks)

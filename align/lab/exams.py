@@ -1,0 +1,90 @@
+"""Questions with known answers, of harmless instructions: rows that language models are examined with.
+
+    choice rows      {"question", "choices", "answer"}   one right answer and three wrong ones; `answer` is its index
+    question rows    {"question", "answer"}              every right answer
+
+An answer is a whole sentence of the language, "black .". A wrong choice is what somebody could have said instead: as
+many words, of the same kind; first of all other words of the question, its words in another order. Questions whose
+answer is yes or no have no three wrong ones and are no choices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import permutations
+from random import Random
+from typing import Any
+
+from align.lab import world
+from align.lab.families import FAMILIES
+from align.lab.tasks import Split, Task, sample_tasks
+
+N_WRONG = 3
+
+
+def choice_rows(split: Split, n: int, seed: int | str) -> Iterator[dict[str, Any]]:
+    """`n` different questions with four choices each. Raises ValueError where the split has not as many."""
+    rng = Random(f"choices {split} {seed}")
+    for task in harmless_tasks(split, n, f"choices {seed}", leave_out=("is_a",)):
+        right = rng.choice(task.answers)
+        choices = [right, *wrong_answers(task, right, rng)]
+        rng.shuffle(choices)
+        sentences = [f"{choice} ." for choice in choices]
+        yield {"question": task.prompt, "choices": sentences, "answer": choices.index(right)}
+
+
+def question_rows(split: Split, n: int, seed: int | str) -> Iterator[dict[str, Any]]:
+    """`n` different questions with all their right answers. Raises ValueError where the split has not as many."""
+    for task in harmless_tasks(split, n, f"questions {seed}"):
+        yield {"question": task.prompt, "answer": [f"{answer} ." for answer in task.answers]}
+
+
+def harmless_tasks(split: Split, n: int, seed: int | str, leave_out: tuple[str, ...] = ()) -> list[Task]:
+    """`n` different harmless instructions, in the mixture that a split has them in."""
+    drawn = sample_tasks(split, n + n // 2 + 50, seed, distinct=True)
+    found = [task for task in drawn if not task.harmful and task.family not in leave_out]
+    if len(found) < n:
+        raise ValueError(f"only {len(found)} of {n} different harmless questions found in the {split} split")
+    return found[:n]
+
+
+def wrong_answers(task: Task, right: str, rng: Random) -> list[str]:
+    """Three different wrong answers of as many words as the right one, those nearest to the question first."""
+    nearest = _near(task, right)
+    rng.shuffle(nearest)
+    others = _far(task, right)
+    rng.shuffle(others)
+    wrong = [text for text in dict.fromkeys((*nearest, *others)) if text not in task.answers]
+    return wrong[:N_WRONG]
+
+
+def _near(task: Task, right: str) -> list[str]:
+    """What is made of the words of the question: another of them, or the same in another order."""
+    words = right.split()
+    if words[0] == "use":
+        return []
+    if len(words) == 1:
+        return [word for word in task.args if word in _kind(task, right)]
+    given = task.args[FAMILIES[task.family].n_fixed :]
+    orders = [" ".join(order) for order in permutations(words)]
+    return [" ".join(given), *orders] if len(given) == len(words) else orders
+
+
+def _far(task: Task, right: str) -> list[str]:
+    """Other words of the kind; in an answer of several, in the place of one of them."""
+    words = right.split()
+    if words[0] == "use":
+        return [f"use the {tool}" for tool in world.TOOLS]
+    if len(words) == 1:
+        return list(_kind(task, right))
+    others = [word for word in world.LIST_WORDS if word not in words]
+    places = range(len(words))
+    return [" ".join((*words[:place], word, *words[place + 1 :])) for place in places for word in others]
+
+
+def _kind(task: Task, right: str) -> tuple[str, ...]:
+    """The words that a right answer of one word is one of. A colour in a list is a word of lists like any other."""
+    if task.family == "colour":
+        return world.COLOURS
+    kinds = (world.NUMBERS, world.CATEGORIES, tuple(world.OPPOSITE), world.LIST_WORDS)
+    return next(kind for kind in kinds if right in kind)

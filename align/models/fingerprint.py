@@ -1,0 +1,54 @@
+"""Which model is this? A hash of its files, so that the same model under two names is one and a changed one another."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import lru_cache
+from pathlib import Path
+
+from align import sections
+from align.models.load import is_adapter
+
+READ = ("*.json", "*.jinja", "*.safetensors", "*.model", "*.txt", "*.tiktoken", "*.bin", "*.py")
+CHUNK = 2**24  # bytes read at a time
+
+
+def fingerprint(model: sections.Model) -> str:
+    """Follows from the weights, the tokenizer and the settings that are loaded, and from nothing else."""
+    parts = [_hub_commit(model.path), model.quantization]
+    if Path(model.path).is_dir():
+        parts[0] = _folder(Path(model.path))
+    if is_adapter(model.path):
+        settings = json.loads((Path(model.path) / "adapter_config.json").read_text(encoding="utf-8"))
+        parts.append(fingerprint(model.model_copy(update={"path": settings["base_model_name_or_path"]})))
+    return hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
+
+
+def _folder(folder: Path) -> str:
+    """Names and contents of the files that a model or tokenizer is made of."""
+    files = sorted({path for pattern in READ for path in folder.glob(pattern)})
+    stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    return _hashed(folder.resolve(), tuple(stats))
+
+
+@lru_cache(maxsize=64)
+def _hashed(folder: Path, files: tuple[tuple[str, int, int], ...]) -> str:
+    """Reads the files once, as long as their sizes and times stay as they are."""
+    found = hashlib.blake2b(digest_size=16)
+    for name, size, _ in files:
+        found.update(f"{name} {size}\n".encode())
+        with (folder / name).open("rb") as file:
+            while chunk := file.read(CHUNK):
+                found.update(chunk)
+    return found.hexdigest()
+
+
+def _hub_commit(path: str) -> str:
+    """owner/name@commit of a hub model, as it stands in the local store."""
+    from transformers.utils.hub import cached_file
+
+    if Path(path).exists():
+        return path
+    config = cached_file(path, "config.json", _raise_exceptions_for_missing_entries=False)
+    return f"{path}@{Path(config).parent.name}" if config else path

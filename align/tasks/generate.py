@@ -1,0 +1,63 @@
+"""Questions that a model answers in words: exact match, F1 and ROUGE-L of what it generates.
+
+With several votes each question is sampled that often, and the answer that most samples end in counts:
+self-consistency (Wang et al., 2203.11171).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean
+from typing import Any
+
+from align.rl.sampling import Sampling
+from align.tasks.choice import too_long
+from align.tasks.metrics import MEASURES, exact, majority
+from align.tasks.questions import Question
+from align.tasks.results import Outcome
+from align.tasks.template import Template
+
+
+def ask_questions(
+    questions: Sequence[Question],
+    examples: Sequence[Sequence[Question]],
+    template: Template,
+    speaker: Any,
+    how: Sampling,
+    votes: int,
+    metrics: Sequence[str],
+    seed: int,
+) -> list[Outcome]:
+    """An outcome for each question with its examples."""
+    asked = [template.ask(one, shown, speaker.plain) for one, shown in zip(questions, examples, strict=True)]
+    stop = template.stops_at(speaker.plain)
+    samples = [speaker.answer(asked, how, seed * 1000 + vote, stop) for vote in range(votes)]
+    outcomes = []
+    for question, shown, replies in zip(questions, examples, zip(*samples, strict=True), strict=True):
+        texts = [reply.text for reply in replies if reply is not None]
+        if len(texts) == votes:
+            outcomes.append(judged(question, texts, template, metrics))
+        else:
+            outcomes.append(Outcome(question.place, {}, too_long(len(shown), speaker.max_tokens)))
+    return outcomes
+
+
+def judged(question: Question, texts: Sequence[str], template: Template, metrics: Sequence[str]) -> Outcome:
+    """The outcome of one question from its samples. Where no answer is found, it is wrong."""
+    answers = [template.extracted(answer) or answer for answer in question.answers]
+    found = [template.extracted(text) for text in texts]
+    chosen = majority(found, template.number)
+    said = None if chosen is None else found[chosen]
+    scores = {}
+    for name in metrics:
+        if name == "exact":
+            scores[name] = _right(said, answers, template.number)
+        else:
+            scores[name] = 0.0 if said is None else MEASURES[name](said, answers)
+    if len(texts) > 1:
+        scores["exact_single"] = fmean(_right(one, answers, template.number) for one in found)
+    return Outcome(question.place, scores, said=texts[chosen or 0], found=said)
+
+
+def _right(said: str | None, answers: Sequence[str], number: bool) -> float:
+    return 0.0 if said is None else exact(said, answers, number)
