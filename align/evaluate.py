@@ -12,24 +12,24 @@ import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
-from align import sections
 from align.config import Section, parse_command, to_yaml
 from align.errors import UserError, exit_on_user_error
-from align.evals.settings import Contestant
+from align.evals.settings import Contestant, Prompts
 from align.generate import Sampling
 from align.judges.settings import Judge
 from align.tasks.settings import Task
 
 if TYPE_CHECKING:
     from align.evals.answers import Answers
+    from align.evals.cache import Cache
     from align.evals.contest import Contest
     from align.evals.problems import Problem
     from align.judges.marking import Marker
-    from align.judges.verdicts import Compares, Scores
+    from align.judges.panel import Panel
     from align.tasks.task import Prepared
     from align.text.records import Prompt
 
@@ -42,8 +42,8 @@ class Recipe(Section):
     models: dict[str, Contestant]
     """Name: {path: ...}. Each is compared with the one it came from: sft for what was tuned from it, else the one
     before; and those tuned from sft with each other."""
-    data: sections.Data | None = sections.Data.defaults(too_long="drop", validation=0.0)
-    """The prompts that all models answer; null for none, and the models only do tasks."""
+    data: Prompts | None = None
+    """The prompts that all models answer; without them the models only do tasks."""
     judge: str | None = None
     """module:function (prompt, answer) -> a score, or an object with .score and perhaps .correct, .polite, .brief and
     .harmful, such as align.lab.judge:judge."""
@@ -116,8 +116,9 @@ def run(recipe: Recipe, dry_run: bool = False) -> None:
     from rich.console import Console
 
     from align.evals import examples
+    from align.evals.cache import Cache
     from align.evals.report import print_summary, write_report
-    from align.judges.build import build_judge
+    from align.judges.panel import Panel
     from align.models.load import load_config
     from align.tasks.task import prepare
     from align.text.files import write_lines
@@ -129,7 +130,8 @@ def run(recipe: Recipe, dry_run: bool = False) -> None:
         load_config(model)
     prompts = read_prompts(recipe)
     tasks = {name: prepare(task, recipe.seed) for name, task in recipe.tasks.items()}
-    judges = {name: build_judge(name, settings) for name, settings in recipe.judges.items()}
+    cache = Cache(recipe.cache or Path(recipe.output) / "cache")
+    panel = Panel(recipe.judges, cache, recipe.seed)
     curves = read_curves(recipe)
     read_stages(recipe)
     if dry_run:
@@ -139,10 +141,10 @@ def run(recipe: Recipe, dry_run: bool = False) -> None:
     started = time.monotonic()
     folder = Path(recipe.output)
     with PeakMemory() as memory:
-        markers, contest = begin(recipe, prompts)
+        markers, contest = begin(recipe, prompts, cache)
         answers = contest.held() if prompts else {}
         report = examined(recipe, contest, markers, answers)
-        report |= judged(recipe, contest, markers, judges, answers)
+        report |= judged(recipe, contest, panel, answers)
         report["tasks"] = tasks_done(recipe, contest, tasks)
         report["problems"] = told(contest.problems, markers)
     report["stages"]["evaluate"] = {"seconds": round(time.monotonic() - started, 2), "peak_memory_mb": memory.megabytes}
@@ -169,15 +171,13 @@ def read_prompts(recipe: Recipe) -> list[Prompt]:
     return loaded.train
 
 
-def begin(recipe: Recipe, prompts: Sequence[Prompt]) -> tuple[Markers, Contest]:
+def begin(recipe: Recipe, prompts: Sequence[Prompt], cache: Cache) -> tuple[Markers, Contest]:
     """The judges, and the models with what they are asked. No model is loaded yet."""
-    from align.evals.cache import Cache
     from align.evals.contest import Contest
     from align.evals.voices import Voices
     from align.judges.marking import Marker
     from align.judges.scoring import FunctionJudge, RewardModelJudge
 
-    cache = Cache(recipe.cache or Path(recipe.output) / "cache")
     gold = reward = None
     if recipe.judge is not None:  # what a function depends on cannot be known, so its marks are not kept
         gold = Marker("gold", f"judge = {recipe.judge}", FunctionJudge(recipe.judge))
@@ -271,39 +271,22 @@ def described(said: Answers, seed: int) -> dict[str, Any]:
     return texts.figures()
 
 
-def judged(
-    recipe: Recipe,
-    contest: Contest,
-    markers: Markers,
-    judges: dict[str, Scores | Compares],
-    answers: dict[str, Answers],
-) -> dict[str, Any]:
-    """The blocks of all judges, and whether they agree: align/judges/tournament.py."""
-    from align.errors import JudgeError
-    from align.evals.problems import Problem
-    from align.judges.marking import Marker
-    from align.judges.tournament import Player, Tournament
+def judged(recipe: Recipe, contest: Contest, panel: Panel, answers: dict[str, Answers]) -> dict[str, Any]:
+    """The blocks of all judges, those of the table of models among them, and whether they agree."""
+    from align.evals.verdict import all_pairs
+    from align.judges.panel import Known, texts_of
 
-    if len(answers) < 2:
-        return {}
-    players = {name: Player(said, (name, recipe.models[name].path)) for name, said in answers.items()}
-    held = Tournament(contest.asked, players, contest.voices.cache, recipe.seed)
-    blocks: dict[str, Any] = {}
-    for marker, kind in ((markers.gold, "function"), (markers.reward, "reward_model")):
-        if marker is not None:
-            blocks[marker.column] = held.marked(marker.column, kind, marker)
-    for name, judge in judges.items():
-        (kind,) = recipe.judges[name].model_fields_set
-        try:
-            if not hasattr(judge, "compare"):
-                cache = None if kind == "function" else contest.voices.cache
-                blocks[name] = held.marked(name, kind, Marker(name, f"judges.{name}", cast("Scores", judge), cache))
-            else:
-                blocks[name] = held.compared(name, kind, cast("Compares", judge), keep=kind == "llm")
-        except JudgeError as error:
-            contest.problems.append(Problem(f"judges.{name}", str(error)))
-    contest.problems += held.problems
-    return {"judges": blocks, "agreement": held.agreement()}
+    kinds = {"gold": "function", "reward": "reward_model"}
+    known = {
+        name: Known(kind, {model: said.columns[name].tolist() for model, said in answers.items()})
+        for name, kind in kinds.items()
+        if answers and all(name in said.columns for said in answers.values())
+    }
+    names = {name: (name, recipe.models[name].path) for name in answers}
+    texts = {name: texts_of(said) for name, said in answers.items()}
+    heard = panel.hear(contest.asked, texts, names, all_pairs(answers), known)
+    contest.problems += heard.problems
+    return heard.block
 
 
 def tasks_done(recipe: Recipe, contest: Contest, prepared: dict[str, Prepared]) -> dict[str, Any]:

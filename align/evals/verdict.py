@@ -126,6 +126,14 @@ def compared_pairs(names: Iterable[str]) -> list[tuple[str, str]]:
     return _pairs(order) + [(later, earlier) for earlier, later in combinations(tuned, 2)]
 
 
+def all_pairs(names: Iterable[str]) -> list[tuple[str, str]]:
+    """Every two models once: as `compared_pairs` names them, the later one first."""
+    order = list(in_order(dict.fromkeys(names, 0), MODELS))
+    known = compared_pairs(order)
+    rest = [(later, earlier) for earlier, later in combinations(order, 2)]
+    return [*known, *(pair for pair in rest if pair not in known and pair[::-1] not in known)]
+
+
 def _compared(report: Report, name: str, other: str) -> Claim | None:
     key, by = f"{name}_over_{other}", str(report.get("compared_by") or "gold")
     a, b = (block_at(report, "models", model).get(by) for model in (name, other))

@@ -7,6 +7,7 @@ until then counts, and the next one speaks.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import combinations, islice
@@ -34,6 +35,13 @@ Opinion = TypeVar("Opinion", Mark, Verdict)
 Texts = Callable[[], Iterator[str | None]]  # a model's answers in the order of the prompts; None: it was not asked
 
 
+class Known(NamedTuple):
+    """A judge whose marks are known already."""
+
+    kind: str  # function or reward_model
+    scores: Mapping[str, Sequence[float]]  # by model, one for each prompt; NaN for none
+
+
 class Heard(NamedTuple):
     """What the judges said."""
 
@@ -59,7 +67,12 @@ class Panel:
         self._judges = {name: build_judge(name, judge) for name, judge in judges.items()}
 
     def hear(
-        self, prompts: Prompts, texts: Mapping[str, Texts], names: Mapping[str, Sequence[str]], pairs: Sequence[Pair]
+        self,
+        prompts: Prompts,
+        texts: Mapping[str, Texts],
+        names: Mapping[str, Sequence[str]],
+        pairs: Sequence[Pair],
+        known: Mapping[str, Known] | None = None,
     ) -> Heard:
         """Has every judge compare the models. A judge is let go when it has spoken: call this once.
 
@@ -67,25 +80,28 @@ class Panel:
             texts: by model.
             names: what each model is called by those who may have voted on it: its name in the recipe, its path.
             pairs: the models to compare.
+            known: judges that need not be asked, by name.
         """
         lengths = {model: [len(text or "") for text in said()] for model, said in texts.items()}
         found: list[Problem] = []
-        said_by: dict[str, dict[Pair, list[Verdict]]] = {}
+        known = known or {}
+        said_by = {name: _of_scores(judge.scores, pairs) for name, judge in known.items()}
         for name in list(self._judges):
             hearing = _Hearing(f"judges.{name}", self._judges.pop(name), self._cache(name), prompts, texts, names)
             said_by[name] = hearing.verdicts(pairs)
             found += hearing.problems
-        judges = {name: self._block(name, said, lengths) for name, said in said_by.items()}
+        kinds = {name: judge.kind for name, judge in known.items()}
+        kinds |= {name: settings.kind for name, settings in self.settings.items()}
+        judges = {name: self._block(kinds[name], said, lengths) for name, said in said_by.items()}
         outcomes = {name: [v.outcome for pair in pairs for v in said[pair]] for name, said in said_by.items()}
         return Heard({"judges": judges, "judges_agree": self._agreement(outcomes, len(prompts))}, found)
 
     def _cache(self, name: str) -> Cache | None:
-        return self.cache if any(getattr(self.settings[name], kind) is not None for kind in KEPT) else None
+        return self.cache if self.settings[name].kind in KEPT else None
 
     def _block(
-        self, name: str, said: Mapping[Pair, Sequence[Verdict]], lengths: Mapping[str, Sequence[int]]
+        self, kind: str, said: Mapping[Pair, Sequence[Verdict]], lengths: Mapping[str, Sequence[int]]
     ) -> dict[str, Any]:
-        kind = next(kind for kind in Judge.model_fields if getattr(self.settings[name], kind) is not None)
         outcomes = {pair: [verdict.outcome for verdict in found] for pair, found in said.items()}
         pairs = {}
         for (first, second), of_pair in outcomes.items():
@@ -100,6 +116,11 @@ class Panel:
             {"judges": [one, other]} | judges_agree(outcomes[one], outcomes[other], n_prompts, self.seed).block()
             for one, other in combinations(outcomes, 2)
         ]
+
+
+def _of_scores(scores: Mapping[str, Sequence[float]], pairs: Sequence[Pair]) -> dict[Pair, list[Verdict]]:
+    marks = {model: [Mark(None if math.isnan(score) else score) for score in row] for model, row in scores.items()}
+    return {pair: verdicts(marks[pair[0]], marks[pair[1]]) for pair in pairs}
 
 
 def texts_of(said: Answers) -> Texts:

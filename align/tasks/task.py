@@ -102,7 +102,18 @@ def _ask(task: Task, speaker: Any, rows: Prepared, shots: int, seed: int) -> Rou
     )
     names = [*task.measured, *(["exact_single"] if task.votes > 1 else [])]
     n_without = sum(bool(outcome.scores) and outcome.found is None for outcome in outcomes)
-    return Round(shots, outcomes, _block(shots, outcomes, names) | {"n_without_answer": n_without})
+    block = _block(shots, outcomes, names) | {"n_without_answer": n_without}
+    if task.votes > 1:
+        block["contradictions"] = _contradictions(outcomes)
+    return Round(shots, outcomes, block)
+
+
+def _contradictions(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    from align.evals.texts import Contradictions
+
+    found = Contradictions()
+    found.add(outcome.samples for outcome in outcomes if outcome.scores)
+    return found.figures()
 
 
 def _block(shots: int, outcomes: Sequence[Outcome], names: Sequence[str]) -> dict[str, Any]:
