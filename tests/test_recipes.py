@@ -64,6 +64,7 @@ def test_its_first_comment_says_what_it_is_and_gives_the_command(path):
     runs_itself = f"python -m align.{command} recipes/{path.relative_to(ROOT)}"
     by_hand = {"lab": "python -m align.lab ", "rank": "python -m align.lab.annotators "}
     by_hand["label"] = f"python -m apps.label serve recipes/{path.relative_to(ROOT)}"
+    by_hand["compare"] = f"python -m apps.compare recipes/{path.relative_to(ROOT)}"
     for name in ("overoptimization", "inverse_scaling"):
         by_hand[name] = f"python -m align.lab.{name} recipes/{path.relative_to(ROOT)}"
     assert by_hand.get(command, runs_itself) in "\n".join(comment)
@@ -73,7 +74,7 @@ def test_its_first_comment_says_what_it_is_and_gives_the_command(path):
 def test_it_reads_and_writes_inside_the_project(path):
     strings = re.findall(r"[^\s\[\]{},]+", path.read_text(encoding="utf-8").split("\n", 1)[1])
     assert [word for word in strings if word.startswith(("/", "..", "~"))] == []
-    written = {"serve_rm": None, "label": "database"}.get(command_of(path), "output")  # serve_rm writes nothing
+    written = {"serve_rm": None, "compare": None, "label": "database"}.get(command_of(path), "output")  # None: nothing
     if written:
         assert read_yaml(path)[written].startswith("runs/")
 

@@ -36,6 +36,29 @@ class Cache:
         self.computed += 1
         return [json.loads(json.dumps(row)) for row in rows]  # as they will be read: a tuple has become a list
 
+    def each(
+        self,
+        ofs: Sequence[Any],
+        compute: Callable[[list[int]], Sequence[Any]],
+        at_once: int,
+        keep: Callable[[Any], bool],
+    ) -> list[Any]:
+        """One row for each of `ofs`, filed one by one: for what is dear. Only rows that are worth it are kept.
+
+        `compute` is given the indices of those that are not known, `at_once` of them at a time.
+        """
+        found = [_read(self._path(of)) for of in ofs]
+        missing = [index for index, rows in enumerate(found) if rows is None]
+        self.read += len(ofs) - len(missing)
+        for first in range(0, len(missing), at_once):
+            some = missing[first : first + at_once]
+            for index, row in zip(some, compute(some), strict=True):
+                self.computed += 1
+                if keep(row):
+                    _write(self._path(ofs[index]), [row])
+                found[index] = [json.loads(json.dumps(row))]
+        return [rows[0] for rows in found if rows]
+
     def _path(self, of: Any) -> Path:
         text = json.dumps([FORMAT, of], sort_keys=True, ensure_ascii=True)
         name = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

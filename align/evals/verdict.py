@@ -114,6 +114,11 @@ def _tuned(names: Sequence[str]) -> list[str]:
     return [name for name in names if name not in ("base", "sft")] if "sft" in names else []
 
 
+def came_from(names: Iterable[str]) -> dict[str, str]:
+    """The model that each of a report's models came from; the first came from none."""
+    return dict(_pairs(list(in_order(dict.fromkeys(names, 0), MODELS))))
+
+
 def compared_pairs(names: Iterable[str]) -> list[tuple[str, str]]:
     """(model, other) that a report has win rates of: each with the one it came from, then the tuned ones in pairs."""
     order = list(in_order(dict.fromkeys(names, 0), MODELS))

@@ -102,6 +102,15 @@ def entropies(logits: Tensor) -> Tensor:
     return logits.logsumexp(-1) - (logits.softmax(-1) * logits).sum(-1)
 
 
+def divergences(logits: Tensor, others: Tensor) -> Tensor:
+    """KL(p || q) in nats of the distributions that two models give. logits, others: (n, vocabulary) -> (n,).
+
+    What p never says adds nothing, also where q never says it either; where p says what q never does, it is infinite.
+    """
+    p, q = logits.float().log_softmax(-1), others.float().log_softmax(-1)
+    return torch.where(p.isneginf(), 0.0, p.exp() * (p - q)).sum(-1)
+
+
 def negative_log_likelihood(lm: Any, rows: Sequence[Encoded], device: Any) -> tuple[Tensor, Tensor]:
     """Sum of -log p over the target tokens of a micro-batch, and how many of them the model would have said itself."""
     ids = pad_right([row.ids for row in rows]).to(device)

@@ -96,6 +96,19 @@ def add_tasks(
         return added
 
 
+def exactly(session: Session, project_id: int, prompt: NewPrompt, now: float, by: int) -> Task:
+    """The ranking task of these answers and no others, made where there is none. Two answers or more, all different."""
+    batch = _Batch(session, settings_of(session, project_id), project_id, "rank", dry_run=False)
+    key, members = prompt_hash(prompt.messages), [text_hash(answer.text) for answer in prompt.answers]
+    known = batch.described([(key, prompt)])
+    name = task_hash("rank", key, members)
+    there = select(Task).where(Task.project_id == project_id, Task.hash == name)
+    if session.scalar(there) is None:
+        batch.make([NewTask(key, members, None, prompt.priority)], known)
+        events.append(session, now, by, "import", "rank", Added(tasks=1)._asdict())
+    return session.scalars(there).one()
+
+
 @dataclass
 class _Known:
     """What there is of a prompt, before and while it is added to."""
@@ -119,6 +132,13 @@ class _Batch:
         n_answers = self._add_outputs(prompts, known)
         added = self._add_ranking(prompts, known) if self.kind == "rank" else self._add_expected(prompts, known)
         return added._replace(prompts=n_prompts, answers=n_answers)
+
+    def described(self, prompts: list[Keyed]) -> dict[str, _Known]:
+        """Adds prompts and answers, and no tasks. Returns what there is of them then."""
+        known = self._known([key for key, _ in prompts])
+        self._add_prompts(prompts, known)
+        self._add_outputs(prompts, known)
+        return known
 
     def _known(self, hashes: list[str]) -> dict[str, _Known]:
         """What the database has of these prompts."""
@@ -205,7 +225,7 @@ class _Batch:
             for task_id, members in grown.items():
                 self._extend(key, one, task_id, members)
             added = added.plus(Added(tasks=len(new), extended=len(grown), waiting=n_waiting))
-        self._insert_tasks(tasks, known)
+        self.make(tasks, known)
         return added
 
     def _extend(self, key: str, one: _Known, task_id: int, members: list[str]) -> None:
@@ -241,10 +261,11 @@ class _Batch:
             NewTask(key, members, {"ranks": list(prompt.expected), "explanation": prompt.explanation}, prompt.priority)
             for key, members, prompt in wanted.values()
         ]
-        self._insert_tasks(rows, known)
+        self.make(rows, known)
         return Added(tasks=len(rows), corrected=n_corrected)
 
-    def _insert_tasks(self, tasks: list[NewTask], known: dict[str, _Known]) -> None:
+    def make(self, tasks: list[NewTask], known: dict[str, _Known]) -> None:
+        """Makes tasks of what is described."""
         if self.dry_run or not tasks:
             return
         first = take_places(self.session, self.project_id, len(tasks))

@@ -22,22 +22,47 @@ export function speakFor(id) {
 }
 
 export async function call(method, path, body, { keepalive = false } = {}) {
-  let response;
-  try {
-    response = await fetch(`/api/${path}`, {
-      method,
-      keepalive,
-      headers: { ...headers, ...(body ? { "Content-Type": "application/json" } : {}) },
-      body: body ? JSON.stringify(body) : undefined,
-      signal: AbortSignal.timeout(TIMEOUT),
-    });
-  } catch {
-    throw new Failure(0, "network", "The server cannot be reached.", "Check the connection.");
-  }
+  const response = await request(method, path, body, { keepalive, signal: AbortSignal.timeout(TIMEOUT) });
   const answer = await response.json().catch(() => null);
   if (response.ok && answer !== null) return answer;
+  throw failure(response.status, answer);
+}
+
+/** The events of an answer that comes bit by bit, a line of JSON for each; empty lines are signs of life. */
+export async function* stream(path, body, signal) {
+  const response = await request("POST", path, body, { signal });
+  if (!response.ok) throw failure(response.status, await response.json().catch(() => null));
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (;;) {
+    const { done, value } = await reader.read().catch(() => {
+      throw lost();
+    });
+    if (done) return;
+    const lines = (rest + value).split("\n");
+    rest = lines.pop();
+    for (const line of lines) if (line) yield JSON.parse(line);
+  }
+}
+
+async function request(method, path, body, options) {
+  try {
+    return await fetch(`/api/${path}`, {
+      method,
+      headers: { ...headers, ...(body ? { "Content-Type": "application/json" } : {}) },
+      body: body ? JSON.stringify(body) : undefined,
+      ...options,
+    });
+  } catch {
+    throw lost();
+  }
+}
+
+const lost = () => new Failure(0, "network", "The server cannot be reached.", "Check the connection.");
+
+function failure(status, answer) {
   const { code = "server", message = "The server failed.", remedy = "" } = answer?.error ?? {};
-  throw new Failure(response.status, code, message, remedy);
+  return new Failure(status, code, message, remedy);
 }
 
 /** A version 4 UUID; crypto.randomUUID exists over https and on localhost only. */

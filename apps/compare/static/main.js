@@ -1,0 +1,6 @@
+// Draws the page into Gradio's.
+
+import { inPlace } from "../place.js";
+import { Page } from "./page.js";
+
+inPlace("align-compare", "compare", ["/static/base.css", "/static/compare/compare.css"], (root) => new Page(root).start());

@@ -1,0 +1,115 @@
+// An answer as its tokens, each of them a text node in an element of its own, and their colours.
+
+import { h } from "../dom.js";
+
+const END = "∎"; // stands for the end of the answer, which has no text
+
+// What a token is coloured by. Bounds are in nats; a value below the first bound has class 0, and so on.
+export const SHADES = {
+  none: { label: "No colours", bounds: [], kind: "", value: () => null },
+  logprob: {
+    label: "Log probability", kind: "s", bounds: [0.1, 0.5, 1, 2, 4],
+    names: ["above −0.1", "−0.5", "−1", "−2", "−4", "below −4"],
+    meaning: "log p of each token by its own model, in nats, at temperature 1: the darker, the less likely.",
+    value: ({ logprobs }, n) => negated(logprobs?.[n]),
+  },
+  kl: {
+    label: "KL to the reference", kind: "s", bounds: [0.05, 0.2, 0.5, 1, 2],
+    names: ["below 0.05", "0.2", "0.5", "1", "2", "above 2"],
+    meaning: "KL(model ‖ reference) of the distribution that each token was drawn from, in nats, at temperature 1.",
+    value: ({ kl }, n) => kl?.[n],
+  },
+  ratio: {
+    label: "Log ratio to the reference", kind: "d", bounds: [-2, -0.5, -0.1, 0.1, 0.5, 2],
+    names: ["below −2", "−0.5", "−0.1", "about 0", "0.5", "2", "above 2"],
+    meaning: "log p − log p by the reference, of each token: blue is what the model says more readily than the reference.",
+    value: ({ logprobs, reference }, n) => minus(logprobs?.[n], reference?.[n]),
+  },
+};
+
+const known = (value) => value !== null && value !== undefined;
+const negated = (value) => (known(value) ? -value : null);
+const minus = (a, b) => (known(a) && known(b) ? a - b : null);
+
+/** The class of a value's colour, or "". */
+export function shade({ kind, bounds }, value) {
+  if (!kind || !known(value)) return "";
+  const above = bounds.filter((bound) => value >= bound).length;
+  return `${kind}${above}`;
+}
+
+/** What the colours mean; nothing where there are none. */
+export function legend(name) {
+  const { kind, names = [], meaning = "" } = SHADES[name];
+  if (!kind) return [];
+  const swatches = names.map((words, n) => h("li", {}, h("span", { class: `swatch ${kind}${n}` }), words));
+  return [h("ul", {}, swatches), h("p", {}, meaning)];
+}
+
+export class Tokens {
+  constructor(label) {
+    this.element = h("div", { class: "tokens", dir: "auto", tabindex: "0", role: "group", "aria-label": label,
+      onkeydown: (event) => this.#key(event), onmouseover: (event) => this.#over(event), onblur: () => this.#choose(null) });
+    this.readout = h("p", { class: "readout", "aria-live": "polite" });
+    this.spans = [];
+    this.figures = null;
+    this.chosen = null;
+  }
+
+  add(piece) {
+    const span = h("span", { class: "t", "data-n": this.spans.length });
+    span.textContent = piece;
+    this.spans.push(span);
+    this.element.append(span);
+  }
+
+  /** The answer is whole; `hasEnd`: its last token said so. */
+  end(hasEnd) {
+    const last = this.spans.at(-1);
+    if (!hasEnd || !last) return;
+    last.classList.add("eos");
+    last.textContent = END;
+  }
+
+  /** `figures` of all tokens; they are coloured by one of SHADES. */
+  paint(name, figures = this.figures) {
+    this.figures = figures;
+    for (const [n, span] of this.spans.entries()) {
+      const colour = figures ? shade(SHADES[name], SHADES[name].value(figures, n)) : "";
+      span.className = ["t", span.textContent === END && span.classList.contains("eos") ? "eos" : "", colour].join(" ").trim();
+    }
+  }
+
+  #over({ target }) {
+    const n = target.dataset?.n;
+    if (n !== undefined) this.#choose(Number(n));
+  }
+
+  #key(event) {
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (!step || event.ctrlKey || event.altKey || event.metaKey || !this.spans.length) return;
+    event.preventDefault();
+    const next = this.chosen === null ? (step > 0 ? 0 : this.spans.length - 1) : this.chosen + step;
+    this.#choose(Math.min(Math.max(next, 0), this.spans.length - 1));
+  }
+
+  #choose(n) {
+    this.spans[this.chosen]?.classList.remove("is-chosen");
+    this.chosen = n;
+    this.spans[n]?.classList.add("is-chosen");
+    this.readout.textContent = n === null ? "" : this.#told(n);
+  }
+
+  #told(n) {
+    const { logprobs, reference, kl } = this.figures ?? {};
+    const text = this.spans[n].classList.contains("eos") ? "end of the answer" : JSON.stringify(this.spans[n].textContent);
+    const parts = [`${n + 1} of ${this.spans.length}: ${text}`];
+    if (known(logprobs?.[n])) parts.push(`log p ${number(logprobs[n])}`);
+    if (known(reference?.[n])) parts.push(`reference ${number(reference[n])}`);
+    if (known(kl?.[n])) parts.push(`KL ${number(kl[n])}`);
+    return parts.join(" · ");
+  }
+}
+
+/** Two decimals, with a true minus sign. */
+export const number = (value) => value.toFixed(2).replace("-", "−");
