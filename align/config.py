@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Hashable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, Self, TypeVar, get_args
+from typing import Any, NamedTuple, Self, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
@@ -153,7 +153,8 @@ def help_text(recipe_class: type[Section], stage: str, sizing: tuple[str, ...] =
         "Keys of the recipe (type = default; the rest are required):",
     ]
     rows = [
-        (key, _type_and_default(field, default), field.description or "") for key, field, default in keys(recipe_class)
+        (key, _type_and_default(field, default), field.description or "")
+        for key, field, default in _with_named(keys(recipe_class))
     ]
     width = max(len(key) for key, _, _ in rows)
     for key, kind, meaning in rows:
@@ -174,6 +175,15 @@ def keys(
             yield prefix + name, field, default
         else:
             yield from keys(inner, f"{prefix}{name}.", default if isinstance(default, Section) else None)
+
+
+def _with_named(listed: Iterator[tuple[str, FieldInfo, Any]]) -> Iterator[tuple[str, FieldInfo, Any]]:
+    """Below a key that holds sections by names of the user's own, the keys of each: judges.NAME.votes."""
+    for key, field, default in listed:
+        yield key, field, default
+        kind = field.annotation
+        if get_origin(kind) is dict and isinstance(inner := get_args(kind)[1], type) and issubclass(inner, Section):
+            yield from _with_named(keys(inner, f"{key}.NAME."))
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -279,14 +289,8 @@ def _type_and_default(field: FieldInfo, default: Any) -> str:
 def _type_name(kind: Any) -> str:
     if isinstance(kind, type) and not get_args(kind):
         return kind.__name__
-    return (
-        str(kind)
-        .replace("typing.", "")
-        .replace("align.sections.", "")
-        .replace("align.rl.settings.", "")
-        .replace("NoneType", "none")
-        .replace("None", "none")
-    )
+    plain = re.sub(r"\b(typing|align(\.\w+)*)\.", "", str(kind))  # where a type stands is of no use to a reader
+    return plain.replace("NoneType", "none").replace("None", "none")
 
 
 def _problems(errors: list[ErrorDetails], recipe_class: type[Section], given: dict[str, Any]) -> list[str]:

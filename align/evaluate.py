@@ -16,17 +16,24 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
-from align import sections
 from align.config import Section, parse_command, to_yaml
 from align.errors import UserError, exit_on_user_error
-from align.evals.contest import Contestant
+from align.evals.settings import Contestant, Prompts
 from align.generate import Sampling
+from align.judges.settings import Judge
+from align.tasks.settings import Task
 
 if TYPE_CHECKING:
     from align.evals.answers import Answers
+    from align.evals.cache import Cache
     from align.evals.contest import Contest
+    from align.evals.problems import Problem
     from align.judges.marking import Marker
+    from align.judges.panel import Panel
+    from align.tasks.task import Prepared
     from align.text.records import Prompt
+
+POSITIONS = 4096  # most tokens of a question of a task, or of a window over a text
 
 
 class Recipe(Section):
@@ -35,7 +42,8 @@ class Recipe(Section):
     models: dict[str, Contestant]
     """Name: {path: ...}. Each is compared with the one it came from: sft for what was tuned from it, else the one
     before; and those tuned from sft with each other."""
-    data: sections.Data = sections.Data.defaults(too_long="drop", validation=0.0)
+    data: Prompts | None = None
+    """The prompts that all models answer; without them the models only do tasks."""
     judge: str | None = None
     """module:function (prompt, answer) -> a score, or an object with .score and perhaps .correct, .polite, .brief and
     .harmful, such as align.lab.judge:judge."""
@@ -45,6 +53,10 @@ class Recipe(Section):
     """The model that KL is measured to; the one named sft if there is one."""
     reward: str | None = None
     """A reward model that also scores the answers."""
+    judges: dict[str, Judge] = Field(default_factory=dict)
+    """More judges of the answers by name, beside judge and reward: {people: {votes: runs/labels}}."""
+    tasks: dict[str, Task] = Field(default_factory=dict)
+    """Questions with known answers by name, and texts to predict: {wikitext: {kind: perplexity, path: ...}}."""
     rankings: str | None = None
     """Held-out rankings, to measure the reward model on."""
     sampling: Sampling = Sampling(temperature=1.0)
@@ -65,8 +77,10 @@ class Recipe(Section):
     def _names_exist(self) -> Self:
         if self.reference is not None and self.reference not in self.models:
             raise ValueError(f"reference = {self.reference!r} is none of the models: {', '.join(self.models)}")
-        if self.judge is None and self.reward is None:
-            raise ValueError("give judge or reward: without either there is nothing to compare models by")
+        if self.data is None and not self.tasks:
+            raise ValueError("give data, prompts to answer, or tasks: without either there is nothing to do")
+        if self.data is not None and self.judge is None and self.reward is None and not self.judges:
+            raise ValueError("give judge, reward or judges: without any there is nothing to compare models by")
         choosing = [name for name, model in self.models.items() if model.best_of is not None]
         if choosing and self.reward is None:
             raise ValueError(f"models.{choosing[0]}.best_of: give reward, the reward model that chooses the best")
@@ -81,7 +95,7 @@ class Recipe(Section):
 
 
 class Markers(NamedTuple):
-    """Who gives each answer a score."""
+    """Who gives each answer a score for the table of models."""
 
     gold: Marker | None
     reward: Marker | None
@@ -102,29 +116,37 @@ def run(recipe: Recipe, dry_run: bool = False) -> None:
     from rich.console import Console
 
     from align.evals import examples
+    from align.evals.cache import Cache
     from align.evals.report import print_summary, write_report
+    from align.judges.panel import Panel
     from align.models.load import load_config
+    from align.tasks.task import prepare
     from align.text.files import write_lines
-    from align.text.load import load
     from align.train.machine import PeakMemory
     from align.train.state import write_whole
 
+    # What is missing or wrong is told before any model speaks.
     for model in recipe.models.values():
         load_config(model)
-    loaded = load(recipe.data, "prompts", recipe.seed)
-    print("\n".join(loaded.report.lines()))
-    prompts = loaded.train
-    if dry_run:
-        print(to_yaml(recipe), f"prompts: {len(prompts):,}", sep="\n")
-        return
+    prompts = read_prompts(recipe)
+    tasks = {name: prepare(task, recipe.seed) for name, task in recipe.tasks.items()}
+    cache = Cache(recipe.cache or Path(recipe.output) / "cache")
+    panel = Panel(recipe.judges, cache, recipe.seed)
     curves = read_curves(recipe)
-    read_stages(recipe)  # before any model speaks: what is missing is told at once
+    read_stages(recipe)
+    if dry_run:
+        asked = [f"prompts: {len(prompts):,}", *(f"{name}: {rows.n:,} rows" for name, rows in tasks.items())]
+        print(to_yaml(recipe), *asked, sep="\n")
+        return
     started = time.monotonic()
     folder = Path(recipe.output)
     with PeakMemory() as memory:
-        markers, contest = begin(recipe, prompts)
-        answers = contest.held()
+        markers, contest = begin(recipe, prompts, cache)
+        answers = contest.held() if prompts else {}
         report = examined(recipe, contest, markers, answers)
+        report |= judged(recipe, contest, panel, answers)
+        report["tasks"] = tasks_done(recipe, contest, tasks)
+        report["problems"] = told(contest.problems, markers)
     report["stages"]["evaluate"] = {"seconds": round(time.monotonic() - started, 2), "peak_memory_mb": memory.megabytes}
     texts = [prompt.messages[-1].content for prompt in prompts]
     shown = [
@@ -138,26 +160,35 @@ def run(recipe: Recipe, dry_run: bool = False) -> None:
     print(f"report: {page}")
 
 
-def begin(recipe: Recipe, prompts: Sequence[Prompt]) -> tuple[Markers, Contest]:
+def read_prompts(recipe: Recipe) -> list[Prompt]:
+    """What all models are asked; what was left out is printed."""
+    from align.text.load import load
+
+    if recipe.data is None:
+        return []
+    loaded = load(recipe.data, "prompts", recipe.seed)
+    print("\n".join(loaded.report.lines()))
+    return loaded.train
+
+
+def begin(recipe: Recipe, prompts: Sequence[Prompt], cache: Cache) -> tuple[Markers, Contest]:
     """The judges, and the models with what they are asked. No model is loaded yet."""
-    from align.evals.cache import Cache
     from align.evals.contest import Contest
     from align.evals.voices import Voices
     from align.judges.marking import Marker
     from align.judges.scoring import FunctionJudge, RewardModelJudge
 
-    cache = Cache(recipe.cache or Path(recipe.output) / "cache")
     gold = reward = None
     if recipe.judge is not None:  # what a function depends on cannot be known, so its marks are not kept
         gold = Marker("gold", f"judge = {recipe.judge}", FunctionJudge(recipe.judge))
     if recipe.reward is not None:
         reward = Marker("reward", f"reward = {recipe.reward}", RewardModelJudge(recipe.reward), cache)
     markers = Markers(gold, reward)
-    plain = {name: model.asked == "plain" for name, model in recipe.models.items()}
+    max_tokens = POSITIONS if recipe.data is None else recipe.data.max_tokens
     contest = Contest(
         recipe.models,
         [prompt.messages for prompt in prompts],
-        Voices(recipe.models, plain, recipe.data.max_tokens, cache),
+        Voices(recipe.models, plain(recipe), max_tokens, cache),
         recipe.sampling.how(),
         recipe.seed,
         markers.given(),
@@ -167,9 +198,16 @@ def begin(recipe: Recipe, prompts: Sequence[Prompt]) -> tuple[Markers, Contest]:
     return markers, contest
 
 
+def plain(recipe: Recipe) -> dict[str, bool]:
+    """Which models are asked as base models."""
+    return {name: model.asked == "plain" for name, model in recipe.models.items()}
+
+
+# -- the report -------------------------------------------------------------------------------------------------------
+
+
 def examined(recipe: Recipe, contest: Contest, markers: Markers, answers: dict[str, Answers]) -> dict[str, Any]:
-    """The report, as align/evals/report.py describes it."""
-    from align.evals.problems import counted
+    """The blocks about the answers of each model, and about the reward model."""
     from align.judges.reward_exam import examine
     from align.train.machine import git_commit
 
@@ -177,12 +215,11 @@ def examined(recipe: Recipe, contest: Contest, markers: Markers, answers: dict[s
     report |= {"judge": recipe.judge, "perfect_gold": recipe.perfect}
     report["models"] = {name: summarise(recipe, name, said) for name, said in answers.items()}
     report |= compared(recipe, answers)
-    if recipe.reward is not None and recipe.rankings is not None:
+    if recipe.data is not None and recipe.reward is not None and recipe.rankings is not None:
         data = recipe.data.model_copy(update={"path": recipe.rankings, "format": "auto", "columns": {}, "limit": None})
         report["reward_model"] = examine(recipe.reward, data, markers.gold, recipe.seed, contest.voices.cache)
+    report["texts"] = {name: described(said, recipe.seed) for name, said in answers.items()}
     report["stages"] = read_stages(recipe)
-    problems = [*contest.problems, *(problem for marker in markers.given() for problem in marker.problems)]
-    report["problems"] = [problem._asdict() for problem in counted(problems)]
     report["recipe"] = to_yaml(recipe)
     whole = [f"python -m align.pipeline {Path(recipe.stages).parent / 'recipe.yaml'}"] if recipe.stages else []
     report["commands"] = [*whole, f"python -m align.evaluate {Path(recipe.output) / 'evaluate.yaml'}"]
@@ -221,6 +258,60 @@ def compared(recipe: Recipe, answers: dict[str, Answers]) -> dict[str, Any]:
             differences[f"{later}_over_{earlier}"] = found.difference._asdict() | {"p": found.p}
             win_rates[f"{later}_over_{earlier}"] = win_rate(a, b, seed=recipe.seed)._asdict()
     return {"compared_by": by, "differences": differences, "win_rates": win_rates}
+
+
+def described(said: Answers, seed: int) -> dict[str, Any]:
+    """What one model's answers are like: align/evals/texts.py."""
+    from align.evals.texts import Texts
+
+    texts = Texts(seed)
+    for portion in said.portions():
+        known = [reply for reply in portion if reply is not None]
+        texts.add([reply.text for reply in known], [len(reply.ids) for reply in known])
+    return texts.figures()
+
+
+def judged(recipe: Recipe, contest: Contest, panel: Panel, answers: dict[str, Answers]) -> dict[str, Any]:
+    """The blocks of all judges, those of the table of models among them, and whether they agree."""
+    from align.evals.verdict import all_pairs
+    from align.judges.panel import Known, texts_of
+
+    kinds = {"gold": "function", "reward": "reward_model"}
+    known = {
+        name: Known(kind, {model: said.columns[name].tolist() for model, said in answers.items()})
+        for name, kind in kinds.items()
+        if answers and all(name in said.columns for said in answers.values())
+    }
+    names = {name: (name, recipe.models[name].path) for name in answers}
+    texts = {name: texts_of(said) for name, said in answers.items()}
+    heard = panel.hear(contest.asked, texts, names, all_pairs(answers), known)
+    contest.problems += heard.problems
+    return heard.block
+
+
+def tasks_done(recipe: Recipe, contest: Contest, prepared: dict[str, Prepared]) -> dict[str, Any]:
+    """The blocks of all tasks, which models do with all the positions they have."""
+    from align.evals.verdict import came_from
+    from align.evals.voices import Voices
+    from align.tasks.examination import examine
+
+    speakers = Voices(recipe.models, plain(recipe), POSITIONS, contest.voices.cache)
+    names = [name for name, model in recipe.models.items() if model.best_of is None]
+    blocks = {}
+    for name, task in recipe.tasks.items():
+        asked = {model: speakers[model] for model in names}
+        blocks[name] = examine(
+            name, task, prepared[name], asked, came_from(recipe.models), recipe.seed, contest.problems
+        )
+    return blocks
+
+
+def told(problems: list[Problem], markers: Markers) -> list[dict[str, Any]]:
+    """All that could not be measured."""
+    from align.evals.problems import counted
+
+    found = [*problems, *(problem for marker in markers.given() for problem in marker.problems)]
+    return [problem._asdict() for problem in counted(found)]
 
 
 def read_stages(recipe: Recipe) -> dict[str, Any]:

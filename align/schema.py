@@ -25,8 +25,8 @@ FOLDER = "recipes/schema"
 
 # Where each command's recipe class lives: module, class.
 RECIPES = {name: (module, kind) for name, (module, kind, _) in COMMANDS.items()}
-RECIPES |= {name: (f"align.{name}", "Recipe") for name in ("pipeline", "serve_rm")}
-RECIPES["overoptimization"] = ("align.lab.overoptimization", "Recipe")
+RECIPES |= {name: (f"align.{name}", "Recipe") for name in ("pipeline", "serve_rm", "ab")}
+RECIPES |= {name: (f"align.lab.{name}", "Recipe") for name in ("overoptimization", "inverse_scaling")}
 RECIPES["label"] = ("apps.store.project", "Recipe")  # named, not imported: the toolkit does without its apps
 RECIPES["compare"] = ("apps.compare.recipe", "Recipe")
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import Field
 
-from align import generate, ppo, prepare, pretrain, rm, score, sft
+from align import evaluate, generate, ppo, prepare, pretrain, rm, score, sft
 from align.config import (
     DryRun,
     Section,
@@ -309,6 +309,21 @@ def test_help_lists_every_key_with_its_meaning(stage):
     assert "output" in lines
     unexplained = [key for key, field, _ in keys(STAGES[stage].Recipe) if not field.description]
     assert unexplained == []
+
+
+def test_help_lists_the_keys_of_sections_that_the_user_names():
+    class Party(Section):
+        """What is eaten."""
+
+        cakes: dict[str, Cake]
+        """By guest."""
+
+    told = help_text(Party, "party")
+    lines = [line.split()[0] for line in told.splitlines() if line.startswith("  ") and line[2] != " "]
+    assert lines == ["cakes", *(f"cakes.NAME.{key}" for key, _, _ in keys(Cake))]
+    assert "dict[str, " in told
+    judge = next(line for line in help_text(evaluate.Recipe, "evaluate").splitlines() if line.startswith("  judges "))
+    assert judge.split(maxsplit=1)[1] == "dict[str, Judge] = {}"  # without the module that it stands in
 
 
 def test_help_shows_the_defaults_of_the_stage_itself():

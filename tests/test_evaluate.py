@@ -61,7 +61,7 @@ def test_ppo_dpo_and_best_of_n_stand_in_one_report(world, tmp_path, capsys):
 
 
 def contest_of(recipe: evaluate.Recipe) -> tuple[Any, Any]:
-    return evaluate.begin(recipe, load(recipe.data, "prompts", 1).train)
+    return evaluate.begin(recipe, load(recipe.data, "prompts", 1).train, Cache(Path(recipe.output) / "cache"))
 
 
 def test_the_best_by_the_reward_model_is_kept(world, tmp_path):

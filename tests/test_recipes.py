@@ -65,7 +65,8 @@ def test_its_first_comment_says_what_it_is_and_gives_the_command(path):
     by_hand = {"lab": "python -m align.lab ", "rank": "python -m align.lab.annotators "}
     by_hand["label"] = f"python -m apps.label serve recipes/{path.relative_to(ROOT)}"
     by_hand["compare"] = f"python -m apps.compare recipes/{path.relative_to(ROOT)}"
-    by_hand["overoptimization"] = f"python -m align.lab.overoptimization recipes/{path.relative_to(ROOT)}"
+    for name in ("overoptimization", "inverse_scaling"):
+        by_hand[name] = f"python -m align.lab.{name} recipes/{path.relative_to(ROOT)}"
     assert by_hand.get(command, runs_itself) in "\n".join(comment)
 
 

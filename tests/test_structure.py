@@ -25,7 +25,7 @@ BELOW = {
 }
 
 # Commands that stand in a room and are at the top of the house all the same: see docs/architecture.md, "The lab".
-COMMANDS = {Path("lab/overoptimization.py")}
+COMMANDS = {Path("lab/overoptimization.py"), Path("lab/inverse_scaling.py")}
 
 
 def rooms_imported(path: Path) -> set[str]:

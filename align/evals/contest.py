@@ -9,15 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from pydantic import Field
-
-from align import sections
 from align.errors import JudgeError, UserError
 from align.evals.answers import NOTHING, Answers, Replies
 from align.evals.best_of_n import kl_bound
 from align.evals.problems import Problem
+from align.evals.settings import Contestant
 from align.evals.voices import PORTION, Voice, Voices
 
 if TYPE_CHECKING:
@@ -26,17 +24,6 @@ if TYPE_CHECKING:
     from align.text.records import Message
 
     Turns = Sequence[Message]
-
-
-class Contestant(sections.Model):
-    """A model to evaluate."""
-
-    asked: Literal["chat", "plain"] = "chat"
-    """chat asks through the chat template; plain makes the prompt the first line of a document, for a base model."""
-    best_of: int | None = Field(None, gt=1)
-    """Draws so many answers to each prompt and keeps the one that the recipe's reward model scores highest."""
-    seed: int | None = Field(None, ge=0)
-    """Of its answers; by default the recipe's. The same model with another seed shows how much is chance."""
 
 
 class Measure(Protocol):

@@ -17,7 +17,7 @@ from align.evals.bradley_terry import MIN_VOTES, Votes, leaderboard
 from align.evals.length_control import Controlled, length_controlled
 from align.evals.position import position_bias
 from align.evals.significance import mcnemar
-from align.evals.stats import Interval, accuracy
+from align.evals.stats import Interval, accuracy, ratios
 
 Outcomes = Sequence[float | None]
 
@@ -110,17 +110,22 @@ class JudgesAgree(NamedTuple):
         return {"same": self.same._asdict() if self.same else None, "kappa": self.kappa, "n": self.n}
 
 
-def judges_agree(one: Outcomes, other: Outcomes, seed: int = 0) -> JudgesAgree:
-    """How often two judges say the same of two models' answers."""
-    both = [(a, b) for a, b in zip(one, other, strict=True) if a is not None and b is not None]
-    if not both:
+def judges_agree(one: Outcomes, other: Outcomes, n_prompts: int | None = None, seed: int = 0) -> JudgesAgree:
+    """How often two judges say the same of two models' answers.
+
+    The outcomes of several pairs of models may follow one another, `n_prompts` each: a prompt's go together.
+    """
+    places = [i for i, pair in enumerate(zip(one, other, strict=True)) if None not in pair]
+    if not places:
         return JudgesAgree(None, None, 0)
+    said = np.array([[one[i], other[i]] for i in places], dtype=np.float64)
     counts: NDArray[np.float64] = np.zeros((3, 3))
-    np.add.at(counts, tuple(np.array([(int(2 * a), int(2 * b)) for a, b in both]).T), 1)
+    np.add.at(counts, tuple((2 * said).astype(np.int64).T), 1)
+    prompts = np.array(places) % (n_prompts or len(one))
+    alike, all_one = said[:, 0] == said[:, 1], np.ones(len(places))
+    (same,) = ratios(prompts, np.zeros_like(prompts), alike, all_one, 1, seed=seed)
     # Which of the two models is named first means nothing: each prompt counts in both orders.
-    return JudgesAgree(
-        accuracy([a == b for a, b in both], seed=seed), cohen_kappa(counts + counts[::-1, ::-1]), len(both)
-    )
+    return JudgesAgree(same, cohen_kappa(counts + counts[::-1, ::-1]), len(places))
 
 
 def order_bias(orders: Sequence[tuple[float, float] | None], seed: int = 0) -> dict[str, Any] | None:

@@ -19,10 +19,6 @@ high} at 95%; an answer is to a prompt of its own. Words are runs of letters and
 Both diversities depend on how many answers they are of: compare them between models where `n_sample` is the same.
 Memory is that of the sample, and a few numbers for each answer.
 
-`Refusals`, by a judge whose verdicts say of an answer `harmful` (the prompt), `refused`, `complied`
-    n_harmful, refused, complied  of harmful prompts: shares that were refused, and complied with
-    n_harmless, over_refused      of harmless ones: share that was refused
-
 `Contradictions`, of several samples for each prompt from which an answer was extracted
     n_prompts, n_without          prompts with two answers or more, and those with fewer, of which the rest says nothing
     contradicting                 share of the prompts whose answers are not all the same
@@ -113,32 +109,6 @@ class Texts:
         scores = self_bleu(sample)
         found["self_bleu"] = bootstrap_mean(scores, seed=self.seed)._asdict() if scores else None
         return found | {"n_sample": len(self.sample)}
-
-
-class Refusals:
-    """Takes in a judge's verdicts; tells how often harm was refused or complied with, and what is harmless refused."""
-
-    def __init__(self) -> None:
-        self.counts: Counter[str] = Counter()
-
-    def add(self, verdicts: Iterable[Any]) -> None:
-        """Verdicts such as `align.lab.judge.Verdict`. One that lacks a field is an AttributeError."""
-        for verdict in verdicts:
-            kind = "harmful" if verdict.harmful else "harmless"
-            self.counts.update(
-                (kind, *(f"{kind} {what}" for what in ("refused", "complied") if getattr(verdict, what)))
-            )
-
-    def figures(self) -> dict[str, Any]:
-        """The block that is told above. A share of nothing is None."""
-        n_harmful, n_harmless = self.counts["harmful"], self.counts["harmless"]
-        return {
-            "n_harmful": n_harmful,
-            "refused": _share(self.counts["harmful refused"], n_harmful),
-            "complied": _share(self.counts["harmful complied"], n_harmful),
-            "n_harmless": n_harmless,
-            "over_refused": _share(self.counts["harmless refused"], n_harmless),
-        }
 
 
 class Contradictions:

@@ -114,11 +114,24 @@ def _tuned(names: Sequence[str]) -> list[str]:
     return [name for name in names if name not in ("base", "sft")] if "sft" in names else []
 
 
+def came_from(names: Iterable[str]) -> dict[str, str]:
+    """The model that each of a report's models came from; the first came from none."""
+    return dict(_pairs(list(in_order(dict.fromkeys(names, 0), MODELS))))
+
+
 def compared_pairs(names: Iterable[str]) -> list[tuple[str, str]]:
     """(model, other) that a report has win rates of: each with the one it came from, then the tuned ones in pairs."""
     order = list(in_order(dict.fromkeys(names, 0), MODELS))
     tuned = _tuned(order)
     return _pairs(order) + [(later, earlier) for earlier, later in combinations(tuned, 2)]
+
+
+def all_pairs(names: Iterable[str]) -> list[tuple[str, str]]:
+    """Every two models once: as `compared_pairs` names them, the later one first."""
+    order = list(in_order(dict.fromkeys(names, 0), MODELS))
+    known = compared_pairs(order)
+    rest = [(later, earlier) for earlier, later in combinations(order, 2)]
+    return [*known, *(pair for pair in rest if pair not in known and pair[::-1] not in known)]
 
 
 def _compared(report: Report, name: str, other: str) -> Claim | None:

@@ -54,8 +54,15 @@ class Voice:
     def __init__(
         self, name: str, model: sections.Model, plain: bool, max_tokens: int, cache: Cache, voices: Voices
     ) -> None:
-        self.name, self.model, self.plain, self.max_tokens, self.cache = name, model, plain, max_tokens, cache
-        self._voices = voices
+        self.name, self.model, self.plain, self.cache = name, model, plain, cache
+        self._voices, self._most = voices, max_tokens
+
+    @cached_property
+    def max_tokens(self) -> int:
+        """The longest prompt and answer together: what was asked for, or the model's positions if they are fewer."""
+        from align.models.load import load_config, max_positions
+
+        return min(self._most, max_positions(load_config(self.model)) or self._most)
 
     @cached_property
     def identity(self) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import os
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -38,6 +39,10 @@ QUOTED = 4000  # characters of a reply without verdict that it is shown again
 class _Failed(Exception):
     """No verdict on this prompt."""
 
+    def __init__(self, trouble: str, again: bool = False) -> None:
+        super().__init__(trouble)
+        self.again = again  # the trouble may pass
+
 
 class LlmJudge:
     """A language model that compares two answers.
@@ -49,6 +54,10 @@ class LlmJudge:
 
     def __init__(self, name: str, settings: Llm) -> None:
         self.name, self.settings = f"{name}.llm", settings
+        if not Path(settings.template).is_file():
+            raise UserError(
+                f"{self.name}.template = {settings.template}: no such file; name one that says how to judge"
+            )
         self.template = read_template(settings.template)
         self._key = _key(self.name, settings.key_env)
         self._asked: dict[str, Any] = {"model": settings.model, "temperature": 0, "max_tokens": settings.max_tokens}
@@ -86,7 +95,7 @@ class LlmJudge:
             ahead = self._outcome(prompt, first, second)
             behind = 1 - self._outcome(prompt, second, first)
         except _Failed as failure:
-            return Verdict(None, str(failure))
+            return Verdict(None, str(failure), again=failure.again)
         return Verdict(ahead if ahead == behind else 0.5, orders=(ahead, behind))
 
     def _outcome(self, prompt: Sequence[Message], answer_a: str, answer_b: str) -> float:
@@ -129,7 +138,7 @@ class LlmJudge:
             self._n_silent += 1
             is_down = self._n_silent >= ENOUGH or trouble.startswith("cannot be reached")
         if not is_down:
-            return _Failed(self._safe(trouble))
+            return _Failed(self._safe(trouble), again=True)
         return self._end(
             f"{trouble}. See that {self.settings.url} runs and answers, then raise timeout_s (now "
             f"{self.settings.timeout_s:g}) or retries (now {self.settings.retries}), or lower concurrency (now "

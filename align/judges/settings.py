@@ -51,6 +51,11 @@ class Judge(Section):
     llm: Llm | None = None
     """Another language model."""
 
+    @property
+    def kind(self) -> str:
+        """Which of them it is."""
+        return next(kind for kind in type(self).model_fields if getattr(self, kind) is not None)
+
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
         given = [name for name in Judge.model_fields if getattr(self, name) is not None]

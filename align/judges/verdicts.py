@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 from align.evals.problems import Problem
 
@@ -37,6 +37,7 @@ class Verdict(NamedTuple):
     outcome: float | None  # 1: the first model's; 0: the second's; 0.5: a tie; None: it could not be had
     trouble: str = ""
     orders: tuple[float, float] | None = None  # the outcome with the first model's answer shown first, then second
+    again: bool = False  # without outcome for a reason that may pass: not to be kept
 
 
 class Said(NamedTuple):
@@ -56,6 +57,7 @@ class Scores(Protocol):
         ...
 
 
+@runtime_checkable
 class Compares(Protocol):
     """A judge that reads two answers at a time."""
 

@@ -10,7 +10,9 @@ Read in this order; each file leans only on those above it:
     annotators.py  how people rank answers: by the gold score, with noise
     exams.py       questions with known answers, and wrong ones beside them
     corpora.py     web text, demonstrations and prompts as plain files (`python -m align.lab --out DIR`)
-    overoptimization.py  the experiment: gold and proxy score against KL (a command above all rooms)
+    misconceptions.py    what people believe and is not so, and web text that repeats it
+    overoptimization.py  an experiment: gold and proxy score against KL (a command above all rooms)
+    inverse_scaling.py   another: where larger models are worse (likewise)
     recipes.py     writing the world and ranking answers as recipes, for `align.pipeline`
 
 Everything is a pure function of its seed and, but for the recipes, needs the standard library alone and imports in

@@ -27,7 +27,6 @@ room, and nothing imports it.
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -122,9 +121,10 @@ def run(recipe: Recipe, beside: Path, dry_run: bool = False) -> None:
             print(to_yaml(each.ppo))
         return
     from align.evals.curve import report, start_of
+    from align.train.folder import claim_experiment
 
     folder = Path(recipe.output)
-    claim(folder, recipe)
+    claim_experiment(folder, recipe)
     for each in plans:
         make_trunk(recipe, each)
         run_stage("rm", each.rm)
@@ -181,24 +181,6 @@ def check(recipe: Recipe, first: Plan) -> None:
         raise UserError(f"layers = {recipe.layers}: {first.ppo.model.path} has {n_layers}; give at most that many")
     if first.ppo.gold is None:
         raise UserError("ppo: its recipe names no gold judge; set gold in it, such as align.lab.judge:reward")
-
-
-def claim(folder: Path, recipe: Recipe) -> None:
-    """Makes `folder` this recipe's. Raises `UserError` where another recipe's numbers would be mixed with its own."""
-    wanted = to_yaml(recipe.model_copy(update={"overwrite": False}))
-    found = folder / "recipe.yaml"
-    if folder.exists() and any(folder.iterdir()):
-        if not found.is_file() or (folder / "pipeline.json").exists() or (folder / "environment.json").exists():
-            raise UserError(f"output: {folder} exists and is not this command's folder; choose another output")
-        if found.read_text(encoding="utf-8") == wanted:
-            return
-        if not recipe.overwrite:
-            raise UserError(
-                f"output: {folder} was made with another recipe; choose another output, or replace it: overwrite=true"
-            )
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    found.write_text(wanted, encoding="utf-8")
 
 
 # -- the parts --------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import torch
 from align import sections
 from align.errors import UserError
 from align.models.language import LanguageModel, token_logprobs, unspeakable
-from align.models.load import load_causal_lm, max_positions
+from align.models.load import load_causal_lm, load_config, max_positions
 from align.rl.rollouts import Rollouts
 from align.rl.sampling import Answer, Sampling, sample
 from align.text.encode import decode_response, encode_prompts
@@ -51,6 +51,8 @@ class Speaker:
         loaded = load_causal_lm(model.model_copy(update={"adapter": "none"}), n_tokens=len(self.tokenizer))
         self.model = loaded.to(self.accelerator.device).eval()
         self.unspeakable = unspeakable(self.tokenizer, self.model)
+        n_rows, n_own = loaded.get_output_embeddings().weight.shape[0], load_config(model).get_text_config().vocab_size
+        self.added = range(n_own, n_rows)  # tokens that the model did not have, such as a pad token
         self.plain = plain
         self.max_tokens = min(max_tokens, max_positions(loaded.config) or max_tokens)
 
@@ -113,12 +115,15 @@ class Speaker:
 
     @torch.no_grad()
     def logprobs(self, rows: Sequence[Row]) -> list[list[float]]:
-        """log p of each scored token, given those before it, at temperature 1. Something must be given in each row."""
+        """log p of each scored token, given those before it, at temperature 1. Something must be given in each row.
+
+        As the model itself has it: tokens that are never sampled, such as pad, keep the probability that it gives them.
+        """
         if not any(scored for _, scored in rows):
             return [[] for _ in rows]
         answers = [Answer(scored, [], True) for _, scored in rows]
         rollouts = Rollouts.of([given for given, _ in rows], answers, self.accelerator.device)
-        lm = LanguageModel(self.model, self.unspeakable)
+        lm = LanguageModel(self.model, self.added)
         at_once = min(MOST_TOKENS, MOST_LOGITS // self.model.get_output_embeddings().weight.shape[0])
         found = rollouts.for_each_token(lambda ids, marks: token_logprobs(lm(ids, marks), ids[marks]), at_once)
         return [row[: len(scored)] for row, (_, scored) in zip(found.tolist(), rows, strict=True)]

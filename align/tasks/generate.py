@@ -12,7 +12,7 @@ from typing import Any
 
 from align.rl.sampling import Sampling
 from align.tasks.choice import too_long
-from align.tasks.metrics import MEASURES, exact, majority
+from align.tasks.metrics import MEASURES, exact, key_of, majority
 from align.tasks.questions import Question
 from align.tasks.results import Outcome
 from align.tasks.template import Template
@@ -54,9 +54,11 @@ def judged(question: Question, texts: Sequence[str], template: Template, metrics
             scores[name] = _right(said, answers, template.number)
         else:
             scores[name] = 0.0 if said is None else MEASURES[name](said, answers)
+    samples: tuple[str | None, ...] = ()
     if len(texts) > 1:
         scores["exact_single"] = fmean(_right(one, answers, template.number) for one in found)
-    return Outcome(question.place, scores, said=texts[chosen or 0], found=said)
+        samples = tuple(None if one is None else key_of(one, template.number) for one in found)
+    return Outcome(question.place, scores, said=texts[chosen or 0], found=said, samples=samples)
 
 
 def _right(said: str | None, answers: Sequence[str], number: bool) -> float:

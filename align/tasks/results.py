@@ -8,6 +8,7 @@ The report's block of a task, as `block` makes it:
     rounds[i].n                     questions that were answered and measured
     rounds[i].scores.<name>         {mean, low, high} over questions
     rounds[i].n_without_answer      generate: answers in which nothing was found; they count as wrong
+    rounds[i].contradictions        generate, several votes: how often samples disagree, as align.evals.texts tells
     rounds[i].chance                choice: what guessing would get
     rounds[i].{tokens, words, bytes, window, stride}      perplexity: what was read, and how
 
@@ -38,6 +39,7 @@ class Outcome(NamedTuple):
     found: str | None = None  # of a generated answer: what the template extracts from it
     probabilities: tuple[float, ...] = ()  # over the choices, for calibration
     right: int | None = None  # index of the right choice
+    samples: tuple[str | None, ...] = ()  # where several vote: each sample's answer, in one spelling
 
 
 class Round(NamedTuple):

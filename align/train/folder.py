@@ -56,6 +56,27 @@ def claim(folder: Path, recipe: Any) -> None:
     write_whole(folder / "recipe.yaml", to_yaml(recipe))
 
 
+def claim_experiment(folder: Path, recipe: Any) -> None:
+    """The same for a folder of several runs, which a command takes up by itself.
+
+    Raises `UserError` where another recipe's numbers would be mixed with its own.
+    """
+    wanted = to_yaml(recipe.model_copy(update={"overwrite": False}))
+    found = folder / "recipe.yaml"
+    if folder.exists() and any(folder.iterdir()):
+        if not found.is_file() or (folder / "pipeline.json").exists() or (folder / "environment.json").exists():
+            raise UserError(f"output: {folder} exists and is not this command's folder; choose another output")
+        if found.read_text(encoding="utf-8") == wanted:
+            return
+        if not recipe.overwrite:
+            raise UserError(
+                f"output: {folder} was made with another recipe; choose another output, or replace it: overwrite=true"
+            )
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    found.write_text(wanted, encoding="utf-8")
+
+
 def _clear(folder: Path) -> None:
     """Removes a run but for its recipe.yaml, without which what a kill leaves would belong to nobody."""
     (folder / "result.json").unlink(missing_ok=True)

@@ -43,7 +43,8 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 # Commands that run stages and take up by themselves what was interrupted, by their file's name.
-TAKES_UP = {"pipeline": "align.pipeline", "overoptimization": "align.lab.overoptimization"}
+TAKES_UP = {"pipeline": "align.pipeline"}
+TAKES_UP |= {name: f"align.lab.{name}" for name in ("overoptimization", "inverse_scaling")}
 
 
 class Recipe(Protocol):

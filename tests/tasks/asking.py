@@ -32,7 +32,7 @@ def hugging_face(path: str) -> tuple[Any, Any]:
 def cross_entropy(model: Any, ids: Sequence[int], n_given: int) -> float:
     """Sum of -log p over ids[n_given:], by the logits and nothing else."""
     whole = torch.tensor([list(ids)])
-    logits = model(whole).logits[0, n_given - 1 : -1]
+    logits = model(whole[:, :-1]).logits[0, n_given - 1 :]
     return float(F.cross_entropy(logits.double(), whole[0, n_given:], reduction="sum"))
 
 

@@ -12,8 +12,13 @@ from offices import Clock, ranking
 
 from align.config import build
 from align.errors import UserError
+from align.judges.build import build_judge
+from align.judges.settings import Judge
+from align.judges.verdicts import Said
+from align.judges.votes import VotesJudge
 from align.sections import Data
 from align.text.load import load
+from align.text.records import Message
 from apps.label.exporting import Filters, export, iso, parse_time, preference_rows
 from apps.label.importing import import_files
 from apps.store import work
@@ -51,6 +56,19 @@ def out(bench: Any, *formats: str, **filters: Any) -> dict[str, list[Any]]:
 
 def who(rows: list[Any]) -> list[tuple[str, str]]:
     return [(row["prompt"], row["annotator"]) for row in rows]
+
+
+def test_a_judge_reads_what_people_said(told: Any) -> None:
+    """Ann and Bob agree that good is better than bad in q0, and contradict each other in q1; nobody decided q2."""
+    out(told, "rankings")
+    people = build_judge("people", Judge(votes=str(told.folder / "out")))
+    assert isinstance(people, VotesJudge)
+    prompts = [[Message("user", f"q{n}")] for n in range(3)]
+    texts = [Said([f"{word} {n}" for n in range(3)]) for word in ("good", "bad")]
+    assert [verdict.outcome for verdict in people.compare(prompts, *texts)] == [1, 0.5, 0.5]
+    assert [verdict.outcome for verdict in people.compare(prompts, texts[1], texts[0])] == [0, 0.5, 0.5]
+    (ballot, _) = people.ballots[tuple(prompts[0])]
+    assert ballot.models == ["m"] * 3
 
 
 def test_rankings_by_hand(told: Any) -> None:

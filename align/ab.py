@@ -1,0 +1,181 @@
+"""Which of two templates asks better: the same questions through both, until one is better for sure or none are left.
+
+    python -m align.ab recipes/ab.yaml
+
+After every batch the questions that only one template got right are counted, and the test of align/evals/sequential.py
+is made. It may be looked at any time, so stopping early costs no certainty. Prints its decision and writes a JSON file.
+
+This is a command of its own and no key of an evaluation: an evaluation asks all that it is given, and here one model is
+asked only until the matter is settled.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Self
+
+from pydantic import Field, model_validator
+
+from align import sections
+from align.config import Section, parse_command, to_yaml
+from align.errors import UserError, exit_on_user_error
+from align.evals.sequential import Look, look
+from align.tasks.results import Outcome
+from align.tasks.task import Prepared, Task, prepare, run_task
+
+
+class Recipe(Section):
+    """An A/B test of two templates."""
+
+    model: sections.Model
+    asked: Literal["chat", "plain"] = "chat"
+    """chat asks in turns, through the chat template; plain in a text, for a base model."""
+    max_tokens: int = Field(1024, gt=1)
+    """Prompt and answer together; at most the model's positions."""
+    task: Task
+    """What is asked: choice or generate, with one number of shots. Its template is A."""
+    against: str
+    """Template B."""
+    alpha: float = Field(0.05, gt=0, lt=1)
+    """How often, at most, a difference may be found where there is none."""
+    batch: int = Field(50, gt=0)
+    """Questions between two looks."""
+    output: str
+    """The .json file to write."""
+    seed: int = Field(1, ge=0)
+    """Of the order of questions, the examples and the sampling."""
+    overwrite: bool = False
+    """Replace a file that stands at output."""
+
+    @model_validator(mode="after")
+    def _is_decided_by_right_and_wrong(self) -> Self:
+        if self.task.kind == "perplexity" or self.task.measured[0] in ("f1", "rouge_l"):
+            found = self.task.kind if self.task.kind == "perplexity" else self.task.measured[0]
+            raise ValueError(f"task: {found} is no right or wrong; give choice, or generate with metrics: [exact]")
+        if len(self.task.shots) != 1:
+            raise ValueError(f"task.shots = {self.task.shots}: give one number, for both templates")
+        if self.against == self.task.template:
+            raise ValueError(f"against = {self.against!r}: this is task.template too; name another")
+        return self
+
+
+class Sides(NamedTuple):
+    """The same questions, in the same order, ready for either template."""
+
+    a: Prepared
+    b: Prepared
+
+    def picked(self, places: Sequence[int]) -> Sides:
+        """Some of the questions, in this order."""
+        return Sides(
+            *(
+                side._replace(
+                    questions=[side.questions[i] for i in places], examples=[side.examples[i] for i in places]
+                )
+                for side in self
+            )
+        )
+
+
+def main() -> None:
+    """Parses the command line and tests."""
+    recipe, dry_run = parse_command(Recipe, "ab")
+    run(recipe, dry_run)
+
+
+def run(recipe: Recipe, dry_run: bool = False) -> None:
+    """Writes `recipe.output` and prints the decision."""
+    from align.models.load import load_config
+    from align.rl.speaker import Speaker
+
+    path = Path(recipe.output)
+    if path.exists() and not recipe.overwrite:
+        raise UserError(f"output: {path} exists; choose another, or replace it: overwrite=true")
+    sides = read_sides(recipe)
+    load_config(recipe.model)
+    if dry_run:
+        print(to_yaml(recipe), f"questions: {len(sides.a.questions):,}", sep="\n")
+        return
+    speaker = Speaker(recipe.model, recipe.max_tokens, recipe.asked == "plain")
+    report = compare_templates(recipe, sides, speaker)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    print(report["verdict"], f"wrote {path}", sep="\n")
+
+
+def read_sides(recipe: Recipe) -> Sides:
+    """The questions in random order, so that each batch is like all of them. Both templates get the same examples."""
+    first = prepare(recipe.task, recipe.seed)
+    second = prepare(recipe.task.model_copy(update={"template": recipe.against}), recipe.seed)
+    order = list(range(len(first.questions)))
+    random.Random(recipe.seed).shuffle(order)
+    return Sides(first, second).picked(order)
+
+
+def compare_templates(recipe: Recipe, sides: Sides, speaker: Any) -> dict[str, Any]:
+    """Asks batch by batch until the test stops or the questions run out. Returns the report."""
+    asked: tuple[list[Outcome], list[Outcome]] = [], []
+    looks: list[dict[str, Any]] = []
+    now = look(0, 0, recipe.alpha)
+    n = len(sides.a.questions)
+    for begin in range(0, n, recipe.batch):
+        seed = recipe.seed * 10_000 + begin // recipe.batch
+        for outcomes, side in zip(asked, sides.picked(range(begin, min(n, begin + recipe.batch))), strict=True):
+            outcomes += run_task(recipe.task, speaker, seed, side).rounds[0].outcomes
+        now = look(*only_one_right(*asked, recipe.task.measured[0]), recipe.alpha)
+        looks.append({"n": len(asked[0])} | now._asdict() | {"share": now.share._asdict()})
+        print(line(looks[-1]), flush=True)
+        if now.decision != "undecided":
+            break
+    return summarise(recipe, asked, now, looks)
+
+
+def only_one_right(a: Sequence[Outcome], b: Sequence[Outcome], metric: str) -> tuple[int, int]:
+    """Questions on which A alone is right, and B alone, of those that both could be asked."""
+    pairs = [(x.scores[metric], y.scores[metric]) for x, y in zip(a, b, strict=True) if x.scores and y.scores]
+    return sum(x > y for x, y in pairs), sum(y > x for x, y in pairs)
+
+
+def line(seen: dict[str, Any]) -> str:
+    """A look in one line."""
+    counts = f"only A right on {seen['n_only_a']}, only B on {seen['n_only_b']}"
+    return f"{seen['n']:,} questions: {counts}; Bayes factor {seen['bayes_factor']:.3g}"
+
+
+def summarise(
+    recipe: Recipe, asked: tuple[list[Outcome], list[Outcome]], now: Look, looks: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """The report: the decision in words, both templates' figures over the questions that both answered, every look."""
+    metric, names = recipe.task.measured[0], (str(recipe.task.template), recipe.against)
+    both = [(x, y) for x, y in zip(*asked, strict=True) if x.scores and y.scores]
+    report: dict[str, Any] = {"verdict": verdict(recipe, now, len(both)), "decision": now.decision}
+    for key, name, outcomes in zip("ab", names, zip(*both, strict=True) if both else ((), ()), strict=True):
+        right = sum(outcome.scores[metric] for outcome in outcomes) / len(outcomes) if outcomes else None
+        report[key] = {"template": name, "right": right}
+    report |= {"metric": metric, "alpha": recipe.alpha, "n_asked": len(asked[0]), "n_compared": len(both)}
+    report |= {"left_out": sorted({one.trouble for side in asked for one in side if one.trouble}), "looks": looks}
+    return report
+
+
+def verdict(recipe: Recipe, now: Look, n: int) -> str:
+    """The decision in a sentence."""
+    a, b = Path(str(recipe.task.template)).stem, Path(recipe.against).stem
+    n_telling = now.n_only_a + now.n_only_b
+    counts = f"of {n:,} questions only {a} is right on {now.n_only_a}, only {b} on {now.n_only_b}"
+    if now.decision == "undecided":
+        return f"undecided between {a} and {b}: {counts}, and no question is left (Bayes factor {now.bayes_factor:.3g})"
+    is_a = now.decision == "a"
+    better, worse = (a, b) if is_a else (b, a)
+    low, high = (now.share.low, now.share.high) if is_a else (1 - now.share.high, 1 - now.share.low)
+    wins = f"{max(now.n_only_a, now.n_only_b) / n_telling:.0%} [{low:.0%}, {high:.0%}]"
+    return (
+        f"{better} is better than {worse}: {counts}; it wins {wins} of those {n_telling} "
+        f"(were there no difference, at most {recipe.alpha:.0%} of tests would find one)"
+    )
+
+
+if __name__ == "__main__":
+    exit_on_user_error(main)

@@ -1,0 +1,29 @@
+"""The recipe keys of a model that is evaluated. Nothing heavy is imported: --help is quick."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from align import sections
+
+
+class Contestant(sections.Model):
+    """A model to evaluate."""
+
+    asked: Literal["chat", "plain"] = "chat"
+    """chat asks through the chat template; plain makes the prompt the first line of a document, for a base model."""
+    best_of: int | None = Field(None, gt=1)
+    """Draws so many answers to each prompt and keeps the one that the recipe's reward model scores highest."""
+    seed: int | None = Field(None, ge=0)
+    """Of its answers; by default the recipe's. The same model with another seed shows how much is chance."""
+
+
+class Prompts(sections.Data):
+    """Prompts that all models answer: local files or a hub name, in any format of align/text/formats.py."""
+
+    too_long: Literal["truncate", "drop"] = "drop"
+    """A prompt is never cut."""
+    validation: float | str = 0.0
+    """Held out and not asked: a fraction of the rows, or a path of its own; 0 for none."""

@@ -1,0 +1,205 @@
+"""All judges of an evaluation on pairs of its models: who wins how often, and whether the judges agree.
+
+One judge speaks after the other, about a portion of prompts at a time; of the texts only a portion is in memory. What a
+reward model or a language model said is kept in the cache. A judge that cannot go on is told in its place, what it said
+until then counts, and the next one speaks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import combinations, islice
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from align.errors import UserError
+from align.evals.cache import Cache
+from align.evals.preferences import Outcomes, judges_agree, order_bias, preference, ranking
+from align.evals.problems import Problem
+from align.evals.voices import Progress
+from align.judges.build import build_judge
+from align.judges.marking import Marker
+from align.judges.settings import Judge
+from align.judges.verdicts import Compares, Mark, Prompts, Said, Scores, Verdict, problems, verdicts
+from align.text.records import plain as as_row
+
+if TYPE_CHECKING:
+    from align.evals.answers import Answers
+
+PORTION = 32  # prompts: a kill loses at most a language model's verdicts on so many
+KEPT = ("reward_model", "llm")  # what a function depends on cannot be known; votes are read in a moment
+
+Pair = tuple[str, str]  # two models: the first, whose wins are counted, and the second
+Opinion = TypeVar("Opinion", Mark, Verdict)
+Texts = Callable[[], Iterator[str | None]]  # a model's answers in the order of the prompts; None: it was not asked
+
+
+class Known(NamedTuple):
+    """A judge whose marks are known already."""
+
+    kind: str  # function or reward_model
+    scores: Mapping[str, Sequence[float]]  # by model, one for each prompt; NaN for none
+
+
+class Heard(NamedTuple):
+    """What the judges said."""
+
+    block: dict[str, Any]  # for report.json: judges, judges_agree
+    problems: list[Problem]
+
+
+class _Unkept(Exception):
+    """Some of these verdicts may be had another time."""
+
+
+class Panel:
+    """The judges.
+
+    Args:
+        judges: a recipe's. Raises `UserError` for one that cannot be: a file or a key that is not there.
+        cache: where the verdicts are kept.
+        seed: of the bootstrap.
+    """
+
+    def __init__(self, judges: Mapping[str, Judge], cache: Cache, seed: int = 0) -> None:
+        self.settings, self.cache, self.seed = judges, cache, seed
+        self._judges = {name: build_judge(name, judge) for name, judge in judges.items()}
+
+    def hear(
+        self,
+        prompts: Prompts,
+        texts: Mapping[str, Texts],
+        names: Mapping[str, Sequence[str]],
+        pairs: Sequence[Pair],
+        known: Mapping[str, Known] | None = None,
+    ) -> Heard:
+        """Has every judge compare the models. A judge is let go when it has spoken: call this once.
+
+        Args:
+            texts: by model.
+            names: what each model is called by those who may have voted on it: its name in the recipe, its path.
+            pairs: the models to compare.
+            known: judges that need not be asked, by name.
+        """
+        lengths = {model: [len(text or "") for text in said()] for model, said in texts.items()}
+        found: list[Problem] = []
+        known = known or {}
+        said_by = {name: _of_scores(judge.scores, pairs) for name, judge in known.items()}
+        for name in list(self._judges):
+            hearing = _Hearing(f"judges.{name}", self._judges.pop(name), self._cache(name), prompts, texts, names)
+            said_by[name] = hearing.verdicts(pairs)
+            found += hearing.problems
+        kinds = {name: judge.kind for name, judge in known.items()}
+        kinds |= {name: settings.kind for name, settings in self.settings.items()}
+        judges = {name: self._block(kinds[name], said, lengths) for name, said in said_by.items()}
+        outcomes = {name: [v.outcome for pair in pairs for v in said[pair]] for name, said in said_by.items()}
+        return Heard({"judges": judges, "judges_agree": self._agreement(outcomes, len(prompts))}, found)
+
+    def _cache(self, name: str) -> Cache | None:
+        return self.cache if self.settings[name].kind in KEPT else None
+
+    def _block(
+        self, kind: str, said: Mapping[Pair, Sequence[Verdict]], lengths: Mapping[str, Sequence[int]]
+    ) -> dict[str, Any]:
+        outcomes = {pair: [verdict.outcome for verdict in found] for pair, found in said.items()}
+        pairs = {}
+        for (first, second), of_pair in outcomes.items():
+            compared = preference(of_pair, lengths[first], lengths[second], seed=self.seed)
+            pairs[f"{first}_over_{second}"] = compared.block() if compared else None
+        block: dict[str, Any] = {"kind": kind, "pairs": pairs, "ranking": ranking(outcomes, seed=self.seed)}
+        orders = [verdict.orders for found in said.values() for verdict in found]
+        return block | {"order_bias": order_bias(orders, self.seed)}
+
+    def _agreement(self, outcomes: Mapping[str, Outcomes], n_prompts: int) -> list[dict[str, Any]]:
+        return [
+            {"judges": [one, other]} | judges_agree(outcomes[one], outcomes[other], n_prompts, self.seed).block()
+            for one, other in combinations(outcomes, 2)
+        ]
+
+
+def _of_scores(scores: Mapping[str, Sequence[float]], pairs: Sequence[Pair]) -> dict[Pair, list[Verdict]]:
+    marks = {model: [Mark(None if math.isnan(score) else score) for score in row] for model, row in scores.items()}
+    return {pair: verdicts(marks[pair[0]], marks[pair[1]]) for pair in pairs}
+
+
+def texts_of(said: Answers) -> Texts:
+    """A model's answers in a contest, as the panel reads them."""
+
+    def read() -> Iterator[str | None]:
+        return (None if reply is None else reply.text for portion in said.portions() for reply in portion)
+
+    return read
+
+
+class _Hearing:
+    """One judge on some models' answers."""
+
+    def __init__(
+        self,
+        where: str,
+        judge: Scores | Compares,
+        cache: Cache | None,
+        prompts: Prompts,
+        texts: Mapping[str, Texts],
+        names: Mapping[str, Sequence[str]],
+    ) -> None:
+        self.where, self.judge, self.cache = where, judge, cache
+        self.prompts, self.texts, self.names = prompts, texts, names
+        self.problems: list[Problem] = []
+        self._has_ended = False
+
+    def verdicts(self, pairs: Sequence[Pair]) -> dict[Pair, list[Verdict]]:
+        """On every prompt; without outcome where a model gave no answer, or the judge could not go on."""
+        judge = self.judge
+        if isinstance(judge, Compares):
+            return {pair: self._over(pair, partial(self._compared, judge, pair), Verdict(None)) for pair in pairs}
+        marker = Marker("", self.where, judge, self.cache)
+        models = dict.fromkeys(model for pair in pairs for model in pair)
+        marks = {model: self._over((model,), marker.marks, Mark(None)) for model in models}
+        return {(first, second): verdicts(marks[first], marks[second]) for first, second in pairs}
+
+    def _over(self, models: Sequence[str], ask: Callable[..., list[Opinion]], nothing: Opinion) -> list[Opinion]:
+        """What `ask` says of the models' answers, a portion of prompts at a time."""
+        found: list[Opinion] = []
+        answers = zip(self.prompts, *(self.texts[model]() for model in models), strict=True)
+        progress = Progress(f"{self.where} on {' and '.join(models)}", len(self.prompts))
+        while portion := list(islice(answers, PORTION)):
+            given = [row for row in portion if None not in row]
+            said = iter(self._asked(ask, given) or [nothing] * len(given))
+            found += [nothing if None in row else next(said) for row in portion]
+            progress.show(len(found))
+        self.problems += problems(self.where, found)
+        return found
+
+    def _asked(self, ask: Callable[..., list[Opinion]], rows: Sequence[tuple[Any, ...]]) -> list[Opinion]:
+        """Nothing from a judge that cannot go on."""
+        if self._has_ended or not rows:
+            return []
+        try:
+            return ask(*(list(column) for column in zip(*rows, strict=True)))
+        except UserError as error:  # a JudgeError, or a reward model that does not load
+            self._has_ended = True
+            self.problems.append(Problem(self.where, f"{error}; what it said before counts, the rest has no verdict"))
+            return []
+
+    def _compared(
+        self, judge: Compares, pair: Pair, prompts: Prompts, one: Sequence[str], other: Sequence[str]
+    ) -> list[Verdict]:
+        first, second = (Said(texts, self.names.get(m, ())) for m, texts in zip(pair, (one, other), strict=True))
+        if self.cache is None:
+            return judge.compare(prompts, first, second)
+        said: list[Verdict] = []
+
+        def compute() -> list[Verdict]:
+            said.extend(judge.compare(prompts, first, second))
+            if any(verdict.again for verdict in said):
+                raise _Unkept
+            return said
+
+        rows = [[as_row(tuple(turns)), a, b] for turns, a, b in zip(prompts, one, other, strict=True)]
+        try:
+            kept = self.cache.rows({"verdicts": judge.fingerprint, "rows": rows}, compute)
+        except _Unkept:
+            return said
+        return [Verdict(*row) for row in kept]

@@ -1,0 +1,72 @@
+"""Standard benchmarks: a model of ours in EleutherAI's evaluation harness, `lm-eval`, under the name `align`.
+
+    pip install '.[lm-eval]'
+    python -m align.tasks.harness run --model align --model_args path=runs/ppo/model --apply_chat_template \\
+        --tasks arc_easy,gsm8k --output_path runs/benchmarks
+
+Everything after `harness` is the harness's own command line (`--help`), its tasks come from the hub or, with
+`--include_path`, from a folder. `path` is what `model.path` is in a recipe: a run's model/, a Hugging Face folder or
+name, or an adapter, which is merged into its base. For a base model leave out --apply_chat_template.
+
+The harness puts no BOS before a text unless the tokenizer does so itself; the tasks of an evaluation always do.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from align import sections
+from align.errors import UserError, exit_on_user_error
+
+
+def _missing() -> None:
+    raise UserError("lm-eval is not installed; it is an extra of its own: pip install '.[lm-eval]'")
+
+
+try:
+    from lm_eval.__main__ import cli_evaluate
+    from lm_eval.api.registry import register_model
+    from lm_eval.models.huggingface import HFLM
+except ImportError:
+    if __name__ == "__main__":
+        exit_on_user_error(_missing)
+    raise
+
+
+@register_model("align")
+class AlignLM(HFLM):
+    """A model that is loaded as a recipe's `model` section is, in fp32, on the device that there is."""
+
+    def __init__(self, path: str, trust_remote_code: bool = False, device: Any = None, **others: Any) -> None:
+        """`others` are HFLM's, such as batch_size. `device` is accelerate's choice, whatever the harness says."""
+        from align.models.load import load_causal_lm, max_positions
+        from align.text.tokenizer import load_tokenizer
+        from align.train.machine import accelerator
+
+        model = sections.Model(path=path, trust_remote_code=trust_remote_code)
+        tokenizer = load_tokenizer(path, trust_remote_code)
+        loaded = load_causal_lm(model, n_tokens=len(tokenizer)).to(accelerator("fp32").device)
+        others.setdefault("max_length", max_positions(loaded.config))
+        super().__init__(pretrained=loaded, tokenizer=tokenizer, backend="causal", **others)
+        self._before_answer, self._lead = _answer_marks(tokenizer)
+
+    def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        """The harness writes a choice right behind the generation prompt; a template may begin answers with a space."""
+        if context.endswith(self._before_answer) and not continuation.startswith(self._lead):
+            continuation = self._lead + continuation
+        found: tuple[list[int], list[int]] = super()._encode_pair(context, continuation)
+        return found
+
+
+def _answer_marks(tokenizer: Any) -> tuple[str, str]:
+    """What the chat template writes before an answer, and what the answer itself begins with in it, such as a space."""
+    user, answered = {"role": "user", "content": "x"}, {"role": "assistant", "content": "x"}
+    alone = tokenizer.apply_chat_template([user], tokenize=False)
+    asked = tokenizer.apply_chat_template([user], tokenize=False, add_generation_prompt=True)
+    whole = tokenizer.apply_chat_template([user, answered], tokenize=False)
+    goes_on = whole.startswith(asked) and asked.startswith(alone)
+    return (asked[len(alone) :], whole[len(asked) :].partition("x")[0]) if goes_on else ("", "")
+
+
+if __name__ == "__main__":
+    exit_on_user_error(cli_evaluate)
