@@ -77,7 +77,7 @@ def conversation(
 def ended(n: int, said: Answered, seconds: float) -> Event:
     """The end of an answer."""
     counts = {"n_tokens": len(said.ids), "n_characters": len(said.text), "seconds": round(seconds, 2)}
-    return {"side": n, "end": said.end, "text": said.text, **counts}
+    return {"side": n, "end": said.end, "rest": said.rest, "text": said.text, **counts}
 
 
 def figures(voices: Voices, side: Side, said: Answered) -> Event:

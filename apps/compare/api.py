@@ -93,7 +93,7 @@ def router(recipe: Recipe, voices: Voices, line: Line, arena: Arena | None) -> A
     def config(person: Visitor) -> dict[str, Any]:
         return {
             "name": recipe.name,
-            "models": [{"name": name, "plain": voice.plain} for name, voice in voices.by_name.items()],
+            "models": [{"name": name, "plain": voice.speaker.plain} for name, voice in voices.by_name.items()],
             "reference": recipe.kl_reference,
             "reward": voices.reward is not None,
             "sampling": recipe.sampling.model_dump(),

@@ -101,7 +101,7 @@ class Arena:
                 yield {"side": n, "problem": "This model could not answer; ask something else, perhaps shorter."}
             elif not ticket.stopped.is_set():
                 battle.texts[n] = said.text
-                yield {"side": n, "end": "whole", "text": said.text}
+                yield {"side": n, "end": "whole", "rest": said.rest, "text": said.text}
         yield {"battle": battle_id, "open": battle.is_open, "why": _why_not(battle)}
 
     def vote(self, person: int, battle_id: str, annotation_id: str, verdict: Verdict, seconds: float) -> Event:

@@ -35,6 +35,7 @@ class Ticket:
         self.whose, self.work = whose, work
         self.stopped = threading.Event()  # whoever asked has read enough
         self.left = threading.Event()  # nobody listens any more
+        self.ahead: int | None = None  # how many were before it when it was last told
         self._loop = asyncio.get_running_loop()
         self._said: asyncio.Queue[Event | None] = asyncio.Queue()
 
@@ -75,7 +76,7 @@ class Line:
                     f"{len(self._tickets)} questions are before yours, and no more may wait; try again in a moment"
                 )
             self._tickets.append(ticket)
-            ticket.say({"ahead": len(self._tickets) - 1})
+            self._tell()
             self._changed.notify()
 
     def leave(self, ticket: Ticket) -> None:
@@ -120,5 +121,8 @@ class Line:
             ticket.say(None)
 
     def _tell(self) -> None:
+        """Where they stand now, to those for whom that is new."""
         for ahead, ticket in enumerate(self._tickets):
-            ticket.say({"ahead": ahead})
+            if ticket.ahead != ahead:
+                ticket.ahead = ahead
+                ticket.say({"ahead": ahead})

@@ -61,6 +61,8 @@ class Recipe(Section):
     sampling: Sampling = Sampling()
     most_tokens: int = Field(512, gt=0)
     """The longest answer that the page may ask for."""
+    conversation_tokens: int = Field(2048, gt=1)
+    """The most tokens of a conversation, its last answer included; no more than a model's positions in any case."""
     seed: int = Field(1, ge=0, lt=2**53)
     """What the page begins with; the same for all models."""
     queue: Queue = Queue()

@@ -8,19 +8,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from align.errors import UserError
-from align.models.language import LanguageModel, divergences, token_logprobs, unspeakable
-from align.models.load import load_causal_lm, max_positions
+from align.models.language import LanguageModel, divergences, token_logprobs
 from align.rl.sampling import Sampling, stream
-from align.text.encode import decode_response, encode_prompts
-from align.text.tokenizer import load_tokenizer
+from align.rl.speaker import Speaker
+from align.text.encode import decode_response
 from align.train.machine import accelerator
-from align.train.state import generator
 
 if TYPE_CHECKING:
     from align.text.records import Message
     from apps.compare.recipe import Contestant, Recipe
 
 READ_AT_ONCE = 16384  # tokens that go through a reward model together
+AT_ONCE = 64  # positions whose distributions are compared together
 WINDOW = 8  # tokens that are decoded with a new one, for its spaces
 
 Asked = Sequence["Message"]
@@ -32,6 +31,7 @@ class Answered(NamedTuple):
     text: str  # without special tokens and the space around it
     prompt_ids: list[int]
     ids: list[int]
+    rest: str  # text that no piece had: bytes that make no whole character
     end: str  # eos; length: as long as was allowed; room: no positions left; stopped
 
 
@@ -44,27 +44,19 @@ class Figures(NamedTuple):
 
 
 class Voice:
-    """A model that answers."""
+    """A model that answers; `Speaker` says how it is loaded and asked."""
 
-    def __init__(self, name: str, settings: Contestant) -> None:
-        self.name, self.plain = name, settings.asked == "plain"
-        self.tokenizer = load_tokenizer(settings.path, settings.trust_remote_code)
-        self.device = accelerator("fp32").device
-        whole = settings.model_copy(update={"adapter": "none"})
-        loaded: Any = load_causal_lm(whole, n_tokens=len(self.tokenizer))
-        self.model = loaded.to(self.device).eval().requires_grad_(False)
-        self.unspeakable = unspeakable(self.tokenizer, self.model)
-        self.n_positions = max_positions(self.model.config)
+    def __init__(self, name: str, settings: Contestant, most_tokens: int) -> None:
+        self.name = name
+        self.speaker = Speaker(settings, most_tokens, settings.asked == "plain")
+        self.tokenizer, self.max_tokens = self.speaker.tokenizer, self.speaker.max_tokens
         self.eos = [self.tokenizer.eos_token_id]
-        if self.plain:  # a document goes on after the answer; the answer is one line of it
+        if self.speaker.plain:  # a document goes on after the answer; the answer is one line of it
             self.eos += self.tokenizer("\n", add_special_tokens=False)["input_ids"][-1:]
 
     def prompt_ids(self, asked: Asked) -> list[int]:
-        """The turns as this model reads them: through its chat template, or the last one plainly."""
-        if not self.plain:
-            return encode_prompts(self.tokenizer, [asked])[0]
-        first = self.tokenizer.eos_token_id if self.tokenizer.bos_token_id is None else self.tokenizer.bos_token_id
-        return [first, *self.tokenizer(f" {asked[-1].content}\n", add_special_tokens=False)["input_ids"]]
+        """The turns as this model reads them. Raises `UserError` for turns that its template refuses."""
+        return self.speaker.prompt_ids([asked])[0]
 
     def answer(
         self, asked: Asked, how: Sampling, seed: int, is_stopped: Callable[[], bool]
@@ -75,31 +67,33 @@ class Voice:
         that leaves no room.
         """
         prompt = self.prompt_ids(asked)
-        room = how.max_tokens if self.n_positions is None else self.n_positions - len(prompt)
+        room = self.max_tokens - len(prompt)
         if room < 1:
             raise UserError(
-                f"the conversation has {len(prompt)} tokens, and this model reads {self.n_positions} with its answer; "
-                "begin a new one, or ask a shorter question"
+                f"The conversation has {len(prompt)} tokens, and {self.max_tokens} is the most, with the answer; begin "
+                "a new one, or ask a shorter question."
             )
         ids: list[int] = []
         pieces = Pieces(self.tokenizer)
         allowed = how._replace(max_tokens=min(how.max_tokens, room))
-        randomness = generator(self.device, seed)
-        for token in stream(self.model, prompt, allowed, self.eos, self.unspeakable, randomness):
+        speaker = self.speaker
+        tokens = stream(speaker.model, prompt, allowed, self.eos, speaker.unspeakable, speaker.randomness(seed))
+        for token in tokens:
             ids.append(token)
             yield "" if token in self.eos else pieces.next(token)
             if is_stopped():
                 break
         has_ended = bool(ids) and ids[-1] in self.eos
         cut = "stopped" if len(ids) < allowed.max_tokens else "length" if room >= how.max_tokens else "room"
-        yield Answered(decode_response(self.tokenizer, ids), prompt, ids, "eos" if has_ended else cut)
+        text = decode_response(self.tokenizer, ids)
+        yield Answered(text, prompt, ids, pieces.rest(), "eos" if has_ended else cut)
 
     @torch.no_grad()
     def logits(self, prompt: list[int], ids: list[int]) -> torch.Tensor:
         """What each token of an answer was drawn from, in one pass: (n_tokens, vocabulary) at temperature 1."""
-        row = torch.tensor([[*prompt, *ids]], device=self.device)
-        is_answer = torch.arange(row.shape[1], device=self.device)[None] >= len(prompt)
-        found: torch.Tensor = LanguageModel(self.model, self.unspeakable)(row, is_answer)
+        row = torch.tensor([[*prompt, *ids]], device=self.speaker.accelerator.device)
+        is_answer = torch.arange(row.shape[1], device=row.device)[None] >= len(prompt)
+        found: torch.Tensor = LanguageModel(self.speaker.model, self.speaker.unspeakable)(row, is_answer)
         return found[:, : len(self.tokenizer)].float()
 
     def reads_like(self, other: Voice) -> bool:
@@ -126,6 +120,10 @@ class Pieces:
         self._told = self._decoded()
         return piece
 
+    def rest(self) -> str:
+        """What still waits."""
+        return self._decoded()[len(self._told) :]
+
     def _decoded(self) -> str:
         return str(self._tokenizer.decode(self._ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
@@ -137,7 +135,7 @@ class Voices:
         self.by_name: dict[str, Voice] = {}
         for name, settings in recipe.models.items():
             told(f"loading {name} from {settings.path}")
-            self.by_name[name] = Voice(name, settings)
+            self.by_name[name] = Voice(name, settings, recipe.conversation_tokens)
         self.reference = None if recipe.kl_reference is None else self.by_name[recipe.kl_reference]
         self.reward: Any = None
         if recipe.reward is not None:
@@ -155,10 +153,12 @@ class Voices:
         if reference is None or not voice.reads_like(reference):
             return Figures(logprobs, None, None)
         prompt = reference.prompt_ids(asked)
-        if reference.n_positions is not None and len(prompt) + len(answered.ids) > reference.n_positions:
+        if len(prompt) + len(answered.ids) > reference.max_tokens:
             return Figures(logprobs, None, None)
         others = reference.logits(prompt, answered.ids)
-        return Figures(logprobs, token_logprobs(others, ids).tolist(), divergences(own, others).tolist())
+        parts = zip(own.split(AT_ONCE), others.split(AT_ONCE), strict=True)
+        kl = torch.cat([divergences(p, q) for p, q in parts])
+        return Figures(logprobs, token_logprobs(others, ids).tolist(), kl.tolist())
 
     def score(self, asked: Asked, text: str) -> float:
         """The reward model's score. Raises `RewardError`."""

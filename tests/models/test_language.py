@@ -8,7 +8,7 @@ import torch
 from tiny import tiny_gpt, tiny_gpt2
 from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from align.models.language import LanguageModel, entropies, token_logprobs
+from align.models.language import LanguageModel, divergences, entropies, token_logprobs
 from align.models.load import add_lora
 from align.sections import Lora, Model
 
@@ -130,3 +130,18 @@ def test_logprobs_are_taken_in_fp32():
 def test_entropies():
     logits = torch.tensor([[1.0, 1.0, 1.0, 1.0], [100.0, 0.0, 0.0, 0.0]])
     assert entropies(logits).tolist() == pytest.approx([math.log(4), 0.0], abs=1e-5)
+
+
+def test_divergences_by_hand():
+    inf = math.inf
+    p = torch.tensor([[0.0, 0.0, -inf], [0.0, -inf, -inf], [1.0, 2.0, 3.0], [0.0, 0.0, -inf]])
+    q = torch.tensor([[math.log(3), 0.0, -inf], [0.0, 0.0, 5.0], [4.0, 5.0, 6.0], [0.0, -inf, 0.0]])
+    half = 0.5 * math.log(0.5 / 0.75) + 0.5 * math.log(0.5 / 0.25)
+    expected = [half, math.log(2 + math.exp(5)), 0.0, inf]
+    assert divergences(p, q).tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def test_divergences_agree_with_torch():
+    p, q = torch.randn(7, 40, generator=torch.Generator().manual_seed(1)), torch.randn(7, 40)
+    theirs = torch.nn.functional.kl_div(q.log_softmax(-1), p.log_softmax(-1), log_target=True, reduction="none").sum(-1)
+    assert torch.allclose(divergences(p, q), theirs, atol=1e-6)

@@ -33,9 +33,9 @@ export class Card {
     this.foot.replaceChildren(h("p", { class: "complaint" }, words));
   }
 
-  #end({ end, text, n_tokens: tokens, n_characters: characters, seconds }) {
+  #end({ end, rest, text, n_tokens: tokens, n_characters: characters, seconds }) {
     this.isDone = true;
-    this.tokens.end(end === "eos");
+    this.tokens.end(rest, end === "eos");
     this.state.textContent = ENDS[end];
     if (!text) this.state.textContent = `${ENDS[end]} empty`.trim();
     if (tokens !== undefined) this.facts = [[`${tokens} tokens`], [`${characters} characters`], [`${seconds.toFixed(1)} s`]];

@@ -63,9 +63,11 @@ export class Tokens {
     this.element.append(span);
   }
 
-  /** The answer is whole; `hasEnd`: its last token said so. */
-  end(hasEnd) {
+  /** The answer is whole: `rest` is text that no piece had; `hasEnd`: its last token says that it ends. */
+  end(rest, hasEnd) {
     const last = this.spans.at(-1);
+    const written = hasEnd ? this.spans.at(-2) : last;
+    if (rest && written) written.textContent += rest;
     if (!hasEnd || !last) return;
     last.classList.add("eos");
     last.textContent = END;
