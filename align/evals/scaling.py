@@ -87,8 +87,8 @@ def draw(result: Mapping[str, Any], folder: Path, name: str) -> list[Path]:
 
     settings: dict[Any, Any] = {key: value for key, value in matplotlib.rcParamsDefault.items() if key != "backend"}
     with matplotlib.rc_context(settings | STYLE):
-        figure = Figure(figsize=(6.6, 3.9), layout="constrained", facecolor="white")
-        axes = figure.add_subplot(xlabel="parameters", ylabel="accuracy", title="Accuracy by size")
+        figure = Figure(figsize=(6.6, 4.2), layout="constrained", facecolor="white")
+        axes = figure.add_subplot(xlabel="parameters (dotted: guessing)", ylabel="accuracy", title="Accuracy by size")
         x = [size["parameters"] for size in result["sizes"]]
         for (task, told), colour in zip(result["tasks"].items(), OTHER_COLOURS, strict=False):
             rows = [size["tasks"][task]["accuracy"] for size in result["sizes"]]
@@ -100,7 +100,7 @@ def draw(result: Mapping[str, Any], folder: Path, name: str) -> list[Path]:
         axes.set_xticks(x, [_short(n) for n in x])
         axes.minorticks_off()
         axes.set_ylim(-0.02, 1.02)
-        figure.legend(loc="outside right upper")
+        figure.legend(loc="outside lower center", ncols=3)
         paths = [folder / f"{name}.svg", folder / f"{name}.png"]
         figure.savefig(paths[0], metadata={"Date": None})
         figure.savefig(paths[1], dpi=150)
