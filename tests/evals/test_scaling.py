@@ -99,5 +99,7 @@ def test_the_table_has_a_row_for_each_size_and_task(tmp_path):
 def test_the_figure_names_tasks_and_sizes(tmp_path):
     svg, png = draw(result(), tmp_path, "scaling")
     text = svg.read_text()
-    assert all(f">{word}<" in text for word in ("trap", "control", "other", "44k", "1.9M", "parameters (dotted: guessing)"))
+    assert all(
+        f">{word}<" in text for word in ("trap", "control", "other", "44k", "1.9M", "parameters (dotted: guessing)")
+    )
     assert png.stat().st_size > 10_000
