@@ -117,10 +117,14 @@ def text_of(value: Any, kind: str) -> str:
         return ""
     scale, unit = (100, "%") if kind == "share" else (1, "")
     digits = {"share": 1, "count": 1, "fine": 3}.get(kind, 2)
-    if interval and kind == "score" and 0 < interval.high - interval.low < 0.02:
-        digits = 3  # two would hide the interval
+    if interval and kind == "score" and (0 < interval.high - interval.low < 0.02 or _nearly_0(interval)):
+        digits = 3  # two would hide the interval, or that it leaves 0
     numbers = [f"{scale * number:z.{digits}f}" for number in (interval or [mean])]
     return numbers[0] + unit + (f" [{numbers[1]}, {numbers[2]}]" if interval else "")
+
+
+def _nearly_0(interval: Interval) -> bool:
+    return interval.low * interval.high > 0 and min(abs(interval.low), abs(interval.high)) < 0.005
 
 
 def duration_text(seconds: float | None) -> str:
