@@ -3,7 +3,7 @@
     python -m align.ab recipes/ab.yaml
 
 After every batch the questions that only one template got right are counted, and the test of align/evals/sequential.py
-is made. It may be looked at any time, so stopping early costs no certainty. Prints its decision and writes a JSON file.
+is made. It may be looked at any time, so stopping early costs no certainty. Prints its decision; writes ab.json.
 
 This is a command of its own and no key of an evaluation: an evaluation asks all that it is given, and here one model is
 asked only until the matter is settled.
@@ -15,16 +15,19 @@ import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
 from align import sections
 from align.config import Section, parse_command, to_yaml
-from align.errors import UserError, exit_on_user_error
-from align.evals.sequential import Look, look
-from align.tasks.results import Outcome
-from align.tasks.task import Prepared, Task, prepare, run_task
+from align.errors import exit_on_user_error
+from align.tasks.settings import Task
+
+if TYPE_CHECKING:
+    from align.evals.sequential import Look
+    from align.tasks.results import Outcome
+    from align.tasks.task import Prepared
 
 
 class Recipe(Section):
@@ -44,11 +47,9 @@ class Recipe(Section):
     batch: int = Field(50, gt=0)
     """Questions between two looks."""
     output: str
-    """The .json file to write."""
+    """The folder for ab.json, and for what was answered: a test that was killed goes on, a second one costs nothing."""
     seed: int = Field(1, ge=0)
     """Of the order of questions, the examples and the sampling."""
-    overwrite: bool = False
-    """Replace a file that stands at output."""
 
     @model_validator(mode="after")
     def _is_decided_by_right_and_wrong(self) -> Self:
@@ -87,20 +88,20 @@ def main() -> None:
 
 
 def run(recipe: Recipe, dry_run: bool = False) -> None:
-    """Writes `recipe.output` and prints the decision."""
+    """Writes ab.json into `recipe.output` and prints the decision."""
+    from align.evals.cache import Cache
+    from align.evals.voices import Voices
     from align.models.load import load_config
-    from align.rl.speaker import Speaker
 
-    path = Path(recipe.output)
-    if path.exists() and not recipe.overwrite:
-        raise UserError(f"output: {path} exists; choose another, or replace it: overwrite=true")
     sides = read_sides(recipe)
     load_config(recipe.model)
     if dry_run:
         print(to_yaml(recipe), f"questions: {len(sides.a.questions):,}", sep="\n")
         return
-    speaker = Speaker(recipe.model, recipe.max_tokens, recipe.asked == "plain")
-    report = compare_templates(recipe, sides, speaker)
+    path = Path(recipe.output) / "ab.json"
+    cache = Cache(path.parent / "cache")
+    voices = Voices({"model": recipe.model}, {"model": recipe.asked == "plain"}, recipe.max_tokens, cache)
+    report = compare_templates(recipe, sides, voices["model"])
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     print(report["verdict"], f"wrote {path}", sep="\n")
@@ -108,6 +109,8 @@ def run(recipe: Recipe, dry_run: bool = False) -> None:
 
 def read_sides(recipe: Recipe) -> Sides:
     """The questions in random order, so that each batch is like all of them. Both templates get the same examples."""
+    from align.tasks.task import prepare
+
     first = prepare(recipe.task, recipe.seed)
     second = prepare(recipe.task.model_copy(update={"template": recipe.against}), recipe.seed)
     order = list(range(len(first.questions)))
@@ -117,6 +120,9 @@ def read_sides(recipe: Recipe) -> Sides:
 
 def compare_templates(recipe: Recipe, sides: Sides, speaker: Any) -> dict[str, Any]:
     """Asks batch by batch until the test stops or the questions run out. Returns the report."""
+    from align.evals.sequential import look
+    from align.tasks.task import run_task
+
     asked: tuple[list[Outcome], list[Outcome]] = [], []
     looks: list[dict[str, Any]] = []
     now = look(0, 0, recipe.alpha)

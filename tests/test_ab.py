@@ -48,7 +48,7 @@ def keys(tmp_path: Path) -> dict[str, Any]:
         "task.template": str(tmp_path / "A.yaml"),
         "against": str(tmp_path / "B.yaml"),
         "batch": 20,
-        "output": str(tmp_path / "ab.json"),
+        "output": str(tmp_path / "ab"),
     }
 
 
@@ -123,11 +123,12 @@ def test_the_command_asks_a_real_model(keys, world, tmp_path, monkeypatch, capsy
     assert not Path(keys["output"]).exists()
     monkeypatch.setattr("sys.argv", ["ab", str(recipe), *words])
     ab.main()
-    report = json.loads(Path(keys["output"]).read_text())
+    report = json.loads((Path(keys["output"]) / "ab.json").read_text())
     assert report["verdict"] in capsys.readouterr().out
     assert report["n_compared"] == report["n_asked"]
-    with pytest.raises(UserError, match=r"ab\.json exists; choose another"):
-        ab.main()
+    monkeypatch.setattr("align.rl.speaker.Speaker", None)  # a second time no model is loaded
+    ab.main()
+    assert json.loads((Path(keys["output"]) / "ab.json").read_text()) == report
 
 
 @pytest.mark.parametrize(

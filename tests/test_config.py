@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import Field
 
-from align import evaluate, generate, ppo, prepare, pretrain, rm, score, sft
+from align import ab, evaluate, generate, ppo, prepare, pretrain, rm, score, sft
 from align.config import (
     DryRun,
     Section,
@@ -34,6 +34,7 @@ STAGES = {
     "ppo": ppo,
     "generate": generate,
     "score": score,
+    "ab": ab,
 }
 MINIMAL = {
     "prepare": "{data: {path: d}, output: o}",
@@ -43,6 +44,7 @@ MINIMAL = {
     "ppo": "{model: {path: m}, data: {path: d}, reward: {path: r}, output: o, train: {steps: 1}}",
     "generate": "{model: {path: m}, data: {path: d}, output: o}",
     "score": "{model: {path: m}, data: {path: d}, output: o}",
+    "ab": "{model: {path: m}, task: {kind: choice, path: p, template: a}, against: b, output: o}",
 }
 
 
