@@ -168,7 +168,12 @@ def read_prompts(recipe: Recipe) -> list[Prompt]:
         return []
     loaded = load(recipe.data, "prompts", recipe.seed)
     print("\n".join(loaded.report.lines()))
-    return loaded.train
+    prompts = loaded.validation if recipe.data.part == "validation" else loaded.train
+    if not prompts:
+        raise UserError(
+            f"data: no prompt in the part {recipe.data.part!r} of {recipe.data.path}; raise data.validation"
+        )
+    return prompts
 
 
 def begin(recipe: Recipe, prompts: Sequence[Prompt], cache: Cache) -> tuple[Markers, Contest]:
@@ -217,6 +222,7 @@ def examined(recipe: Recipe, contest: Contest, markers: Markers, answers: dict[s
     report |= compared(recipe, answers)
     if recipe.data is not None and recipe.reward is not None and recipe.rankings is not None:
         data = recipe.data.model_copy(update={"path": recipe.rankings, "format": "auto", "columns": {}, "limit": None})
+        data = data.model_copy(update={"validation": 0.0})
         report["reward_model"] = examine(recipe.reward, data, markers.gold, recipe.seed, contest.voices.cache)
     report["texts"] = {name: described(said, recipe.seed) for name, said in answers.items()}
     report["stages"] = read_stages(recipe)

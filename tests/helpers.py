@@ -115,3 +115,8 @@ def noisy_brevity(prompts: list[str], responses: list[str]) -> list[float]:
 def judged(prompt: str, answer: str) -> float:
     """A judge to whom shorter is better too."""
     return -float(len(answer))
+
+
+def judged_never(prompt: str, answer: str) -> float:
+    """A judge that cannot judge."""
+    raise RuntimeError("no")

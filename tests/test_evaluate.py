@@ -144,3 +144,113 @@ def test_a_reward_model_with_too_few_positions_for_the_rankings_is_named(world, 
         UserError, match=r"narrow: an answer with its prompt has \d+ of its tokens, and it has 8 positions"
     ):
         examined(recipe_of(world, tmp_path, {"sft": {}}, **changes), tmp_path / "cache")
+
+
+# -- what the report says ---------------------------------------------------------------------------------------------
+
+
+def verdict_of(report: dict[str, Any]) -> str:
+    from align.evals.verdict import verdict
+
+    return verdict(report)
+
+
+def test_a_model_is_no_better_than_itself(world, tmp_path):
+    report = report_of(world, tmp_path, {"sft": {}, "ppo": {}})
+    assert report["differences"]["ppo_over_sft"] == {"mean": 0.0, "low": 0.0, "high": 0.0, "p": 1.0}
+    assert verdict_of(report).startswith("Between PPO and SFT no difference that these prompts can show")
+    assert report["judges"]["gold"]["pairs"]["ppo_over_sft"]["tie"]["mean"] == 1
+
+
+@pytest.mark.parametrize("seed", [2, 3, 4, 5])
+def test_nor_is_it_with_other_answers(world, tmp_path, seed):
+    report = report_of(world, tmp_path, {"sft": {}, "ppo": {"seed": seed}})
+    assert report["differences"]["ppo_over_sft"]["mean"] != 0
+    assert verdict_of(report).startswith("Between PPO and SFT no difference")
+
+
+def test_the_better_model_is_named_and_the_worse_one(world, tmp_path):
+    """`helpers:judged` likes short answers: the best of 8 by its own score, through a reward that is its opposite."""
+    report = report_of(world, tmp_path, {"sft": {}, "ppo": {"path": world.gpt2}})
+    lower = report["differences"]["ppo_over_sft"]
+    sign = (lower["low"] > 0) - (lower["high"] < 0)
+    told = {1: "PPO is better than SFT", -1: "PPO is worse than SFT", 0: "Between PPO and SFT no difference"}
+    assert verdict_of(report).startswith(told[sign])
+    assert sign != 0
+
+
+def test_without_a_judge_nobody_is_called_better(world, tmp_path):
+    report = report_of(world, tmp_path, {"sft": {}, "best_of_8": {"best_of": 8}}, judge=None)
+    assert verdict_of(report).startswith("best of 8 scores higher than SFT by the reward model: reward ")
+
+
+def test_judges_and_tasks_stand_in_the_report(world, tmp_path):
+    (tmp_path / "texts.jsonl").write_text('{"text": "red blue cat"}\n{"text": "sun moon ."}\n')
+    (tmp_path / "choices.jsonl").write_text(
+        "".join(
+            json.dumps({"question": f"say {word}", "choices": [word, "salt"], "answer": 0}) + "\n"
+            for word in ("red", "blue", "cat", "dog")
+        )
+    )
+    changes = {
+        "tasks__texts": {"kind": "perplexity", "path": str(tmp_path / "texts.jsonl")},
+        "tasks__say": {
+            "kind": "choice",
+            "path": str(tmp_path / "choices.jsonl"),
+            "template": "data/prompts/lines.yaml",
+            "shots": [0, 1],
+            "limit": 2,
+        },
+        "judges__short": {"function": "helpers:judged"},
+        "judges__nobody": {"function": "helpers:judged_never"},
+    }
+    report = report_of(world, tmp_path, {"base": {"asked": "plain"}, "sft": {"path": world.gpt2}}, **changes)
+    assert set(report["judges"]) == {"gold", "reward", "short", "nobody"}
+    assert report["judges"]["gold"]["pairs"] == report["judges"]["short"]["pairs"]
+    agreed = {tuple(one["judges"]): one for one in report["judges_agree"]}
+    assert agreed["gold", "short"]["same"]["mean"] == 1
+    n = report["n_prompts"]
+    (problem,) = report["problems"]
+    assert (problem["where"], problem["n"]) == ("judges.nobody", 2 * n)
+    assert "raised RuntimeError: no" in problem["what"]
+    choices = report["tasks"]["say"]["models"]
+    assert [one["shots"] for one in choices["base"]["rounds"]] == [0, 1]
+    assert choices["sft"]["came_from"] == "base"
+    assert choices["sft"]["change"][0]["n"] == 2
+    assert report["tasks"]["texts"]["models"]["sft"]["change"][0]["n"] == 2
+    page = (tmp_path / "report.html").read_text()
+    for told in ("What could not be measured", "short: a function", "bits per byte", "say: 2 questions", "ECE"):
+        assert told in page
+
+
+def test_tasks_alone_need_no_prompts(world, tmp_path):
+    (tmp_path / "texts.jsonl").write_text('{"text": "red blue cat"}\n')
+    tasks = {"texts": {"kind": "perplexity", "path": str(tmp_path / "texts.jsonl")}}
+    keys = {"models": {"sft": {"path": world.base}}, "tasks": tasks, "output": str(tmp_path / "out")}
+    evaluate.run(build(evaluate.Recipe, keys, "recipe"))
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["tasks"]["texts"]["models"]["sft"]["rounds"][0]["n"] == 1
+    with pytest.raises(UserError, match="give data, prompts to answer, or tasks"):
+        build(evaluate.Recipe, keys | {"tasks": {}}, "recipe")
+
+
+def test_the_prompts_that_were_held_out_can_be_asked(world, tmp_path):
+    of = {"data__validation": 0.4}
+    held_out = evaluate.read_prompts(recipe_of(world, tmp_path, {"sft": {}}, data__part="validation", **of))
+    others = evaluate.read_prompts(recipe_of(world, tmp_path, {"sft": {}}, **of))
+    assert held_out
+    assert others
+    assert not {prompt.messages for prompt in held_out} & {prompt.messages for prompt in others}
+    with pytest.raises(UserError, match="part: validation needs validation"):
+        recipe_of(world, tmp_path, {"sft": {}}, data__part="validation")
+
+
+def test_the_second_evaluation_asks_nobody(world, tmp_path, monkeypatch):
+    models = {"base": {"asked": "plain"}, "sft": {}, "best": {"best_of": 2}}
+    first = report_of(world, tmp_path, models)
+    for loads in ("align.rl.speaker.load_causal_lm", "align.models.scalar.load_scalar_model"):
+        monkeypatch.setattr(loads, lambda *_, **__: pytest.fail("a model was loaded"))
+    second = report_of(world, tmp_path, models)
+    for report in (first, second):
+        del report["stages"]
+    assert first == second

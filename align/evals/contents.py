@@ -14,7 +14,10 @@ from align.evals.stats import Interval
 
 Report = Mapping[str, Any]
 
-BLOCKS = ("n_prompts", "judge", "perfect_gold", "models", "win_rates", "reward_model", "stages")
+BLOCKS = (
+    *("n_prompts", "judge", "perfect_gold", "models", "compared_by", "differences", "win_rates", "judges"),
+    *("judges_agree", "tasks", "texts", "reward_model", "stages", "problems"),
+)
 MODELS = ("base", "sft", "ppo")
 STAGES = ("prepare", "pretrain", "sft", "generate", "rm", "ppo", "dpo", "evaluate")
 LABELS = {"sft": "SFT", "ppo": "PPO", "dpo": "DPO", "rm": "reward model"}
@@ -65,6 +68,11 @@ def in_order(mapping: Mapping[str, Any], order: Sequence[str]) -> dict[str, Any]
     return {name: mapping[name] for name in sorted(mapping, key=lambda name: places.get(name, len(places)))}
 
 
+def ordered_names(mapping: Mapping[str, Any]) -> list[str]:
+    """The models of a block, in the order in which one reads them."""
+    return list(in_order(mapping, MODELS))
+
+
 def plain_values(value: Any) -> Any:
     if isinstance(value, Interval):
         return plain_values(value._asdict())
@@ -103,11 +111,12 @@ def interval_of(value: Any) -> Interval | None:
 
 
 def text_of(value: Any, kind: str) -> str:
-    """'1.31 [1.28, 1.34]', '71.2% [69.0, 73.4]', '23.4'; '' for what is missing."""
+    """'1.31 [1.28, 1.34]', '71.2% [69.0, 73.4]', '23.4', '0.328' where it is fine; '' for what is missing."""
     mean, interval = mean_of(value), interval_of(value)
     if mean is None:
         return ""
-    scale, digits, unit = (100, 1, "%") if kind == "share" else (1, 1 if kind == "count" else 2, "")
+    scale, unit = (100, "%") if kind == "share" else (1, "")
+    digits = {"share": 1, "count": 1, "fine": 3}.get(kind, 2)
     if interval and kind == "score" and 0 < interval.high - interval.low < 0.02:
         digits = 3  # two would hide the interval
     numbers = [f"{scale * number:z.{digits}f}" for number in (interval or [mean])]

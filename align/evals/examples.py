@@ -22,12 +22,12 @@ class Group(NamedTuple):
 
 
 def groups(answers: Mapping[str, Answers], by: str, n_prompts: int, n: int) -> list[Group]:
-    """The last model's sharpest wins and losses against the one it came from, and evenly spaced prompts; n of each."""
+    """One tuned model's sharpest wins and losses against SFT, half of n each, and n evenly spaced prompts."""
     if n == 0:
         return []
     step = max(1, n_prompts // n)
     evenly = Group("Answers", "Evenly spaced prompts.", list(range(0, n_prompts, step))[:n])
-    return [*_sharpest(answers, by, n), evenly]
+    return [*_sharpest(answers, by, max(1, n // 2)), evenly]
 
 
 def _sharpest(answers: Mapping[str, Answers], by: str, n: int) -> Iterator[Group]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from align.evals.blocks import agreement_table, change_panels, task_tables, texts_table, verdict_tables
 from align.evals.contents import (
     COLUMNS,
     MODELS,
@@ -44,6 +45,7 @@ class Meter(NamedTuple):
 def page(report: Report, curves: Curves, groups: Sequence[Shown]) -> str:
     """The HTML. It loads nothing from anywhere, and nothing in it runs."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
 
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -66,6 +68,10 @@ def page(report: Report, curves: Curves, groups: Sequence[Shown]) -> str:
         win_rates=win_rate_meters(report),
         reward_model=agreement_meters(report),
         reading=reward_model_reading(report),
+        verdict_tables=verdict_tables(report),
+        agreement=agreement_table(report),
+        changes=[table for table in (*task_tables(report), texts_table(report)) if table],
+        change_panels=[(Markup(panel.svg), panel.note) for panel in change_panels(report)],
         figures=_figures(report, curves),
         groups=[(heading, note, [_sample(plain_values(row), own) for row in rows]) for heading, note, rows in groups],
         problems=report.get("problems") or [],

@@ -126,9 +126,20 @@ def figures(curves: Curves, points: Mapping[str, Point]) -> dict[str, list[Panel
     note = "What each nat of KL bought. A path that goes on to the right and turns down is over-optimisation."
     groups = {
         "Training": [_drawn(wanted, curves) for wanted in TRAINING],
-        "PPO": [Panel(plane, note), *(_drawn(wanted, curves) for wanted in PPO)],
+        "PPO": [Panel(plane, note), _reward_against_kl(curves), *(_drawn(wanted, curves) for wanted in PPO)],
     }
     return {heading: [panel for panel in group if panel.svg] for heading, group in groups.items()}
+
+
+def _reward_against_kl(curves: Curves) -> Panel:
+    series = {
+        label: _columns(curves, "ppo", "objective/kl", key)
+        for key, label in (("objective/scores", "reward model"), ("objective/gold", "gold"))
+    }
+    svg = curve(series, "KL from SFT, nats", "mean score", "Reward against KL")
+    return Panel(
+        svg, "What PPO is paid, and what that is worth, by how far it has moved. Where the two part, it is fooled."
+    )
 
 
 def _drawn(wanted: Curve, curves: Curves) -> Panel:
@@ -167,6 +178,23 @@ def curve(series: Mapping[str, tuple[list[float], list[float]]], xlabel: str, yl
         ends = {name: _running_mean(points)[[0, -1], 1] for name, points in finite.items()}
         told = "; ".join(f"{name} goes from {first:.3g} to {last:.3g}" for name, (first, last) in ends.items())
         return inline(figure, f"{title}, by {xlabel}: {told}.")
+
+
+def lengths_panel(lengths: Mapping[str, Mapping[str, Any]], title: str = "Length of answers") -> Panel:
+    """Each model's quantiles: a dot at the median, a bar over the middle half, a line over nine tenths."""
+    with canvas("words", "", title, max(SIZE[1] * 0.55, 0.95 + 0.3 * len(lengths))) as (figure, axes):
+        heights = range(len(lengths), 0, -1)
+        for (_, found), colour, height in zip(lengths.items(), colours(lengths).values(), heights, strict=True):
+            axes.hlines(height, found["p5"], found["p95"], color=colour, linewidth=1.4)
+            axes.hlines(height, found["p25"], found["p75"], color=colour, linewidth=6, alpha=0.6)
+            axes.plot([found["median"]], [height], "o", color=colour, markersize=6, markeredgecolor="white")
+        axes.set_yticks(list(heights), list(lengths))
+        axes.set_ylim(0.4, len(lengths) + 0.6)
+        axes.set_xlim(left=0)
+        axes.grid(visible=False, axis="y")
+        told = "; ".join(f"{name} has a median of {found['median']:.0f} words" for name, found in lengths.items())
+        svg = inline(figure, f"{title}: {told}.")
+    return Panel(svg, "The dot is the median, the bar the middle half, the line nine answers of ten.")
 
 
 def gold_against_kl(

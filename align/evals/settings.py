@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from align import sections
 
@@ -26,4 +26,12 @@ class Prompts(sections.Data):
     too_long: Literal["truncate", "drop"] = "drop"
     """A prompt is never cut."""
     validation: float | str = 0.0
-    """Held out and not asked: a fraction of the rows, or a path of its own; 0 for none."""
+    """Held out: a fraction of the rows, or a path of its own; 0 for none."""
+    part: Literal["train", "validation"] = "train"
+    """Which of them are asked: validation for those that a stage with the same fraction and seed did not train on."""
+
+    @model_validator(mode="after")
+    def _has_that_part(self) -> Self:
+        if self.part == "validation" and self.validation == 0:
+            raise ValueError("part: validation needs validation, the fraction that the stages held out")
+        return self

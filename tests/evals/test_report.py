@@ -248,7 +248,7 @@ def test_the_page_has_every_section(report, curves, samples, tmp_path):
     assert page.text.index("PPO is better than SFT") < page.text.index("refused rightly")
     assert verdict(report) in [tag.get("content") for tag in page.tags("meta")]
     assert len(page.tags("article")) == 10
-    assert len(page.tags("svg")) == 4 + 5
+    assert len(page.tags("svg")) == 4 + 6
 
 
 def test_the_page_stands_alone(report, curves, samples, tmp_path):

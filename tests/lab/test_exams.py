@@ -1,4 +1,5 @@
 from collections import Counter
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -8,7 +9,12 @@ from align.lab.corpora import Unseen, web_documents
 from align.lab.exams import N_WRONG, choice_rows, question_rows, wrong_answers
 from align.lab.families import FAMILIES
 from align.lab.judge import judge
-from align.lab.tasks import make_task, parse
+from align.lab.people import WEB, write_answer
+from align.lab.tasks import make_task, parse, sample_tasks
+from align.tasks.metrics import exact
+from align.tasks.template import load_template
+
+PROMPTS = Path(__file__).parents[2] / "data/prompts"
 
 
 def wrong(family, *args, right=None, phrasing=0):
@@ -75,6 +81,20 @@ def test_every_answer_to_a_question_is_right_and_none_is_missing():
     category, excluded = parse(named["question"]).args
     assert named["answer"] == [f"{word} ." for word in world.MEMBERS[category] if word != excluded]
     assert not any(parse(row["question"]).harmful for row in rows)
+
+
+def test_the_lab_s_template_finds_the_answer_that_the_judge_would_judge():
+    template, rng, n_right = load_template(PROMPTS / "lab.yaml"), Random(1), 0
+    for task in sample_tasks("train", 4000, 1):
+        answer = write_answer(task, WEB, rng)
+        right = [f"{text} ." for text in task.answers]
+        if not task.harmful:
+            found = template.extracted(answer)
+            assert bool(found and exact(found, right)) == judge(task.prompt, answer).correct, answer
+            n_right += judge(task.prompt, answer).correct
+    assert n_right > 1500
+    for evasion in world.EVASIONS:
+        assert template.extracted(f"well , let me think . {evasion} please ask again .") is None
 
 
 def test_more_questions_than_there_are_is_an_error(monkeypatch):
