@@ -72,9 +72,7 @@ class Line:
             if sum(other.whose == ticket.whose for other in self._tickets) >= self.per_person:
                 raise Full("you have asked enough at once; wait for an answer, or stop it")
             if len(self._tickets) > self.waiting:
-                raise Full(
-                    f"{len(self._tickets)} questions are before yours, and no more may wait; try again in a moment"
-                )
+                raise Full(f"the line is full: {len(self._tickets)} before you; try again in a moment")
             self._tickets.append(ticket)
             self._tell()
             self._changed.notify()

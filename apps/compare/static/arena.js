@@ -17,6 +17,7 @@ export class Arena {
     this.halt = button("Stop", () => this.stop(), { key: "Esc" });
     this.status = h("p", { class: "status", role: "status" });
     this.buttons = VERDICTS.map(([verdict, label, key]) => button(label, () => this.vote(verdict), { key, disabled: true }));
+    this.verdicts = h("div", { class: "verdicts", role: "group", "aria-label": "Your vote", tabindex: "-1" }, this.buttons);
     this.stage = h("div", { class: "stage" });
     const how = `temperature ${sampling.temperature}, at most ${sampling.max_tokens} tokens`;
     this.element = h("div", { class: "arena", onkeydown: (event) => this.#key(event) },
@@ -24,7 +25,7 @@ export class Arena {
         h("p", { class: "hint" }, `Two models, drawn at random, answer blind (${how}). Say which is better; then you are told who they were.`),
         this.prompt, h("div", { class: "actions" }, this.send, this.halt, this.status)),
       this.stage,
-      h("div", { class: "verdicts", role: "group", "aria-label": "Your vote" }, this.buttons));
+      this.verdicts);
     this.running = this.battle = null;
     this.#sync();
   }
@@ -42,15 +43,15 @@ export class Arena {
     Object.assign(this, { running, battle: null });
     const cards = ["A", "B"].map((name) => new Card(name, null));
     this.#sync();
+    let isTaken = false;
     try {
-      let isTaken = false;
       for await (const event of running.events()) {
         if (!isTaken) this.#begin(question, cards);
         isTaken = true;
         if ("battle" in event) this.#whole(event, cards);
         else cards[event.side].take(event, "none");
       }
-      if (!this.battle && !this.status.textContent.startsWith("Both")) this.status.textContent ||= "";
+      if (!isTaken) this.status.textContent = "Taken back.";
     } catch (failure) {
       for (const card of cards) card.fail("The answer was lost on its way.");
       this.status.textContent = "";
@@ -58,7 +59,7 @@ export class Arena {
     }
     this.running = null;
     this.#sync();
-    if (this.battle) this.buttons[0].focus({ preventScroll: true });
+    if (this.battle) this.verdicts.focus({ preventScroll: true }); // the keys work there; on a button Enter would vote
   }
 
   stop() {

@@ -44,7 +44,7 @@ export class Bench {
       return [key, { input, element: h("label", { class: "knob", title }, label, input) }];
     }));
     this.seed = h("input", { type: "number", value: config.seed, required: true, min: 0, max: Number.MAX_SAFE_INTEGER, step: 1 });
-    const another = button("New seed", () => (this.seed.value = Math.floor(Math.random() * 1e6)), { class: "quiet" });
+    const another = button("New seed", () => (this.seed.value = Math.floor(Math.random() * 1e6)));
     return h("section", { class: "settings", "aria-label": "Settings" },
       h("fieldset", { class: "models" }, h("legend", {}, "Models"), this.chosen.map(({ element }) => element)),
       h("fieldset", { class: "knobs" }, h("legend", {}, "Sampling"),

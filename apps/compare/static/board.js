@@ -10,7 +10,8 @@ export class Board {
   constructor(page) {
     this.page = page;
     this.content = h("div", {});
-    this.element = h("section", { class: "board", "aria-label": "Leaderboard" }, this.content, button("Look again", () => this.open()));
+    const again = button("Look again", () => this.open());
+    this.element = h("div", {}, h("section", { class: "board", "aria-label": "Leaderboard" }, this.content, again));
   }
 
   async open() {

@@ -56,8 +56,9 @@ export class Card {
   }
 
   #show(problems = []) {
+    const facts = (this.facts ?? []).map(([words, kind = "", title = null]) => h("li", { class: kind, title }, words));
     this.foot.replaceChildren(
-      h("ul", {}, (this.facts ?? []).map(([words, kind = "", title = null]) => h("li", { class: kind, title }, words))),
+      ...(facts.length ? [h("ul", {}, facts)] : []),
       ...problems.map((words) => h("p", { class: "complaint" }, words)));
   }
 }

@@ -9,19 +9,19 @@ export const SHADES = {
   none: { label: "No colours", bounds: [], kind: "", value: () => null },
   logprob: {
     label: "Log probability", kind: "s", bounds: [0.1, 0.5, 1, 2, 4],
-    names: ["above −0.1", "−0.5", "−1", "−2", "−4", "below −4"],
+    names: ["above −0.1", "to −0.5", "to −1", "to −2", "to −4", "below −4"],
     meaning: "log p of each token by its own model, in nats, at temperature 1: the darker, the less likely.",
     value: ({ logprobs }, n) => negated(logprobs?.[n]),
   },
   kl: {
     label: "KL to the reference", kind: "s", bounds: [0.05, 0.2, 0.5, 1, 2],
-    names: ["below 0.05", "0.2", "0.5", "1", "2", "above 2"],
+    names: ["below 0.05", "to 0.2", "to 0.5", "to 1", "to 2", "above 2"],
     meaning: "KL(model ‖ reference) of the distribution that each token was drawn from, in nats, at temperature 1.",
     value: ({ kl }, n) => kl?.[n],
   },
   ratio: {
     label: "Log ratio to the reference", kind: "d", bounds: [-2, -0.5, -0.1, 0.1, 0.5, 2],
-    names: ["below −2", "−0.5", "−0.1", "about 0", "0.5", "2", "above 2"],
+    names: ["below −2", "to −0.5", "to −0.1", "about 0", "to 0.5", "to 2", "above 2"],
     meaning: "log p − log p by the reference, of each token: blue is what the model says more readily than the reference.",
     value: ({ logprobs, reference }, n) => minus(logprobs?.[n], reference?.[n]),
   },
@@ -58,7 +58,8 @@ export class Tokens {
 
   add(piece) {
     const span = h("span", { class: "t", "data-n": this.spans.length });
-    span.textContent = piece;
+    span.textContent = this.hasText ? piece : piece.trimStart(); // a first token brings the space before it
+    this.hasText ||= span.textContent !== "";
     this.spans.push(span);
     this.element.append(span);
   }

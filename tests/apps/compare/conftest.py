@@ -38,8 +38,8 @@ def voices(models: dict[str, Any]) -> Voices:
     return Voices(recipe_of(models))
 
 
-def recipe_of(models: dict[str, Any], **changes: Any) -> Recipe:
-    given = {"sampling": {"max_tokens": 12}, "most_tokens": 32, **models, **changes}
+def recipe_of(named: dict[str, Any], **changes: Any) -> Recipe:
+    given = {"sampling": {"max_tokens": 12}, "most_tokens": 32, **named, **changes}
     return Recipe.model_validate(given)
 
 

@@ -179,7 +179,7 @@ def test_a_full_line_is_told(make_place: Callable[..., Place], pace: Pace) -> No
         begun.wait()
         refused = client.post("/api/ask", json=question("a", "sft"))
         assert refused.status_code == 409
-        assert refused.json()["error"]["message"] == "2 questions are before yours, and no more may wait."
+        assert refused.json()["error"]["message"] == "The line is full: 2 before you."
         pace.free()
         for thread in threads:
             thread.join()

@@ -62,7 +62,7 @@ def test_a_full_line_says_so_and_so_does_one_persons_share() -> None:
         with pytest.raises(Full, match="you have asked enough at once; wait for an answer, or stop it"):
             joined(line, Work(), 1)
         joined(line, Work(), 2)
-        with pytest.raises(Full, match="3 questions are before yours, and no more may wait; try again"):
+        with pytest.raises(Full, match="the line is full: 3 before you; try again in a moment"):
             joined(line, Work(), 3)
         work.go.release()
         await everything(first)
