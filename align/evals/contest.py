@@ -139,14 +139,20 @@ class Contest:
             told = f"has another vocabulary than {reference.name}, so no KL to it can be measured"
             self.problems.append(Problem(f"models.{name}", told))
             return
-        own, chosen, first = said.columns["logprob"], kl_bound(self.models[name].best_of or 1), 0
+        own, chosen, first, n_too_long = said.columns["logprob"], kl_bound(self.models[name].best_of or 1), 0, 0
         for portion in said.portions():
             places, known = _given(portion)
             given = reference.prompt_ids([self.asked[first + place] for place in places])
-            others = reference.logprobs([(ids, reply.ids) for ids, reply in zip(given, known, strict=True)])
-            kl = [own[first + p] - sum(row) + chosen for p, row in zip(places, others, strict=True)]
-            said.append("kl", _spread(places, kl, len(portion)))
+            rows = {p: (ids, reply.ids) for p, ids, reply in zip(places, given, known, strict=True)}
+            fitting = {p: row for p, row in rows.items() if len(row[0]) + len(row[1]) <= reference.max_tokens}
+            n_too_long += len(rows) - len(fitting)
+            others = reference.logprobs(list(fitting.values()))
+            kl = [own[first + p] - sum(row) + chosen for p, row in zip(fitting, others, strict=True)]
+            said.append("kl", _spread(list(fitting), kl, len(portion)))
             first += len(portion)
+        if n_too_long:  # a base model reads the last turn alone, and the reference all turns
+            told = f"a prompt that {reference.name} reads in another form is too long for it, so no KL was measured"
+            self.problems.append(Problem(f"models.{name}", told, n_too_long))
 
 
 class Choose(Protocol):

@@ -118,6 +118,20 @@ def test_a_prompt_without_room_is_told_and_the_others_are_answered(world, tmp_pa
     assert "no room for an answer of 8 tokens" in problem.what
 
 
+def test_what_the_reference_cannot_read_has_no_kl(world, tmp_path):
+    """A base model reads the last turn of a conversation, and answers where the reference has no room."""
+    turns = (Message("user", "river " * 40), Message("assistant", "red"), Message("user", "say blue"))
+    held = contest(
+        world, tmp_path, [*asked(2), turns], {"base": {"asked": "plain"}, "sft": {}}, reference="sft", measures=[]
+    )
+    answers = held.held()
+    assert [math.isnan(value) for value in answers["base"].columns["kl"]] == [False, False, True]
+    assert [math.isnan(value) for value in answers["sft"].columns["kl"]] == [False, False, True]
+    told = {(problem.where, problem.n): problem.what for problem in held.problems}
+    assert "no KL was measured" in told["models.base", 1]
+    assert "no room for an answer" in told["models.sft", 1]
+
+
 def test_a_judge_that_is_down_costs_its_own_numbers_only(world, tmp_path):
     held = contest(world, tmp_path, [*asked(2), (Message("user", "say down"),)], {"sft": {}})
     said = held.held()["sft"]
