@@ -23,6 +23,7 @@ PRELOADED = [
     "lives",
     "align.ppo",
     "align.rm",
+    "align.evaluate",
     "align.gpt.model",
     "align.evals.reward_card",
     "align.models.classifier",
@@ -121,6 +122,19 @@ def command(stage: str, words: list[str], log: str, phases: str) -> None:
     module = importlib.import_module(f"align.{stage}")
     watch(module, Path(phases))
     exit_on_user_error(module.main)
+
+
+def evaluate(recipe: str, log: str) -> None:
+    """In the child: `python -m align.evaluate recipe`."""
+    import torch
+
+    from align.errors import exit_on_user_error
+    from align.evaluate import main
+
+    torch.set_num_threads(1)
+    sys.stdout = sys.stderr = open(log, "a", buffering=1, encoding="utf-8")  # noqa: SIM115
+    sys.argv = ["evaluate", recipe]
+    exit_on_user_error(main)
 
 
 def serve_labels(project: str, port: int, log: str) -> None:

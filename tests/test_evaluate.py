@@ -1,17 +1,19 @@
 """Models side by side: what best-of-n chooses and costs, and who is compared with whom."""
 
 import json
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import lives
 import pytest
 import torch
 from helpers import nested
 from tiny import tiny_reward_model
 
 from align import evaluate
-from align.config import build
+from align.config import build, to_yaml
 from align.errors import UserError
 from align.evals.best_of_n import kl_bound
 from align.evals.cache import Cache
@@ -254,3 +256,39 @@ def test_the_second_evaluation_asks_nobody(world, tmp_path, monkeypatch):
     for report in (first, second):
         del report["stages"]
     assert first == second
+
+
+def test_an_evaluation_that_is_killed_goes_on(world, tmp_path):
+    """Killed by SIGKILL as soon as so many portions are kept; what was kept is not computed again."""
+    (tmp_path / "texts.jsonl").write_text('{"text": "red blue cat"}\n{"text": "sun moon ."}\n')
+    changes = {"tasks": {"texts": {"kind": "perplexity", "path": str(tmp_path / "texts.jsonl")}}}
+    models = {"base": {"asked": "plain"}, "sft": {}, "ppo": {"path": world.gpt2}}
+    whole = report_of(world, tmp_path / "whole", models, **changes)
+    out, recipe = tmp_path / "killed", tmp_path / "evaluate.yaml"
+    recipe.write_text(to_yaml(recipe_of(world, out, models, **changes)))
+
+    def kept() -> dict[str, int]:
+        return {path.name: path.stat().st_mtime_ns for path in out.rglob("cache/*/*.jsonl")}
+
+    lives.warm_up()
+    killed_at: list[int] = []
+    for wanted in (1, 4, 7):
+        child = lives.start(lives.evaluate, str(recipe), str(tmp_path / "log"))
+        while child.is_alive() and len(kept()) < wanted:
+            time.sleep(0.001)
+        child.kill()
+        child.join()
+        killed_at.append(len(kept()))
+    assert killed_at[0] >= 1
+    assert not (out / "report.json").exists()
+    before = kept()
+    last = lives.start(lives.evaluate, str(recipe), str(tmp_path / "log"))
+    last.join()
+    assert last.exitcode == 0, (tmp_path / "log").read_text()
+    assert before.items() <= kept().items()
+    report = json.loads((out / "report.json").read_text())
+    assert (out / "side_by_side.jsonl").read_text() == (tmp_path / "whole" / "side_by_side.jsonl").read_text()
+    for one in (whole, report):
+        for key in ("stages", "recipe", "commands"):
+            del one[key]
+    assert report == whole
