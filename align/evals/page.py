@@ -91,6 +91,7 @@ def _facts(report: Report) -> list[str]:
         f"{n_prompts or 0:,} prompts": n_prompts,
         f"judged by {report.get('judge')}": report.get("judge"),
         f"a perfect answer, the dotted mark, scores {perfect}": perfect,
+        "a difference counts where its 95% interval, prompt by prompt, leaves 0": report.get("differences"),
     }
     return [fact for fact, known in facts.items() if known]
 

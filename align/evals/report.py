@@ -17,6 +17,10 @@ Any key may be absent, None or NaN; what is missing is left out of the page. Sha
     compared_by           gold or reward: the score by which models are compared
     differences.<a>_over_<b>  {mean, low, high, p}: of a's score less b's, prompt by prompt; p by permutation
     win_rates.<a>_over_<b>    {mean, low, high}: share of prompts on which a's answer scores higher; a tie counts half
+    judges.<name>             {kind, pairs, ranking, order_bias}: align/judges/panel.py and align/evals/preferences.py
+    judges_agree              [{judges, same, kappa, n}]
+    tasks.<name>              {kind, metric, n, models}: align/tasks/examination.py and results.py
+    texts.<model>             length, repetition, diversity, refusals: align/evals/texts.py
     reward_model
         accuracy          {mean, low, high}: on held-out comparisons, against the annotators' labels
         annotator_agreement   how often two annotators prefer the same answer
