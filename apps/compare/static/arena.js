@@ -41,6 +41,7 @@ export class Arena {
     this.page.clear();
     const running = new Running("battle", { prompt: question }, (words) => (this.status.textContent = words));
     Object.assign(this, { running, battle: null });
+    this.status.textContent = "Asking …";
     const cards = ["A", "B"].map((name) => new Card(name, null));
     this.#sync();
     let isTaken = false;

@@ -81,6 +81,7 @@ export class Bench {
     const sampling = Object.fromEntries(KNOBS.map(([key]) => [key, Number(this.knobs[key].input.value)]));
     const running = new Running("ask", { models, threads, sampling, seed: Number(this.seed.value) }, (words) => (this.status.textContent = words));
     this.running = running;
+    this.status.textContent = "Asking …";
     const cards = models.map((name) => new Card(name, this.page.config));
     const turn = this.#turn(question, cards);
     this.#sync();

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from attacks import CORPUS
 from browser import PHONE, Server
-from comparing import Pace, Page, Parrot, Place
+from comparing import Pace, Page, Parrot, Place, of_side, question
 
 from apps.label.__main__ import main as label
 
@@ -171,11 +171,10 @@ def test_colours_come_with_a_legend_and_numbers(place: Place, open_page: Any) ->
 
 def test_the_colours_of_tokens_are_those_of_their_figures(place: Place, open_page: Any) -> None:
     page = open_page(place)
-    with page.page.expect_response("**/api/ask") as response:
-        page.ask("say red blue")
-        page.done()
-    events = [json.loads(line) for line in response.value.text().splitlines() if line]
-    (figures,) = [event["figures"] for event in events if event.get("side") == 2 and "figures" in event]
+    page.ask("say red blue")
+    page.done()
+    again = place.member().events("ask", question("say red blue", "base", "sft", "ppo"))  # of the same seed
+    (figures,) = of_side(again, 2, "figures")
     page.page.get_by_label("Tokens are coloured by").select_option(label="Log probability")
     classes = [token.get_attribute("class") for token in page.page.locator(".answer").nth(2).locator(".t").all()]
     bounds = [0.1, 0.5, 1, 2, 4]
@@ -295,26 +294,32 @@ def test_a_blind_battle_by_keyboard_is_stored_and_exported(
     parrots(arena, "by the first", "by the second", "by the third")
     makers = dict(zip(("by the first", "by the second", "by the third"), arena.recipe.models, strict=True))
     page = open_page(arena, view="#arena")
-    bodies: list[str] = []
-    page.page.on("response", lambda one: bodies.append(one.url) if "/api/" in one.url else None)
-    with page.page.expect_response("**/api/battle") as battle:
-        page.page.keyboard.type("say red blue")
-        page.page.keyboard.press("Control+Enter")
-        page.done("Which is better?")
-    told = battle.value.text()
-    assert not any(f'"{name}"' in told for name in arena.recipe.models)
+    told: dict[str, list[str]] = {}
+
+    def listen(route: Any) -> None:
+        answer = route.fetch()
+        told.setdefault(route.request.url.rpartition("/")[2], []).append(answer.text())
+        route.fulfill(response=answer)
+
+    page.page.route("**/api/**", listen)
+    page.page.keyboard.type("say red blue")
+    page.page.keyboard.press("Control+Enter")
+    page.done("Which is better?")
+    assert list(told) == ["battle"]
+    assert not any(name in told["battle"][0] for name in arena.recipe.models)
     assert page.page.locator(".answer h2").all_inner_texts() == ["A", "B"]
     assert page.page.locator(".answer footer li").count() == 0
     texts = page.answers()
-    with page.page.expect_response("**/api/vote") as vote:
-        page.page.keyboard.press("2")
-        page.done("Saved.")
-    names = vote.value.json()["names"]
+    page.page.keyboard.press("Enter")  # which is no vote
+    page.page.keyboard.press("2")
+    page.done("Saved.")
+    names = json.loads(told["vote"][0])["names"]
     assert names == [makers[text] for text in texts]
     assert page.page.locator(".answer h2").all_inner_texts() == [f"A: {names[0]}", f"B: {names[1]}"]
     assert page.page.locator(".answer.is-winner h2").all_inner_texts() == [f"B: {names[1]}"]
-    assert [url.rsplit("/", 1)[1] for url in bodies].count("vote") == 1
+    page.page.get_by_label("Your vote").focus()
     page.page.keyboard.press("1")  # decided: nothing happens
+    assert (list(told), len(told["vote"])) == (["battle", "vote"], 1)
     out = tmp_path / "out"
     monkeypatch.setattr(sys, "argv", ["label", "export", str(arena.recipe.arena), "--out", str(out)])
     label()
