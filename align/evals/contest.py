@@ -87,7 +87,7 @@ class Contest:
 
         model, said, n_asked = self.models[name], Answers(partial(self._replies, name)), 0
         if model.asked == "chat" and not brings_template(model.path, model.trust_remote_code):
-            told = "its tokenizer brings no chat template, so it was asked in a plain form, User: ... Assistant:"
+            told = "its tokenizer brings no chat template, so it was asked through one of ours (align/text/chat.py)"
             self.problems.append(Problem(f"models.{name}", f"{told}; set asked: plain if it is a base model"))
         for portion in said.portions():
             said.add(len(portion), self._measured(self.voices[name], said.n, portion))
