@@ -21,7 +21,7 @@ from align.text.records import Message
 from apps.compare.answering import Event, Side, answers
 from apps.store import work
 from apps.store.adding import NewAnswer, NewPrompt
-from apps.store.errors import NotYours, Refused
+from apps.store.errors import Refused
 from apps.store.handing import hand
 from apps.votes.models import NoPlace, Place, standings
 from apps.votes.rows import labels
@@ -109,7 +109,7 @@ class Arena:
         with self._voting:
             battle = self._battles.get(battle_id)
             if battle is None or battle.person != person:
-                raise NotYours("battle")
+                raise Refused("this battle is over: another was begun, or the server anew; ask again")
             if battle.said is None:
                 if not battle.is_open:
                     raise Refused("this battle has no two answers to choose from; ask again")

@@ -18,7 +18,7 @@ from apps.compare.arena import Arena, Battle
 from apps.compare.server import check
 from apps.label.__main__ import main as label
 from apps.store import events, work
-from apps.store.errors import NotYours
+from apps.store.errors import Refused
 
 
 def exported(arena: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
@@ -113,10 +113,10 @@ def test_a_vote_that_the_database_does_not_take_is_no_vote(
 def test_nobody_votes_on_anothers_battle_or_on_one_that_is_over(arena: Place) -> None:
     ada, bob = arena.member("ada"), arena.member("bob")
     battle = ada.fight()
-    assert bob.vote(battle, "a", new_id()).status_code == 404
+    assert bob.vote(battle, "a", new_id()).status_code == 409
     assert bob.vote(battle, "a", new_id()).text == bob.vote("no such battle", "a", new_id()).text
     newer = ada.fight("say sun")
-    assert ada.vote(battle, "a", new_id()).status_code == 404  # she went on without a vote
+    assert ada.vote(battle, "a", new_id()).status_code == 409  # she went on without a vote
     assert ada.vote(newer, "a", "no uuid").status_code == 422
     assert ada.vote(newer, "a", new_id()).status_code == 200
     assert ada.call("POST", "vote", {"id": new_id(), "battle": newer, "verdict": "c"}).status_code == 422
@@ -225,6 +225,6 @@ def test_a_battle_of_before_a_restart_is_told_in_words(arena: Place) -> None:
     assert arena.project is not None
     assert ada.who is not None
     fresh = Arena(arena.project, arena.voices, None)  # type: ignore[arg-type]
-    with pytest.raises(NotYours, match="there is no such battle of yours"):
+    with pytest.raises(Refused, match="this battle is over: another was begun, or the server anew; ask again"):
         fresh.vote(ada.who.id, ada.fight(), new_id(), "a", 1.0)
     assert ada.client.get("/api/leaderboard", headers=OWN).status_code == 200
