@@ -11,6 +11,10 @@ from collections.abc import Callable
 class UserError(Exception):
     """A mistake that the user can mend. Its text names the file or key, the value found and the remedy."""
 
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows in place of a traceback."""
+        return [f"error: {self}"]
+
 
 class RewardError(UserError):
     """A reward that cannot be had. PPO meets it before it has updated anything, so a run can be kept as it was."""

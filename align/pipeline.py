@@ -12,6 +12,7 @@ import importlib
 import json
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -76,8 +77,10 @@ def main() -> None:
     run(recipe, Path(recipe_path).parent, dry_run)
 
 
-def run(recipe: Recipe, beside: Path, dry_run: bool = False) -> None:
-    """Runs every stage that is not done. All recipes are checked before the first starts."""
+def run(recipe: Recipe, beside: Path, dry_run: bool = False, only: Sequence[str] | None = None) -> None:
+    """Runs every stage that is not done, or those of `only`. All recipes are checked before the first starts."""
+    if unknown := [name for name in only or () if name not in recipe.stages]:
+        raise UserError(f"there is no stage {unknown[0]}; there are {', '.join(recipe.stages)}")
     planned = [plan(recipe, name, stage, beside) for name, stage in recipe.stages.items()]
     if dry_run:
         for stage in planned:
@@ -86,14 +89,17 @@ def run(recipe: Recipe, beside: Path, dry_run: bool = False) -> None:
     folder = Path(recipe.output)
     done = begin(folder, recipe, planned)
     for stage in planned:
+        if only is not None and stage.name not in only:
+            continue
         if stage.name in done:
             print(f"{stage.name}: done before", flush=True)
             continue
         print(f"\n== {stage.name} ==", flush=True)
         done[stage.name] = run_stage(stage, folder)
         write_state(folder, done)
-    total = sum(entry["seconds"] for entry in done.values())
-    print(f"\n{len(done)} stages, {total / 60:.1f} minutes", flush=True)
+    if only is None:
+        total = sum(entry["seconds"] for entry in done.values())
+        print(f"\n{len(done)} stages, {total / 60:.1f} minutes", flush=True)
 
 
 def plan(recipe: Recipe, name: str, stage: Stage, beside: Path) -> Planned:

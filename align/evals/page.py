@@ -156,11 +156,11 @@ def _figures(report: Report, curves: Curves) -> dict[str, list[tuple[Any, str]]]
     """(svg, note) under each heading. Our own SVG is the one thing on the page that is not escaped."""
     from markupsafe import Markup
 
-    drawn = figures(curves, _kl_points(report))
+    drawn = figures(curves, kl_points(report))
     return {heading: [(Markup(panel.svg), panel.note) for panel in panels] for heading, panels in drawn.items()}
 
 
-def _kl_points(report: Report) -> dict[str, Point]:
+def kl_points(report: Report) -> dict[str, Point]:
     """Where each model stands in the plane of KL and gold. SFT stands at 0: the KL is measured from it."""
     points = {}
     for name, block in block_at(report, "models").items():
