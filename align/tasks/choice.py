@@ -114,7 +114,7 @@ def chance(questions: Sequence[Question]) -> float:
 
 def too_long(shots: int, max_tokens: int) -> str:
     """Why a question was not asked."""
-    shown = f"with {shots} examples it" if shots else "it"
+    shown = f"with {shots} example{'' if shots == 1 else 's'} it" if shots else "it"
     return f"a question was left out: {shown} does not fit into {max_tokens} tokens; give fewer shots or more room"
 
 
