@@ -310,6 +310,7 @@ def test_a_blind_battle_by_keyboard_is_stored_and_exported(
     assert page.page.locator(".answer h2").all_inner_texts() == ["A", "B"]
     assert page.page.locator(".answer footer li").count() == 0
     texts = page.answers()
+    page.page.wait_for_timeout(200)  # seconds are kept to a tenth
     page.page.keyboard.press("Enter")  # which is no vote
     page.page.keyboard.press("2")
     page.done("Saved.")
