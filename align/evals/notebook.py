@@ -7,13 +7,14 @@ import os
 import re
 import warnings
 from collections.abc import Mapping, Sequence
-from itertools import islice, product
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from align.errors import UserError
+from align.evals.blocks import Table
 from align.evals.charts import forest
-from align.evals.contents import Report, block_at, gold_of, interval_of, label_of, text_of
+from align.evals.contents import Report, block_at, gold_of, interval_of, label_of
 from align.evals.page import model_table
 from align.evals.plots import Panel
 from align.evals.plots import figures as all_figures
@@ -61,16 +62,19 @@ def read_rows(path: str, n: int | None = None) -> list[dict[str, Any]]:
         return [json.loads(line) for line in islice(file, n)]
 
 
-# -- figures ----------------------------------------------------------------------------------------------------------
+# -- what is shown ----------------------------------------------------------------------------------------------------
 
 
-def show(panels: Sequence[Panel]) -> None:
-    """Displays figures, each with its note below."""
+def show(shown: Sequence[Panel | Table]) -> None:
+    """Displays figures and tables of a report, each with its note below."""
     from IPython.display import Markdown, display
 
-    for panel in panels:
-        display(_bundle(panel.svg), raw=True)  # type: ignore[no-untyped-call]
-        display(Markdown(panel.note))  # type: ignore[no-untyped-call]
+    for one in shown:
+        if isinstance(one, Panel):
+            display(_bundle(one.svg), raw=True)  # type: ignore[no-untyped-call]
+        else:
+            display(Markdown(f"**{one.heading}**"), frame(one))  # type: ignore[no-untyped-call]
+        display(Markdown(one.note))  # type: ignore[no-untyped-call]
 
 
 def _bundle(svg: str) -> dict[str, str]:
@@ -123,6 +127,13 @@ def models(report: Report) -> DataFrame:
     return DataFrame(cells, index=names, columns=[column.heading for column in columns])
 
 
+def frame(table: Table) -> DataFrame:
+    """A table of the report."""
+    from pandas import DataFrame
+
+    return DataFrame([cells for _, cells in table.rows], [name for name, _ in table.rows], table.columns)
+
+
 def answers(path: str) -> DataFrame:
     """The rows of an evaluation's side_by_side.jsonl: prompt, and of each model `<name>`, `<name> gold`, ..."""
     from pandas import DataFrame
@@ -136,25 +147,3 @@ def _flat(said: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         found[name] = answer["text"]
         found |= {f"{name} {key}": value for key, value in answer.items() if key != "text"}
     return found
-
-
-def tasks(report: Report) -> DataFrame:
-    """The report's tasks: each model's score and its change from the model it came from, with intervals."""
-    from pandas import DataFrame
-
-    rows = []
-    for name, task in block_at(report, "tasks").items():
-        metric, kind = task["metric"], "score" if task["kind"] == "perplexity" else "share"
-        for number, model in product(range(n_rounds(task)), task["models"]):
-            block = task["models"][model]
-            one, change = block["rounds"][number], block.get("change")
-            row = {"task": name, "shots": one["shots"], "measured by": metric, "model": label_of(model)}
-            row |= {"is": text_of(one["scores"].get(metric), kind)}
-            row |= {"change": text_of(change[number], kind) if change else ""}
-            rows.append(row | {"from": label_of(block.get("came_from", ""))})
-    return DataFrame(rows)
-
-
-def n_rounds(task: Mapping[str, Any]) -> int:
-    """Numbers of examples with which a task was asked; the same for every model."""
-    return min(len(block["rounds"]) for block in task["models"].values())

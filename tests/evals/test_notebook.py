@@ -8,26 +8,12 @@ import pytest
 
 from align.errors import UserError
 from align.evals import notebook
+from align.evals.blocks import Table
 
 INTERVAL = {"mean": 1.0, "low": 0.9, "high": 1.1}
 REPORT: dict[str, Any] = {
     "models": {"sft": {"gold": {"mean": 0.5, "low": 0.4, "high": 0.6}, "correct": 0.25}, "ppo": {"gold": INTERVAL}},
     "win_rates": {"ppo_over_sft": {"mean": 0.8, "low": 0.7, "high": 0.9}},
-    "tasks": {
-        "web": {
-            "metric": "bits_per_byte",
-            "kind": "perplexity",
-            "n": 9,
-            "models": {
-                "sft": {"rounds": [{"shots": 0, "scores": {"bits_per_byte": INTERVAL}}]},
-                "ppo": {
-                    "rounds": [{"shots": 0, "scores": {"bits_per_byte": INTERVAL}}],
-                    "came_from": "sft",
-                    "change": [{"shots": 0, "n": 9, "mean": 0.2, "low": -0.1, "high": 0.5, "p": 0.3}],
-                },
-            },
-        }
-    },
 }
 
 
@@ -39,12 +25,14 @@ def test_the_table_of_models_has_what_the_report_has() -> None:
     }
 
 
-def test_the_table_of_tasks_has_each_models_change() -> None:
-    same = {"task": "web", "shots": 0, "measured by": "bits_per_byte", "is": "1.00 [0.90, 1.10]"}
-    assert notebook.tasks(REPORT).to_dict("records") == [
-        {**same, "model": "SFT", "change": "", "from": ""},
-        {**same, "model": "PPO", "change": "0.20 [-0.10, 0.50]", "from": "SFT"},
-    ]
+def test_a_table_is_shown_with_its_heading_and_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[Any] = []
+    monkeypatch.setattr("IPython.display.display", lambda *things: shown.extend(things))
+    notebook.show([Table("web: 9 documents", ["SFT", "PPO"], [("bits per byte", ["1.0", "1.2"])], "Lower is better.")])
+    heading, table, note = shown
+    assert heading.data == "**web: 9 documents**"
+    assert table.to_dict() == {"SFT": {"bits per byte": "1.0"}, "PPO": {"bits per byte": "1.2"}}
+    assert note.data == "Lower is better."
 
 
 def test_figures_are_shown_in_a_size_of_their_own_with_their_notes(monkeypatch: pytest.MonkeyPatch) -> None:
