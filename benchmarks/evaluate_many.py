@@ -4,8 +4,8 @@
 
 Base, SFT and PPO of a finished demo answer so many different prompts of the lab, judged by the gold judge and the
 reward model, in a process of its own for each number, with an empty cache; then once more with a full one. Memory is
-the resident set of that process (psutil), sampled four times a second: its peak, and by how much it grew from the first
-answers of the last model to the end.
+the resident set of that process (psutil), sampled four times a second: its peak, and how much higher it was in the
+second half of the time than in the first.
 """
 
 from __future__ import annotations
@@ -67,12 +67,12 @@ def measure(demo: Path, n: int, folder: Path) -> dict[str, Any]:
     if process.returncode:
         raise SystemExit(f"the evaluation ended with status {process.returncode}")
     report = json.loads((folder / f"out-{n}" / "report.json").read_text(encoding="utf-8"))
-    third = samples[len(samples) // 3 :]
+    half = len(samples) // 2
     return {
         "seconds": time.monotonic() - started,
         "evaluate_s": report["stages"]["evaluate"]["seconds"],
         "peak_mb": max(samples) / MB,
-        "growth_mb": (third[-1] - third[0]) / MB,
+        "growth_mb": (max(samples[half:]) - max(samples[:half])) / MB,
     }
 
 
@@ -93,7 +93,7 @@ def told(row: dict[str, Any]) -> str:
     return (
         f"{row['prompts']:>7,} prompts x 3 models{', from the cache' if row['cached'] else '':<16}  "
         f"{row['seconds']:6.1f} s in all, {per_prompt:6.1f} ms a prompt, peak {row['peak_mb']:6.0f} MB, "
-        f"{row['growth_mb']:+5.0f} MB in the last two thirds"
+        f"{row['growth_mb']:+5.0f} MB in the second half"
     )
 
 

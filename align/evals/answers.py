@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -24,20 +25,20 @@ class Answers:
 
     def __init__(self, portions: Callable[[], Iterator[Replies]]) -> None:
         self.portions = portions
-        self._columns: dict[str, list[float]] = {}
+        self._columns: dict[str, array[float]] = {}
         self.n = 0  # prompts
 
     def add(self, n: int, columns: Mapping[str, Iterable[float]]) -> None:
         """Columns of the next `n` prompts; one that was not there before, or is missing now, is NaN there."""
         for name, values in columns.items():
-            self._columns.setdefault(name, [NOTHING] * self.n).extend(values)
+            self._columns.setdefault(name, array("d", [NOTHING]) * self.n).extend(values)
         self.n += n
         for column in self._columns.values():
-            column.extend([NOTHING] * (self.n - len(column)))
+            column.extend(array("d", [NOTHING]) * (self.n - len(column)))
 
     def append(self, name: str, values: Iterable[float]) -> None:
         """The next values of one column that is measured after all others."""
-        self._columns.setdefault(name, []).extend(values)
+        self._columns.setdefault(name, array("d")).extend(values)
 
     @property
     def columns(self) -> dict[str, NDArray[np.float64]]:
