@@ -3,4 +3,4 @@
 import { inPlace } from "../place.js";
 import { Page } from "./page.js";
 
-inPlace("align-compare", "compare", ["/static/base.css", "/static/compare/compare.css"], (root) => new Page(root).start());
+inPlace("align-compare", "compare", "/static/compare/compare.css", (root) => new Page(root).start());

@@ -3,4 +3,4 @@
 import { inPlace } from "../place.js";
 import { Desk } from "./app.js";
 
-inPlace("align-label", "label", ["/static/base.css", "/static/label/label.css"], (root) => new Desk(root).start());
+inPlace("align-label", "label", "/static/label/label.css", (root) => new Desk(root).start());

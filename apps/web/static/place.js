@@ -3,12 +3,14 @@
 
 import { h } from "./dom.js";
 
-/** Calls `draw(root)` once the column is there. `styles` are addresses of style sheets, `kind` is the root's class. */
-export function inPlace(column, kind, styles, draw) {
+const SHARED = ["/static/base.css", "/static/page.css"];
+
+/** Calls `draw(root)` once the column is there. `style` is the app's own style sheet, `kind` is the root's class. */
+export function inPlace(column, kind, style, draw) {
   const begin = (place) => {
     const inside = place.attachShadow({ mode: "open" });
     const root = h("div", { class: kind });
-    inside.append(...styles.map((href) => h("link", { rel: "stylesheet", href })), root);
+    inside.append(...[...SHARED, style].map((href) => h("link", { rel: "stylesheet", href })), root);
     draw(root);
   };
   const found = document.getElementById(column);
