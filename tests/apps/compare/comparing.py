@@ -25,6 +25,12 @@ OWN = {"X-Align": "1"}
 HOW = {"max_tokens": 12, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
 
 
+def recipe_of(named: dict[str, Any], **changes: Any) -> Recipe:
+    """A comparison's recipe with short answers."""
+    given = {"sampling": {"max_tokens": 12}, "most_tokens": 32, **named, **changes}
+    return Recipe.model_validate(given)
+
+
 class Pace:
     """A model that draws a token only when it is let."""
 

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from comparing import Pace, Place, project_file
+from comparing import Pace, Place, project_file, recipe_of
 from tiny import World, tiny_gpt
 
 from apps.compare import voices as voices_module
-from apps.compare.recipe import Recipe
 from apps.compare.server import compare_app
 from apps.compare.voices import Voices
 from apps.store.project import opened
@@ -36,11 +35,6 @@ def models(world: World, tokenizer: Any, tmp_path_factory: pytest.TempPathFactor
 @pytest.fixture(scope="session")
 def voices(models: dict[str, Any]) -> Voices:
     return Voices(recipe_of(models))
-
-
-def recipe_of(named: dict[str, Any], **changes: Any) -> Recipe:
-    given = {"sampling": {"max_tokens": 12}, "most_tokens": 32, **named, **changes}
-    return Recipe.model_validate(given)
 
 
 @pytest.fixture

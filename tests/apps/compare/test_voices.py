@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from comparing import recipe_of
 from tiny import tiny_gpt2
 
 from align.errors import UserError
@@ -50,8 +51,6 @@ def test_the_pieces_are_the_answer_that_the_speaker_gives(voices: Voices, name: 
 
 
 def test_the_same_seed_gives_equal_models_equal_answers(voices: Voices, models: dict[str, Any]) -> None:
-    from conftest import recipe_of
-
     twins = Voices(recipe_of({"models": {"a": models["models"]["sft"], "b": models["models"]["sft"]}}))
     texts = [said(voice, asked("say red"), HOW, 5)[1].ids for voice in twins.by_name.values()]
     assert texts[0] == texts[1]
@@ -84,8 +83,6 @@ def test_the_base_model_is_asked_in_its_own_form_and_so_is_the_reference(voices:
 
 
 def test_without_the_same_tokens_there_is_no_kl(voices: Voices, tmp_path: Any) -> None:
-    from conftest import recipe_of
-
     from align.text.tokenizer import train_tokenizer
 
     other = train_tokenizer(["quite other words than those"] * 20, 300)
