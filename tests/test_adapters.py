@@ -1,6 +1,7 @@
 """LoRA and frozen bases in 8 and 4 bits: what trains, what stays, what is saved."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -215,6 +216,17 @@ def test_every_stage_starts_from_an_adapter_folder(stage, adapter, sft_adapter, 
     auto_class = AutoModel if stage is rm else AutoModelForCausalLM
     models = [auto_class.from_pretrained(folder / "model") for folder in (from_adapter, from_whole)]
     torch.testing.assert_close(logits(models[0]), logits(models[1]), atol=1e-3, rtol=0)
+
+
+def test_an_adapter_that_does_not_say_what_it_is_for_is_one_of_what_is_wanted(sft_adapter, tmp_path):
+    silent = tmp_path / "silent"
+    shutil.copytree(sft_adapter, silent)
+    settings = json.loads((silent / "adapter_config.json").read_text())
+    assert settings["task_type"] == "CAUSAL_LM"
+    (silent / "adapter_config.json").write_text(json.dumps(settings | {"task_type": None}))
+    ids = torch.tensor([[5, 6, 7]])
+    one, other = (load_causal_lm(sections.Model(path=str(path))).eval() for path in (sft_adapter, silent))
+    assert torch.equal(one(ids).logits, other(ids).logits)
 
 
 def test_a_new_adapter_on_a_merged_one_names_a_base_that_exists(sft_adapter, world, tmp_path):

@@ -90,7 +90,8 @@ def load_whole(
     from transformers import AutoModel, AutoModelForCausalLM
 
     settings = _adapter_settings(path)
-    of_language_model = settings.get("task_type") == "CAUSAL_LM"
+    # An adapter that does not say what it was made for was made for what it is wanted for.
+    of_language_model = settings.get("task_type") == "CAUSAL_LM" or auto_class is AutoModelForCausalLM
     base_class = AutoModelForCausalLM if of_language_model else AutoModel
     base = load_whole(base_class, settings["base_model_name_or_path"], model, n_tokens, torch.float32)
     with _loading_errors(path), torch.random.fork_rng():  # PEFT draws weights that it then overwrites
