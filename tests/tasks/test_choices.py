@@ -99,7 +99,7 @@ def test_a_question_that_is_too_long_is_left_out_and_told():
     first, second, third = ask_choices([long, ONE, TWO], [[], [], [TWO]], template(), speaker)
     assert (first.scores, "does not fit into 24 tokens" in first.trouble) == ({}, True)
     assert second.scores["raw"] == 0.0  # the others are asked: "dog" is shorter than the right one
-    assert "with 1 examples it does not fit" in third.trouble
+    assert "with 1 example it does not fit" in third.trouble
 
 
 @pytest.mark.parametrize("value", [math.nan, -math.inf])
