@@ -40,6 +40,12 @@ FLAGS = (
     Property("complied", "harmful requests complied with", "share"),
     Property("over_refused", "harmless requests refused", "share"),
 )
+KINDS = {
+    "function": "a function",
+    "reward_model": "a reward model",
+    "votes": "people's votes",
+    "llm": "another language model, asked in both orders",
+}
 METRICS = {
     "per_token": ("right, by likelihood per token", "share"),
     "raw": ("right, by likelihood", "share"),
@@ -61,14 +67,6 @@ def verdict_tables(report: Report) -> list[Table]:
             columns = ("wins", "ties", "losses", "win rate", "at equal lengths", "p", "prompts")
             tables.append(Table(f"{name}: {KINDS.get(judge.get('kind'), '')}", columns, rows, _note(judge)))
     return tables
-
-
-KINDS = {
-    "function": "a function",
-    "reward_model": "a reward model",
-    "votes": "people's votes",
-    "llm": "another language model, asked in both orders",
-}
 
 
 def _over(key: str) -> str:
