@@ -7,8 +7,10 @@ from typing import Any, NamedTuple
 
 from align.evals.contents import Report, block_at, interval_of, label_of, mean_of, ordered_names, text_of
 from align.evals.plots import Panel, lengths_panel
+from align.evals.verdict import came_from
 
 DASH = "–"
+MOST_PAIRS = 6  # of models: of more, those of each with the one it came from are shown
 
 
 class Table(NamedTuple):
@@ -60,12 +62,16 @@ PERPLEXITY = {"per_token": ("perplexity per token", "score"), "bits_per_byte": (
 
 def verdict_tables(report: Report) -> list[Table]:
     """For each judge: how often one model's answer was the better one, and the ranking of all models."""
-    tables = []
+    tables, origins = [], came_from(block_at(report, "models"))
     for name, judge in block_at(report, "judges").items():
-        rows = [(_over(key), _shares(pair)) for key, pair in (judge.get("pairs") or {}).items() if pair]
+        pairs = {key: pair for key, pair in (judge.get("pairs") or {}).items() if pair}
+        few = len(pairs) <= MOST_PAIRS
+        shown = pairs if few else [f"{later}_over_{earlier}" for later, earlier in origins.items()]
+        rows = [(_over(key), _shares(pairs[key])) for key in shown if key in pairs]
         if rows:
             columns = ("wins", "ties", "losses", "win rate", "at equal lengths", "p", "prompts")
-            tables.append(Table(f"{name}: {KINDS.get(judge.get('kind'), '')}", columns, rows, _note(judge)))
+            note = _note(judge) + ("" if few else f" {len(pairs) - len(rows)} more pairs stand in report.json.")
+            tables.append(Table(f"{name}: {KINDS.get(judge.get('kind'), '')}", columns, rows, note.strip()))
     return tables
 
 

@@ -34,6 +34,16 @@ def test_a_judge_s_table_has_wins_rates_and_what_failed():
     assert table.note.startswith("All on one scale (Bradley-Terry, in logits): SFT 0.29 [")
 
 
+def test_of_many_pairs_those_with_the_model_each_came_from_are_shown():
+    pair = judge_block()["pairs"]["ppo_over_sft"]
+    names = ["base", "sft", "ppo", "dpo", "best_of_4"]
+    pairs = {f"{later}_over_{earlier}": pair for later, earlier in all_pairs(names)}
+    judge = {"kind": "function", "pairs": pairs, "ranking": {}}
+    (table,) = verdict_tables({"judges": {"gold": judge}, "models": {name: {"reward": 1.0} for name in names}})
+    assert [name for name, _ in table.rows] == ["SFT over base", "PPO over SFT", "DPO over SFT", "best of 4 over SFT"]
+    assert table.note == "6 more pairs stand in report.json."
+
+
 def test_a_judge_that_contradicts_itself_is_told():
     disagree = {"mean": 0.25, "low": 0.2, "high": 0.3}
     block = judge_block("llm") | {"order_bias": {"n": 40, "orders_disagree": disagree, "first_shown_wins": None}}
