@@ -126,8 +126,8 @@ def run(recipe: Recipe, dry_run: bool = False) -> None:
     from align.train.state import write_whole
 
     # What is missing or wrong is told before any model speaks.
-    for model in recipe.models.values():
-        load_config(model)
+    for name, model in recipe.models.items():
+        load_config(model, f"models.{name}.path")
     prompts = read_prompts(recipe)
     tasks = {name: prepare(task, recipe.seed) for name, task in recipe.tasks.items()}
     cache = Cache(recipe.cache or Path(recipe.output) / "cache")

@@ -172,13 +172,15 @@ def test_nor_is_it_with_other_answers(world, tmp_path, seed):
 
 
 def test_the_better_model_is_named_and_the_worse_one(world, tmp_path):
-    """`helpers:judged` likes short answers: the best of 8 by its own score, through a reward that is its opposite."""
+    """`helpers:judged` likes short answers, so who is shorter in side_by_side.jsonl is the better one."""
     report = report_of(world, tmp_path, {"sft": {}, "ppo": {"path": world.gpt2}})
+    rows = [json.loads(line)["answers"] for line in (tmp_path / "side_by_side.jsonl").read_text().splitlines()]
+    longer = sum(len(row["ppo"]["text"]) - len(row["sft"]["text"]) for row in rows)
     lower = report["differences"]["ppo_over_sft"]
     sign = (lower["low"] > 0) - (lower["high"] < 0)
     told = {1: "PPO is better than SFT", -1: "PPO is worse than SFT", 0: "Between PPO and SFT no difference"}
     assert verdict_of(report).startswith(told[sign])
-    assert sign != 0
+    assert sign == (-1 if longer > 0 else 1)
 
 
 def test_without_a_judge_nobody_is_called_better(world, tmp_path):

@@ -46,7 +46,7 @@ class Contest:
         how: how answers are drawn.
         seed: of the answers.
         measures: what is measured of every answer.
-        scores: the marks by which the best of n is chosen, higher is better, NaN for none.
+        choose: gives the scores by which the best of n is chosen; needed where a model has best_of.
         reference: the model that KL is measured to.
     """
 
