@@ -249,6 +249,11 @@ def test_the_prompts_that_were_held_out_can_be_asked(world, tmp_path):
         recipe_of(world, tmp_path, {"sft": {}}, data__part="validation")
 
 
+def test_a_model_that_is_not_there_is_named_by_its_key(world, tmp_path):
+    with pytest.raises(UserError, match=r"models\.ppo\.path = 'nowhere'"):
+        evaluate.run(recipe_of(world, tmp_path, {"sft": {}, "ppo": {"path": "nowhere"}}))
+
+
 def test_the_second_evaluation_asks_nobody(world, tmp_path, monkeypatch):
     models = {"base": {"asked": "plain"}, "sft": {}, "best": {"best_of": 2}}
     first = report_of(world, tmp_path, models)

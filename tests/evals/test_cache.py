@@ -27,7 +27,16 @@ def test_the_first_time_gives_what_every_other_time_gives(tmp_path):
     assert cache.rows("of", lambda: [(1, (2,))]) == cache.rows("of", never) == [[1, [2]]]
 
 
-@pytest.mark.parametrize("spoil", [lambda text: text[:-4], lambda text: "", lambda text: text.replace("7", ""), None])
+SPOILT = [
+    lambda text: text[:-4],
+    lambda text: text.splitlines(keepends=True)[0],  # after a whole line
+    lambda text: "",
+    lambda text: text.replace("7", ""),
+    None,
+]
+
+
+@pytest.mark.parametrize("spoil", SPOILT)
 def test_a_file_that_was_cut_short_or_spoilt_is_computed_again(tmp_path, spoil):
     cache = Cache(tmp_path)
     cache.rows("of", lambda: [7, 8])

@@ -60,6 +60,16 @@ def test_answers_are_those_of_the_model(world, tmp_path):
     assert held["other"].columns["kl"].tolist() == pytest.approx([0.0] * 20, abs=1e-5)
 
 
+def test_every_portion_draws_anew(world, tmp_path, monkeypatch):
+    monkeypatch.setattr(Voice.answers, "__defaults__", (None, 4))
+    prompts = [asked(1)[0]] * 8
+    held = contest(world, tmp_path, prompts, {"sft": {}}).held()
+    speaker = Speaker(sections.Model(path=world.base), 48)
+    portions = [[reply.text for reply in speaker.answer(prompts[:4], HOW, (1, n))] for n in (0, 1)]
+    assert texts(held["sft"]) == portions[0] + portions[1]
+    assert portions[0] != portions[1]
+
+
 def test_the_second_time_no_model_is_loaded(world, tmp_path, monkeypatch):
     models = {"sft": {}, "ppo": {"path": world.gpt2}}
     first = contest(world, tmp_path, asked(9), models, reference="sft").held()
