@@ -273,6 +273,7 @@ def train(
         rollouts = sampler.sample(sampler.repeated(asked), step)
         clock.append(time.monotonic())
         sampler.measure(sampler.repeated(asked), rollouts)
+        sampler.check_gap(rollouts)
         if step == 1:
             sampler.check_leash(rollouts)
         clock.append(time.monotonic())

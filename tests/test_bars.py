@@ -63,7 +63,7 @@ class Stage:
         return self.learner.targets(rollouts, list(range(len(rollouts))))
 
     def update(self, rollouts: Rollouts) -> dict[str, float]:
-        return self.learner.step(rollouts, 2)  # of step 1 the first ratio is checked
+        return self.learner.step(rollouts, 2)  # at step 1 it is checked that the policy is what sampled
 
     def rollouts_of(self, *answers: list[int]) -> Rollouts:
         """As if these had been sampled; an answer that ends in EOS has ended."""
@@ -358,7 +358,7 @@ def test_the_critic_has_its_own_learning_rate(world, tmp_path):
 
 
 def test_dropout_is_off_in_every_role(world, tmp_path):
-    """GPT-2 brings dropout along; with it, the first ratio would not be 1."""
+    """GPT-2 brings dropout along; with it, the first ratios would not be 1."""
     stage = Stage(world, tmp_path, **FULL, model__path=world.gpt2)
     figures = stage.update(stage.appraise(stage.collect())[0])
     assert figures["val/ratio"] == pytest.approx(1.0, abs=1e-6)
@@ -438,7 +438,7 @@ def test_a_policy_that_is_not_what_sampled_is_refused(world, tmp_path, warmup):
     rollouts.logprobs = rollouts.logprobs - 0.1 * rollouts.mask
     for step in range(1, warmup + 1):
         stage.learner.step(rollouts, step)
-    with pytest.raises(ppo.UserError, match=r"the first ratio is 1\.1"):
+    with pytest.raises(ppo.UserError, match=r"before the first update log probabilities are 0\.1 nats"):
         stage.learner.step(rollouts, warmup + 1)
 
 

@@ -20,6 +20,7 @@ from transformers.utils import logging as transformers_logging
 from align import sections
 from align.errors import UserError
 from align.models.adapters import POLICY, fitting_tensors, misfit
+from align.models.language import check_causal
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -57,8 +58,19 @@ def base_dtype(model: sections.Model, precision: str) -> torch.dtype:
 
 
 def max_positions(config: PretrainedConfig) -> int | None:
-    """The longest sequence that the model has positions for; None if it says no limit."""
-    return getattr(config.get_text_config(), "max_position_embeddings", None)
+    """The longest sequence that the model has positions for; None if it says no limit.
+
+    Rotary factors of the longrope kind (Phi-3, Phi-4) are others for every row of a batch whose longest row passes
+    `original_max_position_embeddings`: beyond it what a row says would depend on its batch, so there the limit is.
+    """
+    text = config.get_text_config()
+    limit = getattr(text, "max_position_embeddings", None)
+    rope = getattr(text, "rope_parameters", None) or {}
+    if limit is not None and limit < 1:  # XLNet says -1
+        return None
+    if limit is not None and rope.get("rope_type") == "longrope":
+        return min(limit, rope["original_max_position_embeddings"])
+    return limit
 
 
 def _load(auto_class: Any, model: sections.Model, dtype: torch.dtype, n_tokens: int) -> PreTrainedModel:
@@ -74,6 +86,7 @@ def _load(auto_class: Any, model: sections.Model, dtype: torch.dtype, n_tokens: 
         fit_vocabulary(base, n_tokens)
     else:
         base = load_whole(auto_class, model.path, model, n_tokens, dtype)
+    check_causal(base)
     return add_lora(base, model) if model.adapter == "lora" else base
 
 

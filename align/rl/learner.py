@@ -19,6 +19,7 @@ from align.errors import UserError
 from align.models.adapters import trained_parameters
 from align.models.language import negative_log_likelihood, recomputing, token_logprobs
 from align.rl.advantages import gae, grpo, rloo, token_rewards, whiten
+from align.rl.guard import gap_limit
 from align.rl.kl import AdaptiveKL, FixedKL, KLController, full_kl, kl_estimate
 from align.rl.losses import entropy, explained_variance, policy_loss, value_loss
 from align.text.batches import micro_batches
@@ -113,7 +114,10 @@ class Learner:
             "val/response_length": mask.sum(1),
             "val/ended": rollouts.ended,
         }
-        return means(self.accelerator, columns) | {"objective/kl_coef": beta}
+        figures = means(self.accelerator, columns) | {"objective/kl_coef": beta}
+        if rollouts.gap is not None:
+            figures |= {"rollout/logprob_gap_mean": rollouts.gap.mean, "rollout/logprob_gap_max": rollouts.gap.max}
+        return figures
 
     def targets(self, rollouts: Rollouts, rows: list[int]) -> tuple[Tensor, Tensor]:
         """Advantages of these rows' tokens and returns of their states, (len(rows), time) each."""
@@ -181,26 +185,24 @@ class Learner:
         if "val/ratio" in figures:
             check_ratio(figures["val/ratio"], self.recipe)
             if number == first + 1:
-                self._check_first_ratio(figures["val/ratio"])
+                self._check_first(figures["policy/approxkl_avg"])
             figures["policy/grad_norm"] = self._optimize(self.roles.policy, self.policy_optimizer)
         if self.critic is not None:
             figures["val/grad_norm"] = self._optimize(self.roles.critic, self.critic_optimizer)
             self.policy_optimizer.zero_grad()  # what a shared trunk got while only the critic learned
         return figures
 
-    def _check_first_ratio(self, ratio: float) -> None:
-        """Before the first update the policy is what sampled: the ratio is 1 but for rounding.
+    def _check_first(self, approx_kl: float) -> None:
+        """Before the first update the policy is what sampled: log ratios are 0 but for rounding, token by token.
 
-        Rounding is larger in bf16, with the sampler's own log probabilities, and with a base in 8 bits, which rounds by
-        what else is in the batch.
+        approx_kl: the mean of half their squares. The mean ratio would not tell: over sampled tokens it is 1 in
+        expectation, however wrong the sampler is.
         """
-        recipe = self.recipe
-        exact = recipe.rollout.logprobs == "recompute" and recipe.model.quantization != "8bit"
-        limit = 1e-3 if exact and self.accelerator.mixed_precision == "no" else 0.05
-        if not abs(ratio - 1) < limit:
+        gap, limit = math.sqrt(2 * approx_kl), gap_limit(self.recipe.model.quantization, self.accelerator)
+        if not gap <= 2 * limit:  # a root of a mean of squares, which few large ones raise
             raise UserError(
-                f"the first ratio is {ratio:.6g}, not 1: what trains is not what sampled. With rollout.logprobs: "
-                "sampled, set recompute; else a layer of model.path answers differently each time"
+                f"before the first update log probabilities are {gap:.3g} nats from those of the samples; up to "
+                f"{2 * limit:g} is rounding: a layer of model.path answers differently each time"
             )
 
     def _micro_batches(self, rollouts: Rollouts, rows: list[int]) -> list[list[int]]:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from align.rl.guard import Gap
 from align.rl.sampling import Answer
 from align.text.batches import micro_batches, pad_right
 
@@ -34,6 +35,7 @@ class Rollouts:
     token_kl: Tensor = field(default_factory=lambda: torch.empty(0))  # (batch, time) nats, by the recipe's estimator
     values: Tensor = field(default_factory=lambda: torch.empty(0))  # (batch, time) of the critic; 0 without one
     scores: Tensor = field(default_factory=lambda: torch.empty(0))  # (batch,) what each answer is worth
+    gap: Gap | None = None  # between `sampled_logprobs` and what the policy says in a pass of training
     figures: dict[str, Tensor] = field(default_factory=dict)  # (batch,) columns that are only watched
     texts: list[str] = field(default_factory=list)  # the answers, decoded
 
@@ -95,6 +97,14 @@ class Rollouts:
         width = max(self.lengths[row] for row in rows)
         index = torch.tensor(rows, device=self.ids.device)
         return self.ids[index, :width], marks[index, :width]
+
+    def gaps(self, logprobs: Tensor, rows: Sequence[int]) -> Tensor:
+        """How far log probabilities are from the sampler's, for each answer token of these rows.
+
+        logprobs: (n_tokens,) as a pass of training has them, in the order of `mask[rows]`. Returns (n_tokens,).
+        """
+        index = torch.tensor(rows, device=self.ids.device)
+        return (logprobs - self.sampled_logprobs[index][self.mask[index]]).abs()
 
     def _laid_out(self, function: Any, part: Any, places: Tensor, max_tokens: int) -> Tensor:
         laid_out = torch.zeros(places.shape, device=self.ids.device)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from align.errors import UserError
 from align.models.language import token_logprobs
+from align.rl.guard import Gap, check_gap, gap_limit, gap_over_processes
 from align.rl.kl import full_kl, kl_estimate
 from align.rl.rewards import judge
 from align.rl.rollouts import Rollouts
@@ -54,7 +55,7 @@ class Sampler:
 
     def __init__(self, roles: Roles, tokenizer: Any, recipe: Keys, accelerator: Any) -> None:
         self.roles, self.tokenizer, self.accelerator = roles, tokenizer, accelerator
-        self.rollout, self.kl = recipe.rollout, recipe.kl
+        self.rollout, self.kl, self.quantization = recipe.rollout, recipe.kl, recipe.model.quantization
         self.values_after_end = recipe.reward.score_at == "after_eos"
         self.shaping = Shaping(recipe.reward, tokenizer, accelerator)
         self.micro_batch_tokens, self.seed = recipe.train.micro_batch_tokens, recipe.seed
@@ -62,7 +63,9 @@ class Sampler:
     def collect(self, asked: Sequence[Asked], step: int) -> Rollouts:
         """Answers to prompts, measured. What is sampled is a function of the policy, seed, step and process alone."""
         asked = self.repeated(asked)
-        return self.measure(asked, self.sample(asked, step))
+        rollouts = self.measure(asked, self.sample(asked, step))
+        self.check_gap(rollouts)
+        return rollouts
 
     def repeated(self, asked: Sequence[Asked]) -> list[Asked]:
         """Each prompt as often as it is to be answered, side by side."""
@@ -96,6 +99,8 @@ class Sampler:
             rollouts.logprobs = rollouts.sampled_logprobs
             if self.rollout.logprobs == "recompute" or not remember:
                 rollouts.logprobs = self._logprobs(self.roles.policy, rollouts)
+            if remember:
+                rollouts.gap = self._gap(rollouts)
             rollouts.reference_logprobs = self._logprobs(self.roles.reference, rollouts)
             rollouts.token_kl = self._token_kl(rollouts) * rollouts.mask
             rollouts.values = torch.zeros_like(rollouts.logprobs)
@@ -119,6 +124,18 @@ class Sampler:
                 f"model.path: KL to the reference is {kl:.4g} nats a token before the first update; it must be 0. An "
                 "adapter that is no start from zero, or a layer that answers differently each time, does that"
             )
+
+    def check_gap(self, rollouts: Rollouts) -> None:
+        """Raises `UserError` if the policy that sampled is not the one that will learn, but for rounding."""
+        check_gap(rollouts.gap, gap_limit(self.quantization, self.accelerator), self.roles.policy.model)
+
+    def _gap(self, rollouts: Rollouts) -> Gap:
+        """Over all answers where their log probabilities are recomputed, else over the first micro-batch."""
+        rows, logprobs = list(range(len(rollouts))), rollouts.logprobs[rollouts.mask]
+        if self.rollout.logprobs == "sampled":
+            rows = micro_batches(rollouts.lengths, self.micro_batch_tokens)[0]
+            logprobs = logprob_function(self.roles.policy, self.rollout.temperature)(*rollouts.part(rows))
+        return gap_over_processes(rollouts.gaps(logprobs, rows), self.accelerator)
 
     def _logprobs(self, model: LanguageModel, rollouts: Rollouts) -> Tensor:
         return rollouts.for_each_token(logprob_function(model, self.rollout.temperature), self.micro_batch_tokens)

@@ -1,4 +1,4 @@
-"""Sampling answers: batched, with a key-value cache, stopping at EOS; rows that are done leave the batch."""
+"""Sampling answers: batched, from a cache where the model has one, stopping at EOS; rows that are done leave."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from align.rl.cache import new_cache
+from align.errors import UserError
+from align.models.load import max_positions
+from align.rl.past import Way, going_on, plain_model, way_of
 from align.text.batches import micro_batches
 
 
@@ -42,11 +44,11 @@ def sample(
     """One answer to each prompt (a list of token ids), in the order given.
 
     Prompts of one length go together where possible: without padding attention takes its fast path. The answers depend
-    on the generator's state and on which prompts are sampled together, and on nothing else.
+    on the generator's state and on which prompts are sampled together, and on nothing else. The model is in eval mode.
     """
+    check_length(model, max(map(len, prompts), default=0) + how.max_tokens)
     answers: list[Answer | None] = [None] * len(prompts)
-    lengths = [len(prompt) + how.max_tokens for prompt in prompts]
-    for group in micro_batches(lengths, how.batch_tokens):
+    for group in _batches([len(prompt) for prompt in prompts], how, way_of(model)):
         decoding = _Decoding(model, [prompts[i] for i in group], how, eos_ids, forbidden_ids, generator)
         for _ in decoding.steps():
             pass
@@ -68,12 +70,35 @@ def stream(
 
     Nothing is computed between two of them but when the next one is asked for: to stop is to ask no more.
     """
+    check_length(model, len(prompt) + how.max_tokens)
     for tokens in _Decoding(model, [prompt], how, eos_ids, forbidden_ids, generator).steps():
         yield int(tokens[0])
 
 
+def check_length(model: Any, n_tokens: int) -> None:
+    """Raises `UserError` for a prompt and answer of more tokens than the model has positions."""
+    limit = max_positions(model.config)
+    if limit is not None and n_tokens > limit:
+        raise UserError(
+            f"a prompt and its answer may have {n_tokens} tokens, and {type(plain_model(model)).__name__} has {limit} "
+            "positions; lower sampling.max_tokens or rollout.max_tokens, or give shorter prompts"
+        )
+
+
+def _batches(lengths: Sequence[int], how: Sampling, way: Way) -> list[list[int]]:
+    """Which prompts are answered together, as indices: of similar length, or of one where the model wants that."""
+    if way.mixed:
+        return micro_batches([n + how.max_tokens for n in lengths], how.batch_tokens)
+    batches = []
+    for length in sorted(set(lengths)):
+        alike = [index for index, n in enumerate(lengths) if n == length]
+        n_at_once = max(1, how.batch_tokens // (length + how.max_tokens))
+        batches += [alike[i : i + n_at_once] for i in range(0, len(alike), n_at_once)]
+    return batches
+
+
 class _Decoding:
-    """One batch of prompts on its way to answers. `self.rows` are still writing; the others have left the tensors."""
+    """One batch of prompts on its way to answers. `self.rows` are still writing; the others have left the batch."""
 
     def __init__(
         self,
@@ -85,17 +110,11 @@ class _Decoding:
         generator: torch.Generator,
     ) -> None:
         device = model.get_input_embeddings().weight.device
-        self.model, self.how, self.generator = model, how, generator
+        self.how, self.generator = how, generator
         self.eos = torch.tensor(list(eos_ids), device=device)
         self.forbidden = torch.tensor(list(forbidden_ids), dtype=torch.long, device=device)
-        width = max(len(prompt) for prompt in prompts)
-        self.ids = torch.tensor([[0] * (width - len(p)) + list(p) for p in prompts], device=device)
-        lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
-        self.mask = (torch.arange(width, device=device) >= width - lengths[:, None]).long()
-        self.padded = bool((lengths < width).any())
-        self.positions = (self.mask.cumsum(1) - 1).clamp(min=0)
         self.rows = torch.arange(len(prompts), device=device)
-        self.cache = new_cache(model.config, width + how.max_tokens)
+        self.past = going_on(way_of(model), model, prompts, how.max_tokens)
         shape = (len(prompts), how.max_tokens)
         self.tokens = torch.zeros(shape, dtype=torch.long, device=device)
         self.logprobs = torch.zeros(shape, device=device)
@@ -110,10 +129,7 @@ class _Decoding:
             says_eos = torch.isin(tokens, self.eos)
             done = self.rows[says_eos]
             self.ended[done], self.lengths[done] = True, time + 1
-            self.ids = tokens[:, None]
-            self.positions = self.positions[:, -1:] + 1
-            if self.padded:
-                self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.mask), 1)], 1)
+            self.past.append(tokens)
             everyone_is_done = len(done) and self._drop(~says_eos)
             yield tokens
             if everyone_is_done:
@@ -121,23 +137,14 @@ class _Decoding:
 
     def _next_logits(self) -> Tensor:
         """(rows, vocabulary) fp32 logits of the next token."""
-        logits = self.model(
-            input_ids=self.ids,
-            attention_mask=self.mask if self.padded else None,
-            position_ids=self.positions,
-            past_key_values=self.cache,
-            use_cache=True,
-            logits_to_keep=1,
-        ).logits[:, -1]
-        return logits.float().index_fill_(1, self.forbidden, float("-inf"))
+        return self.past.next_logits().float().index_fill_(1, self.forbidden, float("-inf"))
 
     def _drop(self, writing: Tensor) -> bool:
-        """Takes the rows that are done out of every tensor. True if none is left."""
+        """Takes the rows that are done out of the batch. True if none is left."""
         kept = writing.nonzero()[:, 0]
         if len(kept):
-            self.ids, self.mask, self.rows = self.ids[kept], self.mask[kept], self.rows[kept]
-            self.positions = self.positions[kept]
-            self.cache.batch_select_indices(kept)
+            self.rows = self.rows[kept]
+            self.past.keep(kept)
         return len(kept) == 0
 
     def answers(self) -> list[Answer]:

@@ -11,6 +11,7 @@ from tiny import tiny_gpt
 
 from align.gpt import GPTConfig, GPTForCausalLM
 from align.models.language import token_logprobs
+from align.rl.past import way_of
 from align.rl.sampling import Answer, Sampling, draw, sample, stream
 
 PAD = 0
@@ -233,6 +234,7 @@ def test_a_stream_draws_what_sample_would(model, how, seed):
 
 def test_a_stream_computes_nothing_that_nobody_asks_for():
     model, calls = ours().eval(), []
+    way_of(model)
     model.register_forward_hook(lambda *_: calls.append(torch.is_grad_enabled()))
     tokens = stream(model, [5, 6], Sampling(30), [], [PAD], randomness())
     assert calls == []

@@ -1,0 +1,243 @@
+"""How rows go on from what a model has read: from what it keeps of the past, or each token from the whole row anew.
+
+What a model keeps differs: keys and values, those of a window only, a recurrent state beside them or in their place; a
+state that it holds itself, where two batches at once would meet; or nothing. No list of architectures says which. Each
+model is tried: a few made-up rows go on in every way there is, and the first way that agrees with plain passes over the
+same rows is taken (`way_of`).
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+from transformers import PretrainedConfig
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
+
+from align.models.language import check_causal, made_up, rounding, scored_logits
+from align.text.batches import pad_right
+from align.train.parallel import say
+
+CACHE_NAMES = ("past_key_values", "cache_params")  # what transformers calls a cache; the second where it holds no keys
+
+
+class Way(NamedTuple):
+    """How rows go on in a model."""
+
+    cached: bool  # it keeps the past; else every token is computed from its whole row
+    mixed: bool  # rows of different lengths may stand in one batch
+
+    def told(self, model: Any) -> str:
+        """A line for the user where this way is a slower one; "" for the usual."""
+        name = type(plain_model(model)).__name__
+        if not self.cached:
+            return f"{name} keeps no past that rows can go on from: each token is computed from its whole row, slower"
+        if not self.mixed:
+            return f"{name} reads padding on the left: prompts of different lengths are sampled apart, slower"
+        return ""
+
+
+# From the fastest to the one that is always right.
+WAYS = (Way(True, True), Way(True, False), Way(False, True))
+
+
+class RoomyLayer(DynamicLayer):
+    """The cache of one attention layer that sees the whole past, with room for all of it from the start.
+
+    No tensor is grown and copied at every token.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        super().__init__()
+        self.capacity = capacity
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        self.dtype, self.device = key_states.dtype, key_states.device
+        self._keys, self._values = self._room(key_states), self._room(value_states)
+        self.keys, self.values = self._keys[:, :, :0], self._values[:, :, :0]
+        self.is_initialized = True
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Appends (batch, heads, new, head_width) states; returns views of all that are held."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        assert self.keys is not None
+        start = self.keys.shape[2]
+        end = start + key_states.shape[2]
+        self._keys[:, :, start:end] = key_states
+        self._values[:, :, start:end] = value_states
+        self.keys, self.values = self._keys[:, :, :end], self._values[:, :, :end]
+        return self.keys, self.values
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Keeps these rows of the batch."""
+        if not self.is_initialized:  # a layer that reads what another one keeps
+            return
+        assert self.keys is not None
+        length = self.keys.shape[2]
+        self._keys, self._values = self._keys[beam_idx], self._values[beam_idx]
+        self.keys, self.values = self._keys[:, :, :length], self._values[:, :, :length]
+
+    def _room(self, states: Tensor) -> Tensor:
+        batch, heads, _, width = states.shape
+        return torch.empty(batch, heads, self.capacity, width, dtype=states.dtype, device=states.device)
+
+
+def new_cache(config: PretrainedConfig, capacity: int, padded: bool) -> Cache:
+    """The cache that transformers gives the model, with room for `capacity` tokens in layers that see all of them.
+
+    Raises ValueError if rows are padded and a model's own kind of layer (DeepSeek V4) might count the padding.
+    """
+    cache = DynamicCache(config=config)
+    if padded and any(type(layer).__module__ != DynamicCache.__module__ for layer in cache.layers):
+        raise ValueError("layers that are the model's own may count padding")
+    cache.layers = [RoomyLayer(capacity) if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    return cache
+
+
+def plain_model(model: Any) -> Any:
+    """The model itself below PEFT's wrapper."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+class Cached:
+    """Rows that go on from a cache. Padded on the left, so that all go on at the same column."""
+
+    def __init__(self, model: Any, prompts: Sequence[Sequence[int]], room: int, mixed: bool = True) -> None:
+        """`room` is how many tokens will be appended at most. Rows that are not `mixed` are of one length.
+
+        Then the model counts positions by itself: some begin with another number than 0 (RoBERTa).
+        """
+        device = model.get_input_embeddings().weight.device
+        self.model = model
+        self.mixed = mixed
+        self.takes = inspect.signature(plain_model(model).forward).parameters
+        width = max(len(prompt) for prompt in prompts)
+        lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
+        self.ids = torch.tensor([[0] * (width - len(p)) + list(p) for p in prompts], device=device)
+        self.mask = (torch.arange(width, device=device) >= width - lengths[:, None]).long()
+        self.padded = bool((lengths < width).any())  # without padding attention takes its fast path
+        self.positions = (self.mask.cumsum(1) - 1).clamp(min=0)
+        self.cache = new_cache(model.config, width + room, self.padded)
+        self.cache_name = next(name for name in CACHE_NAMES if name in self.takes)
+
+    def next_logits(self) -> Tensor:
+        """(rows, vocabulary) logits of the next token."""
+        given = {"logits_to_keep": 1} | ({"position_ids": self.positions} if self.mixed else {})
+        logits = self.model(
+            input_ids=self.ids,
+            attention_mask=self.mask if self.padded else None,
+            use_cache=True,
+            **{self.cache_name: self.cache},
+            **{name: value for name, value in given.items() if name in self.takes},
+        ).logits
+        return logits[:, -1]
+
+    def append(self, tokens: Tensor) -> None:
+        """Each row goes on with its token. tokens: (rows,)."""
+        self.ids = tokens[:, None]
+        self.positions = self.positions[:, -1:] + 1
+        if self.padded:
+            self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.mask), 1)], 1)
+
+    def keep(self, rows: Tensor) -> None:
+        """The others leave. rows: indices, (n_kept,)."""
+        self.ids, self.mask, self.positions = self.ids[rows], self.mask[rows], self.positions[rows]
+        self.cache.reorder_cache(rows)
+
+
+class Whole:
+    """Rows that are computed anew for every token, as training computes them: padded on the right, without a cache."""
+
+    def __init__(self, model: Any, prompts: Sequence[Sequence[int]], room: int) -> None:
+        device = model.get_input_embeddings().weight.device
+        self.model = model
+        self.lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
+        self.ids = pad_right([[*prompt, *[0] * room] for prompt in prompts]).to(device)
+
+    def next_logits(self) -> Tensor:
+        """(rows, vocabulary) logits of the next token."""
+        width = int(self.lengths.max()) + 1
+        is_next = torch.arange(width, device=self.ids.device) == self.lengths[:, None]
+        return scored_logits(self.model, self.ids[:, :width], is_next)
+
+    def append(self, tokens: Tensor) -> None:
+        """Each row goes on with its token. tokens: (rows,)."""
+        self.ids = self.ids.scatter(1, self.lengths[:, None], tokens[:, None])
+        self.lengths = self.lengths + 1
+
+    def keep(self, rows: Tensor) -> None:
+        """The others leave. rows: indices, (n_kept,)."""
+        self.ids, self.lengths = self.ids[rows], self.lengths[rows]
+
+
+def going_on(way: Way, model: Any, prompts: Sequence[Sequence[int]], room: int) -> Cached | Whole:
+    """Rows that begin with `prompts` and go on in this way by at most `room` tokens."""
+    return Cached(model, prompts, room, way.mixed) if way.cached else Whole(model, prompts, room)
+
+
+_found: WeakKeyDictionary[Any, Way] = WeakKeyDictionary()
+
+
+def way_of(model: Any) -> Way:
+    """The fastest way in which rows go on as in plain passes. A model is tried once; it must be in eval mode."""
+    plain = plain_model(model)
+    if plain not in _found:
+        _found[plain] = _tried(model)
+        if line := _found[plain].told(model):
+            say(line)
+    return _found[plain]
+
+
+N_MORE = 4  # tokens with which a made-up prompt goes on
+
+
+@torch.no_grad()
+def _tried(model: Any) -> Way:
+    check_causal(plain_model(model))
+    device_type = model.get_input_embeddings().weight.device.type
+    with torch.autocast(device_type, enabled=False):  # its rounding would hide what differs
+        for way in WAYS[:-1]:
+            lengths = (2, 5, 3) if way.mixed else (4, 4, 5)
+            rows = made_up(model, [length + N_MORE for length in lengths])
+            expected = _plainly(model, rows, lengths)
+            with suppress(Exception):  # a model that cannot go on so may fail in any way
+                if _agree(_going_on(way, model, rows, lengths), expected, rounding(plain_model(model))):
+                    return way
+    return WAYS[-1]
+
+
+def _plainly(model: Any, rows: list[list[int]], lengths: Sequence[int]) -> list[Tensor]:
+    """Log probabilities of each token after the prompts, (N_MORE, vocabulary) for each row, from one plain pass."""
+    ids = pad_right(rows).to(model.get_input_embeddings().weight.device)
+    is_more = pad_right([[0] * n + [1] * N_MORE for n in lengths]).bool().to(ids.device)
+    return list(scored_logits(model, ids, is_more).float().log_softmax(-1).split(N_MORE))
+
+
+def _going_on(way: Way, model: Any, rows: list[list[int]], lengths: Sequence[int]) -> list[Tensor]:
+    """The same from rows that go on: two batches in turn, of which a row leaves the first in the middle."""
+    prompts = [row[:n] for row, n in zip(rows, lengths, strict=True)]
+    batches = [(going_on(way, model, prompts[:2], N_MORE), [0, 1]), (going_on(way, model, prompts[2:], N_MORE), [2])]
+    found: list[list[Tensor]] = [[] for _ in rows]
+    for time in range(N_MORE):
+        for batch, members in batches:
+            for member, logits in zip(members, batch.next_logits(), strict=True):
+                found[member].append(logits.float().log_softmax(-1))
+            tokens = torch.tensor([rows[member][lengths[member] + time] for member in members])
+            batch.append(tokens.to(logits.device))
+        if time == N_MORE // 2 - 1:
+            batches[0][0].keep(torch.tensor([1], device=logits.device))
+            batches[0][1].remove(0)
+    return [torch.stack(logprobs) for logprobs in found]
+
+
+def _agree(found: list[Tensor], expected: list[Tensor], tolerance: float) -> bool:
+    """Whether log probabilities differ by rounding alone: by this share of how far they vary from token to token."""
+    varies = float(torch.cat(expected).std(0).mean())
+    gap = max(float((a - b[: len(a)]).abs().mean()) for a, b in zip(found, expected, strict=True))
+    return gap <= tolerance * varies
