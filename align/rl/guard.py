@@ -15,7 +15,7 @@ from align.errors import UserError
 from align.rl.past import plain_model
 from align.train.parallel import gathered, total
 
-# The mean gap in nats a token that is still rounding. SmolLM2-135M-Instruct has 3e-6 in fp32 and 0.035 in bf16, where its
+# The mean gap in nats a token that is still rounding. SmolLM2-135M-Instruct has 3e-6 in fp32 and 0.035 in bf16, where
 # logits are rounded too; the demo's model 0.002 in bf16 and 0.003 in 8 bits.
 LIMITS = {"fp32": 1e-3, "4bit": 1e-3, "bf16": 0.045, "8bit": 0.045}
 

@@ -148,7 +148,7 @@ class Cached:
     def keep(self, rows: Tensor) -> None:
         """The others leave. rows: indices, (n_kept,)."""
         self.ids, self.mask, self.positions = self.ids[rows], self.mask[rows], self.positions[rows]
-        self.cache.reorder_cache(rows)
+        self.cache.reorder_cache(rows)  # type: ignore[arg-type]
 
 
 class Whole:
