@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 
 from align import sections
 from align.config import Section, parse_command
-from align.errors import UserError, exit_on_user_error
+from align.errors import UserError, check_place, exit_on_user_error
 
 if TYPE_CHECKING:
     import numpy as np
@@ -78,6 +78,7 @@ def main() -> None:
 def run(recipe: Recipe, dry_run: bool = False) -> None:
     """Writes `recipe.output`; `dry_run` reads the documents and says what they are."""
     folder = Path(recipe.output)
+    check_place(folder)
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"output: {folder} exists and is not empty; choose another or remove it")
     from align.text.load import load

@@ -125,7 +125,7 @@ class Estimate(NamedTuple):
 
 def estimate(roles: Sequence[Role], workload: Workload) -> Estimate:
     """The memory of a run with these roles."""
-    counted = {role.name: _weights(role) for role in roles}
+    counted = {role.name: role_weights(role) for role in roles}
     passes = {role.name: {kind: _pass(kind, role, workload) for kind in role.passes} for role in roles}
     costs = tuple(_cost(role, counted[role.name], passes[role.name], workload) for role in roles)
     phases = {"rollout": 0.0, "score": 0.0, "update": 0.0}
@@ -232,7 +232,8 @@ def _subject(role: Role, workload: Workload, updates: bool) -> Subject:
     )
 
 
-def _weights(role: Role) -> Weights:
+def role_weights(role: Role) -> Weights:
+    """The numbers of a role's model."""
     return weights(_subject(role, Workload(1, 1, 1, "fp32"), updates=False))
 
 
