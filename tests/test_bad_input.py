@@ -112,8 +112,8 @@ GOES_WRONG = {
     ),
     "server down": Wrong(lambda scores: None, r"cannot be reached .*See that it runs and answers", is_server=True),
     "server slow": Wrong(
-        lambda scores: time.sleep(1.0) or scores,
-        r"did not answer within 0\.3 s.*raise reward\.timeout_s",
+        lambda scores: time.sleep(3.0) or scores,
+        r"did not answer within 1 s.*raise reward\.timeout_s",
         is_server=True,
     ),
     "server says garbage": Wrong(
@@ -161,7 +161,7 @@ def reward(monkeypatch) -> Iterator[Callable[..., dict[str, Any]]]:
             return {"reward__function": "test_bad_input:fickle"}
         servers.append(Server(reply))
         servers[-1].http.handle_error = lambda *unused: None
-        return {"reward__url": servers[-1].url, "reward__timeout_s": 0.3, "reward__retries": 1}
+        return {"reward__url": servers[-1].url, "reward__timeout_s": 1.0, "reward__retries": 1}
 
     yield start
     for server in servers:
