@@ -137,7 +137,7 @@ def _write_tokens(tokenizer: Any, documents: list[Document], path: Path, dtype: 
         rows = encode_documents(tokenizer, (document.text for document in documents))
         while batch := list(islice(rows, 10_000)):
             ids = np.fromiter(chain.from_iterable(batch), dtype=dtype)
-            ids.tofile(file)
+            file.write(ids.tobytes())  # `tofile` tells a full disk without its number
             n_tokens += len(ids)
     return n_tokens
 
