@@ -21,7 +21,7 @@ from pydantic import Field, model_validator
 
 from align import sections
 from align.config import Section, parse_command, to_yaml
-from align.errors import exit_on_user_error
+from align.errors import check_place, exit_on_user_error
 from align.tasks.settings import Task
 
 if TYPE_CHECKING:
@@ -93,6 +93,7 @@ def run(recipe: Recipe, dry_run: bool = False) -> None:
     from align.evals.voices import Voices
     from align.models.load import load_config
 
+    check_place(recipe.output)
     sides = read_sides(recipe)
     load_config(recipe.model)
     if dry_run:

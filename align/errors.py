@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 
 class UserError(Exception):
@@ -24,6 +26,28 @@ class JudgeError(UserError):
     """A judge that cannot go on. An evaluation tells so in the judge's place and goes on with the others."""
 
 
+def is_disk_full(error: BaseException | None) -> bool:
+    """Whether the system let nothing more be written: a full disk, a quota, a limit on a file's size.
+
+    Libraries in Rust (safetensors, tokenizers) tell it in the text of errors of their own.
+    """
+    numbers = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in numbers
+    return error is not None and any(f"(os error {number})" in str(error) for number in numbers)
+
+
+def check_place(output: str | Path, is_file: bool = False, key: str = "output") -> None:
+    """Raises `UserError` if no folder (or no file) can stand where `key` says."""
+    path = Path(output)
+    above = next((parent for parent in path.parents if parent.exists() or parent.is_symlink()), None)
+    if above is not None and not above.is_dir():
+        raise UserError(f"{key}: {path} would lie below {above}, which is no folder; choose another {key}")
+    if path.is_dir() if is_file else (path.exists() or path.is_symlink()) and not path.is_dir():
+        found, wanted = ("folder", "file") if is_file else ("file", "folder")
+        raise UserError(f"{key}: {path} is a {found}, and a {wanted} is to be written there; choose another {key}")
+
+
 def exit_on_user_error(main: Callable[[], None]) -> None:
     """Runs a command's `main`; a `UserError` ends it with its text on stderr and exit status 2.
 
@@ -38,3 +62,8 @@ def exit_on_user_error(main: Callable[[], None]) -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter's last flush fails again
         raise SystemExit(128 + signal.SIGPIPE) from None
+    except Exception as error:
+        if not is_disk_full(error):
+            raise
+        print(f"error: there is no room to write on ({error}); make room, then give the command again", file=sys.stderr)
+        raise SystemExit(2) from None

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from pydantic import Field, model_validator
 
 from align.config import Section, parse_command, to_yaml
-from align.errors import UserError, exit_on_user_error
+from align.errors import UserError, check_place, exit_on_user_error
 from align.evals.settings import Contestant, Prompts
 from align.generate import Sampling
 from align.judges.settings import Judge
@@ -125,6 +125,8 @@ def run(recipe: Recipe, dry_run: bool = False) -> None:
     from align.train.machine import PeakMemory
     from align.train.state import write_whole
 
+    check_place(recipe.output)
+    check_place(recipe.cache or recipe.output, key="cache")
     # What is missing or wrong is told before any model speaks.
     for name, model in recipe.models.items():
         load_config(model, f"models.{name}.path")

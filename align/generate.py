@@ -16,7 +16,7 @@ from pydantic import Field
 
 from align import sections
 from align.config import Section, parse_command, to_yaml
-from align.errors import UserError, exit_on_user_error
+from align.errors import UserError, check_place, exit_on_user_error
 from align.text.records import plain
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ def run(recipe: Recipe, dry_run: bool = False) -> None:
     from align.text.load import load
 
     path = Path(recipe.output)
+    check_place(path, is_file=True)
     if path.exists() and not recipe.overwrite:
         raise UserError(f"output: {path} exists; choose another, or replace it: overwrite=true")
     loaded = load(recipe.data, "prompts", recipe.seed)

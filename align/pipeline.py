@@ -19,7 +19,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import Field
 
 from align.config import Section, build, merged, parse_command, read_yaml, to_yaml
-from align.errors import UserError, exit_on_user_error
+from align.errors import UserError, check_place, exit_on_user_error
 
 Command = Literal["lab", "prepare", "pretrain", "sft", "generate", "rank", "rm", "score", "ppo", "dpo", "evaluate"]
 
@@ -116,6 +116,7 @@ def plan(recipe: Recipe, name: str, stage: Stage, beside: Path) -> Planned:
 
 def begin(folder: Path, recipe: Recipe, planned: list[Planned]) -> dict[str, Any]:
     """Makes the folder, or takes up what stands there. Returns the stages that are done."""
+    check_place(folder)
     if folder.exists() and any(folder.iterdir()):
         state = read_state(folder)
         if state is None:

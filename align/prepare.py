@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 
 from align import sections
 from align.config import Section, parse_command
-from align.errors import UserError, exit_on_user_error
+from align.errors import UserError, check_place, exit_on_user_error
 
 if TYPE_CHECKING:
     import numpy as np
@@ -78,6 +78,7 @@ def main() -> None:
 def run(recipe: Recipe, dry_run: bool = False) -> None:
     """Writes `recipe.output`; `dry_run` reads the documents and says what they are."""
     folder = Path(recipe.output)
+    check_place(folder)
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"output: {folder} exists and is not empty; choose another or remove it")
     from align.text.load import load
@@ -136,7 +137,7 @@ def _write_tokens(tokenizer: Any, documents: list[Document], path: Path, dtype: 
         rows = encode_documents(tokenizer, (document.text for document in documents))
         while batch := list(islice(rows, 10_000)):
             ids = np.fromiter(chain.from_iterable(batch), dtype=dtype)
-            ids.tofile(file)
+            file.write(ids.tobytes())  # `tofile` tells a full disk without its number
             n_tokens += len(ids)
     return n_tokens
 

@@ -18,7 +18,7 @@ from typing import Any
 from pydantic.fields import FieldInfo
 
 from align.config import Section
-from align.errors import UserError, exit_on_user_error
+from align.errors import UserError, check_place, exit_on_user_error
 from align.pipeline import COMMANDS
 
 FOLDER = "recipes/schema"
@@ -47,6 +47,7 @@ def main() -> None:
 
 def write_schemas(folder: Path) -> list[Path]:
     """Writes `<command>.json` for every command into `folder`. Returns the files."""
+    check_place(folder, key="folder")
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{command}.json" for command in RECIPES]
     for path in paths:

@@ -20,7 +20,7 @@ from pydantic import Field, model_validator
 
 from align import sections
 from align.config import Section, parse_command, to_yaml
-from align.errors import UserError, exit_on_user_error
+from align.errors import UserError, check_place, exit_on_user_error
 from align.rl.settings import RewardModel
 from align.text.records import plain
 
@@ -72,6 +72,7 @@ def run(recipe: Recipe, dry_run: bool = False) -> None:
     from align.text.load import load
 
     path = Path(recipe.output)
+    check_place(path, is_file=True)
     if path.exists() and not recipe.overwrite:
         raise UserError(f"output: {path} exists; choose another, or replace it: overwrite=true")
     check_length(recipe.model, recipe.data.max_tokens)

@@ -156,7 +156,7 @@ class Train(Section):
     checkpoint_every: int | None = Field(None, gt=0)
     """Steps between checkpoints; by default a quarter of the run."""
     check_memory: bool = True
-    """Refuse a run that is estimated to need more memory than there is."""
+    """Refuse a run that is estimated to need more memory, or to write more, than there is room for."""
     track: Literal["none", "tensorboard"] = "none"
     """Also log to TensorBoard, in the run folder (pip install '.[track]')."""
     keep_checkpoints: int = Field(2, gt=0)

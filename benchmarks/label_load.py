@@ -23,7 +23,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -79,8 +79,8 @@ def main() -> int:
     return int(bool(result.notes.failures or result.notes.refusals or result.reckoning.problems))
 
 
-def measure(folder: Path, load: Load, database: str) -> Result:
-    """The whole of it, in a folder."""
+def measure(folder: Path, load: Load, database: str, enough: Callable[[Notes], bool] = lambda notes: True) -> Result:
+    """The whole of it, in a folder: for the time given, and then until `enough` was done."""
     project = folder / "project.yaml"
     keys = {"name": "load", "database": database, "overlap": load.overlap}
     project.write_text(json.dumps(keys), encoding="utf-8")
@@ -93,7 +93,7 @@ def measure(folder: Path, load: Load, database: str) -> Result:
             people.accept(bench.store, token, None, PASSWORD)
     with serving(project) as (url, process):
         began, cpu, own = time.monotonic(), cpu_s(process), cpu_s(psutil.Process())
-        notes, peak_mb = asyncio.run(everybody(url, names, load, process))
+        notes, peak_mb = asyncio.run(everybody(url, names, load, process, enough))
         took = time.monotonic() - began
         server_cpu, client_cpu = cpu_s(process) - cpu, cpu_s(psutil.Process()) - own
     return Result(notes, took, server_cpu, client_cpu, peak_mb, reckon(database, notes))
@@ -129,7 +129,9 @@ def answers(url: str) -> bool:
     return True
 
 
-async def everybody(url: str, names: list[str], load: Load, process: psutil.Process) -> tuple[Notes, float]:
+async def everybody(
+    url: str, names: list[str], load: Load, process: psutil.Process, enough: Callable[[Notes], bool]
+) -> tuple[Notes, float]:
     """Logs all in, lets them work for the time given, and watches the server's memory."""
     notes, peak = Notes(), 0.0
     crew = [Annotator(name, url, notes, load.pace_s) for name in names]
@@ -138,7 +140,7 @@ async def everybody(url: str, names: list[str], load: Load, process: psutil.Proc
     end = time.monotonic() + load.seconds
 
     def is_over() -> bool:
-        return time.monotonic() > end
+        return time.monotonic() > end and enough(notes)
 
     working = [asyncio.create_task(one.work(is_over)) for one in crew]
     working.append(asyncio.create_task(lead.watch(load.refresh_s, is_over)))

@@ -9,6 +9,7 @@ there is no traceback, and what the run had learned stays.
 | a base without EOS | `test_a_base_without_eos` | `text/test_tokenizer.py` |
 | a prompt longer than the model | `test_prompts_longer_than_the_model` | `test_stages.py` |
 | an adapter for another base | `test_an_adapter_for_another_base` | `test_adapters.py` |
+| an output where none can stand | `test_an_output_that_is_in_the_way` | |
 | a quantisation that the machine cannot do | `test_bitsandbytes_that_is_missing`, `..._that_fails` | |
 """
 
@@ -32,10 +33,11 @@ from helpers import assert_same_bits, brevity, recipe_of, run
 from servers import Server
 from tiny import tiny_gpt, write_rows
 
-from align import ppo, rm, sft
-from align.config import to_yaml
-from align.errors import exit_on_user_error
+from align import evaluate, generate, pipeline, ppo, prepare, rm, score, sft
+from align.config import build, to_yaml
+from align.errors import UserError, exit_on_user_error
 from align.rl import asking
+from align.train.folder import claim_experiment
 from align.train.state import steps_saved
 
 STAGES = {"sft": sft, "rm": rm, "ppo": ppo}
@@ -110,8 +112,8 @@ GOES_WRONG = {
     ),
     "server down": Wrong(lambda scores: None, r"cannot be reached .*See that it runs and answers", is_server=True),
     "server slow": Wrong(
-        lambda scores: time.sleep(1.0) or scores,
-        r"did not answer within 0\.3 s.*raise reward\.timeout_s",
+        lambda scores: time.sleep(3.0) or scores,
+        r"did not answer within 1 s.*raise reward\.timeout_s",
         is_server=True,
     ),
     "server says garbage": Wrong(
@@ -159,7 +161,7 @@ def reward(monkeypatch) -> Iterator[Callable[..., dict[str, Any]]]:
             return {"reward__function": "test_bad_input:fickle"}
         servers.append(Server(reply))
         servers[-1].http.handle_error = lambda *unused: None
-        return {"reward__url": servers[-1].url, "reward__timeout_s": 0.3, "reward__retries": 1}
+        return {"reward__url": servers[-1].url, "reward__timeout_s": 1.0, "reward__retries": 1}
 
     yield start
     for server in servers:
@@ -290,3 +292,41 @@ def test_bitsandbytes_that_fails(bits, layer, command, world, tmp_path, monkeypa
     assert status == 2
     assert f"model.quantization = {bits}: this machine cannot do it (RuntimeError: no kernel image is available" in told
     assert "or set model.quantization=none" in told
+
+
+# ------------------------------------------------------------------------------------------------------------- outputs
+
+
+@pytest.mark.parametrize("name", ["sft", "prepare", "generate", "score", "evaluate", "pipeline", "inverse_scaling"])
+def test_an_output_that_is_in_the_way(name, world, tmp_path):
+    """A file stands where a folder is to be written, or a folder where a file is, or a file above either."""
+    (tmp_path / "file").write_text("somebody's")
+    (tmp_path / "folder").mkdir()
+    outputs = {tmp_path / "file" / "below" / "it": "would lie below .*file, which is no folder"}
+    if name in ("generate", "score"):
+        outputs[tmp_path / "folder"] = "is a folder, and a file is to be written there"
+    else:
+        outputs[tmp_path / "file"] = "is a file, and a folder is to be written there"
+    for output, told in outputs.items():
+        with pytest.raises(UserError, match=f"^output: {re.escape(str(output))} {told}"):
+            begun(name, world, output)
+    assert (tmp_path / "file").read_text() == "somebody's"
+
+
+def begun(name: str, world: Any, output: Path) -> None:
+    """A command with an output and the least that it needs."""
+    keys: dict[str, Any] = {"output": str(output), "overwrite": True, "data": {"path": world.prompts}}
+    if name == "sft":
+        run(sft, world, output)
+    elif name == "prepare":
+        prepare.run(build(prepare.Recipe, {"output": str(output), "data": keys["data"]}, ""))
+    elif name == "evaluate":
+        models = {"models": {"a": {"path": world.base}}, "data": keys["data"], "judge": "align.lab.judge:reward"}
+        evaluate.run(build(evaluate.Recipe, {"output": str(output), **models}, ""))
+    elif name == "pipeline":
+        pipeline.begin(output, pipeline.Recipe(stages={}, written_for="runs", output=str(output)), [])
+    elif name == "inverse_scaling":
+        claim_experiment(output, recipe_of(sft, world, output))
+    else:
+        module = generate if name == "generate" else score
+        module.run(build(module.Recipe, keys | {"model": {"path": world.base}}, ""))

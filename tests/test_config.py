@@ -81,7 +81,7 @@ def refusal(text: str, recipe_class: type[Section] = Cake) -> str:
 
 
 def command(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=60)
+    return subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=300)
 
 
 def parse(stage: str, path: str, *words: str) -> Section:

@@ -23,6 +23,8 @@ MODES = {
     "lora": {"model.adapter": "lora"},
     "8bit": {"model.adapter": "lora", "model.quantization": "8bit"},
     "4bit": {"model.adapter": "lora", "model.quantization": "4bit"},
+    # what `auto` is on a CPU that does not multiply bf16: weights of the file's own dtype are not converted
+    "4bit in fp32": {"model.adapter": "lora", "model.quantization": "4bit", "train.precision": "fp32"},
 }
 
 

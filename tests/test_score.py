@@ -186,7 +186,7 @@ def start(*words: str) -> tuple[subprocess.Popen[str], str]:
     assert process.stdout
     line = process.stdout.readline()
     if "serving" not in line:
-        raise AssertionError(line + process.communicate(timeout=30)[1])
+        raise AssertionError(line + process.communicate(timeout=300)[1])
     return process, line.split(" on ")[1].split(";")[0]
 
 
@@ -195,7 +195,7 @@ def server(world: Any) -> Any:
     process, url = start(f"model.path={world.reward}", "max_tokens=48")
     yield url
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=300)
     assert (process.returncode, errors) == (0, "")
 
 
@@ -203,14 +203,14 @@ def test_a_server_gives_the_scores_of_the_file(server, world, tmp_path):
     rows = scored(world, world.rankings, tmp_path / "scores.jsonl")
     prompts = [row["prompt"] for row in rows for _ in row["responses"]]
     body = {"prompts": prompts, "responses": [text for row in rows for text in row["responses"]]}
-    answer = httpx.post(server, json=body, trust_env=False, timeout=30).json()
+    answer = httpx.post(server, json=body, trust_env=False, timeout=300).json()
     assert answer["scores"] == pytest.approx([number for row in rows for number in row["scores"]], abs=1e-5)
 
 
 def test_a_server_tells_what_it_serves_and_refuses_what_is_too_long(server, world):
     told = httpx.get(server.replace("/score", "/health"), trust_env=False).json()
     assert (told["model"], told["max_tokens"]) == (world.reward, 48)
-    answer = httpx.post(server, json={"prompts": ["a"], "responses": ["red " * 60]}, trust_env=False, timeout=30)
+    answer = httpx.post(server, json={"prompts": ["a"], "responses": ["red " * 60]}, trust_env=False, timeout=300)
     assert answer.status_code == 422
     assert "tokens with its prompt; this server takes at most 48 (max_tokens)" in answer.json()["detail"]
 
@@ -270,7 +270,7 @@ def test_a_dry_run_checks_the_model_and_serves_nothing(world, capsys):
 @pytest.mark.parametrize("command", ["score", "serve_rm"])
 def test_help_is_quick_and_needs_no_heavy_library(command):
     words = [sys.executable, "-X", "importtime", "-m", f"align.{command}", "--help"]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0
     assert f"usage: python -m align.{command} RECIPE.yaml" in done.stdout
     imported = {line.rsplit("|", 1)[-1].strip().split(".")[0] for line in done.stderr.splitlines()}

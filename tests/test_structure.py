@@ -17,7 +17,7 @@ BELOW = {
     "gpt": {"errors"},
     "lab": {"errors", "config", "sections", "text"},
     "models": {"errors", "config", "sections", "text", "gpt"},
-    "train": {"errors", "config", "sections", "models"},
+    "train": {"errors", "config", "sections", "text", "models"},
     "rl": {"errors", "config", "sections", "text", "gpt", "models", "train"},
     "evals": {"errors", "config", "sections", "text", "models", "rl"},
     "judges": {"errors", "config", "sections", "text", "models", "train", "rl", "evals"},

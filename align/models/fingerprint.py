@@ -19,15 +19,25 @@ def fingerprint(model: sections.Model) -> str:
     parts = [_hub_commit(model.path), model.quantization]
     if Path(model.path).is_dir():
         parts[0] = _folder(Path(model.path))
+    elif Path(model.path).is_file():
+        parts[0] = file_fingerprint(Path(model.path))
     if is_adapter(model.path):
         settings = json.loads((Path(model.path) / "adapter_config.json").read_text(encoding="utf-8"))
         parts.append(fingerprint(model.model_copy(update={"path": settings["base_model_name_or_path"]})))
     return hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
 
 
+def file_fingerprint(file: Path) -> str:
+    """Of one file: its name and contents."""
+    return _files(file.parent, [file])
+
+
 def _folder(folder: Path) -> str:
     """Names and contents of the files that a model or tokenizer is made of."""
-    files = sorted({path for pattern in READ for path in folder.glob(pattern)})
+    return _files(folder, sorted({path for pattern in READ for path in folder.glob(pattern)}))
+
+
+def _files(folder: Path, files: list[Path]) -> str:
     stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     return _hashed(folder.resolve(), tuple(stats))
 

@@ -139,7 +139,16 @@ def _from_pretrained(auto_class: Any, path: str, model: sections.Model, dtype: t
             # On such CPUs bitsandbytes repacks 4-bit weights at the first forward without gradients, for a kernel that
             # has no backward: from then on gradients are 0 or wrong (0.50.2, nn/modules.py, Linear4bit.forward).
             module.support_avx512bf16_for_cpu = False
+    if model.quantization != "none":
+        _let_go_of_files(loaded)
     return loaded
+
+
+def _let_go_of_files(model: torch.nn.Module) -> None:
+    """Copies what was not quantised: as a view of its file it would keep the whole file's pages in memory."""
+    for parameter in model.parameters():
+        if parameter.is_floating_point():
+            parameter.data = parameter.data.clone()
 
 
 @contextmanager

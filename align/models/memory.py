@@ -8,7 +8,7 @@ peak is what lives always (weights, adapters, moments) and the largest phase:
     score       forward passes without gradients: log probabilities, values, rewards
     update      gradients, and what the largest micro-batch keeps for its backward pass
     checkpoint  a copy in the host's memory of the part that is written
-    save        an adapter is merged into its base, once more loaded in fp32
+    save        an adapter is merged into its base, once more loaded in fp32, beside what passes have left (CPU)
 
 On a GPU load, checkpoint and save happen in the host's memory.
 """
@@ -125,7 +125,7 @@ class Estimate(NamedTuple):
 
 def estimate(roles: Sequence[Role], workload: Workload) -> Estimate:
     """The memory of a run with these roles."""
-    counted = {role.name: _weights(role) for role in roles}
+    counted = {role.name: role_weights(role) for role in roles}
     passes = {role.name: {kind: _pass(kind, role, workload) for kind in role.passes} for role in roles}
     costs = tuple(_cost(role, counted[role.name], passes[role.name], workload) for role in roles)
     phases = {"rollout": 0.0, "score": 0.0, "update": 0.0}
@@ -138,12 +138,13 @@ def estimate(roles: Sequence[Role], workload: Workload) -> Estimate:
         if "update" in held:
             step = _step_bytes(counted[role.name], workload)
             phases["update"] = max(phases["update"], cost.gradients + max(held["update"].total, step))
-    host = _host_phases(roles, counted, workload)
     on_cpu = workload.device == "cpu"
+    allocator = _kept_by_allocator(roles, passes) if on_cpu else 0.0
+    host = _host_phases(roles, counted, workload, allocator)
     everywhere = phases | (host if on_cpu else {})
     return Estimate(
         libraries=LIBRARY_BYTES[workload.device],
-        allocator=_kept_by_allocator(roles, passes) if on_cpu else 0.0,
+        allocator=allocator,
         costs=costs,
         phases={name: size for name, size in everywhere.items() if size},
         host_phases={} if on_cpu else host,
@@ -231,7 +232,8 @@ def _subject(role: Role, workload: Workload, updates: bool) -> Subject:
     )
 
 
-def _weights(role: Role) -> Weights:
+def role_weights(role: Role) -> Weights:
+    """The numbers of a role's model."""
     return weights(_subject(role, Workload(1, 1, 1, "fp32"), updates=False))
 
 
@@ -279,7 +281,9 @@ def _kept_by_allocator(roles: Sequence[Role], passes: dict[str, dict[Pass, Parts
     return max(adapters, default=0.0)
 
 
-def _host_phases(roles: Sequence[Role], counted: dict[str, Weights], workload: Workload) -> dict[str, float]:
+def _host_phases(
+    roles: Sequence[Role], counted: dict[str, Weights], workload: Workload, left: float
+) -> dict[str, float]:
     written = [counted[role.name].trained for role in roles if role.kind in ("trained", "adapter")]
     own = [role for role in roles if role.kind in ("trained", "frozen")]
     converted = [role for role in own if role.quantization != "none" or role.dtype != torch.float32]
@@ -288,5 +292,6 @@ def _host_phases(roles: Sequence[Role], counted: dict[str, Weights], workload: W
         # the pages of the file: as they are they become the weights, converted they stand beside them for a while
         "load": 4.0 * max((counted[role.name].parameters for role in converted), default=0),
         "checkpoint": max((max(4.0 * sum(t), optimizer_bytes(workload.optimizer, t)) for t in written), default=0.0),
-        "save": 4.0 * max(merged, default=0),
+        # the pass's smaller blocks, once freed, lie twice between what lives: `left` is one of these times
+        "save": 4.0 * max(merged) + left if merged else 0.0,
     }

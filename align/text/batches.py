@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def rows_of_step(step: int, n_rows: int, batch_size: int, seed: int) -> list[int
     positions = range(first, first + batch_size)
     passes = {position // n_rows for position in positions}
     orders = {number: _permutation(n_rows, seed, number) for number in passes}
-    return [orders[position // n_rows][position % n_rows] for position in positions]
+    return [int(orders[position // n_rows][position % n_rows]) for position in positions]
 
 
 def micro_batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
@@ -51,8 +52,10 @@ def pad_right(rows: Sequence[Sequence[int]], fill: int = PADDING) -> Tensor:
     return torch.tensor([[*row, *[fill] * (width - len(row))] for row in rows], dtype=torch.long)
 
 
-def _permutation(n_rows: int, seed: int, number: int) -> list[int]:
+@lru_cache(maxsize=4)  # two passes may meet in a step, and PPO reads prompts and pretraining texts side by side
+def _permutation(n_rows: int, seed: int, number: int) -> Tensor:
+    """(n_rows,) int64: the order of one pass. It is drawn once, or each step would cost what all the data cost."""
     import torch
 
     generator = torch.Generator().manual_seed((seed * 1_000_003 + number) % 2**63)
-    return torch.randperm(n_rows, generator=generator).tolist()
+    return torch.randperm(n_rows, generator=generator)

@@ -6,6 +6,7 @@ A folder belongs to the recipe.yaml in it. One with a result or a checkpoint is 
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from typing import Any
 import yaml
 
 from align.config import to_yaml
-from align.errors import UserError
+from align.errors import UserError, check_place
+from align.train.inputs import check_same, inputs
 from align.train.state import remove, remove_leftovers, steps_saved, write_whole
 
 # What may differ between an interrupted run and its resumption, because no number depends on it.
@@ -34,6 +36,8 @@ FREE_TO_CHANGE = {
 
 def claim(folder: Path, recipe: Any) -> None:
     """Makes `folder` this recipe's run folder. Raises `UserError` rather than touch what somebody may still need."""
+    check_place(folder)
+    stands_on = inputs(recipe)
     if folder.exists() and any(folder.iterdir()):
         if not (folder / "recipe.yaml").exists() or (folder / "pipeline.json").exists():
             raise UserError(f"output: {folder} exists and is not a run folder; choose another output")
@@ -49,11 +53,13 @@ def claim(folder: Path, recipe: Any) -> None:
                     f"output: {folder} holds an interrupted run; go on: resume=true, or replace it: overwrite=true"
                 )
             _same_recipe(folder, recipe)
+            check_same(folder, stands_on)
         else:  # it ended before its first checkpoint: nothing in it is worth keeping
             _clear(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "recipe.yaml").touch()  # from here on the folder is a run's: a kill leaves nothing that is in the way
     write_whole(folder / "recipe.yaml", to_yaml(recipe))
+    write_whole(folder / "inputs.json", json.dumps(stands_on, indent=2) + "\n")
 
 
 def claim_experiment(folder: Path, recipe: Any) -> None:
@@ -61,6 +67,7 @@ def claim_experiment(folder: Path, recipe: Any) -> None:
 
     Raises `UserError` where another recipe's numbers would be mixed with its own.
     """
+    check_place(folder)
     wanted = to_yaml(recipe.model_copy(update={"overwrite": False}))
     found = folder / "recipe.yaml"
     if folder.exists() and any(folder.iterdir()):

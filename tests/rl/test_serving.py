@@ -37,7 +37,7 @@ class Counting:
     def __call__(self, prompts: Any, texts: Any) -> Scored:
         self.batches.append(list(texts))
         self.threads.add(threading.current_thread().name)
-        assert self.may_go.wait(10)
+        assert self.may_go.wait(120)
         if "too long" in texts:
             raise UserError("the answer 'too long' has 99 tokens")
         if "crash" in texts:
@@ -58,7 +58,7 @@ def served(score: Any, limits: Any = None, batching: Any = None) -> Iterator[str
             time.sleep(0.01)
         yield f"http://127.0.0.1:{place.getsockname()[1]}"
         server.should_exit = True
-        thread.join(10)
+        thread.join(60)
         assert not thread.is_alive()
 
 
@@ -68,11 +68,11 @@ def counting() -> Counting:
 
 
 def post(url: str, prompts: list[Any], responses: list[Any]) -> httpx.Response:
-    return httpx.post(f"{url}/score", json={"prompts": prompts, "responses": responses}, trust_env=False, timeout=10)
+    return httpx.post(f"{url}/score", json={"prompts": prompts, "responses": responses}, trust_env=False, timeout=60)
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    ends = time.monotonic() + 10
+    ends = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < ends
         time.sleep(0.005)
@@ -122,17 +122,15 @@ def test_requests_that_arrive_together_are_scored_together(counting):
 
 
 def test_a_first_request_waits_a_little_for_others(counting):
-    with served(counting, batching={"wait_ms": 400}) as url, ThreadPoolExecutor(4) as pool:
+    with served(counting, batching={"wait_ms": 20_000, "items": 4}) as url, ThreadPoolExecutor(4) as pool:
         asked = [pool.submit(post, url, ["a"], ["x"]) for _ in range(4)]
         assert [one.result().status_code for one in asked] == [200] * 4
     assert [len(batch) for batch in counting.batches] == [4]
 
 
 def test_a_batch_that_is_full_waits_no_longer(counting):
-    started = time.monotonic()
-    with served(counting, batching={"wait_ms": 20_000, "items": 3}) as url:
+    with served(counting, batching={"wait_ms": 600_000, "items": 3}) as url:
         assert post(url, ["a"] * 3, ["x"] * 3).status_code == 200
-    assert time.monotonic() - started < 10
 
 
 def test_the_loop_answers_while_the_model_computes(counting):
@@ -140,7 +138,7 @@ def test_the_loop_answers_while_the_model_computes(counting):
     with served(counting) as url, ThreadPoolExecutor(1) as pool:
         asked = pool.submit(post, url, ["a"], ["x"])
         wait_for(lambda: bool(counting.batches))
-        assert httpx.get(f"{url}/health", trust_env=False, timeout=2).status_code == 200
+        assert httpx.get(f"{url}/health", trust_env=False, timeout=60).status_code == 200
         counting.may_go.set()
         assert asked.result().status_code == 200
 

@@ -4,6 +4,7 @@ from collections import Counter
 from itertools import pairwise
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -38,6 +39,16 @@ def test_every_pass_and_every_seed_has_an_order_of_its_own():
     orders = [tuple(rows_of_step(step, 20, 20, seed)) for seed in (1, 2) for step in (1, 2, 3)]
     assert len(set(orders)) == 6
     assert tuple(range(20)) not in orders
+
+
+def test_the_order_of_a_pass_is_drawn_once(monkeypatch):
+    drawn = []
+    randperm = torch.randperm
+    monkeypatch.setattr(torch, "randperm", lambda n, **keys: drawn.append(n) or randperm(n, **keys))
+    for step in range(1, 101):  # 10 steps a pass, beside other rows that are read at the same time
+        rows_of_step(step, 105, 10, seed=2**40)
+        rows_of_step(step, 31, 2, seed=2**40)
+    assert Counter(drawn) == {105: 10, 31: 7}
 
 
 def test_similar_lengths_go_together_under_the_budget():

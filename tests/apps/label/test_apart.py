@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,9 @@ from apps.label.apart import POLITE, Apart
 from apps.label.lead import computed
 
 
-def the_process() -> Any:
-    (child,) = [child for child in active_children() if child.name.startswith("SpawnProcess")]
+def the_process(others: set[Any]) -> Any:
+    """The one that was started since; those of other tests may still be about to end."""
+    (child,) = [child for child in set(active_children()) - others if child.name.startswith("SpawnProcess")]
     return child
 
 
@@ -31,12 +31,13 @@ def test_it_answers_what_the_server_would(bench: Bench) -> None:
     import_files(bench.project, [str(bench.folder / "a.jsonl")])
     bench.rank("Ann", "good", "bad")
     store, project = bench.project.store, bench.project.id
+    others = set(active_children())
     apart = Apart()
     found = apart(store, project, 0.7)
     assert found[1] == computed(store, project, 0.7)[1]
     assert found[0].n_rankings == found[1].n_rankings == 1
     assert set(found[2]) == {"pace", "seconds", "position", "agreement", "gold", "leaderboard"}
-    process = the_process()
+    process = the_process(others)
     assert psutil.Process(process.pid).nice() == os.nice(0) + POLITE
     with pytest.raises(UserError, match="no such project"):
         apart(store, project + 1, 0.7)
@@ -45,8 +46,9 @@ def test_it_answers_what_the_server_would(bench: Bench) -> None:
     with pytest.raises(UserError, match="try again"):
         apart(store, project, 0.7)
     assert apart(store, project, 0.7)[1] == found[1]
-    the_process().kill()
-    the_process().join()
+    process = the_process(others)
+    process.kill()
+    process.join()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes by their parent")
@@ -62,8 +64,7 @@ def test_it_ends_with_a_server_that_is_killed(tmp_path: Path) -> None:
     async def look() -> None:
         lead = Watcher("Ann", served.url, Notes())
         await lead.log_in()
-        begun = time.monotonic()
-        await lead.watch(0.1, lambda: time.monotonic() > begun + 1)
+        await lead.watch(0.1, lambda: bool(lead.notes.times["dashboard"]))  # until the figures have come
         await lead.client.aclose()
         assert not lead.notes.failures
 
@@ -71,5 +72,5 @@ def test_it_ends_with_a_server_that_is_killed(tmp_path: Path) -> None:
     children = psutil.Process(served.process.pid).children(recursive=True)
     assert any(child.nice() == os.nice(0) + POLITE for child in children)
     served.kill()
-    _, alive = psutil.wait_procs(children, timeout=20)
+    _, alive = psutil.wait_procs(children, timeout=120)
     assert alive == []

