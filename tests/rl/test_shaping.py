@@ -20,7 +20,8 @@ EOS, DOT = 1, 9
 class TenTokens:
     """As much of a tokenizer as is needed."""
 
-    eos_token_id = EOS
+    eos_token_id, chat_template = EOS, None
+    all_special_tokens, all_special_ids, added_tokens_decoder = ["</s>"], [EOS], {}
 
     def __len__(self) -> int:
         return 10
