@@ -21,7 +21,7 @@ class Samples(Section):
     n: int = Field(256, gt=1)
     """How many answers (lm-human-preferences: 256)."""
     max_tokens: int = Field(53, gt=0)
-    """Longest answer (N+: 53); an end is put after those that say none."""
+    """Longest answer (N+: 53); an EOS is put at the end of those that say none."""
     temperature: float = Field(1.0, gt=0)
     """Of sampling (InstructGPT: 1; lm-human-preferences: 0.5 or 0.7)."""
 
