@@ -102,7 +102,7 @@ class Reward(Section):
     length_free: int = Field(0, ge=0)
     """Tokens that cost nothing."""
     missing_eos: float | None = -1.0
-    """The score of an answer that never says EOS or another end of a turn (N+ item 11); none keeps its own score."""
+    """The score of an answer that never says EOS, whatever it says (N+ item 11); none keeps its own score."""
     min_tokens: int = Field(0, ge=0)
     """An answer with fewer tokens, EOS counted, gets the score missing_eos."""
     truncate_token: str | int | None = None
