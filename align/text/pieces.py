@@ -40,6 +40,8 @@ class Writer:
         if tokenizer.chat_template is None:
             raise UserError("this tokenizer has no chat template; load it with align.text.tokenizer.load_tokenizer")
         self._ends = [str(token) for token in tokenizer.convert_ids_to_tokens([turn, tokenizer.eos_token_id])]
+        added = tokenizer.added_tokens_decoder.get(turn)
+        self._takes_space = added is not None and added.rstrip
         self._tokenizer = tokenizer
         self._clean = special_token_remover(tokenizer)
         self._written = lru_cache(maxsize=256)(self._write)  # answers to one prompt write it once
@@ -73,6 +75,8 @@ class Writer:
                 return [Piece(whole)]
             pieces += [Piece(before[done:]), answer]
             done = len(before) + len(answer.text)
+            if self._takes_space:  # as Phi-3's: the space after it is no token, but would be one at a piece's start
+                done = len(whole) - len(whole[done:].lstrip())
         return [*pieces, Piece(whole[done:])]
 
     def answer(self, prompt: Turns, response: str) -> Piece:

@@ -60,6 +60,17 @@ def test_an_added_token_closes_a_turn_without_being_special():
     assert decode_response(tokenizer, [*ids, *ids]) == "Red."
 
 
+def test_space_that_the_closing_token_takes_in_begins_no_piece():
+    from tokenizers import AddedToken
+
+    tokenizer = build("phi 3")
+    tokenizer.add_tokens([AddedToken("<|end|>", rstrip=True, special=True)], special_tokens=True)
+    turns = (*ANSWERED, Message("user", "And another?"))
+    theirs = tokenizer.apply_chat_template([turn._asdict() for turn in turns], add_generation_prompt=True)["input_ids"]
+    assert encode_prompt(tokenizer, turns) == theirs
+    assert "<|end|><|user|>" in tokenizer.decode(theirs)
+
+
 LLAMA3 = {"generation_config.json": {"eos_token_id": [0, 3, 4]}, "config.json": {"eos_token_id": 300}}
 
 
