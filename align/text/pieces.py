@@ -74,9 +74,12 @@ class Writer:
                     raise _rewritten(through, whole)
                 return [Piece(whole)]
             pieces += [Piece(before[done:]), answer]
-            done = len(before) + len(answer.text)
+            rest = whole[len(before) + len(answer.text) :]
+            if answer.append_end:  # some templates write it only before the next turn
+                rest = rest.removeprefix(self._ends[0])
             if self._takes_space:  # as Phi-3's: the space after it is no token, but would be one at a piece's start
-                done = len(whole) - len(whole[done:].lstrip())
+                rest = rest.lstrip()
+            done = len(whole) - len(rest)
         return [*pieces, Piece(whole[done:])]
 
     def answer(self, prompt: Turns, response: str) -> Piece:

@@ -60,6 +60,18 @@ def test_an_added_token_closes_a_turn_without_being_special():
     assert decode_response(tokenizer, [*ids, *ids]) == "Red."
 
 
+def test_an_end_that_is_written_before_the_next_turn_alone_is_not_written_twice():
+    tokenizer = build("no eos")
+    tokenizer.chat_template = (
+        "{% for message in messages %}{{ eos_token if message['role'] == 'user' and not loop.first else '' }}"
+        "{{ message['role'] + ': ' + message['content'] }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
+    )
+    ids = encode_conversation(tokenizer, [*ANSWERED, *ANSWERED], 1000).ids
+    turn = "user: Name a colour.assistant: Red.<|endoftext|>"
+    assert tokenizer.decode(ids) == turn + turn
+
+
 def test_space_that_the_closing_token_takes_in_begins_no_piece():
     from tokenizers import AddedToken
 
