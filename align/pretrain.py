@@ -85,6 +85,7 @@ def main() -> None:
 
 def run(recipe: Recipe, dry_run: DryRun | bool = False) -> None:
     """Pretrains into `recipe.output`; `dry_run` says what it would do and what it would cost."""
+    from align.models.language import with_ends
     from align.models.save import write_card
     from align.train.machine import accelerator as make_accelerator
     from align.train.plan import check_memory
@@ -102,7 +103,7 @@ def run(recipe: Recipe, dry_run: DryRun | bool = False) -> None:
         check_memory(recipe, packed(shape_to_train(recipe, len(tokenizer))))
         figures, model = train(recipe, new_model(recipe, tokenizer), shards, folder, accelerator)
         if folder.writes:
-            model.save_pretrained(folder.folder / "model")
+            with_ends(model, tokenizer).save_pretrained(folder.folder / "model")
             tokenizer.save_pretrained(folder.folder / "model")
             write_card(folder.folder, "pretrain", recipe, figures)
         folder.finish(figures)

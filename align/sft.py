@@ -172,6 +172,7 @@ class _Samples:
         from align.models.language import unspeakable
         from align.rl.sampling import Sampling, sample
         from align.text.encode import decode_response, encode_prompts
+        from align.text.ends import ends_of
 
         if not self.prompts or not self.run.writes:
             return
@@ -184,7 +185,7 @@ class _Samples:
         with accelerator.autocast():
             how = Sampling(max_tokens=min(room, 128), temperature=0)
             never = unspeakable(self.tokenizer, model)
-            answers = sample(model, ids, how, [self.tokenizer.eos_token_id], never, generator)
+            answers = sample(model, ids, how, ends_of(self.tokenizer).ids, never, generator)
         with (self.run.folder / "samples.jsonl").open("a", encoding="utf-8") as file:
             for prompt, answer in zip(self.prompts, answers, strict=True):
                 row = {"step": step, "prompt": prompt[-1].content}

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from align.errors import UserError
 from align.models.adapters import POLICY, Role
 from align.text.batches import pad_right
+from align.text.ends import ends_of
 
 if TYPE_CHECKING:
     from align.text.encode import Encoded
@@ -137,6 +138,33 @@ def recomputing(model: nn.Module, wanted: bool) -> Iterator[None]:
 def unspeakable(tokenizer: Any, model: Any) -> list[int]:
     """What is never sampled: pad, and rows of the embedding beyond the tokenizer (as in lm-human-preferences)."""
     return [tokenizer.pad_token_id, *range(len(tokenizer), model.get_output_embeddings().weight.shape[0])]
+
+
+def with_ends(model: Any, tokenizer: Any) -> Any:
+    """The model, whose settings now name the tokens at which its answers end, and pad, for every tool that reads them.
+
+    What else `generation_config.json` says stays, unless transformers refuses to write it, as it does `temperature`
+    beside `do_sample: false`.
+    """
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers import GenerationConfig
+
+    ends = ends_of(tokenizer)
+    ids: int | list[int] = ends.turn if len(ends.ids) == 1 else list(ends.ids)
+    generation = getattr(model, "generation_config", None)  # a trunk has none
+    for config in (model.config, model.config.get_text_config(), *([generation] if generation else [])):
+        config.pad_token_id = tokenizer.pad_token_id
+        try:
+            config.eos_token_id = ids
+        except StrictDataclassError:  # a few classes take one number alone
+            config.eos_token_id = ends.turn
+    try:
+        if generation is not None:
+            generation.validate(strict=True)
+    except ValueError:
+        kept = {name: getattr(generation, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+        model.generation_config = GenerationConfig(**kept)
+    return model
 
 
 def token_logprobs(logits: Tensor, targets: Tensor, temperature: float = 1.0) -> Tensor:

@@ -11,6 +11,7 @@ from align.config import Section, to_yaml
 from align.errors import UserError
 from align.models.adapters import POLICY, save_adapter
 from align.models.classifier import save_as_classifier
+from align.models.language import with_ends
 from align.models.load import merge_adapter
 from align.models.scalar import REMEDY, ScalarModel, check_head
 
@@ -78,11 +79,12 @@ def _whole(auto_class: Any, model: Any, adapter: str | None, base: sections.Mode
     """The model to write into `folder`, which is emptied: with its adapter merged, if it has one."""
     shutil.rmtree(folder, ignore_errors=True)
     if not hasattr(model, "disable_adapter"):
-        return model.base_model if auto_class.__name__ == "AutoModel" else model  # a trunk's base model is itself
+        whole = model.base_model if auto_class.__name__ == "AutoModel" else model  # a trunk's base model is itself
+        return with_ends(whole, tokenizer)
     kept = adapter_folder(folder)
     save_adapter(model, str(adapter), kept)
     tokenizer.save_pretrained(kept)
-    return merge_adapter(auto_class, kept, base, len(tokenizer))
+    return with_ends(merge_adapter(auto_class, kept, base, len(tokenizer)), tokenizer)
 
 
 def write_card(run_folder: Path, stage: str, recipe: Section, figures: dict[str, float], more: str = "") -> None:

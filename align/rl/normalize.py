@@ -59,10 +59,11 @@ def demonstrated(recipe: Any, tokenizer: Any, training: list[Ranked]) -> list[li
 
 
 def sampled(recipe: Any, tokenizer: Any, training: list[Ranked]) -> list[list[int]]:
-    """Answers of the policy that `model.path` is, to prompts of the training rankings, each ending in EOS."""
+    """Answers of the policy that `model.path` is, to prompts of the training rankings, each with its end."""
     from align.rl.sampling import Sampling
     from align.rl.speaker import Speaker
     from align.text.batches import rows_of_step
+    from align.text.ends import ends_of
 
     room = recipe.data.max_tokens - recipe.samples.max_tokens
     asked = [row.prompt for row in training if row.n_prompt <= room]
@@ -75,5 +76,6 @@ def sampled(recipe: Any, tokenizer: Any, training: list[Ranked]) -> list[list[in
     speaker = Speaker(recipe.model, recipe.data.max_tokens)
     prompts = [asked[i] for i in rows_of_step(1, len(asked), recipe.samples.n, recipe.seed)]
     replies = speaker.sample(prompts, how, speaker.randomness(recipe.seed))
-    eos = tokenizer.eos_token_id
-    return [[*reply.prompt_ids, *reply.ids, *([] if reply.ended else [eos])] for reply in replies]
+    said = [reply.ids[:-1] if reply.ended else reply.ids for reply in replies]
+    turn = ends_of(tokenizer).turn
+    return [[*reply.prompt_ids, *ids, turn] for reply, ids in zip(replies, said, strict=True)]

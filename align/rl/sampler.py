@@ -22,6 +22,7 @@ from align.rl.sampling import Sampling, sample
 from align.rl.shaping import Shaping
 from align.text.batches import micro_batches
 from align.text.encode import decode_response
+from align.text.ends import ends_of
 from align.train.parallel import failing_together
 from align.train.state import generator
 
@@ -82,9 +83,9 @@ class Sampler:
         randomness = generator(self.accelerator.device, self.seed, step, self.accelerator.process_index)
         policy.eval()  # dropout stays off in every role, as in lm-human-preferences and N+ (item 18)
         ids = [prompt.ids for prompt in asked]
-        eos = [self.tokenizer.eos_token_id]
+        ends = ends_of(self.tokenizer).ids
         with policy.active(), self.accelerator.autocast():
-            answers = sample(policy.model, ids, how, eos, policy.unspeakable, randomness)
+            answers = sample(policy.model, ids, how, ends, policy.unspeakable, randomness)
         longest = settings.max_tokens if self.values_after_end else None
         return Rollouts.of(ids, answers, self.accelerator.device, longest)
 

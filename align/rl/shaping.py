@@ -21,6 +21,7 @@ from torch import Tensor
 from align.errors import UserError
 from align.rl.rollouts import Rollouts
 from align.rl.settings import Reward
+from align.text.ends import ends_of
 from align.train.parallel import total
 from align.train.state import Stateful
 
@@ -29,19 +30,21 @@ class Part(NamedTuple):
     """The part of each answer that is scored."""
 
     sequences: list[list[int]]  # prompt and answer
-    n_tokens: Tensor  # (batch,) of the answer, EOS included if it was said
-    ended: Tensor  # (batch,) bool: it says EOS, or `truncate_token` in time
+    n_tokens: Tensor  # (batch,) of the answer, its end included if it was said
+    ended: Tensor  # (batch,) bool: it says an end, or `truncate_token` in time
 
 
-def whole(rollouts: Rollouts) -> Part:
-    """All of each answer."""
-    return Part(rollouts.sequences(), rollouts.mask.sum(1), rollouts.ended)
+def whole(rollouts: Rollouts, end: int) -> Part:
+    """All of each answer. Whichever end it said, `end` stands there, where our reward models are trained to be read."""
+    told = zip(rollouts.sequences(), rollouts.ended.tolist(), strict=True)
+    sequences = [[*sequence[:-1], end] if ended else sequence for sequence, ended in told]
+    return Part(sequences, rollouts.mask.sum(1), rollouts.ended)
 
 
-def cut_after(rollouts: Rollouts, token: int, first: int, eos: int) -> Part:
+def cut_after(rollouts: Rollouts, token: int, first: int, end: int) -> Part:
     """Answers up to the first `token` at position `first` or later, counted from 0; whole where there is none.
 
-    A cut answer gets EOS after the token, since that is where our reward models are trained to be read.
+    A cut answer gets `end` after the token, since that is where our reward models are trained to be read.
     """
     sequences, counts, ended = [], [], []
     for sequence, n_tokens in zip(rollouts.sequences(), rollouts.mask.sum(1).tolist(), strict=True):
@@ -49,7 +52,7 @@ def cut_after(rollouts: Rollouts, token: int, first: int, eos: int) -> Part:
         prompt, answer = sequence[:start], sequence[start:]
         ends = [place + 1 for place, found in enumerate(answer) if found == token and place >= first]
         kept = answer[: ends[0]] if ends else answer
-        sequences.append([*prompt, *kept, *([eos] if ends and token != eos else [])])
+        sequences.append([*prompt, *kept, *([end] if ends and token != end else [])])
         counts.append(len(kept))
         ended.append(bool(ends))
     device = rollouts.ids.device
@@ -95,7 +98,7 @@ class Shaping:
     def __init__(self, settings: Reward, tokenizer: Any, accelerator: Any) -> None:
         self.settings, self.accelerator = settings, accelerator
         self.token = None if settings.truncate_token is None else token_id(tokenizer, settings.truncate_token)
-        self.eos = tokenizer.eos_token_id
+        self.end = ends_of(tokenizer).turn
         self.moments = RunningMoments() if settings.normalize == "running" else None
 
     def parts(self) -> dict[str, Stateful]:
@@ -105,8 +108,8 @@ class Shaping:
     def scored_part(self, rollouts: Rollouts) -> Part:
         """The part of each answer that the reward gets to see."""
         if self.token is None:
-            return whole(rollouts)
-        return cut_after(rollouts, self.token, self.settings.truncate_after, self.eos)
+            return whole(rollouts, self.end)
+        return cut_after(rollouts, self.token, self.settings.truncate_after, self.end)
 
     def shape(self, scores: Tensor, part: Part, remember: bool = True) -> Tensor:
         """Raw scores, (batch,), as those that PPO maximises. Running statistics take in the batch first."""

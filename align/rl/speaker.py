@@ -14,6 +14,7 @@ from align.models.load import load_causal_lm, load_config, max_positions
 from align.rl.rollouts import Rollouts
 from align.rl.sampling import Answer, Sampling, sample
 from align.text.encode import decode_response, encode_prompts
+from align.text.ends import ends_of
 from align.text.tokenizer import load_tokenizer
 from align.train.machine import accelerator as make_accelerator
 from align.train.state import generator
@@ -33,7 +34,7 @@ class Reply(NamedTuple):
 
     text: str
     prompt_ids: list[int]
-    ids: list[int]  # of the answer, EOS included if said
+    ids: list[int]  # of the answer, its end included if said
     ended: bool
 
 
@@ -99,7 +100,7 @@ class Speaker:
     ) -> list[Reply]:
         if not ids:
             return []
-        eos = [self.tokenizer.eos_token_id]
+        eos = [*ends_of(self.tokenizer).ids]
         if stop == "\n" or (self.plain and not isinstance(asked[0], str)):  # a line of a document that goes on
             eos += self._tokens("\n")[-1:]
         elif stop and len(self._tokens(stop)) == 1:

@@ -17,6 +17,7 @@ from typing import Any
 
 from align import sections
 from align.errors import UserError, exit_on_user_error
+from align.text.ends import ends_of
 
 
 def _missing() -> None:
@@ -39,6 +40,7 @@ class AlignLM(HFLM):
 
     def __init__(self, path: str, trust_remote_code: bool = False, device: Any = None, **others: Any) -> None:
         """`others` are HFLM's, such as batch_size. `device` is accelerate's choice, whatever the harness says."""
+        from align.models.language import with_ends
         from align.models.load import load_causal_lm, max_positions
         from align.text.tokenizer import load_tokenizer
         from align.train.machine import accelerator
@@ -47,8 +49,13 @@ class AlignLM(HFLM):
         tokenizer = load_tokenizer(path, trust_remote_code)
         loaded = load_causal_lm(model, n_tokens=len(tokenizer)).to(accelerator("fp32").device)
         others.setdefault("max_length", max_positions(loaded.config))
-        super().__init__(pretrained=loaded, tokenizer=tokenizer, backend="causal", **others)
+        super().__init__(pretrained=with_ends(loaded, tokenizer), tokenizer=tokenizer, backend="causal", **others)
         self._before_answer, self._lead = _answer_marks(tokenizer)
+
+    @property
+    def eot_token_id(self) -> int:
+        """What the harness cuts an answer at, beside the task's own stops; generation stops at every end."""
+        return ends_of(self.tokenizer).turn
 
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         """The harness writes a choice right behind the generation prompt; a template may begin answers with a space."""

@@ -12,6 +12,9 @@ so the first word of a turn is the same token as in running text, and a model th
 The space stands on the answer's side of the generation prompt: sampling begins right after the marker or the colon, as
 in training. An empty answer is EOS alone.
 
+Where the tokenizer itself begins a text with BOS, as Gemma's and Llama's, both begin with it: such a model has seen no
+text without.
+
 Both mark the assistant's turns with `{% generation %}`, which `apply_chat_template(return_assistant_tokens_mask=True)`
 needs.
 """
@@ -53,7 +56,14 @@ TEXT_TEMPLATE = _TEMPLATE % {
 def ensure_chat_template(tokenizer: PreTrainedTokenizerBase) -> None:
     """Gives a tokenizer without a chat template one of ours; `save_pretrained` then keeps it with the tokenizer."""
     if tokenizer.chat_template is None:
-        tokenizer.chat_template = MARKER_TEMPLATE if has_markers(tokenizer) else TEXT_TEMPLATE
+        template = MARKER_TEMPLATE if has_markers(tokenizer) else TEXT_TEMPLATE
+        tokenizer.chat_template = "{{ bos_token }}" * len(own_bos(tokenizer)) + template
+
+
+def own_bos(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """BOS, if this tokenizer begins every text with it by itself, else nothing."""
+    begun = list(tokenizer("x")["input_ids"])[:1]
+    return begun if begun == [tokenizer.bos_token_id] else []
 
 
 def has_markers(tokenizer: PreTrainedTokenizerBase) -> bool:

@@ -12,10 +12,12 @@ tokens that are written out in a content are taken out first.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, islice
+from itertools import chain, islice, takewhile
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from align.errors import UserError
+from align.text.chat import own_bos
+from align.text.ends import ends_of
 from align.text.pieces import Piece, Writer, special_token_remover
 from align.text.records import Conversation, Message
 
@@ -58,7 +60,7 @@ def encode_conversation(
 ) -> Encoded:
     """A demonstration as tokens, its end cut off at `max_tokens`.
 
-    Targets are the answers of every assistant turn, or of the last one only; EOS is part of an answer.
+    Targets are the answers of every assistant turn, or of the last one only; its end is part of an answer.
     Raises `UserError` when the template cannot write these turns (see `align.text.pieces`).
     """
     pieces = Writer(tokenizer).conversation(tuple(messages), last_only)
@@ -99,7 +101,7 @@ def encode_prompts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Sequenc
 
 
 def encode_response(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], response: str) -> list[int]:
-    """The tokens of an answer to these turns: they follow `encode_prompt`'s and end in exactly one EOS."""
+    """The tokens of an answer to these turns: they follow `encode_prompt`'s and end in exactly one end."""
     return encode_responses(tokenizer, [(messages, response)])[0]
 
 
@@ -114,18 +116,21 @@ def encode_responses(
 def encode_documents(
     tokenizer: PreTrainedTokenizerBase, texts: Iterable[str], chunk: int = CHUNK
 ) -> Iterator[list[int]]:
-    """The tokens of each text, ending in EOS. Reads `chunk` texts at a time, so that a corpus can be streamed."""
-    without_special_tokens = special_token_remover(tokenizer)
+    """The tokens of each text, ending in EOS, and beginning with BOS if the tokenizer does that by itself.
+
+    Reads `chunk` texts at a time, so that a corpus can be streamed.
+    """
+    without_special_tokens, bos = special_token_remover(tokenizer), own_bos(tokenizer)
     remaining = iter(texts)
     while now := [without_special_tokens(text) for text in islice(remaining, chunk)]:
-        yield from ([*ids, tokenizer.eos_token_id] for ids in _tokenise(tokenizer, now))
+        yield from ([*bos, *ids, tokenizer.eos_token_id] for ids in _tokenise(tokenizer, now))
 
 
 def decode_response(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
-    """The text of sampled tokens up to the first EOS, without special tokens and the space around it."""
-    ids = list(ids)
-    end = ids.index(tokenizer.eos_token_id) if tokenizer.eos_token_id in ids else len(ids)
-    return str(tokenizer.decode(ids[:end], skip_special_tokens=True)).strip()
+    """The text of sampled tokens up to the first end, without special tokens and the space around it."""
+    ends = ends_of(tokenizer).ids
+    answer = list(takewhile(lambda token: token not in ends, ids))
+    return str(tokenizer.decode(answer, skip_special_tokens=True)).strip()
 
 
 def _written(writer: Writer, row: Conversation, last_only: bool) -> list[Piece]:
@@ -161,8 +166,8 @@ def _ids(tokenizer: PreTrainedTokenizerBase, rows: list[list[Piece]]) -> list[li
 def _piece_ids(tokenizer: PreTrainedTokenizerBase, pieces: list[Piece]) -> list[list[int]]:
     texts = list(dict.fromkeys(piece.text for piece in pieces))  # markers and system prompts recur
     known = dict(zip(texts, _tokenise(tokenizer, texts), strict=True))
-    eos_id = tokenizer.eos_token_id
-    return [[*known[piece.text], eos_id] if piece.append_eos else known[piece.text] for piece in pieces]
+    turn = ends_of(tokenizer).turn
+    return [[*known[piece.text], turn] if piece.append_end else known[piece.text] for piece in pieces]
 
 
 def _tokenise(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:

@@ -1,9 +1,9 @@
 """A conversation as the template writes it, cut into the pieces that are tokenised one by one.
 
 A piece is an answer or what stands between two answers. An answer is what the template writes after its generation
-prompt, up to and including EOS. What it writes after EOS (the newline of ChatML) begins the next piece, for no model is
-asked to say it. Where a template ends a turn without EOS, the answer's trailing space is left to the next piece and EOS
-is appended.
+prompt, up to and including the token that ends the turn (`align.text.ends`). What it writes after that (the newline of
+ChatML) begins the next piece, for no model is asked to say it. Where a template ends a turn without such a token, the
+answer's trailing space is left to the next piece and EOS is appended.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from align.errors import UserError
 from align.text.chat import special_tokens
+from align.text.ends import ends_of
 from align.text.records import Message
 
 if TYPE_CHECKING:
@@ -28,18 +29,19 @@ class Piece(NamedTuple):
 
     text: str
     is_answer: bool = False
-    append_eos: bool = False  # the template does not write the EOS that an answer ends with
+    append_end: bool = False  # the template does not write the token that an answer ends with
 
 
 class Writer:
     """Writes conversations out with a tokenizer's chat template, in pieces."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        if tokenizer.eos_token is None:
-            raise UserError("this tokenizer has no EOS token, so no answer could end; set eos_token in its folder")
+        turn = ends_of(tokenizer).turn
         if tokenizer.chat_template is None:
             raise UserError("this tokenizer has no chat template; load it with align.text.tokenizer.load_tokenizer")
-        self.eos: str = tokenizer.eos_token
+        self._ends = [str(token) for token in tokenizer.convert_ids_to_tokens([turn, tokenizer.eos_token_id])]
+        added = tokenizer.added_tokens_decoder.get(turn)
+        self._takes_space = added is not None and added.rstrip
         self._tokenizer = tokenizer
         self._clean = special_token_remover(tokenizer)
         self._written = lru_cache(maxsize=256)(self._write)  # answers to one prompt write it once
@@ -66,13 +68,18 @@ class Writer:
         done = 0  # characters of `whole` that are in pieces
         for index in (i for i, message in enumerate(prompt) if message.role == "assistant"):
             before, through = self._written(prompt[:index], True), self._written(prompt[: index + 1], False)
-            if not (through.startswith(before) and whole.startswith(through)):
+            answer = self._until_end(through[len(before) :])
+            if not (through.startswith(before) and whole.startswith(before + answer.text)):
                 if cut_needed:
                     raise _rewritten(through, whole)
                 return [Piece(whole)]
-            answer = self._until_eos(through[len(before) :])
             pieces += [Piece(before[done:]), answer]
-            done = len(before) + len(answer.text)
+            rest = whole[len(before) + len(answer.text) :]
+            if answer.append_end:  # some templates write it only before the next turn
+                rest = rest.removeprefix(self._ends[0])
+            if self._takes_space:  # as Phi-3's: the space after it is no token, but would be one at a piece's start
+                rest = rest.lstrip()
+            done = len(whole) - len(rest)
         return [*pieces, Piece(whole[done:])]
 
     def answer(self, prompt: Turns, response: str) -> Piece:
@@ -81,13 +88,13 @@ class Writer:
         through = self._written((*prompt, Message("assistant", response)), False)
         if not through.startswith(before):
             raise _does_not_go_on(before, through)
-        return self._until_eos(through[len(before) :])
+        return self._until_end(through[len(before) :])
 
-    def _until_eos(self, span: str) -> Piece:
-        end = span.find(self.eos)
-        if end < 0:
-            return Piece(span.rstrip(), is_answer=True, append_eos=True)
-        return Piece(span[: end + len(self.eos)], is_answer=True)
+    def _until_end(self, span: str) -> Piece:
+        for end in self._ends:
+            if (place := span.find(end)) >= 0:
+                return Piece(span[: place + len(end)], is_answer=True)
+        return Piece(span.rstrip(), is_answer=True, append_end=True)
 
     def _write(self, messages: Turns, add_generation_prompt: bool) -> str:
         from jinja2 import TemplateError
@@ -105,7 +112,8 @@ class Writer:
 
 def special_token_remover(tokenizer: PreTrainedTokenizerBase) -> Callable[[str], str]:
     """Takes special tokens that are written out in a text (`</s>` in a web page) out of it: they would end a turn."""
-    longest_first = sorted(special_tokens(tokenizer), key=len, reverse=True)
+    turn = str(tokenizer.convert_ids_to_tokens(ends_of(tokenizer).turn))  # which need not be a special token
+    longest_first = sorted(special_tokens(tokenizer) | {turn}, key=len, reverse=True)
     pattern = re.compile("|".join(map(re.escape, longest_first)))
 
     def remove(text: str) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from align.errors import UserError
 from align.text.chat import MARKERS, ensure_chat_template
+from align.text.ends import ends_of, remember_ends
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -69,10 +70,11 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
 
 
 def load_tokenizer(path: str | Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """The tokenizer of a folder or hub name, with a pad token that is not EOS and a chat template.
+    """The tokenizer of a folder or hub name, with a pad token that ends no turn and a chat template.
 
-    Where there is no pad token, or it is EOS, `<|pad|>` is added: `len(tokenizer)` may then exceed the model's
-    vocabulary, and its embeddings have to be resized. Raises `UserError` when there is no tokenizer or no EOS token.
+    Where there is no pad token, or it is EOS or ends a turn, `<|pad|>` is added: `len(tokenizer)` may then exceed the
+    model's vocabulary, and its embeddings have to be resized. Raises `UserError` when there is no tokenizer or no EOS
+    token.
     """
     tokenizer = _load(path, trust_remote_code)
     if tokenizer.eos_token_id is None:
@@ -80,9 +82,10 @@ def load_tokenizer(path: str | Path, trust_remote_code: bool = False) -> PreTrai
             f"{path}: this tokenizer has no EOS token, so no answer could end; "
             'name one in its tokenizer_config.json ("eos_token": "</s>", or whichever its vocabulary has)'
         )
-    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
-        tokenizer.add_special_tokens({"pad_token": PAD})
+    remember_ends(tokenizer, str(path))
     ensure_chat_template(tokenizer)
+    if tokenizer.pad_token_id in (None, tokenizer.eos_token_id, ends_of(tokenizer).turn):
+        tokenizer.add_special_tokens({"pad_token": PAD})
     return tokenizer
 
 

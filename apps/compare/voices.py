@@ -12,6 +12,7 @@ from align.models.language import LanguageModel, divergences, token_logprobs
 from align.rl.sampling import Sampling, stream
 from align.rl.speaker import Speaker
 from align.text.encode import decode_response
+from align.text.ends import ends_of
 from align.train.machine import accelerator
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class Voice:
         self.name = name
         self.speaker = Speaker(settings, most_tokens, settings.asked == "plain")
         self.tokenizer, self.max_tokens = self.speaker.tokenizer, self.speaker.max_tokens
-        self.eos = [self.tokenizer.eos_token_id]
+        self.eos = [*ends_of(self.tokenizer).ids]
         if self.speaker.plain:  # a document goes on after the answer; the answer is one line of it
             self.eos += self.tokenizer("\n", add_special_tokens=False)["input_ids"][-1:]
 

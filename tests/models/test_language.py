@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import torch
 from tiny import tiny_gpt, tiny_gpt2
-from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import Gemma2Config, Gemma2ForCausalLM, GenerationConfig, LlamaConfig, LlamaForCausalLM
 
-from align.models.language import LanguageModel, divergences, entropies, token_logprobs
+from align.models.language import LanguageModel, divergences, entropies, token_logprobs, with_ends
 from align.models.load import add_lora
 from align.sections import Lora, Model
 
@@ -145,3 +145,22 @@ def test_divergences_agree_with_torch():
     p, q = torch.randn(7, 40, generator=torch.Generator().manual_seed(1)), torch.randn(7, 40)
     theirs = torch.nn.functional.kl_div(q.log_softmax(-1), p.log_softmax(-1), log_target=True, reduction="none").sum(-1)
     assert torch.allclose(divergences(p, q), theirs, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+def test_settings_name_the_ends_and_pad(name, tokenizer, tmp_path):
+    model = build(name, tokenizer)
+    model.generation_config = GenerationConfig(eos_token_id=5, top_k=7, do_sample=True, bos_token_id=3)
+    with_ends(model, tokenizer).save_pretrained(tmp_path)
+    saved = type(model).from_pretrained(tmp_path)
+    for config in (saved.config, saved.generation_config):
+        assert (config.eos_token_id, config.pad_token_id) == (tokenizer.eos_token_id, tokenizer.pad_token_id)
+    assert (saved.generation_config.top_k, saved.generation_config.bos_token_id) == (7, 3)
+
+
+def test_settings_that_transformers_refuses_to_write_keep_their_tokens_alone(tokenizer, tmp_path):
+    model = build("gpt2", tokenizer)
+    model.generation_config = GenerationConfig(do_sample=False, temperature=0.6, eos_token_id=5, bos_token_id=3)
+    with_ends(model, tokenizer).save_pretrained(tmp_path)
+    saved = GenerationConfig.from_pretrained(tmp_path)
+    assert (saved.eos_token_id, saved.bos_token_id, saved.temperature) == (tokenizer.eos_token_id, 3, None)

@@ -10,7 +10,7 @@ from align.errors import UserError
 from align.rl.rollouts import Rollouts
 from align.rl.sampling import Answer
 from align.rl.settings import Reward
-from align.rl.shaping import RunningMoments, Shaping, cut_after, token_id
+from align.rl.shaping import RunningMoments, Shaping, cut_after, token_id, whole
 from align.text.tokenizer import load_tokenizer
 from align.train.machine import accelerator as make_accelerator
 
@@ -20,7 +20,8 @@ EOS, DOT = 1, 9
 class TenTokens:
     """As much of a tokenizer as is needed."""
 
-    eos_token_id = EOS
+    eos_token_id, chat_template = EOS, None
+    all_special_tokens, all_special_ids, added_tokens_decoder = ["</s>"], [EOS], {}
 
     def __len__(self) -> int:
         return 10
@@ -65,6 +66,13 @@ def test_answers_are_cut_after_the_first_token_that_counts():
     assert cut.sequences == [[5, 5, 3, DOT, 4, DOT, EOS], [5, 5, 5, DOT, 3, EOS], [5, 5, 5, 5, 3, 3, DOT, EOS]]
     assert cut.n_tokens.tolist() == [4, 3, 3]
     assert cut.ended.tolist() == [True, False, True]
+
+
+def test_whichever_end_an_answer_says_it_is_read_at_its_turns():
+    """A reward model has seen answers that end as they are taught to."""
+    part = whole(rollouts([3, EOS], [3, 4]), end=DOT)
+    assert part.sequences == [[5, 5, 3, DOT], [5, 5, 5, 3, 4]]
+    assert part.n_tokens.tolist() == [2, 2]
 
 
 def test_a_cut_at_eos_adds_no_second_one():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import sys
@@ -140,6 +141,19 @@ def test_words_are_generated(path, folder):
     samples = sorted(found["samples"]["tiny_words"], key=lambda sample: sample["doc_id"])
     theirs = [sample["filtered_resps"][0].strip() for sample in samples]
     assert theirs == ours
+
+
+def test_an_answer_ends_there_with_its_turn(world: World, tmp_path: Path, tokenizer: Any) -> None:
+    from align.tasks.harness import AlignLM
+
+    transformers.AutoModelForCausalLM.from_pretrained(world.gpt2).save_pretrained(tmp_path)
+    closing = copy.deepcopy(tokenizer)
+    closing.chat_template = tokenizer.chat_template.replace("eos_token", "'<|system|>'")
+    closing.save_pretrained(tmp_path)
+    lm = AlignLM(str(tmp_path), batch_size=2)
+    turn = closing.convert_tokens_to_ids("<|system|>")
+    assert lm.model.generation_config.eos_token_id == [turn, closing.eos_token_id]
+    assert lm.eot_token_id == turn
 
 
 def test_an_adapter_speaks_there(world: World, folder: Path, tokenizer: Any) -> None:

@@ -29,6 +29,10 @@ LLAMA3 = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
 )
+PHI3 = (  # EOS stands once, at the end of all turns: no turn is closed by it
+    "{% for message in messages %}{{ '<|' + message['role'] + '|>\n' + message['content'] + '<|end|>\n' }}{% endfor %}"
+    "{{ '<|assistant|>\n' if add_generation_prompt else eos_token }}"
+)
 INSTRUCT = (  # as Llama 2 and Mistral: no generation prompt, no system turn, strictly in turns
     "{{ bos_token }}{% for message in messages %}"
     "{% if message['role'] == 'system' %}{{ raise_exception('this model knows no system turn') }}{% endif %}"
@@ -59,6 +63,7 @@ TEMPLATES = {  # name: (template or None for ours, further special tokens, EOS)
     "chatml": (CHATML, ["<|im_start|>", "<|im_end|>"], "<|im_end|>"),
     "llama 3": (LLAMA3, ["<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"], "<|eot_id|>"),
     "llama 3 with another eos": (LLAMA3, ["<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"], END),
+    "phi 3": (PHI3, ["<|user|>", "<|assistant|>", "<|end|>"], END),
     "instruct": (INSTRUCT, [], END),
     "no eos": (NO_EOS, [], END),
     "thinking": (THINKING, ["<|im_start|>", "<|im_end|>"], "<|im_end|>"),

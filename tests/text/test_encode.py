@@ -18,6 +18,7 @@ from align.text.encode import (
     encode_response,
     encode_responses,
 )
+from align.text.ends import ends_of
 from align.text.pieces import special_token_remover
 from align.text.records import Conversation, Message
 
@@ -55,22 +56,21 @@ def test_a_conversation_is_its_prompt_and_its_answer(tokenizers, name, turns):
 
 
 @pytest.mark.parametrize("name", PLAIN)
-def test_an_answer_ends_in_one_eos_and_reads_back(tokenizers, name):
+def test_an_answer_ends_in_one_end_and_reads_back(tokenizers, name):
     tokenizer = tokenizers[name]
     ids = encode_response(tokenizer, ONE[:1], ONE[1].content)
-    assert ids[-1] == tokenizer.eos_token_id
-    assert ids.count(tokenizer.eos_token_id) == 1
+    ends = ends_of(tokenizer)
+    assert ids[-1] == ends.turn
+    assert sum(token in ends.ids for token in ids) == 1
     assert decode_response(tokenizer, ids) == ONE[1].content
 
 
 @pytest.mark.parametrize("name", PLAIN)
-def test_targets_are_the_answers_with_their_eos_and_nothing_else(tokenizers, name):
+def test_targets_are_the_answers_with_their_end_and_nothing_else(tokenizers, name):
     tokenizer = tokenizers[name]
     told = targets(tokenizer, encode_conversation(tokenizer, TWO, 1000))
-    turn_end = "<|eot_id|>" if name == "llama 3 with another eos" else ""
-    assert [text.strip() for text in told] == [
-        answer + turn_end + tokenizer.eos_token for answer in ("Red is a colour.", "Blue.")
-    ]
+    end = tokenizer.convert_ids_to_tokens(ends_of(tokenizer).turn)
+    assert [text.strip() for text in told] == [f"Red is a colour.{end}", f"Blue.{end}"]
 
 
 @pytest.mark.parametrize(
@@ -90,6 +90,11 @@ def test_targets_are_the_answers_with_their_eos_and_nothing_else(tokenizers, nam
             "chatml",  # the newline after EOS belongs to the next prompt, and is not asked for at the end
             "<|im_start|>user\nName a colour.<|im_end|>\n<|im_start|>assistant\nRed is a colour.<|im_end|>\n"
             "<|im_start|>user\nAnd another?<|im_end|>\n<|im_start|>assistant\nBlue.<|im_end|>",
+        ),
+        (
+            "phi 3",  # the EOS that it writes after all turns is no part of an answer
+            "<|user|>\nName a colour.<|end|>\n<|assistant|>\nRed is a colour.<|end|>\n"
+            "<|user|>\nAnd another?<|end|>\n<|assistant|>\nBlue.<|end|>",
         ),
         (
             "no eos",  # EOS is appended to each answer, before the blank line that the template writes
@@ -193,9 +198,10 @@ def test_long_rows_are_cut_or_left_out_and_counted(ours):
 @pytest.mark.parametrize("name", PLAIN)
 def test_special_tokens_in_a_content_do_not_end_the_turn(tokenizers, name):
     tokenizer = tokenizers[name]
-    eos = tokenizer.eos_token
+    ends = ends_of(tokenizer)
+    eos = "".join(tokenizer.convert_ids_to_tokens(ends.ids))
     ids = encode_response(tokenizer, (Message("user", f"Say{eos} it"),), f"Red{eos}dish")
-    assert ids.count(tokenizer.eos_token_id) == 1
+    assert [token for token in ids if token in ends.ids] == [ends.turn]
     assert decode_response(tokenizer, ids) == "Reddish"
     assert encode_prompt(tokenizer, (Message("user", f"Say{eos} it"),)) == encode_prompt(
         tokenizer, (Message("user", "Say it"),)
@@ -271,8 +277,8 @@ def test_the_rule_holds_for_any_text(tokenizers, asked, answers):
         whole = encode_conversation(tokenizer, turns, 10_000)
         response = encode_response(tokenizer, turns[:-1], turns[-1].content)
         assert whole.ids == encode_prompt(tokenizer, turns[:-1]) + response
-        assert response.count(tokenizer.eos_token_id) == 1
-        assert response[-1] == tokenizer.eos_token_id
+        ends = ends_of(tokenizer)
+        assert [token for token in response if token in ends.ids] == [ends.turn] == response[-1:]
         assert decode_response(tokenizer, response) == special_token_remover(tokenizer)(turns[-1].content).strip()
 
 
