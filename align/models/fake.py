@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from align import sections
-from align.models.load import add_lora
+from align.models.lora import add_lora
 from align.models.scalar import ScalarModel
 
 if TYPE_CHECKING:

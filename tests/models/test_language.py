@@ -9,7 +9,7 @@ from tiny import tiny_gpt, tiny_gpt2
 from transformers import Gemma2Config, Gemma2ForCausalLM, GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from align.models.language import LanguageModel, divergences, entropies, token_logprobs, with_ends
-from align.models.load import add_lora
+from align.models.lora import add_lora
 from align.sections import Lora, Model
 
 IDS = torch.tensor([[5, 6, 7, 8, 9, 10], [11, 12, 13, 14, 0, 0]])
