@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import shutil
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,8 @@ from torch import nn
 from align.errors import UserError
 
 # The names of adapters on one base. "default" is PEFT's for the first, the policy's.
-POLICY, VALUE, REFERENCE = "default", "value", "reference"
+POLICY, VALUE, REFERENCE = "default", "value_model", "reference"  # no names of layers, as "value" is in some
+PEFT_PREFIX = "base_model.model."  # of the names in an adapter's file
 
 
 class Role(nn.Module):
@@ -62,22 +64,77 @@ def trained_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
         return trained
     if module.borrows_trunk:
         return {name: p for name, p in trained.items() if name.startswith("head.")}
-    return {name: p for name, p in trained.items() if "lora_" not in name or f".{module.adapter}." in name}
+    return {name: p for name, p in trained.items() if "lora_" not in name or _belongs(name, module.adapter)}
 
 
 def add_adapter(model: Any, name: str, trained: bool = True, config: Any = None) -> None:
     """Puts another LoRA adapter on a PEFT model's base, of the policy's shape by default. It does nothing yet."""
-    model.add_adapter(name, copy.deepcopy(config or model.peft_config[POLICY]))
+    config = copy.deepcopy(config or model.peft_config[POLICY])
+    config.task_type = model.peft_config[POLICY].task_type  # which says whether it stands on a whole model or a trunk
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*tie_word_embeddings=True.*")  # see `align.models.lora.merge`
+            model.add_adapter(name, config)
+    except ValueError as error:
+        raise UserError(f"the adapters {POLICY} and {name} cannot stand on one base: {error}") from None
+    tie_adapters(model, name)
     for parameter in adapter_parameters(model, name).values():
         parameter.requires_grad_(trained)
 
 
+def tie_adapters(model: Any, name: str) -> None:
+    """Layers that share a weight, as Zamba2's blocks do, share its adapter too: so it is trained and merged once."""
+    first: dict[int, Any] = {}
+    for layer in tuned_layers(model):
+        if name in layer.lora_A:
+            twin = first.setdefault(id(adapted_weight(layer)), layer)
+            layer.lora_A[name], layer.lora_B[name] = twin.lora_A[name], twin.lora_B[name]
+
+
 def adapter_parameters(model: Any, name: str) -> dict[str, nn.Parameter]:
     """The parameters of one adapter by the name of the module that they adapt, as seen from the trunk."""
-    found = {key: p for key, p in model.named_parameters() if "lora_" in key and f".{name}." in key}
-    prefix = "base_model.model."
-    trunk = f"{model.get_base_model().base_model_prefix}."
-    return {key.removeprefix(prefix).removeprefix(trunk).replace(f".{name}.", "."): p for key, p in found.items()}
+    named = model.named_parameters(remove_duplicate=False)
+    found = {key: p for key, p in named if "lora_" in key and _belongs(key, name)}
+    prefix = trunk_prefix(model.get_base_model())
+    return {
+        f"{key}.".replace(f".{name}.", ".").removeprefix(PEFT_PREFIX).removeprefix(prefix).rstrip("."): p
+        for key, p in found.items()
+    }
+
+
+def trunk_of(model: Any) -> Any:
+    """A language model without its vocabulary head; a trunk is its own."""
+    below = model.base_model
+    if below is not model or model.get_output_embeddings() is None:
+        return below
+    words = model.get_input_embeddings()  # of Llama 4's text model the class says a wrong name
+    return next(child for child in model.children() if any(module is words for module in child.modules()))
+
+
+def trunk_prefix(model: Any) -> str:
+    """What the names of a trunk's parameters begin with in the whole model: "model.", say, or "" in a trunk."""
+    trunk = trunk_of(model)
+    name = next(name for name, module in model.named_modules() if module is trunk)
+    return f"{name}." if name else ""
+
+
+def _belongs(key: str, adapter: str | None) -> bool:
+    """Whether a parameter of an adapter is that one's: .lora_A.default.weight, .lora_embedding_A.default"""
+    return f".{adapter}." in f"{key}."
+
+
+def tuned_layers(model: Any) -> list[Any]:
+    """The layers that PEFT has put adapters of LoRA's kind on."""
+    if not any("lora_" in name for name, _ in model.named_parameters()):
+        return []
+    from peft.tuners.lora import LoraLayer
+
+    return [module for module in model.modules() if isinstance(module, LoraLayer)]
+
+
+def adapted_weight(layer: Any) -> nn.Parameter:
+    """The parameter that a layer of PEFT's adapts."""
+    return layer.get_param() if hasattr(layer, "get_param") else layer.get_base_layer().weight
 
 
 def load_adapter(model: Any, name: str, folder: str, trained: bool = True) -> None:
@@ -88,10 +145,15 @@ def load_adapter(model: Any, name: str, folder: str, trained: bool = True) -> No
     from peft import LoraConfig
 
     add_adapter(model, name, trained, LoraConfig.from_pretrained(folder))
+    copy_adapter(model, name, folder)
+
+
+@torch.no_grad()
+def copy_adapter(model: Any, name: str, folder: str) -> None:
+    """Reads the tensors of a folder into one adapter. Raises `UserError` if they do not fit."""
     tensors = fitting_tensors(model, name, folder)
-    with torch.no_grad():
-        for key, parameter in adapter_parameters(model, name).items():
-            parameter.copy_(tensors[key])
+    for key, parameter in adapter_parameters(model, name).items():
+        parameter.copy_(tensors[key])
 
 
 def fitting_tensors(model: Any, name: str, folder: str) -> dict[str, torch.Tensor]:
@@ -102,9 +164,10 @@ def fitting_tensors(model: Any, name: str, folder: str) -> dict[str, torch.Tenso
     """
     from safetensors.torch import load_file
 
-    trunk = f"{model.get_base_model().base_model_prefix}."
+    base = model.get_base_model()
+    prefix = trunk_prefix(base) or f"{base.base_model_prefix}."  # it may have been trained on the whole model
     saved = load_file(Path(folder) / "adapter_model.safetensors")
-    named = {key.removeprefix("base_model.model.").removeprefix(trunk): value for key, value in saved.items()}
+    named = {key.removeprefix(PEFT_PREFIX).removeprefix(prefix): value for key, value in saved.items()}
     tensors = {key: value for key, value in named.items() if "lora_" in key}
     wanted = adapter_parameters(model, name)
     if {key: value.shape for key, value in tensors.items()} != {key: p.shape for key, p in wanted.items()}:

@@ -19,9 +19,16 @@ from transformers.utils import logging as transformers_logging
 
 from align import sections
 from align.errors import UserError
-from align.models.adapters import POLICY, fitting_tensors, misfit
+from align.models.adapters import POLICY, copy_adapter, misfit, tie_adapters, trunk_of
 from align.models.language import check_causal
-from align.models.lora import add_lora, check_quantization, first_line, quantization_config
+from align.models.lora import (
+    add_lora,
+    check_quantization,
+    first_line,
+    freeze_unreached,
+    merge,
+    quantization_config,
+)
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -88,7 +95,10 @@ def _load(auto_class: Any, model: sections.Model, dtype: torch.dtype, n_tokens: 
     else:
         base = load_whole(auto_class, model.path, model, n_tokens, dtype)
     check_causal(base)
-    return add_lora(base, model) if model.adapter == "lora" else base
+    if model.adapter == "lora":
+        return add_lora(base, model)
+    freeze_unreached(base)
+    return base
 
 
 def load_whole(
@@ -114,10 +124,11 @@ def load_whole(
         except RuntimeError as error:  # it lists each tensor whose size differs, after a headline
             raise misfit(path, str(error).strip().splitlines()[-1].strip().rstrip(".")) from None
         if settings["peft_type"] == "LORA":
-            fitting_tensors(adapted, POLICY, path)
-        merged = adapted.merge_and_unload().requires_grad_(True)
+            copy_adapter(adapted, POLICY, path)  # PEFT does not, if one stands on the whole model and one on its trunk
+        tie_adapters(adapted, POLICY)
+        merged = merge(adapted, path)
     wants_trunk = of_language_model and auto_class is AutoModel
-    return (merged.base_model if wants_trunk else merged).to(dtype)
+    return (trunk_of(merged) if wants_trunk else merged).to(dtype)
 
 
 def fit_vocabulary(model: PreTrainedModel, n_tokens: int) -> None:

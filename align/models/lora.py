@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import re
+import warnings
+from collections import Counter
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from align import sections
 from align.errors import UserError
+from align.models.adapters import POLICY, adapted_weight, tie_adapters, tuned_layers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+TOLERANCE = 1e-3  # of a merged model's outputs in fp32, of their spread
+ROUTER = re.compile(r"(^|\.)(router|router_gate|gate|shared_expert_gate)(\.|$)")
 
 
 def check_quantization(bits: str) -> None:
@@ -51,27 +60,314 @@ def add_lora(base: PreTrainedModel, model: sections.Model) -> Any:
     """`base` with a fresh adapter, in fp32 and alone trained. Its B is zero, so the function is still the base's."""
     from peft import LoraConfig, TaskType, get_peft_model
 
+    modules, experts = targets(base, model.lora)
     config = LoraConfig(
         r=model.lora.rank,
         lora_alpha=model.lora.alpha,  # type: ignore[arg-type]
         lora_dropout=model.lora.dropout,
-        target_modules=model.lora.target_modules or "all-linear",
+        target_modules=modules,
+        target_parameters=experts or None,
         fan_in_fan_out=_has_conv1d(base),
         task_type=TaskType.CAUSAL_LM if base.get_output_embeddings() is not None else None,
         base_model_name_or_path=model.path,
     )
     try:
-        adapted: Any = get_peft_model(base, config, autocast_adapter_dtype=True)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*tie_word_embeddings=True.*")  # see `merge`
+            adapted: Any = get_peft_model(base, config, autocast_adapter_dtype=True)
     except ValueError as error:
         raise UserError(f"model.lora.target_modules = {model.lora.target_modules}: {error}") from None
-    adapted.peft_config["default"].base_model_name_or_path = model.path  # which may itself be an adapter
+    adapted.peft_config[POLICY].base_model_name_or_path = model.path  # which may itself be an adapter
+    tie_adapters(adapted, POLICY)
     return adapted
+
+
+def targets(base: Any, lora: sections.Lora) -> tuple[list[str], list[str]]:
+    """The names of the linear layers that get an adapter, and of the parameters that hold many experts' matrices.
+
+    By default all that a pass over text goes through, but for the vocabulary head and routers, which choose experts: a
+    router's outputs are compared, not added up. What several experts' matrices are stacked in has three dimensions;
+    PEFT adapts it by `target_parameters`, without dropout. Raises `UserError` for a router that the recipe names.
+    """
+    called = called_by_text(base)
+    experts = [name for name, module in base.named_modules() if module in called for name in _stacked(name, module)]
+    if lora.target_modules is not None:
+        return _chosen(base, lora.target_modules, experts)
+    left_out = routers(base) | {name for name, module in base.named_modules() if module is base.get_output_embeddings()}
+    linear = [
+        name
+        for name, module in base.named_modules()
+        if called.get(module) and name not in left_out and not _is_fused(base, name)
+    ]
+    modules = _kept_by_peft(base, linear)
+    parameters = [] if lora.dropout else experts + [f"{name}.weight" for name in linear if name not in modules]
+    parameters = [name for name in parameters if base.get_parameter(name).is_floating_point()]
+    names_of_parameters = [name for name, _ in base.named_parameters(remove_duplicate=False)]
+    return (
+        _shortened(modules, [name for name, _ in base.named_modules(remove_duplicate=False)]),
+        _shortened(parameters, names_of_parameters),
+    )
+
+
+def _chosen(base: Any, names: list[str], experts: list[str]) -> tuple[list[str], list[str]]:
+    """A recipe's target modules, those that are experts' parameters apart."""
+    for name in routers(base):
+        if any(f".{name}".endswith(f".{wanted}") for wanted in names):
+            raise UserError(
+                f"model.lora.target_modules = {names}: {name} is a router, which chooses experts and is left as it is; "
+                "name other modules"
+            )
+    stacked = [name for name in experts if any(f".{name}".endswith(f".{wanted}") for wanted in names)]
+    return [wanted for wanted in names if not any(f".{name}".endswith(f".{wanted}") for name in stacked)], stacked
+
+
+def called_by_text(model: Any) -> dict[nn.Module, bool]:
+    """The modules that a pass over text calls, and for each whether an adapter's product could be added to its output.
+
+    Experts that no token of the pass was sent to are told by their like: of a list of modules one of the same class
+    was called. Without data a pass may not be possible; then all that stands beside the embedding of words counts.
+    """
+    called: dict[nn.Module, bool] = {}
+
+    def note(module: nn.Module, given: Any, made: Any) -> None:
+        fits = _is_linear(module) and isinstance(made, Tensor) and bool(given)
+        called[module] = fits and made.shape == (*given[0].shape[:-1], n_out(module))
+
+    hooks = [module.register_forward_hook(note) for module in model.modules()]
+    try:
+        answer(model, probe(model))
+    except Exception:  # whatever code that reads its data raises where there is none
+        if model.device.type != "meta":
+            raise
+        called = {module: _is_linear(module) for module in _beside_embedding(model).modules()}
+    finally:
+        for hook in hooks:
+            hook.remove()
+    for row in [module for module in model.modules() if isinstance(module, nn.ModuleList)]:
+        alike = {type(module): module for module in row if module in called}
+        for module in row:
+            if module not in called and type(module) in alike:
+                pairs = zip(module.modules(), alike[type(module)].modules(), strict=False)
+                called |= {part: called[like] for part, like in pairs if like in called}
+    return called
+
+
+def freeze_unreached(model: Any) -> None:
+    """Freezes what no text reaches, such as a vision tower: nothing trains it, and other processes would wait for it.
+
+    Reached is what the output of a pass depends on, and what belongs to modules that were called, for an expert is not
+    chosen by every batch.
+    """
+    reached = {id(p) for module in called_by_text(model) for p in module.parameters(recurse=False)}
+    try:
+        with torch.enable_grad():
+            reached |= _leaves(answer(model, probe(model)))
+    except Exception:  # as above
+        if model.device.type != "meta":
+            raise
+        return
+    for parameter in model.parameters():
+        if id(parameter) not in reached:
+            parameter.requires_grad_(False)
+
+
+def _leaves(output: Tensor) -> set[int]:
+    """The ids of the parameters that an output was computed from."""
+    found, waiting, seen = set(), [output.grad_fn], set()
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            found.add(id(node.variable))
+        waiting += [following for following, _ in node.next_functions]
+    return found
+
+
+def probe(model: Any) -> Tensor:
+    """(8, 8) ids from all over the vocabulary, none of them one that the configuration gives a meaning."""
+    special = {value for name, value in model.config.to_dict().items() if name.endswith("token_id")}
+    plain = [word for word in range(model.config.get_text_config().vocab_size) if word not in special]
+    return torch.tensor([plain[i * len(plain) // 64] for i in range(64)], device=model.device).view(8, 8)
+
+
+def answer(model: Any, ids: Tensor) -> Tensor:
+    """Logits, or a trunk's last hidden state, in evaluation mode and as they are; (batch, time, n)."""
+    was_training = [module for module in model.modules() if module.training]
+    try:
+        found = model.eval()(input_ids=ids, use_cache=False)
+    finally:
+        for module in was_training:
+            module.training = True
+    return found.logits if getattr(found, "logits", None) is not None else found.last_hidden_state
+
+
+def merge(adapted: Any, folder: str) -> Any:
+    """A PEFT model as a plain one, with its adapter's products added to the weights.
+
+    A head that was adapted and shares its weight with the embedding gets one of its own; layers that share a weight and
+    an adapter take it once. Raises `UserError` if the plain model answers otherwise than the adapted one.
+    """
+    ids = probe(adapted)
+    with torch.no_grad():
+        expected = answer(adapted, ids)
+    places = Counter(id(p) for _, p in adapted.named_parameters(remove_duplicate=False))
+    ends = [_weight_holder(adapted.get_input_embeddings()), _weight_holder(adapted.get_output_embeddings())]
+    first: dict[int, Any] = {}
+    for layer in tuned_layers(adapted):
+        weight, holder = adapted_weight(layer), layer.get_base_layer()
+        if places[id(weight)] > 1 and holder in ends:
+            holder.weight = nn.Parameter(weight.detach().clone())
+        elif first.setdefault(id(weight), layer) is not layer:
+            layer.merged_adapters.extend(layer.active_adapters)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that they are tied no more
+        merged = adapted.merge_and_unload().requires_grad_(True)
+    with torch.no_grad():
+        check_same(answer(merged, ids), expected, folder)
+    return merged
+
+
+def check_same(found: Tensor, expected: Tensor, folder: str) -> None:
+    """Raises `UserError` unless a merged model answers as the adapted one did. found, expected: (8, time, n).
+
+    One row of eight may differ: where two experts are as good as equal, rounding decides between them.
+    """
+    spread = float(expected.float().std())
+    apart = (found.float().cpu() - expected.float().cpu()).abs().flatten(1).amax(1)
+    if not float(apart.sort().values[-2]) <= TOLERANCE * spread:
+        raise UserError(
+            f"{folder}: merged into its base this adapter gives other answers than beside it (by up to "
+            f"{float(apart.max()):.3g}, where they spread by {spread:.3g}), so no whole model can be made of it. The "
+            "adapter itself is kept as it is: use it with PEFT on its base, or train one of plain LoRA"
+        )
+
+
+class Shares(NamedTuple):
+    """Numbers of a model, its adapter aside, each weight once."""
+
+    whole: int
+    adapted: int  # with an adapter beside them
+    quantised: int
+    trained: int  # of an adapter too, which are not among `whole`
+
+    def lines(self, bits: str = "none") -> list[str]:
+        """In words, where not all is trained."""
+        if self.trained == self.whole:
+            return []
+        if not self.adapted:
+            return [f"trained: {self._of(self.trained)}; the rest is frozen, for no text reaches it"]
+        low = f", in {bits.removesuffix('bit')} bits: {self._of(self.quantised)}" if bits != "none" else ""
+        return [
+            f"adapted: {self._of(self.adapted)}, trained beside them: {self.trained:,}{low}; "
+            f"without an adapter: {self._of(self.whole - self.adapted)}"
+        ]
+
+    def _of(self, part: int) -> str:
+        return f"{part / self.whole:.1%} of {self.whole:,} weights"
+
+
+def shares(model: Any) -> Shares:
+    """How much of a model an adapter reaches, how much is in low bits, how much is trained."""
+    adapted = {id(adapted_weight(layer)) for layer in tuned_layers(model)}
+    sizes = {
+        id(p): (n_out(module) * n_in(module) if name == "weight" and _is_linear(module) else p.numel(), p)
+        for path, module in model.named_modules()
+        if "lora_" not in path
+        for name, p in module.named_parameters(recurse=False)
+        if "lora_" not in name
+    }
+    return Shares(
+        whole=sum(size for size, _ in sizes.values()),
+        adapted=sum(size for key, (size, _) in sizes.items() if key in adapted),
+        quantised=sum(size for size, p in sizes.values() if not p.is_floating_point()),
+        trained=sum(p.numel() for p in model.parameters() if p.requires_grad),
+    )
+
+
+def check_quantized(model: Any, bits: str) -> None:
+    """Raises `UserError` if nothing of a model came into low bits."""
+    if all(p.is_floating_point() for p in model.parameters()):
+        raise UserError(
+            f"model.quantization = {bits}: bitsandbytes finds no linear layer of PyTorch's own class in "
+            f"{type(model).__name__}, so nothing would be in {bits.removesuffix('bit')} bits; set "
+            "model.quantization=none"
+        )
+
+
+def routers(model: Any) -> set[str]:
+    """The names of what chooses experts, or weighs them, and of its parts."""
+    names = [name for name, _ in model.named_modules()]
+    return {name for name in names if ROUTER.search(name)} if any("expert" in name.lower() for name in names) else set()
+
+
+def n_in(module: Any) -> int:
+    """The width of what a linear layer takes."""
+    return module.weight.shape[0] if isinstance(module, Conv1D) else module.in_features
+
+
+def n_out(module: Any) -> int:
+    """The width of what a linear layer gives."""
+    return module.nf if isinstance(module, Conv1D) else module.out_features
+
+
+def _is_linear(module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear | Conv1D)
+
+
+def _is_fused(model: Any, name: str) -> bool:
+    """Whether fast code takes a layer's weight past the layer, and its adapter: the last matrix of a Mamba mixer."""
+    above, _, own = name.rpartition(".")
+    mixer = model.get_submodule(above)
+    return own == "out_proj" and hasattr(mixer, "A_log") and hasattr(mixer, "D")
+
+
+def _stacked(path: str, module: nn.Module) -> list[str]:
+    """The names of a module's parameters that are several experts' matrices."""
+    if "expert" not in f"{path}.{type(module).__name__}".lower():
+        return []
+    return [f"{path}.{name}" for name, p in module.named_parameters(recurse=False) if p.ndim == 3]
+
+
+def _kept_by_peft(base: Any, names: list[str]) -> list[str]:
+    """Without the layers whose names PEFT takes for those of experts that transformers 5 has fused.
+
+    As the shared expert's beside Qwen2-MoE's, or the dense blocks below DeepSeek's: they are adapted as parameters.
+    """
+    from peft import LoraConfig
+    from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
+
+    config = LoraConfig(target_modules=names)
+    convert_peft_config_for_transformers(config, base, None)
+    return [name for name in names if name in (config.target_modules or [])]
+
+
+def _shortened(names: list[str], among: list[str]) -> list[str]:
+    """The same names by as much of their ends as no other name has: of a block's layers alike in all blocks once."""
+    everywhere, wanted = (Counter(end for name in group for end in _ends(name)) for group in (among, names))
+    return sorted({next(end for end in _ends(name) if everywhere[end] == wanted[end]) for name in names})
+
+
+def _ends(name: str) -> list[str]:
+    """`c`, `b.c`, `a.b.c` of `a.b.c`."""
+    parts = name.split(".")
+    return [".".join(parts[-n:]) for n in range(1, len(parts) + 1)]
+
+
+def _beside_embedding(model: Any) -> nn.Module:
+    """The smallest part of a model that has both the embedding of words and a list of blocks."""
+    embedding = model.get_input_embeddings()
+    parts = [module for module in model.modules() if any(m is embedding for m in module.modules())]
+    return [module for module in parts if any(isinstance(m, nn.ModuleList) for m in module.modules())][-1]
+
+
+def _weight_holder(module: Any) -> Any:
+    return module.get_base_layer() if hasattr(module, "get_base_layer") else module
 
 
 def _has_conv1d(model: torch.nn.Module) -> bool:
     """GPT-2's `Conv1D` keeps its weight transposed."""
-    from transformers.pytorch_utils import Conv1D
-
     return any(isinstance(module, Conv1D) for module in model.modules())
 
 

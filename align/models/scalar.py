@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from align import sections
 from align.errors import UserError
-from align.models.adapters import POLICY, Role
+from align.models.adapters import POLICY, Role, trunk_of
 from align.models.load import load_trunk
 from align.text.batches import micro_batches, pad_right
 
@@ -50,7 +50,7 @@ class ScalarModel(Role):
     def on(cls, base: Any, adapter: str | None, heads: int = 1) -> ScalarModel:
         """A head on the trunk of a model that other roles use too, with one of its adapters or none."""
         whole = base.get_base_model() if hasattr(base, "get_base_model") else base
-        scalar = cls(whole.base_model, heads, adapter).to(next(whole.parameters()).device)
+        scalar = cls(trunk_of(whole), heads, adapter).to(next(whole.parameters()).device)
         scalar.__dict__["base"] = base
         if adapter is None:
             scalar.head.requires_grad_(False)
