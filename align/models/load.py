@@ -24,10 +24,14 @@ from align.models.language import check_causal
 from align.models.lora import (
     add_lora,
     check_quantization,
+    check_quantized,
     first_line,
     freeze_unreached,
     merge,
+    packed_as,
     quantization_config,
+    unpacked,
+    unpacking,
 )
 
 if TYPE_CHECKING:
@@ -57,7 +61,10 @@ def load_config(model: sections.Model, key: str = "model.path") -> PretrainedCon
 
     path = _base_path(model.path)
     with _loading_errors(model.path, key):
-        return AutoConfig.from_pretrained(path, trust_remote_code=model.trust_remote_code)
+        config = AutoConfig.from_pretrained(path, trust_remote_code=model.trust_remote_code)
+    if packed_as(config, path, key):
+        del config.quantization_config  # it is unpacked as it is loaded
+    return config
 
 
 def base_dtype(model: sections.Model, precision: str) -> torch.dtype:
@@ -85,7 +92,8 @@ def _load(auto_class: Any, model: sections.Model, dtype: torch.dtype, n_tokens: 
     quantizes = model.quantization != "none"
     if quantizes:
         check_quantization(model.quantization)
-    if quantizes and is_adapter(model.path):  # merged in full precision, and only then quantised
+    # An adapter is merged, and what is packed otherwise unpacked, in full precision, and only then quantised.
+    if quantizes and (is_adapter(model.path) or _packed(model.path, model)):
         with tempfile.TemporaryDirectory() as folder:
             load_whole(auto_class, model.path, model, n_tokens).save_pretrained(folder)
             base = _from_pretrained(auto_class, folder, model, dtype)
@@ -95,6 +103,8 @@ def _load(auto_class: Any, model: sections.Model, dtype: torch.dtype, n_tokens: 
     else:
         base = load_whole(auto_class, model.path, model, n_tokens, dtype)
     check_causal(base)
+    if quantizes:
+        check_quantized(base, model.quantization)
     if model.adapter == "lora":
         return add_lora(base, model)
     freeze_unreached(base)
@@ -142,10 +152,15 @@ def _from_pretrained(auto_class: Any, path: str, model: sections.Model, dtype: t
     arguments: dict[str, Any] = {"dtype": dtype, "trust_remote_code": model.trust_remote_code}
     if model.quantization != "none":
         arguments["quantization_config"] = quantization_config(model.quantization, dtype)
+    packed = _packed(path, model)
+    if packed:
+        arguments |= unpacking(packed)
     transformers_logging.disable_progress_bar()  # a run has its own progress line
     with _loading_errors(path), _without_report():
         loaded, found = auto_class.from_pretrained(path, output_loading_info=True, **arguments)
     _no_random_trunk(path, auto_class, found["missing_keys"])
+    if packed:
+        return unpacked(loaded, dtype)
     for module in loaded.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             # On such CPUs bitsandbytes repacks 4-bit weights at the first forward without gradients, for a kernel that
@@ -161,6 +176,16 @@ def _let_go_of_files(model: torch.nn.Module) -> None:
     for parameter in model.parameters():
         if parameter.is_floating_point():
             parameter.data = parameter.data.clone()
+
+
+def _packed(path: str, model: sections.Model) -> str:
+    """How the weights of a whole model are packed into low bits in its files; "" if they are not."""
+    from transformers import AutoConfig
+
+    with _loading_errors(path):
+        return packed_as(
+            AutoConfig.from_pretrained(path, trust_remote_code=model.trust_remote_code), path, "model.path"
+        )
 
 
 @contextmanager

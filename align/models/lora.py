@@ -18,6 +18,7 @@ from align.models.adapters import POLICY, adapted_weight, tie_adapters, tuned_la
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+UNPACKED = ("bitsandbytes", "mxfp4", "fp8")  # of the ways to store weights in low bits, those that are undone here
 TOLERANCE = 1e-3  # of a merged model's outputs in fp32, of their spread
 ROUTER = re.compile(r"(^|\.)(router|router_gate|gate|shared_expert_gate)(\.|$)")
 
@@ -54,6 +55,46 @@ def quantization_config(bits: str, dtype: torch.dtype) -> Any:
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
     )
+
+
+def packed_as(config: Any, path: str, key: str) -> str:
+    """How a model's files hold its weights in low bits, by transformers' name; "" if they do not.
+
+    Raises `UserError` for a way that is not undone here: nothing could be trained in it, or merged into it.
+    """
+    settings = getattr(config, "quantization_config", None) or {}
+    method = str(getattr(settings, "quant_method", None) or dict(settings).get("quant_method", ""))
+    if method and method not in UNPACKED:
+        raise UserError(
+            f"{key} = {path!r}: its weights are stored in low bits ({method}), which can be neither trained nor merged "
+            "with an adapter; give the model in full precision, with model.adapter=lora model.quantization=4bit if it "
+            "shall take little memory"
+        )
+    return method
+
+
+def unpacking(method: str) -> dict[str, Any]:
+    """What tells `from_pretrained` to unpack weights as it reads them; bitsandbytes' are unpacked afterwards."""
+    from transformers import FineGrainedFP8Config, Mxfp4Config
+
+    configs: dict[str, Any] = {"mxfp4": Mxfp4Config, "fp8": FineGrainedFP8Config}
+    return {"quantization_config": configs[method](dequantize=True)} if method in configs else {}
+
+
+def unpacked(model: Any, dtype: torch.dtype) -> Any:
+    """A model whose files were packed, as any other: all its weights in `dtype`."""
+    transposed = [name for name, m in model.named_modules() if getattr(m, "source_cls", None) is Conv1D]
+    if any(not p.is_floating_point() for p in model.parameters()):
+        model = model.dequantize(dtype)
+    elif hasattr(model, "hf_quantizer"):
+        model.hf_quantizer.remove_quantization_config(model)
+    for name in transposed:
+        linear = model.get_submodule(name)
+        plain = Conv1D(linear.out_features, linear.in_features)
+        plain.weight, plain.bias = nn.Parameter(linear.weight.detach().T.contiguous()), linear.bias
+        model.set_submodule(name, plain)
+    model._weight_conversions = None  # how its weights were read: they would be written so
+    return model.to(dtype).requires_grad_(True)
 
 
 def add_lora(base: PreTrainedModel, model: sections.Model) -> Any:
