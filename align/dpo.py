@@ -121,6 +121,7 @@ def main() -> None:
 def run(recipe: Recipe, dry_run: DryRun | bool = False) -> None:
     """Trains into `recipe.output`; `dry_run` says what it would do and what it would cost."""
     from align.models.load import base_dtype, load_causal_lm, load_config
+    from align.models.lora import shares
     from align.models.save import save_language_model, write_card
     from align.text.load import load
     from align.text.tokenizer import load_tokenizer
@@ -150,10 +151,12 @@ def run(recipe: Recipe, dry_run: DryRun | bool = False) -> None:
     accelerator = make_accelerator(recipe.train.precision)
     with Run(recipe, "dpo", accelerator) as folder:
         model = load_causal_lm(recipe.model, base_dtype(recipe.model, accelerator.mixed_precision), len(tokenizer))
+        reach = shares(model).lines(recipe.model.quantization)
+        folder.say(*reach)
         figures = train(recipe, model, tokenizer, training, validation, folder, accelerator)
         if folder.writes:
             save_language_model(model, recipe.model, tokenizer, folder.folder)
-            write_card(folder.folder, "dpo", recipe, figures)
+            write_card(folder.folder, "dpo", recipe, figures, "\n".join([*reach, ""]))
         folder.finish(figures)
 
 

@@ -116,6 +116,7 @@ def main() -> None:
 
 def run(recipe: Recipe, dry_run: DryRun | bool = False) -> None:
     """Optimises into `recipe.output`; `dry_run` says what it would do and what it would cost."""
+    from align.models.lora import shares
     from align.models.save import save_language_model, save_scalar_model, write_card
     from align.rl.plan import plan_of_models, plan_of_shape
     from align.rl.roles import critic_section
@@ -137,6 +138,8 @@ def run(recipe: Recipe, dry_run: DryRun | bool = False) -> None:
     accelerator = make_accelerator(recipe.train.precision)
     with Run(recipe, "ppo", accelerator) as folder:
         sampler, learner = assemble(recipe, inputs, accelerator)
+        reach = shares(learner.roles.policy).lines(recipe.model.quantization)
+        folder.say(*reach)
         figures, best = train(recipe, learner.roles, sampler, learner, inputs, folder, accelerator)
         policy, critic = learner.roles.policy, learner.roles.critic
         if folder.writes:
@@ -147,7 +150,7 @@ def run(recipe: Recipe, dry_run: DryRun | bool = False) -> None:
                     save_language_model(policy.model, recipe.model, inputs.tokenizer, folder.folder, "best")
             if critic is not None:
                 save_scalar_model(critic, critic_section(recipe), inputs.tokenizer, folder.folder, "critic")
-            write_card(folder.folder, "ppo", recipe, figures)
+            write_card(folder.folder, "ppo", recipe, figures, "\n".join([*reach, ""]))
         folder.finish(figures)
 
 

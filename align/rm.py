@@ -64,6 +64,7 @@ def run(recipe: Recipe, dry_run: DryRun | bool = False) -> None:
     from align.evals.agreement import annotators
     from align.evals.reward_card import write_readme
     from align.models.load import base_dtype, load_config, load_trunk
+    from align.models.lora import shares
     from align.models.save import save_reward_model
     from align.models.scalar import ScalarModel
     from align.text.load import load
@@ -98,6 +99,8 @@ def run(recipe: Recipe, dry_run: DryRun | bool = False) -> None:
         dtype = base_dtype(recipe.model, accelerator.mixed_precision)
         trunk = load_trunk(recipe.model, dtype, len(tokenizer))
         model = ScalarModel(trunk, recipe.heads)
+        reach = shares(model).lines(recipe.model.quantization)
+        folder.say(*reach)
         initial = model.head.weight.detach().clone()
         figures = train(recipe, model, training, validation, folder, accelerator)
         figures |= annotators(validation)
@@ -106,7 +109,7 @@ def run(recipe: Recipe, dry_run: DryRun | bool = False) -> None:
         figures |= {"ece": card["calibration"]["ece"]} if card else {}
         if folder.writes:
             note = save_reward_model(model, recipe.model, tokenizer, folder.folder, initial)
-            write_readme(folder.folder, recipe, figures, card, note)
+            write_readme(folder.folder, recipe, figures, card, note, reach)
         folder.finish(figures)
 
 

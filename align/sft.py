@@ -45,6 +45,7 @@ def main() -> None:
 def run(recipe: Recipe, dry_run: DryRun | bool = False) -> None:
     """Fine-tunes into `recipe.output`; `dry_run` says what it would do and what it would cost."""
     from align.models.load import base_dtype, load_causal_lm, load_config
+    from align.models.lora import shares
     from align.models.save import save_language_model, write_card
     from align.text.load import load
     from align.text.tokenizer import load_tokenizer
@@ -73,11 +74,13 @@ def run(recipe: Recipe, dry_run: DryRun | bool = False) -> None:
     accelerator = make_accelerator(recipe.train.precision)
     with Run(recipe, "sft", accelerator) as folder:
         model = load_causal_lm(recipe.model, base_dtype(recipe.model, accelerator.mixed_precision), len(tokenizer))
+        reach = shares(model).lines(recipe.model.quantization)
+        folder.say(*reach)
         sampler = _Samples(recipe, tokenizer, conversations.validation, folder)
         figures = train(recipe, model, training, validation, sampler, folder, accelerator)
         if folder.writes:
             save_language_model(model, recipe.model, tokenizer, folder.folder)
-            write_card(folder.folder, "sft", recipe, figures)
+            write_card(folder.folder, "sft", recipe, figures, "\n".join([*reach, ""]))
         folder.finish(figures)
 
 

@@ -185,8 +185,13 @@ def write_reward_card(folder: Path, card: Card, members: ArrayLike, rows: Sequen
         draw(card, rows, every.reshape(len(every), -1).mean(1), folder / "reliability.png")
 
 
-def write_readme(folder: Path, recipe: Section, figures: dict[str, float], card: Card, note: str) -> None:
-    """README.md of the run: figures, how good the model is, how to load it (with what to note there), its recipe."""
+def write_readme(
+    folder: Path, recipe: Section, figures: dict[str, float], card: Card, note: str, reach: list[str]
+) -> None:
+    """README.md of the run: figures, how good the model is, what was trained of it, how to load it, its recipe.
+
+    `note` is what to know of loading; `reach` are the lines of `align.models.lora.Shares`.
+    """
     from align.models.save import write_card
 
     loading = [
@@ -203,7 +208,7 @@ def write_readme(folder: Path, recipe: Section, figures: dict[str, float], card:
         note or "Its scores are those of `score_head.safetensors`, shift and scale included.",
         "",
     ]
-    write_card(folder, "rm", recipe, figures, more="\n".join([card_text(card), *loading]))
+    write_card(folder, "rm", recipe, figures, more="\n".join([card_text(card), *reach, "", *loading]))
 
 
 def card_text(card: Card) -> str:

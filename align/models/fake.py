@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from align import sections
-from align.models.lora import add_lora
+from align.models.lora import add_lora, check_quantized, freeze_unreached
 from align.models.scalar import ScalarModel
 
 if TYPE_CHECKING:
@@ -104,6 +104,8 @@ def _assemble(of: Subject, n_layers: int | None) -> Any:
     if of.quantization != "none":
         _quantize(model, of)
     model.requires_grad_(of.trains == "all")
+    if of.trains == "all" and of.config.get_text_config() is not of.config:
+        freeze_unreached(model)
     if of.lora:
         lora = sections.Lora.model_validate_json(of.lora)
         model = add_lora(model, sections.Model(path="", adapter="lora", lora=lora))
@@ -131,6 +133,7 @@ def _quantize(model: Any, of: Subject) -> None:
         n_in, n_out = module.weight.shape if isinstance(module, Conv1D) else module.weight.shape[::-1]
         stand_in = Quantized(n_in, n_out, module.bias is not None, of)
         model.set_submodule(name, stand_in)
+    check_quantized(model, of.quantization)
 
 
 class Quantized(nn.Linear):

@@ -28,6 +28,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from align.models.fake import Quantized, Subject, build, fill_with_fakes, quietly, tiled_logprobs
 from align.models.language import recomputing, token_logprobs
+from align.models.lora import Shares, shares
 
 N_COUNTED = (2, 3)  # blocks of the two models that are counted
 SMALL = 32 * 2**20  # glibc maps larger blocks one by one and gives them back (malloc, DEFAULT_MMAP_THRESHOLD_MAX)
@@ -52,6 +53,7 @@ class Weights(NamedTuple):
     parameters: int  # of the whole model, adapter aside
     frozen_bytes: float
     trained: tuple[int, ...]  # size of each trained tensor, adapter and new head included
+    shares: Shares
 
     @property
     def n_trained(self) -> int:
@@ -73,7 +75,8 @@ def weights(of: Subject) -> Weights:
         parameters, frozen = (a + (b - a) * further for a, b in zip(low[:2], high[:2], strict=True))
         if parameters == weights(replace(of, lora="", trains="nothing")).parameters:  # they are alike
             a_block = Counter(high.trained) - Counter(low.trained)
-            return Weights(int(parameters), frozen, low.trained + tuple(a_block.elements()) * further)
+            reach = Shares(*(a + (b - a) * further for a, b in zip(low.shares, high.shares, strict=True)))
+            return Weights(int(parameters), frozen, low.trained + tuple(a_block.elements()) * further, reach)
     return _weights(of, None)
 
 
@@ -81,7 +84,8 @@ def _weights(of: Subject, n_layers: int | None) -> Weights:
     model = build(of, n_layers)
     unpacked = {id(m.weight): m.stored_bytes for m in model.modules() if isinstance(m, Quantized)}
     frozen = sum(unpacked.get(id(p), p.nbytes) for p in model.parameters() if not p.requires_grad)
-    return Weights(_n_parameters(model), frozen, tuple(p.numel() for p in model.parameters() if p.requires_grad))
+    trained = tuple(p.numel() for p in model.parameters() if p.requires_grad)
+    return Weights(_n_parameters(model), frozen, trained, shares(model))
 
 
 Loss = Literal["supervised", "policy", "preference"]

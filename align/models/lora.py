@@ -13,7 +13,17 @@ from transformers.pytorch_utils import Conv1D
 
 from align import sections
 from align.errors import UserError
-from align.models.adapters import POLICY, adapted_weight, tie_adapters, tuned_layers
+from align.models.adapters import (
+    POLICY,
+    Role,
+    adapted_weight,
+    adapter_parameters,
+    fitting_tensors,
+    tie_adapters,
+    trained_parameters,
+    trunk_of,
+    tuned_layers,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -75,7 +85,7 @@ def packed_as(config: Any, path: str, key: str) -> str:
 
 def unpacking(method: str) -> dict[str, Any]:
     """What tells `from_pretrained` to unpack weights as it reads them; bitsandbytes' are unpacked afterwards."""
-    from transformers import FineGrainedFP8Config, Mxfp4Config
+    from transformers.utils.quantization_config import FineGrainedFP8Config, Mxfp4Config
 
     configs: dict[str, Any] = {"mxfp4": Mxfp4Config, "fp8": FineGrainedFP8Config}
     return {"quantization_config": configs[method](dequantize=True)} if method in configs else {}
@@ -271,7 +281,7 @@ def merge(adapted: Any, folder: str) -> Any:
 
 
 def check_same(found: Tensor, expected: Tensor, folder: str) -> None:
-    """Raises `UserError` unless a merged model answers as the adapted one did. found, expected: (8, time, n).
+    """Raises `UserError` unless a merged model answers as what it was made of. found, expected: (8, time, n).
 
     One row of eight may differ: where two experts are as good as equal, rounding decides between them.
     """
@@ -279,51 +289,75 @@ def check_same(found: Tensor, expected: Tensor, folder: str) -> None:
     apart = (found.float().cpu() - expected.float().cpu()).abs().flatten(1).amax(1)
     if not float(apart.sort().values[-2]) <= TOLERANCE * spread:
         raise UserError(
-            f"{folder}: merged into its base this adapter gives other answers than beside it (by up to "
-            f"{float(apart.max()):.3g}, where they spread by {spread:.3g}), so no whole model can be made of it. The "
-            "adapter itself is kept as it is: use it with PEFT on its base, or train one of plain LoRA"
+            f"{folder}: a whole model made of this adapter and its base answers otherwise than the two did (by up to "
+            f"{float(apart.max()):.3g}, where answers spread by {spread:.3g}), so none is written. The adapter is kept "
+            "as it is: use it with PEFT on the base that it was trained on, or train one of plain LoRA"
         )
 
 
+def check_trained(model: Any, adapter: str, merged: Any, folder: str) -> None:
+    """Raises `UserError` unless a folder holds what a PEFT model's adapter is now, and `merged` answers like both.
+
+    A base in low bits or bf16 answers otherwise than the whole one by its rounding; there the adapter's numbers alone
+    are compared, which `merge` has held against the whole base.
+    """
+    tensors = fitting_tensors(model, adapter, folder)
+    same = all(torch.equal(p.cpu(), tensors[name]) for name, p in adapter_parameters(model, adapter).items())
+    role, whole = Role(), model.get_base_model()
+    role.model, role.adapter = whole, adapter
+    trained = whole if merged.get_output_embeddings() is not None else trunk_of(whole)
+    exact = all(p.dtype == torch.float32 for p in whole.parameters())
+    with torch.no_grad(), role.active():
+        ids = probe(merged)
+        found = answer(merged, ids)
+        expected = answer(trained, ids.to(model.device)) if exact else found
+    check_same(found if same else found + torch.inf, expected, folder)
+
+
 class Shares(NamedTuple):
-    """Numbers of a model, its adapter aside, each weight once."""
+    """Numbers of a model, its adapters aside, each weight once."""
 
     whole: int
     adapted: int  # with an adapter beside them
+    bare_experts: int  # experts' matrices without one
     quantised: int
-    trained: int  # of an adapter too, which are not among `whole`
+    trained: int  # those of an adapter are not among `whole`
 
     def lines(self, bits: str = "none") -> list[str]:
         """In words, where not all is trained."""
-        if self.trained == self.whole:
+        if not self.adapted and self.trained == self.whole:
             return []
         if not self.adapted:
-            return [f"trained: {self._of(self.trained)}; the rest is frozen, for no text reaches it"]
-        low = f", in {bits.removesuffix('bit')} bits: {self._of(self.quantised)}" if bits != "none" else ""
+            return [
+                f"of {self.whole:,} weights {self._share(self.trained)} are trained; no text reaches the others, which "
+                "are frozen"
+            ]
+        low = f", {self._share(self.quantised)} are in {bits.removesuffix('bit')} bits" if bits != "none" else ""
+        experts = f", experts' matrices: {self._share(self.bare_experts)}" if self.bare_experts else ""
         return [
-            f"adapted: {self._of(self.adapted)}, trained beside them: {self.trained:,}{low}; "
-            f"without an adapter: {self._of(self.whole - self.adapted)}"
+            f"of {self.whole:,} weights {self._share(self.adapted)} have an adapter beside them ({self.trained:,} "
+            f"numbers, which are trained){low}; {self._share(self.whole - self.adapted)} have none{experts}"
         ]
 
-    def _of(self, part: int) -> str:
-        return f"{part / self.whole:.1%} of {self.whole:,} weights"
+    def _share(self, part: int) -> str:
+        return f"{part / self.whole:.1%}"
 
 
-def shares(model: Any) -> Shares:
+def shares(model: nn.Module) -> Shares:
     """How much of a model an adapter reaches, how much is in low bits, how much is trained."""
     adapted = {id(adapted_weight(layer)) for layer in tuned_layers(model)}
-    sizes = {
-        id(p): (n_out(module) * n_in(module) if name == "weight" and _is_linear(module) else p.numel(), p)
-        for path, module in model.named_modules()
-        if "lora_" not in path
-        for name, p in module.named_parameters(recurse=False)
-        if "lora_" not in name
-    }
+    found: dict[int, tuple[int, bool, bool]] = {}  # size, whether it is an expert's, whether it is in low bits
+    for path, module in model.named_modules():
+        for name, p in module.named_parameters(recurse=False):
+            if "lora_" not in f"{path}.{name}":
+                size = n_in(module) * n_out(module) if name == "weight" and _is_linear(module) else p.numel()
+                found[id(p)] = (size, p.ndim > 1 and "experts" in path, not p.is_floating_point())
     return Shares(
-        whole=sum(size for size, _ in sizes.values()),
-        adapted=sum(size for key, (size, _) in sizes.items() if key in adapted),
-        quantised=sum(size for size, p in sizes.values() if not p.is_floating_point()),
-        trained=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        whole=sum(size for size, _, _ in found.values()),
+        adapted=sum(size for key, (size, _, _) in found.items() if key in adapted),
+        bare_experts=sum(size for key, (size, expert, _) in found.items() if expert and key not in adapted),
+        quantised=sum(size for size, _, low in found.values() if low),
+        trained=sum(p.numel() for p in trained_parameters(model).values()),
     )
 
 

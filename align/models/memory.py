@@ -106,6 +106,7 @@ class Estimate(NamedTuple):
     costs: tuple[Cost, ...]
     phases: dict[str, float]  # what each adds, on the device
     host_phases: dict[str, float]  # the same in the host's memory; on a CPU they are among `phases`
+    reach: tuple[str, ...] = ()  # what is trained of the first trained role, in words
 
     @property
     def always(self) -> float:
@@ -148,6 +149,7 @@ def estimate(roles: Sequence[Role], workload: Workload) -> Estimate:
         costs=costs,
         phases={name: size for name, size in everywhere.items() if size},
         host_phases={} if on_cpu else host,
+        reach=_reach(roles, counted),
     )
 
 
@@ -187,12 +189,17 @@ def table(found: Estimate, available: float | None = None) -> str:
     if available is not None:
         fits = "fits into" if found.peak <= available else "does not fit into"
         lines.append(f"{fits} {size_text(available)}")
-    return "\n".join(["estimated memory:", *lines])
+    return "\n".join([*found.reach, "estimated memory:", *lines])
 
 
 def size_text(n_bytes: float) -> str:
     """Bytes for people, in powers of 1000."""
     return f"{n_bytes / 1e9:.2f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.1f} MB"
+
+
+def _reach(roles: Sequence[Role], counted: dict[str, Weights]) -> tuple[str, ...]:
+    trained = [role for role in roles if role.kind in ("trained", "adapter")][:1]
+    return tuple(line for role in trained for line in counted[role.name].shares.lines(role.quantization))
 
 
 def _cost(role: Role, counted: Weights, passes: dict[Pass, Parts], workload: Workload) -> Cost:

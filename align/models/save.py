@@ -13,6 +13,7 @@ from align.models.adapters import POLICY, save_adapter
 from align.models.classifier import save_as_classifier
 from align.models.language import with_ends
 from align.models.load import merge_adapter
+from align.models.lora import check_trained
 from align.models.scalar import REMEDY, ScalarModel, check_head
 
 if TYPE_CHECKING:
@@ -84,7 +85,9 @@ def _whole(auto_class: Any, model: Any, adapter: str | None, base: sections.Mode
     kept = adapter_folder(folder)
     save_adapter(model, str(adapter), kept)
     tokenizer.save_pretrained(kept)
-    return with_ends(merge_adapter(auto_class, kept, base, len(tokenizer)), tokenizer)
+    whole = merge_adapter(auto_class, kept, base, len(tokenizer))
+    check_trained(model, str(adapter), whole, str(kept))
+    return with_ends(whole, tokenizer)
 
 
 def write_card(run_folder: Path, stage: str, recipe: Section, figures: dict[str, float], more: str = "") -> None:
