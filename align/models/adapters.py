@@ -168,6 +168,7 @@ def fitting_tensors(model: Any, name: str, folder: str) -> dict[str, torch.Tenso
     prefix = trunk_prefix(base) or f"{base.base_model_prefix}."  # it may have been trained on the whole model
     saved = load_file(Path(folder) / "adapter_model.safetensors")
     named = {key.removeprefix(PEFT_PREFIX).removeprefix(prefix): value for key, value in saved.items()}
+    named = {f"{key}.weight" if key.endswith("_magnitude_vector") else key: value for key, value in named.items()}
     tensors = {key: value for key, value in named.items() if "lora_" in key}
     wanted = adapter_parameters(model, name)
     if {key: value.shape for key, value in tensors.items()} != {key: p.shape for key, p in wanted.items()}:

@@ -260,6 +260,9 @@ def merge(adapted: Any, folder: str) -> Any:
     A head that was adapted and shares its weight with the embedding gets one of its own; layers that share a weight and
     an adapter take it once. Raises `UserError` if the plain model answers otherwise than the adapted one.
     """
+    if not hasattr(adapted, "merge_and_unload"):
+        kind = adapted.peft_config[POLICY].peft_type.value
+        raise UserError(f"{folder}: an adapter of the kind {kind} is no part of a whole model; give one of LoRA's kind")
     ids = probe(adapted)
     with torch.no_grad():
         expected = answer(adapted, ids)
@@ -272,9 +275,12 @@ def merge(adapted: Any, folder: str) -> Any:
             holder.weight = nn.Parameter(weight.detach().clone())
         elif first.setdefault(id(weight), layer) is not layer:
             layer.merged_adapters.extend(layer.active_adapters)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that they are tied no more
-        merged = adapted.merge_and_unload().requires_grad_(True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # that they are tied no more
+            merged = adapted.merge_and_unload().requires_grad_(True)
+    except (RuntimeError, ValueError, NotImplementedError) as error:
+        raise UserError(f"{folder}: this adapter cannot be merged into its base: {first_line(error)}") from None
     with torch.no_grad():
         check_same(answer(merged, ids), expected, folder)
     return merged
