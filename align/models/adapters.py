@@ -76,7 +76,9 @@ def add_adapter(model: Any, name: str, trained: bool = True, config: Any = None)
             warnings.filterwarnings("ignore", message=".*tie_word_embeddings=True.*")  # see `align.models.lora.merge`
             model.add_adapter(name, config)
     except ValueError as error:
-        raise UserError(f"the adapters {POLICY} and {name} cannot stand on one base: {error}") from None
+        raise UserError(
+            f"the adapter {name} cannot stand on the policy's base ({error}); give the whole model/ of its run instead"
+        ) from None
     tie_adapters(model, name)
     for parameter in adapter_parameters(model, name).values():
         parameter.requires_grad_(trained)

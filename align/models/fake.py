@@ -91,7 +91,7 @@ def _config(of: Subject, n_layers: int | None) -> PretrainedConfig:
     if n_layers is not None:
         text = config.get_text_config()
         text.num_hidden_layers = n_layers
-        if getattr(text, "layer_types", None):
+        if len(getattr(text, "layer_types", None) or []) > n_layers:  # in some it follows from their number
             text.layer_types = text.layer_types[:n_layers]
     return config
 

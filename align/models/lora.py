@@ -357,7 +357,8 @@ def shares(model: nn.Module) -> Shares:
         for name, p in module.named_parameters(recurse=False):
             if "lora_" not in f"{path}.{name}":
                 size = n_in(module) * n_out(module) if name == "weight" and _is_linear(module) else p.numel()
-                found[id(p)] = (size, p.ndim > 1 and "experts" in path, not p.is_floating_point())
+                is_expert = "experts" in f"{path}.{type(module).__name__}".lower() and _is_matrix(name, p)
+                found[id(p)] = (size, is_expert, not p.is_floating_point())
     return Shares(
         whole=sum(size for size, _, _ in found.values()),
         adapted=sum(size for key, (size, _, _) in found.items() if key in adapted),
@@ -402,6 +403,10 @@ def _is_fused(model: Any, name: str) -> bool:
     above, _, own = name.rpartition(".")
     mixer = model.get_submodule(above)
     return own == "out_proj" and hasattr(mixer, "A_log") and hasattr(mixer, "D")
+
+
+def _is_matrix(name: str, parameter: Tensor) -> bool:
+    return parameter.ndim > 1 and not name.endswith("bias")
 
 
 def _stacked(path: str, module: nn.Module) -> list[str]:

@@ -106,7 +106,6 @@ class Estimate(NamedTuple):
     costs: tuple[Cost, ...]
     phases: dict[str, float]  # what each adds, on the device
     host_phases: dict[str, float]  # the same in the host's memory; on a CPU they are among `phases`
-    reach: tuple[str, ...] = ()  # what is trained of the first trained role, in words
 
     @property
     def always(self) -> float:
@@ -149,7 +148,6 @@ def estimate(roles: Sequence[Role], workload: Workload) -> Estimate:
         costs=costs,
         phases={name: size for name, size in everywhere.items() if size},
         host_phases={} if on_cpu else host,
-        reach=_reach(roles, counted),
     )
 
 
@@ -159,6 +157,12 @@ def count_parameters(config: PretrainedConfig) -> int:
 
     with torch.device("meta"):
         return AutoModelForCausalLM.from_config(config).num_parameters()
+
+
+def reach(roles: Sequence[Role]) -> list[str]:
+    """How much of the first trained role is trained, has an adapter, is in low bits: in words, where it is not all."""
+    role = next(role for role in roles if role.kind in ("trained", "adapter"))
+    return _weights(role).shares.lines(role.quantization)
 
 
 def optimizer_bytes(name: str, trained: Sequence[int]) -> float:
@@ -189,17 +193,12 @@ def table(found: Estimate, available: float | None = None) -> str:
     if available is not None:
         fits = "fits into" if found.peak <= available else "does not fit into"
         lines.append(f"{fits} {size_text(available)}")
-    return "\n".join([*found.reach, "estimated memory:", *lines])
+    return "\n".join(["estimated memory:", *lines])
 
 
 def size_text(n_bytes: float) -> str:
     """Bytes for people, in powers of 1000."""
     return f"{n_bytes / 1e9:.2f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.1f} MB"
-
-
-def _reach(roles: Sequence[Role], counted: dict[str, Weights]) -> tuple[str, ...]:
-    trained = [role for role in roles if role.kind in ("trained", "adapter")][:1]
-    return tuple(line for role in trained for line in counted[role.name].shares.lines(role.quantization))
 
 
 def _cost(role: Role, counted: Weights, passes: dict[Pass, Parts], workload: Workload) -> Cost:

@@ -13,7 +13,17 @@ from align import sections
 from align.config import DryRun, to_yaml
 from align.errors import UserError
 from align.models.load import max_positions
-from align.models.memory import LIBRARY_BYTES, Estimate, Role, Workload, count_parameters, estimate, size_text, table
+from align.models.memory import (
+    LIBRARY_BYTES,
+    Estimate,
+    Role,
+    Workload,
+    count_parameters,
+    estimate,
+    reach,
+    size_text,
+    table,
+)
 from align.models.shapes import model_shape
 from align.train.disk import check_disk, disk_line
 from align.train.machine import free_memory, resident_memory, resolve_precision
@@ -147,6 +157,9 @@ def print_memory(recipe: Any, describe: Describe, dry_run: DryRun | bool) -> Non
     device = this_device() if asked is None else Device("gpu", asked, is_here=False)
     print(f"precision: {device.precision(recipe.train.precision)}, device: {device.kind}")
     try:
+        with _counting():
+            said = reach(describe(recipe, device)[0])
+        print(*said, sep="\n", end="\n" if said else "")
         found = estimate_of(recipe, describe, device)
     except NotCountedError as error:
         print(error)
