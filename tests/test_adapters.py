@@ -2,20 +2,22 @@
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from helpers import metrics, recipe_of, run
-from peft import PeftModel
-from safetensors.torch import load_file
+from peft import LoraConfig, PeftModel, PromptTuningConfig, get_peft_model
+from peft.tuners.lora import Linear
+from safetensors.torch import load_file, save_file
 from tiny import tiny_gpt, tiny_gpt2, tiny_reward_model
 from transformers import AutoModel, AutoModelForCausalLM
 
 from align import ppo, rm, sections, sft
 from align.errors import UserError
-from align.models.adapters import trained_parameters
+from align.models.adapters import save_adapter, trained_parameters
 from align.models.load import is_adapter, load_causal_lm, load_trunk
 from align.models.scalar import load_scalar_model, score_all
 from align.rl.roles import load_roles
@@ -328,3 +330,105 @@ def test_an_adapter_for_another_base_is_refused(world, wide, tmp_path):
     recipe = recipe_of(ppo, wide, tmp_path / "run", model__adapter="lora", reward__path=str(reward))
     with pytest.raises(UserError, match="does not fit the model it shall stand on"):
         ppo.run(recipe)
+
+
+FOREIGN: dict[str, dict[str, Any]] = {
+    "dora": {"target_modules": ["c_attn"], "use_dora": True},
+    "rslora": {"target_modules": ["c_attn"], "use_rslora": True, "rank_pattern": {"c_attn": 2}},
+    "biases": {"target_modules": ["c_attn"], "bias": "all"},
+    "embedding": {"target_modules": ["c_attn", "wte"]},
+    "tied head": {"target_modules": ["c_attn", "lm_head"]},
+    "whole embedding": {"target_modules": ["c_attn"], "modules_to_save": ["wte"]},
+    "some tokens": {"target_modules": ["c_attn"], "trainable_token_indices": [5, 6, 7]},
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_adapters_that_others_made_are_merged_to_what_they_are_beside_their_base(kind, world, tmp_path):
+    config = LoraConfig(task_type="CAUSAL_LM", init_lora_weights=False, fan_in_fan_out=True, **FOREIGN[kind])
+    adapted = get_peft_model(AutoModelForCausalLM.from_pretrained(world.gpt2), config)
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if parameter.requires_grad and "lora_" not in name:
+                parameter.add_(0.3 * torch.randn_like(parameter))
+    adapted.save_pretrained(tmp_path / "adapter")
+    base = AutoModelForCausalLM.from_pretrained(world.gpt2)
+    alone = logits(base)
+    expected = logits(PeftModel.from_pretrained(base, str(tmp_path / "adapter")))
+    model = load_causal_lm(sections.Model(path=str(tmp_path / "adapter")))
+    torch.testing.assert_close(logits(model), expected, atol=1e-4, rtol=1e-4)
+    assert (expected - alone).abs().max() > 0.1
+    model.save_pretrained(tmp_path / "whole")
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "whole")
+    torch.testing.assert_close(logits(again), expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (LoraConfig(target_modules=["lm_head"], lora_bias=True, init_lora_weights=False), "cannot be merged"),
+        (PromptTuningConfig(num_virtual_tokens=2), "an adapter of the kind PROMPT_TUNING is no part of a whole model"),
+    ],
+)
+def test_an_adapter_that_cannot_be_merged_is_refused_in_words(config, words, world, tmp_path):
+    config.task_type = "CAUSAL_LM"
+    get_peft_model(AutoModelForCausalLM.from_pretrained(world.gpt2), config).save_pretrained(tmp_path / "adapter")
+    with pytest.raises(UserError, match=words):
+        load_causal_lm(sections.Model(path=str(tmp_path / "adapter")))
+
+
+@pytest.mark.parametrize("modules", [["lm_head"], ["wte", "c_fc"]])
+def test_a_vocabulary_that_is_adapted_is_saved_as_it_was_trained(modules, world, tmp_path):
+    """Head and embedding are one matrix in the base; in model/ they are two."""
+    changes = LORA | {"model__path": world.gpt2, "model__lora__target_modules": modules}
+    folder = run(sft, world, tmp_path / "run", **changes)
+    merged, adapted, alone = saved(folder, AutoModelForCausalLM, "model", world.gpt2)
+    torch.testing.assert_close(logits(merged), logits(adapted), atol=1e-4, rtol=1e-4)
+    assert (logits(merged) - alone).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("stage", [sft, rm])
+@pytest.mark.parametrize("fault", ["merged twice", "another base", "written wrong"])
+def test_a_model_that_is_not_what_was_trained_is_an_error_that_keeps_the_adapter(
+    fault, stage, world, tmp_path, monkeypatch
+):
+    if fault == "merged twice":
+        plain = Linear.get_delta_weight
+        monkeypatch.setattr(Linear, "get_delta_weight", lambda layer, adapter: 2 * plain(layer, adapter))
+    elif fault == "another base":
+        monkeypatch.setattr("align.models.save.merge_adapter", partial(on_another_base, world))
+    else:
+        monkeypatch.setattr("align.models.save.save_adapter", save_all_but_one)
+    with pytest.raises(UserError, match="answers otherwise than the two did"):
+        run(stage, world, tmp_path / "run", **LORA)
+    assert (tmp_path / "run" / "adapter" / "adapter_model.safetensors").is_file()
+    assert not (tmp_path / "run" / "model").exists()
+    assert not (tmp_path / "run" / "result.json").exists()
+
+
+def on_another_base(world: Any, auto_class: Any, adapter: Path, base: Any, n_tokens: int) -> Any:
+    """As if the base's folder had been written anew during the run."""
+    other = auto_class.from_pretrained(world.base)
+    with torch.no_grad():
+        other.get_input_embeddings().weight.mul_(1.5)
+    return other.eval()
+
+
+def save_all_but_one(model: Any, name: str, folder: Path) -> None:
+    """As if PEFT had not written a tensor as it is."""
+    save_adapter(model, name, folder)
+    tensors = load_file(folder / "adapter_model.safetensors")
+    first = next(key for key in tensors if "lora_B" in key)
+    save_file(tensors | {first: torch.zeros_like(tensors[first])}, folder / "adapter_model.safetensors")
+
+
+@pytest.mark.parametrize("stage", [sft, rm])
+def test_what_the_adapter_reaches_is_said_at_the_start_and_on_the_card(stage, world, tmp_path, capsys):
+    recipe = recipe_of(stage, world, tmp_path / "run", **LORA)
+    stage.run(recipe, dry_run=True)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("of ")]
+    assert len(lines) == 1
+    assert "have an adapter beside them" in lines[0]
+    stage.run(recipe)
+    assert lines[0] in capsys.readouterr().out.splitlines()
+    assert lines[0] in (tmp_path / "run" / "README.md").read_text().splitlines()
