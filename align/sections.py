@@ -34,7 +34,7 @@ class Lora(Section):
     dropout: float = Field(0.0, ge=0, lt=1)
     """Dropout on the adapter's input."""
     target_modules: list[str] | None = None
-    """Names of the modules to adapt; by default every linear layer of the trunk."""
+    """Names of the modules to adapt; by default every matrix of the trunk that text goes through, but routers."""
 
 
 class Model(Section):
