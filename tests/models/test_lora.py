@@ -178,6 +178,22 @@ def test_without_data_the_same_layers_are_found():
         assert targets(fake, sections.Lora()) == targets(tiny(family), sections.Lora())
 
 
+def test_a_model_whose_code_does_not_run_here_is_adapted_by_its_structure(monkeypatch):
+    """As one that wants a GPU while it is still on the CPU."""
+    wanted = targets(tiny_with_vision(), sections.Lora())
+    model = tiny_with_vision()
+    monkeypatch.setattr(type(model), "forward", lambda *given, **named: given[0].no_kernel)
+    assert targets(model, sections.Lora()) == wanted
+    freeze_unreached(model)
+    assert all(p.requires_grad for p in model.parameters())
+
+
+def test_the_words_that_are_tried_have_no_meaning_of_their_own():
+    model = tiny("llama", eos_token_id=[1, 7], bos_token_id=0)
+    assert not {0, 1, 2, 7} & set(probe(model).flatten().tolist())
+    assert probe(model).max() > 90
+
+
 def test_experts_get_no_adapter_with_dropout_and_that_is_said():
     model = add_lora(tiny("gpt_oss"), sections.Model(path="", adapter="lora", lora=sections.Lora(dropout=0.1)))
     assert "experts' matrices" in shares(model).lines()[0]
