@@ -7,6 +7,7 @@ always one whole model, and "the adapter switched off" is exactly the model at s
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from align.models.lora import (
     check_quantized,
     first_line,
     freeze_unreached,
+    hold_idle_experts,
     merge,
     packed_as,
     quantization_config,
@@ -106,8 +108,11 @@ def _load(auto_class: Any, model: sections.Model, dtype: torch.dtype, n_tokens: 
     if quantizes:
         check_quantized(base, model.quantization)
     if model.adapter == "lora":
-        return add_lora(base, model)
-    freeze_unreached(base)
+        base = add_lora(base, model)
+    else:
+        freeze_unreached(base)
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        hold_idle_experts(base)
     return base
 
 

@@ -220,6 +220,26 @@ def freeze_unreached(model: Any) -> None:
             parameter.requires_grad_(False)
 
 
+def hold_idle_experts(model: nn.Module) -> None:
+    """Lets every expert that is a module of its own take part in each pass, with a weight of 0.
+
+    One that no token was sent to has no gradient in this process, and the others would wait for it. Experts that are
+    stacked in one parameter always have one.
+    """
+    for block in model.modules():
+        experts = getattr(block, "experts", None)
+        if isinstance(experts, nn.ModuleList):
+            block.register_forward_hook(_hold)
+
+
+def _hold(block: Any, given: Any, made: Any) -> Any:
+    idle = [p.flatten()[0] for p in block.experts.parameters() if p.requires_grad]
+    if not idle or not torch.is_grad_enabled():
+        return made
+    nothing = 0 * torch.stack(idle).sum()
+    return made + nothing if isinstance(made, Tensor) else type(made)([made[0] + nothing, *made[1:]])
+
+
 def _leaves(output: Tensor) -> set[int]:
     """The ids of the parameters that an output was computed from."""
     found, waiting, seen = set(), [output.grad_fn], set()

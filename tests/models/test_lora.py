@@ -31,7 +31,17 @@ from align.models.adapters import (
 )
 from align.models.language import LanguageModel
 from align.models.load import load_causal_lm, load_config, load_trunk, merge_adapter
-from align.models.lora import Shares, adapted_weight, add_lora, answer, freeze_unreached, probe, shares, targets
+from align.models.lora import (
+    Shares,
+    adapted_weight,
+    add_lora,
+    answer,
+    freeze_unreached,
+    hold_idle_experts,
+    probe,
+    shares,
+    targets,
+)
 from align.models.scalar import ScalarModel
 
 COMMON: dict[str, Any] = {"vocab_size": 99, "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2}
@@ -169,6 +179,24 @@ def test_an_expert_without_tokens_is_adapted_and_trained_all_the_same():
     freeze_unreached(model)
     frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
     assert frozen == {name for name, _ in model.named_parameters() if "vision" in name}
+
+
+def test_processes_need_not_wait_for_an_expert_without_tokens(tmp_path):
+    model = Routed(8)
+    del model.vision
+    alone = model(torch.ones(2, 8)).detach()
+    hold_idle_experts(model)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'meet'}", rank=0, world_size=1)
+    try:
+        parallel = nn.parallel.DistributedDataParallel(model)
+        for _ in range(2):  # the second pass finds out that a gradient of the first is missing
+            made = parallel(torch.ones(2, 8))
+            assert torch.equal(made, alone)
+            made.sum().backward()
+    finally:
+        torch.distributed.destroy_process_group()
+    assert torch.count_nonzero(model.experts[0].weight.grad) == 0
+    assert torch.equal(model.experts[1].weight.grad, torch.full((8, 8), 4.0))  # two tokens in each of two passes
 
 
 def test_without_data_the_same_layers_are_found():
