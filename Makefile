@@ -25,7 +25,7 @@ install: .venv/installed
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev,apps,serve,track,lm-eval]"
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev,apps,serve,track,lm-eval,gguf]"
 	touch $@
 
 clean:

@@ -124,7 +124,7 @@ def run(recipe: Recipe, dry_run: DryRun | bool = False) -> None:
     from align.models.lora import shares
     from align.models.save import save_language_model, write_card
     from align.text.load import load
-    from align.text.tokenizer import load_tokenizer
+    from align.text.tokenizer import load_tokenizer, rows_needed
     from align.train.machine import accelerator as make_accelerator
     from align.train.parallel import say
     from align.train.plan import asked_shape, check_memory, check_positions, print_plan
@@ -150,6 +150,7 @@ def run(recipe: Recipe, dry_run: DryRun | bool = False) -> None:
     check_memory(recipe, memory)
     accelerator = make_accelerator(recipe.train.precision)
     with Run(recipe, "dpo", accelerator) as folder:
+<<<<<<< HEAD
         model = load_causal_lm(recipe.model, base_dtype(recipe.model, accelerator.mixed_precision), len(tokenizer))
         reach = shares(model).lines(recipe.model.quantization)
         folder.say(*reach)
@@ -157,6 +158,14 @@ def run(recipe: Recipe, dry_run: DryRun | bool = False) -> None:
         if folder.writes:
             save_language_model(model, recipe.model, tokenizer, folder.folder)
             write_card(folder.folder, "dpo", recipe, figures, "\n".join([*reach, ""]))
+=======
+        dtype = base_dtype(recipe.model, accelerator.mixed_precision)
+        model = load_causal_lm(recipe.model, dtype, rows_needed(tokenizer))
+        figures = train(recipe, model, tokenizer, training, validation, folder, accelerator)
+        if folder.writes:
+            save_language_model(model, recipe.model, tokenizer, folder.folder, save_dtype=recipe.train.save_dtype)
+            write_card(folder.folder, "dpo", recipe, figures)
+>>>>>>> bbb7c25 (Models made here are read everywhere: a stock GPT-2, the dtype that they came from, no vocabulary grown for a pad token)
         folder.finish(figures)
 
 
@@ -235,7 +244,7 @@ def train(
             ),
             train_dataset=as_dataset(rows),
             eval_dataset=as_dataset(held_out) if held_out else None,
-            processing_class=tokenizer,
+            processing_class=copy.deepcopy(tokenizer),  # TRL gives it a pad token, which attention masks hide
             callbacks=[in_run],
             optimizers=(optimizer, schedule),
         )
@@ -334,7 +343,10 @@ def encode(recipe: Recipe, tokenizer: Any, rankings: list[Ranking], what: str) -
     rows = encoded(tokenizer, rankings, recipe.data)
     pairs = [pair for row in rows for pair in pairs_of_row(row, row.n_prompt)]
     if rankings and not pairs:
-        raise UserError(f"data.path: no pair is left of {len(rankings)} {what} rankings; raise data.max_tokens")
+        raise UserError(
+            f"data.path: no pair is left of {len(rankings)} {what} rankings, since answers of different rank have the "
+            f"same tokens; give other answers, or raise data.max_tokens = {recipe.data.max_tokens} if it cut them alike"
+        )
     if rankings:
         say(f"{what}: {len(pairs):,} pairs of different rank from {len(rows):,} rankings")
     return pairs

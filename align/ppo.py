@@ -143,14 +143,20 @@ def run(recipe: Recipe, dry_run: DryRun | bool = False) -> None:
         figures, best = train(recipe, learner.roles, sampler, learner, inputs, folder, accelerator)
         policy, critic = learner.roles.policy, learner.roles.critic
         if folder.writes:
+            words, save_dtype = inputs.tokenizer, recipe.train.save_dtype
             with learner.averaged():
-                save_language_model(policy.model, recipe.model, inputs.tokenizer, folder.folder)
+                save_language_model(policy.model, recipe.model, words, folder.folder, save_dtype=save_dtype)
             if recipe.evaluation.best:
                 with best.in_place():
-                    save_language_model(policy.model, recipe.model, inputs.tokenizer, folder.folder, "best")
+                    save_language_model(policy.model, recipe.model, words, folder.folder, "best", save_dtype)
             if critic is not None:
+<<<<<<< HEAD
                 save_scalar_model(critic, critic_section(recipe), inputs.tokenizer, folder.folder, "critic")
             write_card(folder.folder, "ppo", recipe, figures, "\n".join([*reach, ""]))
+=======
+                save_scalar_model(critic, critic_section(recipe), words, folder.folder, "critic", save_dtype)
+            write_card(folder.folder, "ppo", recipe, figures)
+>>>>>>> bbb7c25 (Models made here are read everywhere: a stock GPT-2, the dtype that they came from, no vocabulary grown for a pad token)
         folder.finish(figures)
 
 
@@ -169,7 +175,7 @@ def read(recipe: Recipe) -> Inputs:
     from align.rl.ptx import load_ptx
     from align.rl.roles import TRUNK
     from align.text.load import load
-    from align.text.tokenizer import load_tokenizer
+    from align.text.tokenizer import load_tokenizer, same_words
     from align.train.parallel import say
     from align.train.plan import check_positions
 
@@ -180,7 +186,7 @@ def read(recipe: Recipe) -> Inputs:
             continue
         other = load_config(recipe.model.model_copy(update={"path": path}), key)
         # How many tokens another tokenizer makes of an answer, here or on a server, shows when it is scored.
-        if load_tokenizer(path, recipe.model.trust_remote_code).get_vocab() == tokenizer.get_vocab():
+        if same_words(load_tokenizer(path, recipe.model.trust_remote_code), tokenizer):
             check_positions(other, recipe.data.max_tokens, key)
     loaded = load(recipe.data, "prompts", recipe.seed)
     say(*loaded.report.lines())

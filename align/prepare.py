@@ -97,7 +97,7 @@ def is_prepared(path: Any) -> bool:
 
 def write_shards(train: list[Document], validation: list[Document], settings: Tokenizer, folder: Path) -> Shards:
     """Tokenises documents into `folder`. Raises `UserError` if the tokenizer cannot be loaded."""
-    from align.text.tokenizer import load_tokenizer, train_tokenizer
+    from align.text.tokenizer import load_tokenizer, rows_needed, train_tokenizer
 
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer: Any
@@ -107,8 +107,8 @@ def write_shards(train: list[Document], validation: list[Document], settings: To
         tokenizer = load_tokenizer(settings.path)
     tokenizer.save_pretrained(folder / "tokenizer")
     n_bytes = sum(len(document.text.encode()) for document in validation)
-    index: dict[str, Any] = {"vocab_size": len(tokenizer), "validation_bytes": n_bytes}
-    index["dtype"] = "uint16" if len(tokenizer) <= 2**16 else "uint32"
+    index: dict[str, Any] = {"vocab_size": rows_needed(tokenizer), "validation_bytes": n_bytes}
+    index["dtype"] = "uint16" if index["vocab_size"] <= 2**16 else "uint32"
     for name, documents in (("train", train), ("validation", validation)):
         index[f"{name}_documents"] = len(documents)
         index[f"{name}_tokens"] = _write_tokens(tokenizer, documents, folder / f"{name}.bin", index["dtype"])

@@ -85,8 +85,8 @@ def main() -> None:
 
 def run(recipe: Recipe, dry_run: DryRun | bool = False) -> None:
     """Pretrains into `recipe.output`; `dry_run` says what it would do and what it would cost."""
-    from align.models.language import with_ends
-    from align.models.save import write_card
+    from align.models.save import save_language_model, write_card
+    from align.text.tokenizer import rows_needed
     from align.train.machine import accelerator as make_accelerator
     from align.train.plan import check_memory
     from align.train.run import Run
@@ -100,11 +100,11 @@ def run(recipe: Recipe, dry_run: DryRun | bool = False) -> None:
             shards = prepared(recipe, folder.folder)
         folder.say(f"{len(shards.train):,} training tokens, {len(shards.validation):,} for validation")
         tokenizer = load_tokenizer_of(shards)
-        check_memory(recipe, packed(shape_to_train(recipe, len(tokenizer))))
+        check_memory(recipe, packed(shape_to_train(recipe, rows_needed(tokenizer))))
         figures, model = train(recipe, new_model(recipe, tokenizer), shards, folder, accelerator)
         if folder.writes:
-            with_ends(model, tokenizer).save_pretrained(folder.folder / "model")
-            tokenizer.save_pretrained(folder.folder / "model")
+            start = sections.Model(path=recipe.model.path) if recipe.model.path else None
+            save_language_model(model, start, tokenizer, folder.folder, save_dtype=recipe.train.save_dtype)
             write_card(folder.folder, "pretrain", recipe, figures)
         folder.finish(figures)
 
@@ -228,13 +228,14 @@ def load_tokenizer_of(shards: Shards) -> Any:
 def new_model(recipe: Recipe, tokenizer: Any) -> Any:
     """A new GPT of the recipe's shape, or the one that it continues."""
     from align.gpt import GPTForCausalLM
+    from align.text.tokenizer import rows_needed
 
     if recipe.model.path is not None:
         from align.models.load import load_causal_lm
 
-        return load_causal_lm(sections.Model(path=recipe.model.path), n_tokens=len(tokenizer))
+        return load_causal_lm(sections.Model(path=recipe.model.path), n_tokens=rows_needed(tokenizer))
     special = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    return GPTForCausalLM(configuration(recipe, len(tokenizer), **special))
+    return GPTForCausalLM(configuration(recipe, rows_needed(tokenizer), **special))
 
 
 def configuration(recipe: Recipe, vocab_size: int, **special: int) -> Any:
@@ -251,6 +252,7 @@ def configuration(recipe: Recipe, vocab_size: int, **special: int) -> Any:
 def plan(recipe: Recipe, dry_run: DryRun | bool) -> None:
     """What `--dry-run` prints. Tokens of a tokenizer still to be trained are guessed at 4 bytes each."""
     from align.text.load import load
+    from align.text.tokenizer import rows_needed
     from align.train.plan import asked_shape, print_memory
 
     print(to_yaml(recipe))
@@ -260,7 +262,7 @@ def plan(recipe: Recipe, dry_run: DryRun | bool) -> None:
     vocab_size = recipe.tokenizer.vocab_size
     if is_prepared(recipe.data.path):
         shards = read_shards(str(recipe.data.path))
-        vocab_size = len(load_tokenizer_of(shards))
+        vocab_size = rows_needed(load_tokenizer_of(shards))
         print(f"{len(shards.train):,} training tokens, {len(shards.validation):,} for validation")
     else:
         documents = load(recipe.data, "documents", recipe.seed)

@@ -68,7 +68,7 @@ def run(recipe: Recipe, dry_run: DryRun | bool = False) -> None:
     from align.models.save import save_reward_model
     from align.models.scalar import ScalarModel
     from align.text.load import load
-    from align.text.tokenizer import load_tokenizer
+    from align.text.tokenizer import load_tokenizer, rows_needed
     from align.train.machine import accelerator as make_accelerator
     from align.train.parallel import say
     from align.train.plan import Sizes, asked_shape, check_memory, check_positions, print_plan, trained_alone
@@ -97,7 +97,7 @@ def run(recipe: Recipe, dry_run: DryRun | bool = False) -> None:
     accelerator = make_accelerator(recipe.train.precision)
     with Run(recipe, "rm", accelerator) as folder:
         dtype = base_dtype(recipe.model, accelerator.mixed_precision)
-        trunk = load_trunk(recipe.model, dtype, len(tokenizer))
+        trunk = load_trunk(recipe.model, dtype, rows_needed(tokenizer))
         model = ScalarModel(trunk, recipe.heads)
         reach = shares(model).lines(recipe.model.quantization)
         folder.say(*reach)
@@ -108,8 +108,14 @@ def run(recipe: Recipe, dry_run: DryRun | bool = False) -> None:
         card = examine(recipe, model, validation, accelerator, folder.folder if folder.writes else None)
         figures |= {"ece": card["calibration"]["ece"]} if card else {}
         if folder.writes:
+<<<<<<< HEAD
             note = save_reward_model(model, recipe.model, tokenizer, folder.folder, initial)
             write_readme(folder.folder, recipe, figures, card, note, reach)
+=======
+            dtype_kept = recipe.train.save_dtype
+            note = save_reward_model(model, recipe.model, tokenizer, folder.folder, initial, dtype_kept)
+            write_readme(folder.folder, recipe, figures, card, note)
+>>>>>>> bbb7c25 (Models made here are read everywhere: a stock GPT-2, the dtype that they came from, no vocabulary grown for a pad token)
         folder.finish(figures)
 
 

@@ -41,7 +41,7 @@ class Model(Section):
     """A model to start from."""
 
     path: str
-    """A Hugging Face model folder, a run's model/ folder, a PEFT adapter folder, or a hub name."""
+    """A Hugging Face model folder, a run's model/ folder, a PEFT adapter folder, a .gguf file, or a hub name."""
     adapter: Literal["none", "lora"] = "none"
     """none trains every weight; lora trains an adapter on the frozen base."""
     quantization: Literal["none", "8bit", "4bit"] = "none"
@@ -143,6 +143,8 @@ class Train(Section):
     """Optimizer steps; give epochs or steps."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto is bf16 where the device computes it natively, else fp32. Trained weights are kept in fp32 always."""
+    save_dtype: Literal["as_loaded", "fp32", "bf16"] = "as_loaded"
+    """What model/ is written in; as_loaded is that of the model it came from. Checkpoints and score heads are fp32."""
     micro_batch_tokens: int = Field(8192, gt=0)
     """Tokens, padding included, that go through the model at once. Changes memory and speed, not results."""
     gradient_checkpointing: bool = False

@@ -48,7 +48,7 @@ def run(recipe: Recipe, dry_run: DryRun | bool = False) -> None:
     from align.models.lora import shares
     from align.models.save import save_language_model, write_card
     from align.text.load import load
-    from align.text.tokenizer import load_tokenizer
+    from align.text.tokenizer import load_tokenizer, rows_needed
     from align.train.machine import accelerator as make_accelerator
     from align.train.parallel import say
     from align.train.plan import Sizes, asked_shape, check_memory, check_positions, print_plan, trained_alone
@@ -73,6 +73,7 @@ def run(recipe: Recipe, dry_run: DryRun | bool = False) -> None:
     check_memory(recipe, roles)
     accelerator = make_accelerator(recipe.train.precision)
     with Run(recipe, "sft", accelerator) as folder:
+<<<<<<< HEAD
         model = load_causal_lm(recipe.model, base_dtype(recipe.model, accelerator.mixed_precision), len(tokenizer))
         reach = shares(model).lines(recipe.model.quantization)
         folder.say(*reach)
@@ -81,6 +82,15 @@ def run(recipe: Recipe, dry_run: DryRun | bool = False) -> None:
         if folder.writes:
             save_language_model(model, recipe.model, tokenizer, folder.folder)
             write_card(folder.folder, "sft", recipe, figures, "\n".join([*reach, ""]))
+=======
+        dtype = base_dtype(recipe.model, accelerator.mixed_precision)
+        model = load_causal_lm(recipe.model, dtype, rows_needed(tokenizer))
+        sampler = _Samples(recipe, tokenizer, conversations.validation, folder)
+        figures = train(recipe, model, training, validation, sampler, folder, accelerator)
+        if folder.writes:
+            save_language_model(model, recipe.model, tokenizer, folder.folder, save_dtype=recipe.train.save_dtype)
+            write_card(folder.folder, "sft", recipe, figures)
+>>>>>>> bbb7c25 (Models made here are read everywhere: a stock GPT-2, the dtype that they came from, no vocabulary grown for a pad token)
         folder.finish(figures)
 
 

@@ -13,7 +13,7 @@ from peft import LoraConfig, PeftModel, PromptTuningConfig, get_peft_model
 from peft.tuners.lora import Linear
 from safetensors.torch import load_file, save_file
 from tiny import tiny_gpt, tiny_gpt2, tiny_reward_model
-from transformers import AutoModel, AutoModelForCausalLM
+from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from align import ppo, rm, sections, sft
 from align.errors import UserError
@@ -237,28 +237,42 @@ def test_a_new_adapter_on_a_merged_one_names_a_base_that_exists(sft_adapter, wor
     assert Path(named).exists()
 
 
-@pytest.mark.parametrize("adapter", ["none", "lora"])
-def test_a_tokenizer_without_a_pad_token_gets_one_and_the_run_is_saved_whole(adapter, tokenizer, world, tmp_path):
-    """As GPT-2's: the pad token that is added has no row in the model's embedding yet."""
-    tiny_gpt2(tokenizer, pad_token_id=None, vocab_size=len(tokenizer)).save_pretrained(tmp_path / "start")
-    tokenizer.save_pretrained(tmp_path / "start")
-    drop_pad_token(tmp_path / "start")
-    changes = {"model__path": str(tmp_path / "start"), "model__adapter": adapter, "train__steps": 2}
+@pytest.mark.parametrize(("adapter", "pad"), [("none", "eos"), ("lora", "eos"), ("lora", "none")])
+def test_a_tokenizer_without_a_pad_token_stays_so_and_no_vocabulary_grows(adapter, pad, tokenizer, world, tmp_path):
+    """As SmolLM2's, whose pad is its EOS, and GPT-2's. Only a sequence classifier needs a pad token, and its row."""
+    start = tmp_path / "start"
+    tiny_gpt2(tokenizer, pad_token_id=None).save_pretrained(start)
+    tokenizer.save_pretrained(start)
+    drop_pad_token(start, "<|endoftext|>" if pad == "eos" else None)
+    changes = {"model__path": str(start), "model__adapter": adapter, "train__steps": 2}
     folder = run(sft, world, tmp_path / "run", **changes)
-    again = load_tokenizer(folder / "model")
-    assert again.pad_token_id != again.eos_token_id
-    assert len(again) == len(tokenizer) + 1
+    model, words = plain(folder / "model")
+    assert (model.config.vocab_size, words.get_vocab()) == (len(tokenizer), load_tokenizer(start).get_vocab())
+    assert model.config.pad_token_id == model.generation_config.pad_token_id == words.pad_token_id
+    assert model.generate(IDS, max_new_tokens=3, do_sample=False, pad_token_id=0).shape[1] == IDS.shape[1] + 3
+    if adapter == "lora":
+        on_start = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(start), folder / "adapter")
+        torch.testing.assert_close(logits(on_start), logits(model), atol=1e-4, rtol=0)
     following = {"model__path": str(folder / "model"), "model__adapter": adapter, "train__steps": 1}
     reward = run(rm, world, tmp_path / "rm", **following)
-    run(ppo, world, tmp_path / "ppo", reward__path=str(reward / "model"), **following)
+    scorer, words = plain(reward / "model", AutoModelForSequenceClassification)
+    assert scorer.config.pad_token_id == words.pad_token_id == len(tokenizer) != words.eos_token_id
+    assert scorer.config.vocab_size == len(tokenizer) + 1
+    policy = run(ppo, world, tmp_path / "ppo", reward__path=str(reward / "model"), **following)
+    assert plain(policy / "model")[0].config.vocab_size == len(tokenizer)
 
 
-def drop_pad_token(folder: Path) -> None:
-    """Renames the pad token into an ordinary one."""
+def plain(folder: Path, auto_class: Any = AutoModelForCausalLM) -> tuple[Any, Any]:
+    return auto_class.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+
+
+def drop_pad_token(folder: Path, other: str | None) -> None:
+    """Renames the pad token into an ordinary one; `other` pads, or none."""
     for name in ("tokenizer.json", "tokenizer_config.json"):
         text = (folder / name).read_text().replace("<|pad|>", "<|other|>")
         settings = json.loads(text)
         settings.pop("pad_token", None)
+        settings |= {"pad_token": other} if other and name == "tokenizer_config.json" else {}
         (folder / name).write_text(json.dumps(settings))
 
 

@@ -135,7 +135,9 @@ class Contest:
         Choosing the best of n adds to the distance of the model that is sampled, at most log n - (n - 1) / n:
         KL(best of n || reference) = KL(best of n || model) + E_best[log p_model - log p_reference].
         """
-        if self.voices[name].tokenizer.get_vocab() != reference.tokenizer.get_vocab():
+        from align.text.tokenizer import same_words
+
+        if not same_words(self.voices[name].tokenizer, reference.tokenizer):
             told = f"has another vocabulary than {reference.name}, so no KL to it can be measured"
             self.problems.append(Problem(f"models.{name}", told))
             return

@@ -1,7 +1,7 @@
 """The pretraining core: a decoder-only transformer, GPT-2's, as a Hugging Face model.
 
 Radford et al. 2018 (GPT-1), Radford et al. 2019 (GPT-2), Brown et al. 2020 (GPT-3); the released `model.py` of
-openai/gpt-2 where a paper is silent. Parameters carry GPT-2's names, so that `align.gpt.export` only transposes.
+openai/gpt-2 where a paper is silent. Parameters carry GPT-2's names, so that `align.gpt.stock` only transposes.
 
 From the parts to the whole: `GPTAttention` and `GPTMLP` make a `GPTBlock`; `GPTModel` stacks blocks over embeddings;
 `GPTForCausalLM` adds the head and the loss, `GPTForSequenceClassification` the head of a reward model.
@@ -235,8 +235,8 @@ def _check_arguments(input_ids: Tensor | None, inputs_embeds: Tensor | None, oth
         raise ValueError("give either input_ids or inputs_embeds, and not both")
     if others.get("output_attentions"):
         raise ValueError(
-            "output_attentions: fused attention never forms the attention weights. To look at them, export the "
-            "model (align.gpt.export) and load it as GPT2LMHeadModel with attn_implementation='eager'"
+            "output_attentions: fused attention never forms the attention weights. To look at them, load the "
+            "run's model/ as GPT2LMHeadModel with attn_implementation='eager'"
         )
 
 

@@ -196,13 +196,13 @@ def make_trunk(recipe: Recipe, each: Plan) -> None:
     from transformers.utils import logging as transformers_logging
 
     from align import sections
-    from align.models.load import load_config
+    from align.models.load import stored_config
     from align.text.tokenizer import load_tokenizer
 
     if each.trunk.exists():
         return
     path = each.ppo.model.path
-    config = load_config(sections.Model(path=path))
+    config = stored_config(sections.Model(path=path))
     text = config.get_text_config()
     text.num_hidden_layers = each.layers
     if getattr(text, "layer_types", None):
@@ -283,14 +283,14 @@ def score_samples(each: Plan, samples: list[dict[str, Any]], path: Path) -> list
     from align import sections
     from align.evals.curve import write_whole
     from align.models.scalar import load_scalar_model, score_all
-    from align.text.tokenizer import load_tokenizer
+    from align.text.tokenizer import load_tokenizer, rows_needed
     from align.train.machine import accelerator as make_accelerator
 
     if path.is_file():
         scores: list[list[float]] = json.loads(path.read_text(encoding="utf-8"))
         return scores
     reward, reads = each.ppo.reward, each.ppo.train.micro_batch_tokens
-    n_tokens = len(load_tokenizer(str(reward.path)))
+    n_tokens = rows_needed(load_tokenizer(str(reward.path)))
     device = make_accelerator("fp32").device
     model = load_scalar_model(sections.Model(path=str(reward.path)), n_tokens=n_tokens).to(device)
     found = torch.tensor([score_all(model, row["ids"], reads, device) for row in samples])

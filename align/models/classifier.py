@@ -18,28 +18,36 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from align.gpt.stock import as_stock
+from align.models.load import fit_vocabulary, round_to
 from align.models.scalar import ScalarModel
 
 SAME = ""  # the note where there is nothing to note
 
 
 @torch.no_grad()
-def save_as_classifier(model: ScalarModel, pad_token_id: int, folder: str | Path) -> str:
+def save_as_classifier(
+    model: ScalarModel, pad_token_id: int, folder: str | Path, dtype: torch.dtype = torch.float32
+) -> str:
     """Writes the trunk with its score head as a sequence classifier, or alone where Hugging Face has no class for it.
+
+    The class looks for padding, so the embedding gets a row for it. The weights are written in `dtype`.
 
     Brings `model` into the form that can be written, which scores the same: scale 1, and shift and bias 0 where the
     trunk can take them in. Returns what a reader must know about the stock class's scores; "" if they are the same.
     """
+    fit_vocabulary(model.trunk, pad_token_id + 1)
     _fold_scale(model)
     classifier = _classifier(model, pad_token_id)
     if classifier is None:
-        model.trunk.save_pretrained(folder)
+        _write(model.trunk, folder, dtype)
         return "Hugging Face has no sequence classifier for this architecture: `model/` is the trunk alone."
     classifier.score.weight = nn.Parameter(model.head.weight.detach().clone())
     _fold_shift(model, pad_token_id)
+    round_to(classifier, dtype)
     constant = model.shift - model.head.bias if model.heads > 1 else model.shift - model.head.bias[0]
-    if not _scores_equal(model, classifier, constant, pad_token_id):
-        model.trunk.save_pretrained(folder)
+    if not _scores_equal(model, classifier, constant, pad_token_id, torch.finfo(dtype).eps):
+        _write(model.trunk, folder, dtype)
         return "Hugging Face's sequence classifier of this architecture scores otherwise: `model/` is the trunk alone."
     note = SAME
     if bool(constant.any()):
@@ -49,8 +57,14 @@ def save_as_classifier(model: ScalarModel, pad_token_id: int, folder: str | Path
             f"The stock class has no bias: subtract {shown} (`score_shift` in config.json) from its scores to get "
             "those of `score_head.safetensors`. Comparisons of answers are the same without it."
         )
-    classifier.save_pretrained(folder)
+    _write(classifier, folder, dtype)
     return note
+
+
+def _write(model: Any, folder: str | Path, dtype: torch.dtype) -> None:
+    written = as_stock(model)
+    round_to(written, dtype)
+    written.save_pretrained(folder)
 
 
 def _classifier(model: ScalarModel, pad_token_id: int) -> Any:
@@ -116,11 +130,14 @@ def _last_layer_norm(model: ScalarModel) -> Any:
     return fitting[-1] if fitting else None
 
 
-def _scores_equal(model: ScalarModel, classifier: Any, constant: Tensor, pad_token_id: int) -> bool:
-    """Whether the stock class computes our scores, but for the constant, on a full row and on a padded one."""
+def _scores_equal(model: ScalarModel, classifier: Any, constant: Tensor, pad_token_id: int, eps: float) -> bool:
+    """Whether the stock class computes our scores, but for the constant, on a full row and on a padded one.
+
+    `eps` is the precision of its weights: its head is rounded, ours stays in fp32.
+    """
     ids, is_read = _probe(model, pad_token_id)
     found = classifier(input_ids=ids).logits.float()  # (2, heads)
-    return _close(found - constant, model(ids, is_read).view(2, -1))
+    return _close(found - constant, model(ids, is_read).view(2, -1), max(1e-3, 4 * eps))
 
 
 def _probe(model: ScalarModel, pad_token_id: int) -> tuple[Tensor, Tensor]:
@@ -136,5 +153,5 @@ def _probe(model: ScalarModel, pad_token_id: int) -> tuple[Tensor, Tensor]:
     return ids, is_read
 
 
-def _close(found: Tensor, expected: Tensor) -> bool:
-    return bool(torch.allclose(found, expected, atol=1e-3, rtol=1e-3))
+def _close(found: Tensor, expected: Tensor, tolerance: float = 1e-3) -> bool:
+    return bool(torch.allclose(found, expected, atol=tolerance, rtol=tolerance))

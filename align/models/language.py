@@ -15,6 +15,7 @@ from align.errors import UserError
 from align.models.adapters import POLICY, Role
 from align.text.batches import pad_right
 from align.text.ends import ends_of
+from align.text.tokenizer import pad_id, token_ids
 
 if TYPE_CHECKING:
     from align.text.encode import Encoded
@@ -136,8 +137,9 @@ def recomputing(model: nn.Module, wanted: bool) -> Iterator[None]:
 
 
 def unspeakable(tokenizer: Any, model: Any) -> list[int]:
-    """What is never sampled: pad, and rows of the embedding beyond the tokenizer (as in lm-human-preferences)."""
-    return [tokenizer.pad_token_id, *range(len(tokenizer), model.get_output_embeddings().weight.shape[0])]
+    """What is never sampled: pad, and rows of the embedding that are no token's (as in lm-human-preferences)."""
+    n_rows = model.get_output_embeddings().weight.shape[0]
+    return sorted(set(range(n_rows)) - (token_ids(tokenizer) - {pad_id(tokenizer)}))
 
 
 def with_ends(model: Any, tokenizer: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Loads models: any `AutoModelForCausalLM` folder or hub name, our own, or a PEFT adapter on its base.
+"""Loads models: any `AutoModelForCausalLM` folder or hub name, or a PEFT adapter on its base. A GPT-2 becomes our GPT.
 
 An adapter that is found at the path is merged into its base first, in full precision. So what a stage starts from is
 always one whole model, and "the adapter switched off" is exactly the model at step 0.
@@ -7,19 +7,25 @@ always one whole model, and "the adapter switched off" is exactly the model at s
 from __future__ import annotations
 
 import json
+<<<<<<< HEAD
 import os
+=======
+import math
+>>>>>>> bbb7c25 (Models made here are read everywhere: a stock GPT-2, the dtype that they came from, no vocabulary grown for a pad token)
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from transformers.utils import logging as transformers_logging
 
 from align import sections
 from align.errors import UserError
+<<<<<<< HEAD
 from align.models.adapters import POLICY, copy_adapter, misfit, tie_adapters, trunk_of
 from align.models.language import check_causal
 from align.models.lora import (
@@ -35,6 +41,15 @@ from align.models.lora import (
     unpacked,
     unpacking,
 )
+=======
+from align.gpt.stock import as_ours, config_as_ours
+from align.models.adapters import POLICY, fitting_tensors, misfit
+from align.models.language import check_causal
+from align.text.tokenizer import stored_at
+
+# An adapter of ours says that its base's matrices are transposed, as in a stock GPT-2; PEFT sees that ours are not.
+warnings.filterwarnings("ignore", "fan_in_fan_out is set to")
+>>>>>>> bbb7c25 (Models made here are read everywhere: a stock GPT-2, the dtype that they came from, no vocabulary grown for a pad token)
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -58,15 +73,57 @@ def load_trunk(model: sections.Model, dtype: torch.dtype = torch.float32, n_toke
 
 
 def load_config(model: sections.Model, key: str = "model.path") -> PretrainedConfig:
-    """The model's configuration alone. Raises `UserError` if there is no model at its path, which `key` gave."""
+    """The configuration of the model as it is loaded. Raises `UserError` if none is at its path, which `key` gave."""
+    return config_as_ours(stored_config(model, key))
+
+
+def stored_config(model: sections.Model, key: str = "model.path") -> PretrainedConfig:
+    """The configuration of the model as it stands in its files."""
     from transformers import AutoConfig
 
-    path = _base_path(model.path)
+    path, gguf = stored_at(_base_path(model.path))
     with _loading_errors(model.path, key):
+<<<<<<< HEAD
         config = AutoConfig.from_pretrained(path, trust_remote_code=model.trust_remote_code)
     if packed_as(config, path, key):
         del config.quantization_config  # it is unpacked as it is loaded
     return config
+=======
+        config = AutoConfig.from_pretrained(path, trust_remote_code=model.trust_remote_code, **gguf)
+    if gguf and hasattr(config, "quantization_config"):  # its weights are unpacked as they are read
+        del config.quantization_config
+    text = config.get_text_config()
+    pad, n_rows = getattr(text, "pad_token_id", None), getattr(text, "vocab_size", None)
+    if pad is not None and n_rows is not None and not 0 <= pad < n_rows:  # -1 for "none", or of a tokenizer that grew
+        text.pad_token_id = None
+    return config
+
+
+def stored_dtype(model: sections.Model) -> torch.dtype:
+    """What the model's weights are stored in, an adapter's base's below it; fp32 for what are no floating numbers."""
+    config = stored_config(model)
+    found = config.dtype or config.get_text_config().dtype or _dtype_of_files(Path(_base_path(model.path)))
+    dtype = getattr(torch, found) if isinstance(found, str) else found
+    return dtype if dtype in (torch.bfloat16, torch.float16) else torch.float32
+
+
+def _dtype_of_files(folder: Path) -> torch.dtype | None:
+    """The dtype of the largest tensor in the first of a folder's safetensors."""
+    for path in sorted(folder.glob("*.safetensors"))[:1]:
+        with safe_open(path, "pt") as file:
+            slices = [file.get_slice(name) for name in file.keys()]  # noqa: SIM118 (it is no dict)
+            largest: Any = max(slices, key=lambda tensor: math.prod(tensor.get_shape()))
+            return {"BF16": torch.bfloat16, "F16": torch.float16}.get(largest.get_dtype())
+    return None
+
+
+def round_to(model: PreTrainedModel, dtype: torch.dtype) -> None:
+    """Rounds a model's weights in place, but for those that its class computes with in fp32 only."""
+    kept = set(model._keep_in_fp32_modules_strict or ())
+    for name, parameter in model.named_parameters():
+        if parameter.is_floating_point() and not kept.intersection(name.split(".")):
+            parameter.data = parameter.data.to(dtype)
+>>>>>>> bbb7c25 (Models made here are read everywhere: a stock GPT-2, the dtype that they came from, no vocabulary grown for a pad token)
 
 
 def base_dtype(model: sections.Model, precision: str) -> torch.dtype:
@@ -94,8 +151,12 @@ def _load(auto_class: Any, model: sections.Model, dtype: torch.dtype, n_tokens: 
     quantizes = model.quantization != "none"
     if quantizes:
         check_quantization(model.quantization)
+<<<<<<< HEAD
     # An adapter is merged, and what is packed otherwise unpacked, in full precision, and only then quantised.
     if quantizes and (is_adapter(model.path) or _packed(model.path, model)):
+=======
+    if quantizes and _is_made_anew(model):  # in full precision, and only then quantised
+>>>>>>> bbb7c25 (Models made here are read everywhere: a stock GPT-2, the dtype that they came from, no vocabulary grown for a pad token)
         with tempfile.TemporaryDirectory() as folder:
             load_whole(auto_class, model.path, model, n_tokens).save_pretrained(folder)
             base = _from_pretrained(auto_class, folder, model, dtype)
@@ -116,6 +177,12 @@ def _load(auto_class: Any, model: sections.Model, dtype: torch.dtype, n_tokens: 
     return base
 
 
+def _is_made_anew(model: sections.Model) -> bool:
+    """Whether the files hold other matrices than the model: an adapter's, those of a stock GPT-2, blocks of a .gguf."""
+    stored = stored_config(model)
+    return is_adapter(model.path) or model.path.endswith(".gguf") or config_as_ours(stored) is not stored
+
+
 def load_whole(
     auto_class: Any, path: str, model: sections.Model, n_tokens: int, dtype: torch.dtype = torch.float32
 ) -> PreTrainedModel:
@@ -128,7 +195,7 @@ def load_whole(
     from peft import PeftModel
     from transformers import AutoModel, AutoModelForCausalLM
 
-    settings = _adapter_settings(path)
+    path, settings = stored_at(path)[0], _adapter_settings(path)
     # An adapter that does not say what it was made for was made for what it is wanted for.
     of_language_model = settings.get("task_type") == "CAUSAL_LM" or auto_class is AutoModelForCausalLM
     base_class = AutoModelForCausalLM if of_language_model else AutoModel
@@ -154,7 +221,10 @@ def fit_vocabulary(model: PreTrainedModel, n_tokens: int) -> None:
 
 
 def _from_pretrained(auto_class: Any, path: str, model: sections.Model, dtype: torch.dtype) -> PreTrainedModel:
-    arguments: dict[str, Any] = {"dtype": dtype, "trust_remote_code": model.trust_remote_code}
+    config = stored_config(model.model_copy(update={"path": path}))
+    arguments: dict[str, Any] = {"config": config, "dtype": dtype, "trust_remote_code": model.trust_remote_code}
+    source, gguf = stored_at(path)
+    arguments |= gguf
     if model.quantization != "none":
         arguments["quantization_config"] = quantization_config(model.quantization, dtype)
     packed = _packed(path, model)
@@ -162,7 +232,10 @@ def _from_pretrained(auto_class: Any, path: str, model: sections.Model, dtype: t
         arguments |= unpacking(packed)
     transformers_logging.disable_progress_bar()  # a run has its own progress line
     with _loading_errors(path), _without_report():
-        loaded, found = auto_class.from_pretrained(path, output_loading_info=True, **arguments)
+        loaded, found = auto_class.from_pretrained(source, output_loading_info=True, **arguments)
+    if gguf:  # what was read is a plain model, in `dtype`
+        loaded.hf_quantizer = None
+        loaded.config.__dict__.pop("quantization_config", None)
     _no_random_trunk(path, auto_class, found["missing_keys"])
     if packed:
         return unpacked(loaded, dtype)
@@ -173,7 +246,7 @@ def _from_pretrained(auto_class: Any, path: str, model: sections.Model, dtype: t
             module.support_avx512bf16_for_cpu = False
     if model.quantization != "none":
         _let_go_of_files(loaded)
-    return loaded
+    return as_ours(loaded)
 
 
 def _let_go_of_files(model: torch.nn.Module) -> None:
@@ -216,11 +289,11 @@ def _no_random_trunk(path: str, auto_class: Any, missing: set[str]) -> None:
 
 def is_adapter(path: str | Path) -> bool:
     """Whether a folder holds a PEFT adapter and not a whole model."""
-    return (Path(path) / "adapter_config.json").is_file()
+    return (Path(stored_at(path)[0]) / "adapter_config.json").is_file()
 
 
 def _adapter_settings(path: str | Path) -> dict[str, Any]:
-    return json.loads((Path(path) / "adapter_config.json").read_text(encoding="utf-8"))
+    return json.loads((Path(stored_at(path)[0]) / "adapter_config.json").read_text(encoding="utf-8"))
 
 
 def adapter_base(path: str | Path) -> str:
@@ -257,6 +330,11 @@ def _loading_errors(path: str, key: str = "model.path") -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, ImportError, SafetensorError) as error:
+        if "trust_remote_code" in str(error):
+            raise UserError(
+                f"{key} = {path!r}: this model brings code of its own, which runs only if you say so; read its .py "
+                "files, then set model.trust_remote_code=true"
+            ) from None
         if not Path(path).exists() and path.count("/") != 1:  # a hub name is owner/name
             raise UserError(f"{key} = {path!r}: there is no such folder; train it first, or name another") from None
         raise UserError(

@@ -2,47 +2,76 @@
 
 from __future__ import annotations
 
+import copy
+import json
+import os
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
 
 from align import sections
 from align.config import Section, to_yaml
 from align.errors import UserError
+from align.gpt.config import GPTConfig
+from align.gpt.stock import as_stock
 from align.models.adapters import POLICY, save_adapter
 from align.models.classifier import save_as_classifier
 from align.models.language import with_ends
+<<<<<<< HEAD
 from align.models.load import merge_adapter
 from align.models.lora import check_trained
+=======
+from align.models.load import merge_adapter, round_to, stored_dtype
+>>>>>>> bbb7c25 (Models made here are read everywhere: a stock GPT-2, the dtype that they came from, no vocabulary grown for a pad token)
 from align.models.scalar import REMEDY, ScalarModel, check_head
+from align.text.tokenizer import rows_needed, with_pad
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+SaveDtype = Literal["as_loaded", "fp32", "bf16"]
+
 
 def save_language_model(
-    model: Any, base: sections.Model, tokenizer: Any, run_folder: Path, name: str = "model"
+    model: Any,
+    base: sections.Model | None,
+    tokenizer: Any,
+    run_folder: Path,
+    name: str = "model",
+    save_dtype: SaveDtype = "as_loaded",
 ) -> None:
-    """Writes model/; an adapter is kept in adapter/ and merged into its base in full precision for model/."""
+    """Writes model/; an adapter is kept in adapter/ and merged into its base in full precision for model/.
+
+    `base` is what the model started from, if anything. What is written is rounded in place: it trains no further.
+    """
     from transformers import AutoModelForCausalLM
 
     folder = run_folder / name
-    _whole(AutoModelForCausalLM, model, POLICY, base, tokenizer, folder).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    whole = _whole(AutoModelForCausalLM, model, POLICY, base, tokenizer, folder)
+    _write(whole, tokenizer, folder, written_dtype(save_dtype, base), has_adapter(model))
+    open_to_readers(folder, adapter_folder(folder))
 
 
 def save_scalar_model(
-    model: ScalarModel, base: sections.Model, tokenizer: Any, run_folder: Path, name: str = "model"
+    model: ScalarModel,
+    base: sections.Model,
+    tokenizer: Any,
+    run_folder: Path,
+    name: str = "model",
+    save_dtype: SaveDtype = "as_loaded",
 ) -> None:
     """The same for a value model, with its head, in the folder `name`."""
     from transformers import AutoModel
 
     folder = run_folder / name
-    _whole(AutoModel, model.base, model.adapter, base, tokenizer, folder).save_pretrained(folder)
+    whole = _whole(AutoModel, model.base, model.adapter, base, tokenizer, folder)
+    _write(whole, tokenizer, folder, written_dtype(save_dtype, base), has_adapter(model.base))
     model.save_head(folder)
-    tokenizer.save_pretrained(folder)
     if adapter_folder(folder).is_dir():
         model.save_head(adapter_folder(folder))
+    open_to_readers(folder, adapter_folder(folder))
 
 
 def adapter_folder(model: Path) -> Path:
@@ -51,7 +80,12 @@ def adapter_folder(model: Path) -> Path:
 
 
 def save_reward_model(
-    model: ScalarModel, base: sections.Model, tokenizer: Any, run_folder: Path, initial: Tensor | None = None
+    model: ScalarModel,
+    base: sections.Model,
+    tokenizer: Any,
+    run_folder: Path,
+    initial: Tensor | None = None,
+    save_dtype: SaveDtype = "as_loaded",
 ) -> str:
     """The same for a trained reward model, in the form that `AutoModelForSequenceClassification` loads.
 
@@ -64,30 +98,79 @@ def save_reward_model(
     if not all(parameter.requires_grad for parameter in model.head.parameters()):
         raise UserError(f"{folder}: the score head is frozen, so it was never trained; {REMEDY}")
     check_head(model.head.weight, model.head.bias, str(folder), initial)
-    trunk = _whole(AutoModel, model.trunk, model.adapter, base, tokenizer, folder)
+    trunk = with_ends(_whole(AutoModel, model.trunk, model.adapter, base, tokenizer, folder), tokenizer)
     whole = model if trunk is model.trunk else model.on_trunk(trunk)
     scale = whole.scale.reshape(-1, 1).clone()  # which the weight takes in
-    note = save_as_classifier(whole, tokenizer.pad_token_id, folder)
+    padded: Any = with_pad(tokenizer)
+    note = save_as_classifier(whole, padded.pad_token_id, folder, written_dtype(save_dtype, base))
     first = None if initial is None else initial.to(scale) / scale
     whole.save_head(folder, first)
-    tokenizer.save_pretrained(folder)
+    _write_tokenizer(padded, whole.trunk, folder)
     if adapter_folder(folder).is_dir():
         whole.save_head(adapter_folder(folder), first)
+    open_to_readers(folder, adapter_folder(folder))
     return note
 
 
-def _whole(auto_class: Any, model: Any, adapter: str | None, base: sections.Model, tokenizer: Any, folder: Path) -> Any:
+def has_adapter(model: Any) -> bool:
+    """Whether a LoRA adapter stands on the model, so that a merged copy of it is written."""
+    return hasattr(model, "disable_adapter")
+
+
+def written_dtype(save_dtype: SaveDtype, base: sections.Model | None) -> torch.dtype:
+    """What the weights are written in; a model that was begun here is fp32."""
+    if save_dtype == "as_loaded":
+        return stored_dtype(base) if base is not None else torch.float32
+    return torch.bfloat16 if save_dtype == "bf16" else torch.float32
+
+
+def _whole(
+    auto_class: Any, model: Any, adapter: str | None, base: sections.Model | None, tokenizer: Any, folder: Path
+) -> Any:
     """The model to write into `folder`, which is emptied: with its adapter merged, if it has one."""
     shutil.rmtree(folder, ignore_errors=True)
-    if not hasattr(model, "disable_adapter"):
-        whole = model.base_model if auto_class.__name__ == "AutoModel" else model  # a trunk's base model is itself
-        return with_ends(whole, tokenizer)
+    if not has_adapter(model):
+        return model.base_model if auto_class.__name__ == "AutoModel" else model  # a trunk's base model is itself
+    assert base is not None
     kept = adapter_folder(folder)
+    if model.config.model_type == GPTConfig.model_type:  # it will stand on a stock GPT-2, whose matrices are transposed
+        model.peft_config[adapter].fan_in_fan_out = True
     save_adapter(model, str(adapter), kept)
+<<<<<<< HEAD
     tokenizer.save_pretrained(kept)
     whole = merge_adapter(auto_class, kept, base, len(tokenizer))
     check_trained(model, str(adapter), whole, str(kept))
     return with_ends(whole, tokenizer)
+=======
+    _write_tokenizer(tokenizer, model.get_base_model(), kept)
+    return merge_adapter(auto_class, kept, base, rows_needed(tokenizer))
+
+
+def _write(model: Any, tokenizer: Any, folder: Path, dtype: torch.dtype, is_merged: bool) -> None:
+    """A plain folder of a stock class: weights in `dtype`, and settings that say what the tokenizer says."""
+    written = with_ends(as_stock(model, empties=is_merged), tokenizer)
+    round_to(written, dtype)
+    written.save_pretrained(folder)
+    _write_tokenizer(tokenizer, written, folder)
+
+
+def open_to_readers(*folders: Path) -> None:
+    """Gives files the mode that any new file has here. Those of safetensors are their owner's alone."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    for path in (path for folder in folders for path in folder.rglob("*")):
+        if path.is_file():
+            path.chmod(0o666 & ~mask)
+
+
+def _write_tokenizer(tokenizer: Any, model: Any, folder: Path) -> None:
+    """Beside a GPT-2 without `token_type_ids`: its class would add their embeddings to the input."""
+    written = tokenizer
+    if model.config.model_type in ("gpt2", GPTConfig.model_type):
+        written = copy.deepcopy(tokenizer)
+        written.model_input_names = ["input_ids", "attention_mask"]
+    written.save_pretrained(folder)
+>>>>>>> bbb7c25 (Models made here are read everywhere: a stock GPT-2, the dtype that they came from, no vocabulary grown for a pad token)
 
 
 def write_card(run_folder: Path, stage: str, recipe: Section, figures: dict[str, float], more: str = "") -> None:
@@ -96,6 +179,7 @@ def write_card(run_folder: Path, stage: str, recipe: Section, figures: dict[str,
         f"# {run_folder.name}",
         "",
         f"Written by `python -m align.{stage}`. The weights are in `model/`, a Hugging Face folder.",
+        *_rounding(run_folder),
         "",
         "| figure | value |",
         "|---|---|",
@@ -110,3 +194,12 @@ def write_card(run_folder: Path, stage: str, recipe: Section, figures: dict[str,
         "",
     ]
     (run_folder / "README.md").write_text("\n".join(lines), encoding="utf-8")
+
+
+def _rounding(run_folder: Path) -> list[str]:
+    """What was lost in writing the weights, if anything was."""
+    config = run_folder / "model" / "config.json"
+    dtype = json.loads(config.read_text(encoding="utf-8")).get("dtype") if config.is_file() else None
+    if dtype in (None, "float32"):
+        return []
+    return [f"They were trained in fp32 and are rounded to {dtype}; `train.save_dtype: fp32` writes them as trained."]

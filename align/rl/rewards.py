@@ -108,18 +108,16 @@ class ModelReward:
         """`loaded` is the model itself, where it stands on a base that another role has loaded."""
         from align.models.load import max_positions
         from align.models.scalar import load_scalar_model
-        from align.text.tokenizer import load_tokenizer
+        from align.text.tokenizer import load_tokenizer, rows_needed, same_words
 
         self.path = path
         self.tokenizer = load_tokenizer(path)
         self.model = loaded
         if loaded is None:
-            model = load_scalar_model(sections.Model(path=path), n_tokens=len(self.tokenizer))
+            model = load_scalar_model(sections.Model(path=path), n_tokens=rows_needed(self.tokenizer))
             self.model = model.to(device).eval().requires_grad_(False)
         self.n_positions = max_positions(self.model.trunk.config)
-        self.reads_tokens = policy_tokenizer is not None and (
-            self.tokenizer.get_vocab() == policy_tokenizer.get_vocab()
-        )
+        self.reads_tokens = policy_tokenizer is not None and same_words(self.tokenizer, policy_tokenizer)
         self.device, self.max_tokens = device, max_tokens
 
     @property

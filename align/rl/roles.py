@@ -28,7 +28,7 @@ from align.models.load import adapter_base, base_dtype, is_adapter, load_causal_
 from align.models.scalar import HEAD_FILE, ScalarModel, load_scalar_model, n_heads
 from align.rl.rewards import FunctionReward, build_reward
 from align.rl.sampler import Roles
-from align.text.tokenizer import load_tokenizer
+from align.text.tokenizer import load_tokenizer, rows_needed, same_words
 
 if TYPE_CHECKING:
     from align.rl.rewards import Reward
@@ -40,7 +40,7 @@ TRUNK = "trunk"
 def load_roles(recipe: Keys, tokenizer: Any, accelerator: Any) -> Roles:
     """The models that the recipe names, on the device, none in training mode."""
     device, dtype = accelerator.device, base_dtype(recipe.model, accelerator.mixed_precision)
-    model = load_causal_lm(recipe.model, dtype, len(tokenizer)).to(device)
+    model = load_causal_lm(recipe.model, dtype, rows_needed(tokenizer)).to(device)
     never = unspeakable(tokenizer, model)
     policy = LanguageModel(model, never)
     if not policy.has_adapter:
@@ -82,13 +82,13 @@ def load_critic(
     elif policy.has_adapter and (starts_as_policy or stands_on(section.path, recipe.model.path)):
         critic = adapter_on(policy.model, VALUE, None if starts_as_policy else section.path)
     elif starts_as_policy:
-        critic = ScalarModel(load_trunk(section, dtype, len(tokenizer)))
+        critic = ScalarModel(load_trunk(section, dtype, rows_needed(tokenizer)))
     else:
-        if load_tokenizer(section.path).get_vocab() != tokenizer.get_vocab():
+        if not same_words(load_tokenizer(section.path), tokenizer):
             raise UserError(
                 f"ppo.critic: {section.path} has another tokenizer than the policy; set ppo.critic={recipe.model.path}"
             )
-        critic = load_scalar_model(section, dtype, len(tokenizer)).averaged()
+        critic = load_scalar_model(section, dtype, rows_needed(tokenizer)).averaged()
     if starts_as_policy:
         zero_head(critic.head)
     return critic.to(accelerator.device)

@@ -131,9 +131,12 @@ class Shaping:
 
 def token_id(tokenizer: Any, token: str | int) -> int:
     """The number of a token that is given by its text or its number. Raises `UserError` for a text of several."""
+    from align.text.tokenizer import rows_needed
+
     if isinstance(token, int):
-        if not 0 <= token < len(tokenizer):
-            raise UserError(f"reward.truncate_token = {token}: this tokenizer has tokens 0 to {len(tokenizer) - 1}")
+        if not 0 <= token < rows_needed(tokenizer):
+            most = rows_needed(tokenizer) - 1
+            raise UserError(f"reward.truncate_token = {token}: this tokenizer has tokens 0 to {most}")
         return token
     ids: list[int] = tokenizer(token, add_special_tokens=False)["input_ids"]
     if len(ids) != 1:

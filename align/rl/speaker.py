@@ -15,7 +15,7 @@ from align.rl.rollouts import Rollouts
 from align.rl.sampling import Answer, Sampling, sample
 from align.text.encode import decode_response, encode_prompts
 from align.text.ends import ends_of
-from align.text.tokenizer import load_tokenizer
+from align.text.tokenizer import load_tokenizer, rows_needed
 from align.train.machine import accelerator as make_accelerator
 from align.train.state import generator
 
@@ -49,7 +49,7 @@ class Speaker:
         """`max_tokens` bounds prompt and answer together, as the model's positions do."""
         self.tokenizer: Any = load_tokenizer(model.path, model.trust_remote_code)
         self.accelerator = make_accelerator("fp32")
-        loaded = load_causal_lm(model.model_copy(update={"adapter": "none"}), n_tokens=len(self.tokenizer))
+        loaded = load_causal_lm(model.model_copy(update={"adapter": "none"}), n_tokens=rows_needed(self.tokenizer))
         self.model = loaded.to(self.accelerator.device).eval()
         self.unspeakable = unspeakable(self.tokenizer, self.model)
         n_rows, n_own = loaded.get_output_embeddings().weight.shape[0], load_config(model).get_text_config().vocab_size

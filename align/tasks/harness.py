@@ -42,12 +42,12 @@ class AlignLM(HFLM):
         """`others` are HFLM's, such as batch_size. `device` is accelerate's choice, whatever the harness says."""
         from align.models.language import with_ends
         from align.models.load import load_causal_lm, max_positions
-        from align.text.tokenizer import load_tokenizer
+        from align.text.tokenizer import load_tokenizer, rows_needed
         from align.train.machine import accelerator
 
         model = sections.Model(path=path, trust_remote_code=trust_remote_code)
         tokenizer = load_tokenizer(path, trust_remote_code)
-        loaded = load_causal_lm(model, n_tokens=len(tokenizer)).to(accelerator("fp32").device)
+        loaded = load_causal_lm(model, n_tokens=rows_needed(tokenizer)).to(accelerator("fp32").device)
         others.setdefault("max_length", max_positions(loaded.config))
         super().__init__(pretrained=with_ends(loaded, tokenizer), tokenizer=tokenizer, backend="causal", **others)
         self._before_answer, self._lead = _answer_marks(tokenizer)

@@ -1,4 +1,4 @@
-"""Tokenizers: train one, or load one so that everything after it can rely on pad, EOS and a chat template.
+"""Tokenizers: train one, or load one so that everything after it can rely on EOS and a chat template.
 
 Ours is byte-level BPE as GPT-2's, which writes any text and reads it back exactly. A word and the word with a space
 before it are different tokens, also at the start of a text: only so is `decode(encode(text)) == text` possible. What
@@ -7,7 +7,10 @@ makes a turn's first word the token of running text is the space in the chat tem
 
 from __future__ import annotations
 
+import copy
+import importlib.util
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,11 +73,10 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
 
 
 def load_tokenizer(path: str | Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """The tokenizer of a folder or hub name, with a pad token that ends no turn and a chat template.
+    """The tokenizer of a folder or hub name, with a chat template, that knows the ends of the model beside it.
 
-    Where there is no pad token, or it is EOS or ends a turn, `<|pad|>` is added: `len(tokenizer)` may then exceed the
-    model's vocabulary, and its embeddings have to be resized. Raises `UserError` when there is no tokenizer or no EOS
-    token.
+    Its tokens are left as they are: no pad token is added, since nothing here reads one (see `with_pad`).
+    Raises `UserError` when there is no tokenizer or no EOS token.
     """
     tokenizer = _load(path, trust_remote_code)
     if tokenizer.eos_token_id is None:
@@ -84,9 +86,42 @@ def load_tokenizer(path: str | Path, trust_remote_code: bool = False) -> PreTrai
         )
     remember_ends(tokenizer, str(path))
     ensure_chat_template(tokenizer)
-    if tokenizer.pad_token_id in (None, tokenizer.eos_token_id, ends_of(tokenizer).turn):
-        tokenizer.add_special_tokens({"pad_token": PAD})
     return tokenizer
+
+
+def pad_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """The token that stands for padding alone; None where there is none, or it closes turns too."""
+    pad: Any = tokenizer.pad_token_id
+    return None if pad in (tokenizer.eos_token_id, ends_of(tokenizer).turn) else pad
+
+
+def with_pad(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """The tokenizer, or where it has no pad token a copy with `<|pad|>`: for classes that look for padding."""
+    if pad_id(tokenizer) is not None:
+        return tokenizer
+    padded = copy.deepcopy(tokenizer)
+    padded.add_special_tokens({"pad_token": PAD})
+    return padded
+
+
+def token_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """The ids that stand for a token. There may be holes between them."""
+    return {*tokenizer.get_vocab().values(), *tokenizer.added_tokens_decoder}
+
+
+def rows_needed(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The rows of an embedding that has one for each token: more than `len(tokenizer)` where ids have holes."""
+    return max(token_ids(tokenizer)) + 1
+
+
+def same_words(one: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) -> bool:
+    """Whether two tokenizers give every token the same id, pad tokens aside: one may be a copy `with_pad`."""
+    pads = {pad_id(one), pad_id(other)}
+
+    def words(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+        return {token: number for token, number in tokenizer.get_vocab().items() if number not in pads}
+
+    return words(one) == words(other)
 
 
 def brings_template(path: str | Path, trust_remote_code: bool = False) -> bool:
@@ -94,20 +129,54 @@ def brings_template(path: str | Path, trust_remote_code: bool = False) -> bool:
     return _load(path, trust_remote_code).chat_template is not None
 
 
+def stored_at(path: str | Path) -> tuple[str, dict[str, str]]:
+    """A path as transformers' `from_pretrained` takes it: a folder or hub name, and of a .gguf file its name apart.
+
+    The hub name of an adapter becomes its folder in the local store: who looks for a whole model there finds none.
+    Raises `UserError` for a .gguf file that is not there, or where the package that reads them is missing.
+    """
+    file = Path(path)
+    if file.suffix != ".gguf":
+        return _adapter_in_store(str(path)) or str(path), {}
+    if not file.is_file():
+        raise UserError(f"{path}: there is no such file")
+    if importlib.util.find_spec("gguf") is None:
+        raise UserError(f"{path}: .gguf files are read by the package gguf; pip install '.[gguf]'")
+    return str(file.parent), {"gguf_file": file.name}
+
+
+def _adapter_in_store(name: str) -> str | None:
+    """The folder of a hub's adapter that was loaded before; None for any other path."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if Path(name).exists() or name.count("/") != 1:
+        return None
+    with suppress(ValueError):  # no name that a hub would take
+        found = try_to_load_from_cache(name, "adapter_config.json")
+        return str(Path(found).parent) if isinstance(found, str) else None
+    return None
+
+
 def _load(path: str | Path, trust_remote_code: bool) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
-    folder = Path(path)
-    if folder.is_dir() and not any(next(folder.glob(name), None) for name in TOKENIZER_FILES):
+    source, gguf = stored_at(path)
+    folder = Path(source)
+    if not gguf and folder.is_dir() and not any(next(folder.glob(name), None) for name in TOKENIZER_FILES):
         raise UserError(f"{path}: no tokenizer in this folder; it needs one of {', '.join(TOKENIZER_FILES)}")
-    if not folder.exists() and str(path).count("/") != 1:  # a hub name is owner/name
+    if not folder.exists() and source.count("/") != 1:  # a hub name is owner/name
         raise UserError(f"{path}: there is no such folder; make it first, or name another model")
     if folder.is_file():
         raise UserError(f"{path}: a tokenizer is a folder or a hub name; this is a file, try {folder.parent}")
     try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(str(path), trust_remote_code=trust_remote_code)
+        tokenizer: Any = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code, **gguf)
     except Exception as error:  # transformers raises OSError, ValueError, KeyError and more for what a user can mend
-        raise UserError(f"{path}: cannot load a tokenizer: {_first_line(error)}") from error
+        remedy = "its files may be broken or out of reach; a folder with a whole tokenizer.json needs nothing else"
+        if gguf:
+            remedy = "get the file again, or give the folder of the model that it was made from"
+        if "trust_remote_code" in str(error):
+            remedy = "it brings code of its own; read its .py files, then set model.trust_remote_code=true"
+        raise UserError(f"{path}: cannot load a tokenizer: {_first_line(error)}; {remedy}") from error
     return tokenizer
 
 

@@ -26,6 +26,7 @@ FREE_TO_CHANGE = {
     "train.checkpoint_every",
     "train.keep_checkpoints",
     "train.check_memory",
+    "train.save_dtype",
     "train.track",
     "reward.url",  # where the server stands; that it serves the same model is for the user to see to
     "reward.timeout_s",

@@ -21,6 +21,7 @@ from torch.utils._pytree import tree_leaves
 
 from align.errors import UserError
 from align.models.adapters import trained_parameters
+from align.models.save import open_to_readers
 
 # What a checkpoint is called before it is whole, and after it was: it has the name of its step in between.
 WRITING, REMOVING = ".writing", ".removing"
@@ -107,6 +108,7 @@ def save_checkpoint(folder: Path, step: int, parts: dict[str, Stateful], keep: i
     writing.mkdir()
     for name, part in parts.items():
         _write_tree(writing, name, part.state_dict())
+    open_to_readers(writing)
     _sync(writing)
     remove(final)
     os.replace(writing, final)

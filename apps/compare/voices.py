@@ -13,6 +13,7 @@ from align.rl.sampling import Sampling, stream
 from align.rl.speaker import Speaker
 from align.text.encode import decode_response
 from align.text.ends import ends_of
+from align.text.tokenizer import rows_needed
 from align.train.machine import accelerator
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ class Voice:
         row = torch.tensor([[*prompt, *ids]], device=self.speaker.accelerator.device)
         is_answer = torch.arange(row.shape[1], device=row.device)[None] >= len(prompt)
         found: torch.Tensor = LanguageModel(self.speaker.model, self.speaker.unspeakable)(row, is_answer)
-        return found[:, : len(self.tokenizer)].float()
+        return found[:, : rows_needed(self.tokenizer)].float()
 
     def reads_like(self, other: Voice) -> bool:
         """Whether both have the same tokens, so that one can say how likely the other's answer is."""

@@ -1,10 +1,12 @@
 """Decoding: a cache must change the cost and nothing else."""
 
+import copy
+
 import pytest
 import torch
 from transformers import DynamicCache, StaticCache
 
-from align.gpt.export import import_gpt2
+from align.gpt.stock import as_ours
 
 
 @pytest.fixture(params=["dynamic", "static"])
@@ -47,7 +49,7 @@ def test_greedy_generation_is_gpt2s(stock, ids):
     mask = torch.ones_like(ids)
     mask[0, :4] = 0
     options = {"attention_mask": mask, "max_new_tokens": 15, "do_sample": False}
-    ours, theirs = (m.generate(ids, **options) for m in (import_gpt2(stock), stock))
+    ours, theirs = (m.generate(ids, **options) for m in (as_ours(copy.deepcopy(stock)), stock))
     assert ours.shape[1] > 12
     assert ours.tolist() == theirs.tolist()
 
@@ -55,13 +57,13 @@ def test_greedy_generation_is_gpt2s(stock, ids):
 @pytest.mark.parametrize("options", [{"num_beams": 3}, {"cache_implementation": "static"}, {"use_cache": False}])
 def test_generation_by_other_ways_is_gpt2s(stock, ids, options):
     options = {**options, "attention_mask": torch.ones_like(ids), "max_new_tokens": 8, "do_sample": False}
-    ours, theirs = (m.generate(ids, **options) for m in (import_gpt2(stock), stock))
+    ours, theirs = (m.generate(ids, **options) for m in (as_ours(copy.deepcopy(stock)), stock))
     assert ours.tolist() == theirs.tolist()
 
 
 def test_assisted_generation_crops_the_cache_and_is_gpt2s(stock, ids):
-    ours, options = import_gpt2(stock), {"max_new_tokens": 8, "do_sample": False}
-    found = ours.generate(ids[:1], assistant_model=import_gpt2(stock), **options)
+    ours, options = as_ours(copy.deepcopy(stock)), {"max_new_tokens": 8, "do_sample": False}
+    found = ours.generate(ids[:1], assistant_model=as_ours(copy.deepcopy(stock)), **options)
     assert found.tolist() == stock.generate(ids[:1], **options).tolist()
 
 

@@ -1,5 +1,6 @@
 """The mathematics: against Hugging Face's GPT-2, and against what it must not depend on."""
 
+import copy
 import math
 
 import pytest
@@ -7,13 +8,13 @@ import torch
 
 from align.gpt import GPTConfig, GPTForCausalLM
 from align.gpt import model as gpt_model
-from align.gpt.export import import_gpt2
 from align.gpt.model import attend, kept, waves
+from align.gpt.stock import as_ours
 
 
 @pytest.fixture
 def twin(stock):
-    return import_gpt2(stock)
+    return as_ours(copy.deepcopy(stock))
 
 
 def test_logits_and_loss_are_gpt2s(stock, twin, ids):

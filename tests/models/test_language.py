@@ -6,10 +6,23 @@ from typing import Any
 import pytest
 import torch
 from tiny import tiny_gpt, tiny_gpt2
-from transformers import Gemma2Config, Gemma2ForCausalLM, GenerationConfig, LlamaConfig, LlamaForCausalLM
+from tokenizers import Tokenizer, models
+from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GenerationConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
+<<<<<<< HEAD
 from align.models.language import LanguageModel, divergences, entropies, token_logprobs, with_ends
 from align.models.lora import add_lora
+=======
+from align.models.language import LanguageModel, divergences, entropies, token_logprobs, unspeakable, with_ends
+from align.models.load import add_lora
+>>>>>>> bbb7c25 (Models made here are read everywhere: a stock GPT-2, the dtype that they came from, no vocabulary grown for a pad token)
 from align.sections import Lora, Model
 
 IDS = torch.tensor([[5, 6, 7, 8, 9, 10], [11, 12, 13, 14, 0, 0]])
@@ -125,6 +138,15 @@ def test_logprobs_of_tokens():
 def test_logprobs_are_taken_in_fp32():
     logits = torch.tensor([[0.0, 10.0]], dtype=torch.bfloat16)
     assert token_logprobs(logits, torch.tensor([1])).tolist() == pytest.approx([-4.54e-5], rel=0.02)  # bf16 would say 0
+
+
+def test_pad_and_ids_without_a_token_are_never_said_whatever_their_place():
+    words = Tokenizer(models.WordLevel({"<unk>": 0, "red": 2, "<pad>": 3, "</s>": 5}, unk_token="<unk>"))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="</s>", pad_token="<pad>")
+    model = tiny_gpt2(tokenizer, vocab_size=8)
+    assert unspeakable(tokenizer, model) == [1, 3, 4, 6, 7]
+    tokenizer.pad_token = "</s>"  # which must be said
+    assert unspeakable(tokenizer, model) == [1, 4, 6, 7]
 
 
 def test_entropies():

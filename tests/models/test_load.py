@@ -1,19 +1,29 @@
 """Where models come from, and what they are kept in."""
 
+import json
+
 import pytest
 import torch
-from tiny import tiny_gpt
-from transformers import AutoModelForCausalLM, LlamaConfig, LlavaConfig
+from tiny import tiny_gpt, tiny_gpt2
+from transformers import AutoModelForCausalLM, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, LlavaConfig
 
 from align import sections
 from align.errors import UserError
+from align.gpt import GPTConfig, GPTForCausalLM, GPTModel
 from align.models.load import (
+    adapter_base,
     base_dtype,
     fit_vocabulary,
+    is_adapter,
     load_causal_lm,
     load_config,
     load_trunk,
     max_positions,
+    stored_dtype,
+)
+
+LLAMA = LlamaConfig(
+    vocab_size=20, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2, pad_token_id=None
 )
 
 
@@ -102,3 +112,52 @@ def test_the_embedding_grows_to_the_tokenizer_and_never_shrinks(tokenizer):
     fit_vocabulary(model, n + 2)
     assert model.get_input_embeddings().weight.shape[0] == n + 2
     torch.testing.assert_close(model(torch.tensor([[5, 6]])).logits[..., :n], before)
+
+
+def test_a_gpt2_that_ours_can_hold_is_loaded_as_ours_and_any_other_as_it_is(world, tokenizer, tmp_path):
+    ids = torch.tensor([[5, 6, 7]])
+    ours = load_causal_lm(sections.Model(path=world.gpt2)).eval()
+    assert (type(ours), type(load_trunk(sections.Model(path=world.gpt2)))) == (GPTForCausalLM, GPTModel)
+    assert type(load_config(sections.Model(path=world.gpt2))) is GPTConfig
+    stock = AutoModelForCausalLM.from_pretrained(world.gpt2).eval()
+    torch.testing.assert_close(ours(ids).logits, stock(ids).logits, atol=1e-5, rtol=0)
+    tiny_gpt2(tokenizer, n_inner=48).save_pretrained(tmp_path)
+    assert type(load_causal_lm(sections.Model(path=str(tmp_path)))) is GPT2LMHeadModel
+
+
+def test_code_that_comes_with_a_model_names_the_key_that_lets_it_run(tmp_path):
+    config = {"model_type": "my", "auto_map": {"AutoConfig": "configuration_my.MyConfig"}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=r"read its \.py files, then set model\.trust_remote_code=true"):
+        load_config(sections.Model(path=str(tmp_path)))
+
+
+def test_an_adapter_in_the_hubs_local_store_is_known_by_its_name(tmp_path, monkeypatch):
+    store = tmp_path / "models--acme--adapter"
+    (store / "snapshots" / "0123").mkdir(parents=True)
+    (store / "refs").mkdir()
+    (store / "refs" / "main").write_text("0123")
+    (store / "snapshots" / "0123" / "adapter_config.json").write_text('{"base_model_name_or_path": "acme/base"}')
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    assert is_adapter("acme/adapter")
+    assert adapter_base("acme/adapter") == "acme/base"
+    assert not any(is_adapter(path) for path in ("acme/other", "/nothing", "./nothing", "no name/of a hub"))
+
+
+@pytest.mark.parametrize("pad", [-1, 10_000])
+def test_a_pad_id_that_is_no_token_is_none(pad, tokenizer, tmp_path):
+    LlamaForCausalLM(LLAMA).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"pad_token_id": pad}))
+    loaded = load_causal_lm(sections.Model(path=str(tmp_path)))
+    assert (loaded.config.pad_token_id, loaded.get_input_embeddings().padding_idx) == (None, None)
+
+
+@pytest.mark.parametrize("told", ["dtype", "torch_dtype", "nowhere"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_what_weights_are_stored_in(told, dtype, tmp_path):
+    LlamaForCausalLM(LLAMA).to(dtype).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    found = config.pop("dtype")
+    (tmp_path / "config.json").write_text(json.dumps(config | ({told: found} if told != "nowhere" else {})))
+    assert stored_dtype(sections.Model(path=str(tmp_path))) == dtype

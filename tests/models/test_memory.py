@@ -4,7 +4,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from align import sections
-from align.models.load import load_config
+from align.models.load import load_config, stored_config
 from align.models.memory import Role, Workload, count_parameters, estimate, optimizer_bytes, size_text, table
 
 WORK = Workload(rows=2, length=16, n_scored=20, precision="fp32", rollout_rows=4, prompt_length=6, answer_length=10)
@@ -55,7 +55,7 @@ def test_members_of_an_ensemble_on_one_trunk_add_their_heads_alone(world):
 
 
 def test_more_tokens_cost_more_and_every_saving_saves(world):
-    config = load_config(sections.Model(path=world.gpt2))
+    config = stored_config(sections.Model(path=world.gpt2))
     roles = [Role("policy", config, "trained", ("update",))]
 
     def update(**changes):

@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import tensor
 
+from align import sections
 from align.config import build
 from align.errors import UserError
 from align.rl.losses import bootstrap_draw, pairs_of, ranking_loss
-from align.rl.ranking import Loss, check_loss, margins_of, objective, pairs_in
+from align.rl.ranking import Loss, check_loss, encoded, margins_of, objective, pairs_in
 from align.text.rankings import Ranked
 from align.text.records import Message, Ranking
 
@@ -83,3 +84,17 @@ def test_a_loss_that_finds_nothing_to_work_on_is_refused(capsys):
         check_loss(Loss(margin="given"), rankings)
     check_loss(Loss(margin="given"), [*rankings, rankings[0]._replace(margin=1.0)])
     assert "2 of 3 rankings have no margin: 0 is taken" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("answers", "ranks", "told"),
+    [
+        (["red", "blue"], [1, 1], r"none of 3 rankings is left: 3 are all tied, so they prefer no answer$"),
+        (["red " * 80, "blue"], [1, 2], r"none of 3 rankings is left: 3 are too long; raise data\.max_tokens = 48$"),
+    ],
+)
+def test_why_no_ranking_is_left(answers, ranks, told, world, tokenizer):
+    data = sections.Data(path=world.rankings, max_tokens=48, too_long="drop")
+    rows = [Ranking(prompt=(Message("user", "say"),), responses=tuple(answers), ranks=tuple(ranks))] * 3
+    with pytest.raises(UserError, match=told):
+        encoded(tokenizer, rows, data)

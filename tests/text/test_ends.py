@@ -10,7 +10,7 @@ import pytest
 from align.text.encode import decode_response, encode_conversation, encode_documents, encode_prompt, encode_response
 from align.text.ends import ends_of
 from align.text.records import Message
-from align.text.tokenizer import load_tokenizer
+from align.text.tokenizer import load_tokenizer, pad_id, with_pad
 
 from .conftest import CHATML, NO_EOS, build
 
@@ -123,13 +123,14 @@ def test_decoding_stops_at_whichever_end_comes_first(tokenizers):
         assert decode_response(tokenizer, [*red, end, *red, eos]) == "Red."
 
 
-def test_a_pad_token_that_closes_a_turn_is_replaced(tmp_path):
+def test_a_pad_token_that_closes_a_turn_stands_for_padding_in_no_classifier(tmp_path):
     tokenizer = build("llama 3 with another eos")
     tokenizer.pad_token = "<|eot_id|>"
     tokenizer.save_pretrained(tmp_path)
     loaded = load_tokenizer(tmp_path)
-    assert loaded.pad_token == "<|pad|>"
-    assert ends_of(loaded).turn == loaded.convert_tokens_to_ids("<|eot_id|>")
+    assert pad_id(loaded) is None
+    assert with_pad(loaded).pad_token == "<|pad|>"
+    assert ends_of(loaded).turn == ends_of(with_pad(loaded)).turn == loaded.convert_tokens_to_ids("<|eot_id|>")
 
 
 def adding_bos(name: str, template: str | None):

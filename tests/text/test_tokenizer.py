@@ -1,8 +1,10 @@
-"""Tokenizers: trained ones read any text back, loaded ones have pad, EOS and a template."""
+"""Tokenizers: trained ones read any text back, loaded ones have EOS and a template."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -13,7 +15,17 @@ from align.text.chat import MARKER_TEMPLATE, TEXT_TEMPLATE, ensure_chat_template
 from align.text.encode import encode_conversation, encode_documents
 from align.text.pieces import special_token_remover
 from align.text.records import Message
-from align.text.tokenizer import SMALLEST_VOCABULARY, SPECIAL_TOKENS, load_tokenizer, train_tokenizer
+from align.text.tokenizer import (
+    SMALLEST_VOCABULARY,
+    SPECIAL_TOKENS,
+    load_tokenizer,
+    pad_id,
+    rows_needed,
+    same_words,
+    token_ids,
+    train_tokenizer,
+    with_pad,
+)
 
 from .conftest import CHATML, TEXTS, build
 
@@ -85,29 +97,37 @@ def test_it_loads_the_same_beside_the_config_of_a_stock_model(ours, tmp_path, mo
     assert encode_conversation(loaded, TURNS, 100) == encode_conversation(ours, TURNS, 100)
 
 
-@pytest.mark.parametrize("pad", [None, "<|endoftext|>"], ids=["none", "eos"])
-def test_a_pad_token_that_is_missing_or_eos_is_added_and_kept(tmp_path, pad):
-    tokenizer = build("text form")
-    size = len(tokenizer)
-    tokenizer.pad_token = pad
-    tokenizer.save_pretrained(tmp_path / "before")
-    loaded = load_tokenizer(tmp_path / "before")
-    assert loaded.pad_token == "<|pad|>"
-    assert loaded.pad_token_id != loaded.eos_token_id
-    assert len(loaded) == size  # it stood in the vocabulary already
-    loaded.save_pretrained(tmp_path / "after")
-    assert load_tokenizer(tmp_path / "after").pad_token_id == loaded.pad_token_id
-
-
-def test_a_pad_token_that_is_new_makes_the_vocabulary_longer(tmp_path):
+def words_alone(folder: Path, **special: str) -> Any:
+    """A tokenizer of three words, saved and loaded."""
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast
 
     words = Tokenizer(models.WordLevel({"</s>": 0, "red": 1, "<unk>": 2}, unk_token="<unk>"))
-    PreTrainedTokenizerFast(tokenizer_object=words, eos_token="</s>").save_pretrained(tmp_path)
-    loaded = load_tokenizer(tmp_path)
-    assert (loaded.pad_token, loaded.pad_token_id, len(loaded)) == ("<|pad|>", 3, 4)
+    PreTrainedTokenizerFast(tokenizer_object=words, eos_token="</s>", **special).save_pretrained(folder)
+    return load_tokenizer(folder)
+
+
+@pytest.mark.parametrize("special", [{}, {"pad_token": "</s>"}], ids=["none", "eos"])
+def test_a_tokenizer_is_loaded_as_it_is_and_padded_only_for_who_asks(tmp_path, special):
+    loaded = words_alone(tmp_path, **special)
+    assert (len(loaded), loaded.pad_token, pad_id(loaded)) == (3, special.get("pad_token"), None)
     assert loaded.chat_template == TEXT_TEMPLATE
+    padded = with_pad(loaded)
+    assert (len(padded), padded.pad_token, pad_id(padded)) == (4, "<|pad|>", 3)
+    assert (len(loaded), loaded.pad_token) == (3, special.get("pad_token"))
+    assert with_pad(padded) is padded
+    assert same_words(loaded, padded)
+    padded.add_tokens(["blue"])
+    assert not same_words(loaded, padded)
+
+
+def test_holes_between_ids_are_no_tokens_and_need_rows(tmp_path):
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    words = Tokenizer(models.WordLevel({"<unk>": 0, "red": 4}, unk_token="<unk>"))
+    holey = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="red")
+    assert (len(holey), token_ids(holey), rows_needed(holey)) == (2, {0, 4}, 5)
 
 
 def test_a_template_of_its_own_is_kept(tmp_path):
