@@ -150,22 +150,14 @@ def run(recipe: Recipe, dry_run: DryRun | bool = False) -> None:
     check_memory(recipe, memory)
     accelerator = make_accelerator(recipe.train.precision)
     with Run(recipe, "dpo", accelerator) as folder:
-<<<<<<< HEAD
-        model = load_causal_lm(recipe.model, base_dtype(recipe.model, accelerator.mixed_precision), len(tokenizer))
+        dtype = base_dtype(recipe.model, accelerator.mixed_precision)
+        model = load_causal_lm(recipe.model, dtype, rows_needed(tokenizer))
         reach = shares(model).lines(recipe.model.quantization)
         folder.say(*reach)
         figures = train(recipe, model, tokenizer, training, validation, folder, accelerator)
         if folder.writes:
-            save_language_model(model, recipe.model, tokenizer, folder.folder)
-            write_card(folder.folder, "dpo", recipe, figures, "\n".join([*reach, ""]))
-=======
-        dtype = base_dtype(recipe.model, accelerator.mixed_precision)
-        model = load_causal_lm(recipe.model, dtype, rows_needed(tokenizer))
-        figures = train(recipe, model, tokenizer, training, validation, folder, accelerator)
-        if folder.writes:
             save_language_model(model, recipe.model, tokenizer, folder.folder, save_dtype=recipe.train.save_dtype)
-            write_card(folder.folder, "dpo", recipe, figures)
->>>>>>> bbb7c25 (Models made here are read everywhere: a stock GPT-2, the dtype that they came from, no vocabulary grown for a pad token)
+            write_card(folder.folder, "dpo", recipe, figures, "\n".join([*reach, ""]))
         folder.finish(figures)
 
 

@@ -150,13 +150,8 @@ def run(recipe: Recipe, dry_run: DryRun | bool = False) -> None:
                 with best.in_place():
                     save_language_model(policy.model, recipe.model, words, folder.folder, "best", save_dtype)
             if critic is not None:
-<<<<<<< HEAD
-                save_scalar_model(critic, critic_section(recipe), inputs.tokenizer, folder.folder, "critic")
-            write_card(folder.folder, "ppo", recipe, figures, "\n".join([*reach, ""]))
-=======
                 save_scalar_model(critic, critic_section(recipe), words, folder.folder, "critic", save_dtype)
-            write_card(folder.folder, "ppo", recipe, figures)
->>>>>>> bbb7c25 (Models made here are read everywhere: a stock GPT-2, the dtype that they came from, no vocabulary grown for a pad token)
+            write_card(folder.folder, "ppo", recipe, figures, "\n".join([*reach, ""]))
         folder.finish(figures)
 
 

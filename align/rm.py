@@ -108,14 +108,9 @@ def run(recipe: Recipe, dry_run: DryRun | bool = False) -> None:
         card = examine(recipe, model, validation, accelerator, folder.folder if folder.writes else None)
         figures |= {"ece": card["calibration"]["ece"]} if card else {}
         if folder.writes:
-<<<<<<< HEAD
-            note = save_reward_model(model, recipe.model, tokenizer, folder.folder, initial)
-            write_readme(folder.folder, recipe, figures, card, note, reach)
-=======
             dtype_kept = recipe.train.save_dtype
             note = save_reward_model(model, recipe.model, tokenizer, folder.folder, initial, dtype_kept)
-            write_readme(folder.folder, recipe, figures, card, note)
->>>>>>> bbb7c25 (Models made here are read everywhere: a stock GPT-2, the dtype that they came from, no vocabulary grown for a pad token)
+            write_readme(folder.folder, recipe, figures, card, note, reach)
         folder.finish(figures)
 
 

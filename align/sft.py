@@ -73,24 +73,15 @@ def run(recipe: Recipe, dry_run: DryRun | bool = False) -> None:
     check_memory(recipe, roles)
     accelerator = make_accelerator(recipe.train.precision)
     with Run(recipe, "sft", accelerator) as folder:
-<<<<<<< HEAD
-        model = load_causal_lm(recipe.model, base_dtype(recipe.model, accelerator.mixed_precision), len(tokenizer))
+        dtype = base_dtype(recipe.model, accelerator.mixed_precision)
+        model = load_causal_lm(recipe.model, dtype, rows_needed(tokenizer))
         reach = shares(model).lines(recipe.model.quantization)
         folder.say(*reach)
         sampler = _Samples(recipe, tokenizer, conversations.validation, folder)
         figures = train(recipe, model, training, validation, sampler, folder, accelerator)
         if folder.writes:
-            save_language_model(model, recipe.model, tokenizer, folder.folder)
-            write_card(folder.folder, "sft", recipe, figures, "\n".join([*reach, ""]))
-=======
-        dtype = base_dtype(recipe.model, accelerator.mixed_precision)
-        model = load_causal_lm(recipe.model, dtype, rows_needed(tokenizer))
-        sampler = _Samples(recipe, tokenizer, conversations.validation, folder)
-        figures = train(recipe, model, training, validation, sampler, folder, accelerator)
-        if folder.writes:
             save_language_model(model, recipe.model, tokenizer, folder.folder, save_dtype=recipe.train.save_dtype)
-            write_card(folder.folder, "sft", recipe, figures)
->>>>>>> bbb7c25 (Models made here are read everywhere: a stock GPT-2, the dtype that they came from, no vocabulary grown for a pad token)
+            write_card(folder.folder, "sft", recipe, figures, "\n".join([*reach, ""]))
         folder.finish(figures)
 
 

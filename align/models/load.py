@@ -7,11 +7,8 @@ always one whole model, and "the adapter switched off" is exactly the model at s
 from __future__ import annotations
 
 import json
-<<<<<<< HEAD
-import os
-=======
 import math
->>>>>>> bbb7c25 (Models made here are read everywhere: a stock GPT-2, the dtype that they came from, no vocabulary grown for a pad token)
+import os
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -25,7 +22,7 @@ from transformers.utils import logging as transformers_logging
 
 from align import sections
 from align.errors import UserError
-<<<<<<< HEAD
+from align.gpt.stock import as_ours, config_as_ours
 from align.models.adapters import POLICY, copy_adapter, misfit, tie_adapters, trunk_of
 from align.models.language import check_causal
 from align.models.lora import (
@@ -41,15 +38,10 @@ from align.models.lora import (
     unpacked,
     unpacking,
 )
-=======
-from align.gpt.stock import as_ours, config_as_ours
-from align.models.adapters import POLICY, fitting_tensors, misfit
-from align.models.language import check_causal
 from align.text.tokenizer import stored_at
 
 # An adapter of ours says that its base's matrices are transposed, as in a stock GPT-2; PEFT sees that ours are not.
 warnings.filterwarnings("ignore", "fan_in_fan_out is set to")
->>>>>>> bbb7c25 (Models made here are read everywhere: a stock GPT-2, the dtype that they came from, no vocabulary grown for a pad token)
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -79,17 +71,20 @@ def load_config(model: sections.Model, key: str = "model.path") -> PretrainedCon
 
 def stored_config(model: sections.Model, key: str = "model.path") -> PretrainedConfig:
     """The configuration of the model as it stands in its files."""
-    from transformers import AutoConfig
-
-    path, gguf = stored_at(_base_path(model.path))
-    with _loading_errors(model.path, key):
-<<<<<<< HEAD
-        config = AutoConfig.from_pretrained(path, trust_remote_code=model.trust_remote_code)
+    path = _base_path(model.path)
+    config = _read_config(path, model, key)
     if packed_as(config, path, key):
         del config.quantization_config  # it is unpacked as it is loaded
     return config
-=======
-        config = AutoConfig.from_pretrained(path, trust_remote_code=model.trust_remote_code, **gguf)
+
+
+def _read_config(path: str, model: sections.Model, key: str = "model.path") -> Any:
+    """The configuration of a whole model, with a pad id that is a token or none."""
+    from transformers import AutoConfig
+
+    source, gguf = stored_at(path)
+    with _loading_errors(path, key):
+        config = AutoConfig.from_pretrained(source, trust_remote_code=model.trust_remote_code, **gguf)
     if gguf and hasattr(config, "quantization_config"):  # its weights are unpacked as they are read
         del config.quantization_config
     text = config.get_text_config()
@@ -123,7 +118,6 @@ def round_to(model: PreTrainedModel, dtype: torch.dtype) -> None:
     for name, parameter in model.named_parameters():
         if parameter.is_floating_point() and not kept.intersection(name.split(".")):
             parameter.data = parameter.data.to(dtype)
->>>>>>> bbb7c25 (Models made here are read everywhere: a stock GPT-2, the dtype that they came from, no vocabulary grown for a pad token)
 
 
 def base_dtype(model: sections.Model, precision: str) -> torch.dtype:
@@ -151,12 +145,7 @@ def _load(auto_class: Any, model: sections.Model, dtype: torch.dtype, n_tokens: 
     quantizes = model.quantization != "none"
     if quantizes:
         check_quantization(model.quantization)
-<<<<<<< HEAD
-    # An adapter is merged, and what is packed otherwise unpacked, in full precision, and only then quantised.
-    if quantizes and (is_adapter(model.path) or _packed(model.path, model)):
-=======
     if quantizes and _is_made_anew(model):  # in full precision, and only then quantised
->>>>>>> bbb7c25 (Models made here are read everywhere: a stock GPT-2, the dtype that they came from, no vocabulary grown for a pad token)
         with tempfile.TemporaryDirectory() as folder:
             load_whole(auto_class, model.path, model, n_tokens).save_pretrained(folder)
             base = _from_pretrained(auto_class, folder, model, dtype)
@@ -178,9 +167,11 @@ def _load(auto_class: Any, model: sections.Model, dtype: torch.dtype, n_tokens: 
 
 
 def _is_made_anew(model: sections.Model) -> bool:
-    """Whether the files hold other matrices than the model: an adapter's, those of a stock GPT-2, blocks of a .gguf."""
-    stored = stored_config(model)
-    return is_adapter(model.path) or model.path.endswith(".gguf") or config_as_ours(stored) is not stored
+    """Whether the files hold other matrices than the model: an adapter's, a stock GPT-2's, packed ones."""
+    if is_adapter(model.path) or model.path.endswith(".gguf"):
+        return True
+    stored = _read_config(model.path, model)
+    return bool(packed_as(stored, model.path, "model.path")) or config_as_ours(stored) is not stored
 
 
 def load_whole(
@@ -221,13 +212,13 @@ def fit_vocabulary(model: PreTrainedModel, n_tokens: int) -> None:
 
 
 def _from_pretrained(auto_class: Any, path: str, model: sections.Model, dtype: torch.dtype) -> PreTrainedModel:
-    config = stored_config(model.model_copy(update={"path": path}))
+    config = _read_config(path, model)
     arguments: dict[str, Any] = {"config": config, "dtype": dtype, "trust_remote_code": model.trust_remote_code}
     source, gguf = stored_at(path)
     arguments |= gguf
     if model.quantization != "none":
         arguments["quantization_config"] = quantization_config(model.quantization, dtype)
-    packed = _packed(path, model)
+    packed = packed_as(config, path, "model.path")
     if packed:
         arguments |= unpacking(packed)
     transformers_logging.disable_progress_bar()  # a run has its own progress line
@@ -254,16 +245,6 @@ def _let_go_of_files(model: torch.nn.Module) -> None:
     for parameter in model.parameters():
         if parameter.is_floating_point():
             parameter.data = parameter.data.clone()
-
-
-def _packed(path: str, model: sections.Model) -> str:
-    """How the weights of a whole model are packed into low bits in its files; "" if they are not."""
-    from transformers import AutoConfig
-
-    with _loading_errors(path):
-        return packed_as(
-            AutoConfig.from_pretrained(path, trust_remote_code=model.trust_remote_code), path, "model.path"
-        )
 
 
 @contextmanager

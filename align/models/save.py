@@ -19,12 +19,8 @@ from align.gpt.stock import as_stock
 from align.models.adapters import POLICY, save_adapter
 from align.models.classifier import save_as_classifier
 from align.models.language import with_ends
-<<<<<<< HEAD
-from align.models.load import merge_adapter
-from align.models.lora import check_trained
-=======
 from align.models.load import merge_adapter, round_to, stored_dtype
->>>>>>> bbb7c25 (Models made here are read everywhere: a stock GPT-2, the dtype that they came from, no vocabulary grown for a pad token)
+from align.models.lora import check_trained
 from align.models.scalar import REMEDY, ScalarModel, check_head
 from align.text.tokenizer import rows_needed, with_pad
 
@@ -136,14 +132,10 @@ def _whole(
     if model.config.model_type == GPTConfig.model_type:  # it will stand on a stock GPT-2, whose matrices are transposed
         model.peft_config[adapter].fan_in_fan_out = True
     save_adapter(model, str(adapter), kept)
-<<<<<<< HEAD
-    tokenizer.save_pretrained(kept)
-    whole = merge_adapter(auto_class, kept, base, len(tokenizer))
-    check_trained(model, str(adapter), whole, str(kept))
-    return with_ends(whole, tokenizer)
-=======
     _write_tokenizer(tokenizer, model.get_base_model(), kept)
-    return merge_adapter(auto_class, kept, base, rows_needed(tokenizer))
+    whole = merge_adapter(auto_class, kept, base, rows_needed(tokenizer))
+    check_trained(model, str(adapter), whole, str(kept))
+    return whole
 
 
 def _write(model: Any, tokenizer: Any, folder: Path, dtype: torch.dtype, is_merged: bool) -> None:
@@ -170,7 +162,6 @@ def _write_tokenizer(tokenizer: Any, model: Any, folder: Path) -> None:
         written = copy.deepcopy(tokenizer)
         written.model_input_names = ["input_ids", "attention_mask"]
     written.save_pretrained(folder)
->>>>>>> bbb7c25 (Models made here are read everywhere: a stock GPT-2, the dtype that they came from, no vocabulary grown for a pad token)
 
 
 def write_card(run_folder: Path, stage: str, recipe: Section, figures: dict[str, float], more: str = "") -> None:

@@ -16,13 +16,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-<<<<<<< HEAD
-from align.models.language import LanguageModel, divergences, entropies, token_logprobs, with_ends
-from align.models.lora import add_lora
-=======
 from align.models.language import LanguageModel, divergences, entropies, token_logprobs, unspeakable, with_ends
-from align.models.load import add_lora
->>>>>>> bbb7c25 (Models made here are read everywhere: a stock GPT-2, the dtype that they came from, no vocabulary grown for a pad token)
+from align.models.lora import add_lora
 from align.sections import Lora, Model
 
 IDS = torch.tensor([[5, 6, 7, 8, 9, 10], [11, 12, 13, 14, 0, 0]])

@@ -80,14 +80,6 @@ def test_files_have_the_mode_of_any_new_file(mask, tokenizer, tmp_path):
     assert modes == {0o666 & ~mask}
 
 
-def test_settings_that_greedy_decoding_ignores_do_not_stop_a_run_at_its_end(tokenizer, tmp_path):
-    """As in the generation_config.json of many models on the hub, which transformers reads and refuses to write."""
-    model = tiny_gpt(tokenizer)
-    model.generation_config.do_sample, model.generation_config.temperature = False, 0.6
-    save_language_model(model, None, tokenizer, tmp_path)
-    assert AutoModelForCausalLM.from_pretrained(tmp_path / "model").generation_config.do_sample is False
-
-
 CODE = {
     "configuration_my.py": "from transformers import LlamaConfig\nclass MyConfig(LlamaConfig):\n    model_type='my'\n",
     "modeling_my.py": "from transformers import LlamaForCausalLM\nfrom .configuration_my import MyConfig\n"
