@@ -237,7 +237,8 @@ def test_it_learns(world, tmp_path):
 @pytest.mark.parametrize("adapter", ["none", "lora"])
 def test_a_run_leaves_what_every_stage_leaves(world, tmp_path, adapter, capsys):
     folder = run(dpo, world, tmp_path / "run", model__adapter=adapter, train__steps=4, train__checkpoint_every=2)
-    expected = {"recipe.yaml", "environment.json", "metrics.jsonl", "result.json", "checkpoints", "model", "README.md"}
+    expected = {"recipe.yaml", "environment.json", "inputs.json", "metrics.jsonl", "result.json"}
+    expected |= {"checkpoints", "model", "README.md"}
     assert {path.name for path in folder.iterdir()} == expected | ({"adapter"} if adapter == "lora" else set())
     assert [path for kind in ("*.pt", "*.pth", "*.bin", "*.pkl") for path in folder.rglob(kind)] == []
     assert [row["step"] for row in metrics(folder)] == [1, 2, 3, 4]

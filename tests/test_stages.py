@@ -37,7 +37,8 @@ def refusal(stage: Any, world: Any, folder: Path, **changes: Any) -> str:
 @pytest.mark.parametrize("stage", TRAINING)
 def test_a_run_leaves_a_model_a_card_and_its_records(stage, world, tmp_path):
     folder = run(stage, world, tmp_path / "run", train__steps=4)
-    expected = {"recipe.yaml", "environment.json", "metrics.jsonl", "result.json", "checkpoints", "model", "README.md"}
+    expected = {"recipe.yaml", "environment.json", "inputs.json", "metrics.jsonl", "result.json"}
+    expected |= {"checkpoints", "model", "README.md"}
     assert expected <= {path.name for path in folder.iterdir()}
     assert [row["step"] for row in metrics(folder)] == [1, 2, 3, 4]
     card = (folder / "README.md").read_text()

@@ -140,7 +140,9 @@ def estimate(roles: Sequence[Role], workload: Workload) -> Estimate:
             phases["update"] = max(phases["update"], cost.gradients + max(held["update"].total, step))
     on_cpu = workload.device == "cpu"
     allocator = _kept_by_allocator(roles, passes) if on_cpu else 0.0
-    host = _host_phases(roles, counted, workload, allocator)
+    updates = [held["update"].logits for held in passes.values() if "update" in held]
+    tiles = max(updates, default=0.0) if workload.loss == "preference" else 0.0  # TRL's are given back, pass by pass
+    host = _host_phases(roles, counted, workload, max(0.0, allocator - tiles))
     everywhere = phases | (host if on_cpu else {})
     return Estimate(
         libraries=LIBRARY_BYTES[workload.device],
