@@ -229,7 +229,7 @@ def _from_pretrained(auto_class: Any, path: str, model: sections.Model, dtype: t
         loaded.config.__dict__.pop("quantization_config", None)
     _no_random_trunk(path, auto_class, found["missing_keys"])
     if packed:
-        return unpacked(loaded, dtype)
+        return as_ours(unpacked(loaded, dtype))
     for module in loaded.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             # On such CPUs bitsandbytes repacks 4-bit weights at the first forward without gradients, for a kernel that
