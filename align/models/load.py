@@ -35,6 +35,7 @@ from align.models.lora import (
     unpacked,
     unpacking,
 )
+from align.models.purpose import Purpose, check_purpose
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -47,6 +48,7 @@ def load_causal_lm(model: sections.Model, dtype: torch.dtype = torch.float32, n_
     """
     from transformers import AutoModelForCausalLM
 
+    load_config(model, to="speak")
     return _load(AutoModelForCausalLM, model, dtype, n_tokens)
 
 
@@ -57,8 +59,11 @@ def load_trunk(model: sections.Model, dtype: torch.dtype = torch.float32, n_toke
     return _load(AutoModel, model, dtype, n_tokens)
 
 
-def load_config(model: sections.Model, key: str = "model.path") -> PretrainedConfig:
-    """The model's configuration alone. Raises `UserError` if there is no model at its path, which `key` gave."""
+def load_config(model: sections.Model, key: str = "model.path", to: Purpose | None = None) -> PretrainedConfig:
+    """The model's configuration alone.
+
+    Raises `UserError` if there is no model at its path, which `key` gave, or one that is not there `to` do this.
+    """
     from transformers import AutoConfig
 
     path = _base_path(model.path)
@@ -66,6 +71,8 @@ def load_config(model: sections.Model, key: str = "model.path") -> PretrainedCon
         config = AutoConfig.from_pretrained(path, trust_remote_code=model.trust_remote_code)
     if packed_as(config, path, key):
         del config.quantization_config  # it is unpacked as it is loaded
+    if to is not None:
+        check_purpose(model.path, config, to, key)
     return config
 
 

@@ -14,7 +14,8 @@ from align.models.classifier import save_as_classifier
 from align.models.language import with_ends
 from align.models.load import merge_adapter
 from align.models.lora import check_trained
-from align.models.scalar import REMEDY, ScalarModel, check_head
+from align.models.purpose import REMEDY
+from align.models.scalar import ScalarModel, check_head
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,10 +40,10 @@ def save_scalar_model(
 
     folder = run_folder / name
     _whole(AutoModel, model.base, model.adapter, base, tokenizer, folder).save_pretrained(folder)
-    model.save_head(folder)
+    model.save_head(folder, role="value")
     tokenizer.save_pretrained(folder)
     if adapter_folder(folder).is_dir():
-        model.save_head(adapter_folder(folder))
+        model.save_head(adapter_folder(folder), role="value")
 
 
 def adapter_folder(model: Path) -> Path:

@@ -76,7 +76,7 @@ def load_tokenizer(path: str | Path, trust_remote_code: bool = False) -> PreTrai
     model's vocabulary, and its embeddings have to be resized. Raises `UserError` when there is no tokenizer or no EOS
     token.
     """
-    tokenizer = _load(path, trust_remote_code)
+    tokenizer = plain_tokenizer(path, trust_remote_code)
     if tokenizer.eos_token_id is None:
         raise UserError(
             f"{path}: this tokenizer has no EOS token, so no answer could end; "
@@ -89,12 +89,29 @@ def load_tokenizer(path: str | Path, trust_remote_code: bool = False) -> PreTrai
     return tokenizer
 
 
+def pad_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """The token that stands for padding alone; None where there is none, or it is EOS, which is said too."""
+    pad: Any = tokenizer.pad_token_id
+    return None if pad == tokenizer.eos_token_id else pad
+
+
+def same_words(one: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) -> bool:
+    """Whether two tokenizers give every token the same id, pad tokens aside."""
+    pads = {pad_id(one), pad_id(other)}
+
+    def words(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+        return {token: number for token, number in tokenizer.get_vocab().items() if number not in pads}
+
+    return words(one) == words(other)
+
+
 def brings_template(path: str | Path, trust_remote_code: bool = False) -> bool:
     """Whether a tokenizer has a chat template of its own; `load_tokenizer` lends one to any that has not."""
-    return _load(path, trust_remote_code).chat_template is not None
+    return plain_tokenizer(path, trust_remote_code).chat_template is not None
 
 
-def _load(path: str | Path, trust_remote_code: bool) -> PreTrainedTokenizerBase:
+def plain_tokenizer(path: str | Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder or hub name as it is there. Raises `UserError` when there is none."""
     from transformers import AutoTokenizer
 
     folder = Path(path)
