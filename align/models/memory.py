@@ -165,7 +165,7 @@ def count_parameters(config: PretrainedConfig) -> int:
 def reach(roles: Sequence[Role]) -> list[str]:
     """How much of the first trained role is trained, has an adapter, is in low bits: in words, where it is not all."""
     role = next(role for role in roles if role.kind in ("trained", "adapter"))
-    return _weights(role).shares.lines(role.quantization)
+    return role_weights(role).shares.lines(role.quantization)
 
 
 def optimizer_bytes(name: str, trained: Sequence[int]) -> float:

@@ -195,8 +195,9 @@ def load_scalar_model(model: sections.Model, dtype: torch.dtype = torch.float32,
     Of somebody else's classifier it is the trunk, with the matrix that gives the score as its head.
     """
     if is_classifier(model.path, load_config(model)):
+        weight = score_weight(model)
         scalar = ScalarModel(load_trunk(model, dtype, n_tokens))
-        scalar.head.weight.data.copy_(score_weight(model))
+        scalar.head.weight.data.copy_(weight)
         return scalar
     heads = int(read_head(model.path)["weight"].shape[0])
     scalar = ScalarModel(load_trunk(model, dtype, n_tokens), heads)
