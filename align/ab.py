@@ -95,7 +95,7 @@ def run(recipe: Recipe, dry_run: bool = False) -> None:
 
     check_place(recipe.output)
     sides = read_sides(recipe)
-    load_config(recipe.model)
+    load_config(recipe.model, to="speak")
     if dry_run:
         print(to_yaml(recipe), f"questions: {len(sides.a.questions):,}", sep="\n")
         return

@@ -137,7 +137,7 @@ def run(recipe: Recipe, dry_run: DryRun | bool = False) -> None:
         print_plan(recipe, plan(shape, recipe.data.max_tokens), {}, dry_run)
         return
     tokenizer = load_tokenizer(recipe.model.path, recipe.model.trust_remote_code)
-    config = load_config(recipe.model)
+    config = load_config(recipe.model, to="speak")
     check_positions(config, recipe.data.max_tokens)
     rankings = load(recipe.data, "rankings", recipe.seed)
     say(*rankings.report.lines())

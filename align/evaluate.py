@@ -129,7 +129,7 @@ def run(recipe: Recipe, dry_run: bool = False) -> None:
     check_place(recipe.cache or recipe.output, key="cache")
     # What is missing or wrong is told before any model speaks.
     for name, model in recipe.models.items():
-        load_config(model, f"models.{name}.path")
+        load_config(model, f"models.{name}.path", to="speak")
     prompts = read_prompts(recipe)
     tasks = {name: prepare(task, recipe.seed) for name, task in recipe.tasks.items()}
     cache = Cache(recipe.cache or Path(recipe.output) / "cache")

@@ -69,6 +69,7 @@ def main() -> None:
 
 def run(recipe: Recipe, dry_run: bool = False) -> None:
     """Writes `recipe.output`, which appears only when it is whole."""
+    from align.models.load import load_config
     from align.text.files import write_lines
     from align.text.load import load
 
@@ -76,6 +77,7 @@ def run(recipe: Recipe, dry_run: bool = False) -> None:
     check_place(path, is_file=True)
     if path.exists() and not recipe.overwrite:
         raise UserError(f"output: {path} exists; choose another, or replace it: overwrite=true")
+    load_config(recipe.model, to="speak")
     loaded = load(recipe.data, "prompts", recipe.seed)
     print("\n".join(loaded.report.lines()))
     if dry_run:

@@ -167,21 +167,24 @@ class Inputs(NamedTuple):
 def read(recipe: Recipe) -> Inputs:
     """Tokenizer and data. Raises `UserError` for what cannot work, before anything costly."""
     from align.models.load import load_config
+    from align.models.purpose import head_role
     from align.rl.ptx import load_ptx
     from align.rl.roles import TRUNK
     from align.text.load import load
-    from align.text.tokenizer import load_tokenizer, same_words
+    from align.text.tokenizer import load_tokenizer, plain_tokenizer, same_words
     from align.train.parallel import say
     from align.train.plan import check_positions
 
     tokenizer = load_tokenizer(recipe.model.path, recipe.model.trust_remote_code)
-    check_positions(load_config(recipe.model), recipe.data.max_tokens)
+    check_positions(load_config(recipe.model, to="speak"), recipe.data.max_tokens)
     for key, path in (*(("reward.path", path) for path in recipe.reward.paths), ("ppo.critic", recipe.ppo.critic)):
         if path is None or path == TRUNK:
             continue
-        other = load_config(recipe.model.model_copy(update={"path": path}), key)
+        model = recipe.model.model_copy(update={"path": path})
+        values = key == "ppo.critic" and (path == recipe.model.path or head_role(path) == "value")
+        other = load_config(model, key, to=None if values else "reward")
         # How many tokens another tokenizer makes of an answer, here or on a server, shows when it is scored.
-        if same_words(load_tokenizer(path, recipe.model.trust_remote_code), tokenizer):
+        if same_words(plain_tokenizer(path, recipe.model.trust_remote_code), tokenizer):
             check_positions(other, recipe.data.max_tokens, key)
     loaded = load(recipe.data, "prompts", recipe.seed)
     say(*loaded.report.lines())

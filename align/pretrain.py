@@ -276,7 +276,7 @@ def shape_to_train(recipe: Recipe, vocab_size: int) -> Any:
     from align.models.load import load_config
 
     path = recipe.model.path
-    return load_config(sections.Model(path=path)) if path else configuration(recipe, vocab_size)
+    return load_config(sections.Model(path=path), to="speak") if path else configuration(recipe, vocab_size)
 
 
 def packed(config: Any) -> Any:

@@ -2,9 +2,10 @@
 
     python -m align.rm recipes/rm.yaml
 
-A scalar head on the SFT model, or on any causal model. All pairs of a prompt's K answers are one example, weighted
-1/C(K, 2), and each answer goes through the model once. The score is read at EOS. At the end scores are shifted so that
-demonstrations average 0, or normalised on samples. Several heads are an ensemble on one trunk.
+A scalar head on the SFT model, or on any causal model; a reward model is trained further, with the head that it has.
+All pairs of a prompt's K answers are one example, weighted 1/C(K, 2), and each answer goes through the model once. The
+score is read at EOS. At the end scores are shifted so that demonstrations average 0, or normalised on samples. Several
+heads are an ensemble on one trunk.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ from pydantic import Field, model_validator
 
 from align import sections
 from align.config import DryRun, parse_training
-from align.errors import exit_on_user_error
+from align.errors import UserError, exit_on_user_error
 from align.rl.normalize import Samples, normalize
 from align.rl.ranking import Loss, check_loss, encoded, margins_of, objective
 from align.text.rankings import Ranked, padded_size
 
 if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
     from align.models.scalar import ScalarModel
     from align.text.records import Ranking
 
@@ -66,7 +69,7 @@ def run(recipe: Recipe, dry_run: DryRun | bool = False) -> None:
     from align.models.load import base_dtype, load_config, load_trunk
     from align.models.lora import shares
     from align.models.save import save_reward_model
-    from align.models.scalar import ScalarModel
+    from align.models.scalar import ScalarModel, load_scalar_model
     from align.text.load import load
     from align.text.tokenizer import load_tokenizer, rows_needed
     from align.train.machine import accelerator as make_accelerator
@@ -82,6 +85,7 @@ def run(recipe: Recipe, dry_run: DryRun | bool = False) -> None:
     tokenizer = load_tokenizer(recipe.model.path, recipe.model.trust_remote_code)
     config = load_config(recipe.model)
     check_positions(config, recipe.data.max_tokens)
+    goes_on = check_start(recipe, config)
     rankings = load(recipe.data, "rankings", recipe.seed)
     say(*rankings.report.lines())
     check_loss(recipe.loss, rankings.train)
@@ -97,8 +101,10 @@ def run(recipe: Recipe, dry_run: DryRun | bool = False) -> None:
     accelerator = make_accelerator(recipe.train.precision)
     with Run(recipe, "rm", accelerator) as folder:
         dtype = base_dtype(recipe.model, accelerator.mixed_precision)
-        trunk = load_trunk(recipe.model, dtype, rows_needed(tokenizer))
-        model = ScalarModel(trunk, recipe.heads)
+        if goes_on:
+            model = load_scalar_model(recipe.model, dtype, rows_needed(tokenizer))
+        else:
+            model = ScalarModel(load_trunk(recipe.model, dtype, rows_needed(tokenizer)), recipe.heads)
         reach = shares(model).lines(recipe.model.quantization)
         folder.say(*reach)
         initial = model.head.weight.detach().clone()
@@ -112,6 +118,22 @@ def run(recipe: Recipe, dry_run: DryRun | bool = False) -> None:
             note = save_reward_model(model, recipe.model, tokenizer, folder.folder, initial, dtype_kept)
             write_readme(folder.folder, recipe, figures, card, note, reach)
         folder.finish(figures)
+
+
+def check_start(recipe: Recipe, config: PretrainedConfig) -> bool:
+    """Whether the model to start from is a reward model. Raises `UserError` for a value model, or other `heads`."""
+    from align.models.purpose import check_purpose, head_role, is_classifier
+    from align.models.scalar import n_heads
+
+    path = recipe.model.path
+    if not (head_role(path) or is_classifier(path, config)):
+        return False
+    check_purpose(path, config, "reward", "model.path")
+    if (found := n_heads(path)) != recipe.heads:
+        raise UserError(
+            f"heads = {recipe.heads}: the reward model at model.path = {path!r} has {found}; set heads={found}"
+        )
+    return True
 
 
 def train(

@@ -60,7 +60,7 @@ def run(recipe: Recipe, dry_run: DryRun | bool = False) -> None:
         print_plan(recipe, trained_alone(shape, sizes, "vocabulary"), {}, dry_run)
         return
     tokenizer = load_tokenizer(recipe.model.path, recipe.model.trust_remote_code)
-    config = load_config(recipe.model)
+    config = load_config(recipe.model, to="speak")
     check_positions(config, recipe.data.max_tokens)
     conversations = load(recipe.data, "conversations", recipe.seed)
     say(*conversations.report.lines())

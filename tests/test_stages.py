@@ -258,16 +258,18 @@ def test_a_language_model_is_no_reward_model(world, tmp_path):
     assert "this is no reward model; train one with python -m align.rm" in told
 
 
-def test_a_critic_with_another_tokenizer_is_refused_with_the_remedy(world, tmp_path):
+def test_a_critic_with_another_tokenizer_is_refused_with_the_remedy(world, tmp_path, capsys):
+    """Without ppo.critic it starts from the policy."""
     from align.text.tokenizer import train_tokenizer
 
     other = train_tokenizer(["red blue green"] * 3, 270)
     tiny_reward_model(other).save(tmp_path / "reward")
     other.save_pretrained(tmp_path / "reward")
-    told = refusal(ppo, world, tmp_path, reward__path=str(tmp_path / "reward"))
+    changes = {"reward__path": str(tmp_path / "reward"), "train__steps": 1}
+    told = refusal(ppo, world, tmp_path, **changes, ppo__critic=str(tmp_path / "reward"))
     assert f"has another tokenizer than the policy; set ppo.critic={world.base}" in told
-    changes = {"reward__path": str(tmp_path / "reward"), "ppo__critic": world.base, "train__steps": 1}
     assert len(metrics(run(ppo, world, tmp_path / "run2", **changes))) == 1
+    assert f"the critic starts from {world.base}: no reward model has its tokenizer" in capsys.readouterr().out
 
 
 def test_prompts_without_room_for_an_answer_are_left_out_and_counted(world, tmp_path, capsys):

@@ -19,7 +19,7 @@ def build_judge(name: str, settings: Judge) -> Scores | Compares:
     if settings.reward_model is not None:
         from align.judges.scoring import RewardModelJudge
 
-        return RewardModelJudge(settings.reward_model)
+        return RewardModelJudge(settings.reward_model, f"{where}.reward_model")
     if settings.votes is not None:
         from align.judges.votes import VotesJudge
 

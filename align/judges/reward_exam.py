@@ -22,12 +22,15 @@ if TYPE_CHECKING:
 def examine(path: str, data: sections.Data, judge: Marker | None, seed: int, cache: Cache) -> dict[str, Any]:
     """The block `reward_model` of the report. `data` are the held-out rankings."""
     from align.models.fingerprint import fingerprint
+    from align.rl.rewards import reader_of
     from align.text.load import load
-    from align.text.rankings import encode_rankings
-    from align.text.tokenizer import load_tokenizer
+    from align.text.rankings import ranked
 
     rankings = load(data, "rankings", seed).train
-    rows, _ = encode_rankings(load_tokenizer(path), rankings, data.max_tokens, "truncate")
+    prompts = [ranking.prompt for ranking in rankings for _ in ranking.responses]
+    responses = [response for ranking in rankings for response in ranking.responses]
+    encoded = reader_of(sections.Model(path=path)).encode(prompts, responses)
+    rows, _ = ranked(encoded, rankings, data.max_tokens, "truncate")
     answers = [answer for row in rows for answer in row.answers]
     of = {"scores": fingerprint(sections.Model(path=path)), "rows": answers}
     scores = cache.rows(of, lambda: _scores(path, answers))

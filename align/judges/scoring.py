@@ -61,15 +61,16 @@ def _source_hash(function: Any) -> str:
 class RewardModelJudge:
     """A reward model, or the mean of several. An answer that is too long for one of them has no score."""
 
-    def __init__(self, paths: str | list[str], batch_tokens: int = READ_AT_ONCE) -> None:
+    def __init__(self, paths: str | list[str], key: str = "reward") -> None:
+        """`key` of a recipe gave the paths."""
         from align.models.fingerprint import fingerprint
         from align.models.load import load_config
         from align.rl.settings import RewardModel
 
-        self.settings, self.batch_tokens = RewardModel(path=paths), batch_tokens
+        self.settings = RewardModel(path=paths)
         models = [sections.Model(path=path) for path in self.settings.paths]
         for model in models:
-            load_config(model)  # what is not there is told now
+            load_config(model, key, to="reward")  # what is not there is told now
         self.fingerprint = " ".join(["reward_model", *map(fingerprint, models)])
         self._scorer: Any = None
 
@@ -78,7 +79,7 @@ class RewardModelJudge:
         """The loaded models. Where all marks are known none is needed."""
         from align.rl.scorer import Scorer
 
-        self._scorer = self._scorer or Scorer(self.settings, self.batch_tokens)
+        self._scorer = self._scorer or Scorer(self.settings, READ_AT_ONCE)
         return self._scorer
 
     def score(self, prompts: Prompts, texts: Sequence[str]) -> list[Mark]:

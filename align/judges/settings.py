@@ -45,7 +45,7 @@ class Judge(Section):
     function: str | None = None
     """module:function (prompt, answer) -> a score, or an object with .score and flags; as align.lab.judge:judge."""
     reward_model: str | list[str] | None = None
-    """A reward model that align.rm trained; or a list of them, whose mean counts."""
+    """A reward model: of align.rm, or a sequence classifier with one label; or a list of them, whose mean counts."""
     votes: str | None = None
     """People's: the folder that `apps.label export` wrote, or a file of rankings."""
     llm: Llm | None = None

@@ -38,6 +38,7 @@ from align.models.lora import (
     unpacked,
     unpacking,
 )
+from align.models.purpose import Purpose, check_purpose
 from align.text.tokenizer import stored_at
 
 # An adapter of ours says that its base's matrices are transposed, as in a stock GPT-2; PEFT sees that ours are not.
@@ -54,6 +55,7 @@ def load_causal_lm(model: sections.Model, dtype: torch.dtype = torch.float32, n_
     """
     from transformers import AutoModelForCausalLM
 
+    load_config(model, to="speak")
     return _load(AutoModelForCausalLM, model, dtype, n_tokens)
 
 
@@ -64,9 +66,15 @@ def load_trunk(model: sections.Model, dtype: torch.dtype = torch.float32, n_toke
     return _load(AutoModel, model, dtype, n_tokens)
 
 
-def load_config(model: sections.Model, key: str = "model.path") -> PretrainedConfig:
-    """The configuration of the model as it is loaded. Raises `UserError` if none is at its path, which `key` gave."""
-    return config_as_ours(stored_config(model, key))
+def load_config(model: sections.Model, key: str = "model.path", to: Purpose | None = None) -> PretrainedConfig:
+    """The configuration of the model as it is loaded.
+
+    Raises `UserError` if there is no model at its path, which `key` gave, or one that is not there `to` do this.
+    """
+    config = stored_config(model, key)
+    if to is not None:
+        check_purpose(model.path, config, to, key)
+    return config_as_ours(config)
 
 
 def stored_config(model: sections.Model, key: str = "model.path") -> PretrainedConfig:

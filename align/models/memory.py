@@ -154,11 +154,14 @@ def estimate(roles: Sequence[Role], workload: Workload) -> Estimate:
 
 
 def count_parameters(config: PretrainedConfig) -> int:
-    """Parameters of the language model that a configuration describes, counted without allocating them."""
-    from transformers import AutoModelForCausalLM
+    """Parameters of the language model, or encoder, that a configuration describes, counted without allocating them."""
+    from transformers import AutoModel, AutoModelForCausalLM
 
     with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config).num_parameters()
+        try:
+            return AutoModelForCausalLM.from_config(config).num_parameters()
+        except ValueError:  # it is an encoder's
+            return AutoModel.from_config(config).num_parameters()
 
 
 def reach(roles: Sequence[Role]) -> list[str]:

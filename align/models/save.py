@@ -21,7 +21,8 @@ from align.models.classifier import save_as_classifier
 from align.models.language import with_ends
 from align.models.load import merge_adapter, round_to, stored_dtype
 from align.models.lora import check_trained
-from align.models.scalar import REMEDY, ScalarModel, check_head
+from align.models.purpose import REMEDY
+from align.models.scalar import ScalarModel, check_head
 from align.text.tokenizer import rows_needed, with_pad
 
 if TYPE_CHECKING:
@@ -64,9 +65,9 @@ def save_scalar_model(
     folder = run_folder / name
     whole = _whole(AutoModel, model.base, model.adapter, base, tokenizer, folder)
     _write(whole, tokenizer, folder, written_dtype(save_dtype, base), has_adapter(model.base))
-    model.save_head(folder)
+    model.save_head(folder, role="value")
     if adapter_folder(folder).is_dir():
-        model.save_head(adapter_folder(folder))
+        model.save_head(adapter_folder(folder), role="value")
     open_to_readers(folder, adapter_folder(folder))
 
 

@@ -16,11 +16,10 @@ from torch import Tensor, nn
 from align import sections
 from align.errors import UserError
 from align.models.adapters import POLICY, Role, trunk_of
-from align.models.load import load_trunk
+from align.models.foreign import score_weight
+from align.models.load import load_config, load_trunk
+from align.models.purpose import HEAD_FILE, REMEDY, HeadRole, head_role, is_classifier, not_a_reward_model
 from align.text.batches import micro_batches, pad_right
-
-HEAD_FILE = "score_head.safetensors"
-REMEDY = "train one with python -m align.rm"
 
 
 class ScalarModel(Role):
@@ -123,8 +122,8 @@ class ScalarModel(Role):
         self.trunk.save_pretrained(folder)
         self.save_head(folder)
 
-    def save_head(self, folder: str | Path, initial: Tensor | None = None) -> None:
-        """Writes the head alone: weight (heads, width), bias (heads,), shift and scale () or (heads,).
+    def save_head(self, folder: str | Path, initial: Tensor | None = None, role: HeadRole = "reward") -> None:
+        """Writes the head alone: weight (heads, width), bias (heads,), shift and scale () or (heads,), and its role.
 
         `initial` is the weight that training began with: it is written too, so that loading can tell a head that was
         never trained. Raises `UserError` for a head that cannot score (see `check_head`).
@@ -133,9 +132,8 @@ class ScalarModel(Role):
         Path(folder).mkdir(parents=True, exist_ok=True)
         tensors = {"weight": self.head.weight, "bias": self.head.bias, "shift": self.shift, "scale": self.scale}
         tensors |= {} if initial is None else {"initial": initial}
-        save_file(
-            {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, Path(folder) / HEAD_FILE
-        )
+        plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        save_file(plain, Path(folder) / HEAD_FILE, {"role": role})
 
     def load_head(self, folder: str | Path) -> None:
         """Reads the head that `save_head` wrote. Raises `UserError` if it is missing, broken or of another width."""
@@ -157,7 +155,7 @@ def read_head(folder: str | Path) -> dict[str, Tensor]:
     """
     path = Path(folder) / HEAD_FILE
     if not path.is_file():
-        raise UserError(f"{str(folder)!r}: no {HEAD_FILE} there, so this is no reward model; {REMEDY}")
+        raise not_a_reward_model(folder)
     try:
         tensors = load_file(path)
     except SafetensorError as error:
@@ -172,7 +170,9 @@ def read_head(folder: str | Path) -> dict[str, Tensor]:
 
 
 def n_heads(folder: str | Path) -> int:
-    """The members of a saved reward model."""
+    """The members of a saved reward model; somebody else's, which has no head of ours, is one."""
+    if head_role(folder) is None:
+        return 1
     return int(read_head(folder)["weight"].shape[0])
 
 
@@ -190,8 +190,16 @@ def check_head(weight: Tensor, bias: Tensor, where: str, initial: Tensor | None 
 
 
 def load_scalar_model(model: sections.Model, dtype: torch.dtype = torch.float32, n_tokens: int = 0) -> ScalarModel:
-    """A reward model that `python -m align.rm` wrote, with a fresh LoRA adapter if `model` asks for one."""
-    heads = n_heads(model.path)
+    """A reward model that `python -m align.rm` wrote, with a fresh LoRA adapter if `model` asks for one.
+
+    Of somebody else's classifier it is the trunk, with the matrix that gives the score as its head.
+    """
+    if is_classifier(model.path, load_config(model)):
+        weight = score_weight(model)
+        scalar = ScalarModel(load_trunk(model, dtype, n_tokens))
+        scalar.head.weight.data.copy_(weight)
+        return scalar
+    heads = int(read_head(model.path)["weight"].shape[0])
     scalar = ScalarModel(load_trunk(model, dtype, n_tokens), heads)
     scalar.load_head(model.path)
     return scalar

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from align import sections
 from align.models.load import adapter_shape, load_config
 from align.models.memory import Role, Workload
+from align.models.purpose import head_role
 from align.models.scalar import n_heads
 from align.rl.roles import TRUNK, critic_section, stands_on
 from align.train.plan import Describe, Described, Device, rows_at_once, shared_workload, with_adapter
@@ -110,12 +111,13 @@ def _few_bases(recipe: Any, shapes: Shapes, precision: Literal["fp32", "bf16"]) 
     roles = [base, policy, Role("reference", shapes.policy, "shared", ("score",), lora=follows, **below)]
     if critic is not None:
         if critic.on_policy is None:
-            roles.append(Role("critic base", critic.config, "frozen", **below))
+            roles.append(Role("critic base", critic.config, "frozen", head="scalar", heads=0, **below))
         lora = critic.on_policy or model.lora
         roles.append(Role("critic", critic.config, "adapter", ("score", "update"), "scalar", lora=lora, **below))
     rewards = []
     for reward in shapes.rewards:
-        shares = reward.on_policy is not None or (critic is not None and reward.path == critic.path)
+        on_critic = critic is not None and reward.path == critic.path and head_role(reward.path) is not None
+        shares = reward.on_policy is not None or on_critic
         how: dict[str, Any] = {"lora": reward.on_policy, **below} if shares else {}
         kind: Literal["shared", "frozen"] = "shared" if shares else "frozen"
         rewards.append(Role("", reward.config, kind, ("score",), "scalar", heads=reward.heads, **how))

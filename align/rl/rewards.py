@@ -1,5 +1,5 @@
-"""What an answer is worth: reward models that `align.rm` trained, a Python function `module:function`, a reward server
-(`align.rl.remote`), or a weighted sum of these. What PPO then makes of a score is `align.rl.shaping`.
+"""What an answer is worth: reward models (of `align.rm`, or of others), a Python function `module:function`, a reward
+server (`align.rl.remote`), or a weighted sum of these. What PPO then makes of a score is `align.rl.shaping`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from align.rl.settings import Ensemble, Source, listed
 from align.rl.settings import Reward as RewardSettings
 
 if TYPE_CHECKING:
+    from align.models.foreign import Reader
     from align.text.records import Message
 
 Prompts = Sequence[Sequence["Message"]]
@@ -42,7 +43,12 @@ class Judged(NamedTuple):
 
 
 def build_reward(
-    settings: RewardSettings, tokenizer: Any, device: Any, max_tokens: int, loaded: Mapping[str, Any] | None = None
+    settings: RewardSettings,
+    tokenizer: Any,
+    device: Any,
+    max_tokens: int,
+    loaded: Mapping[str, Any] | None = None,
+    trust_remote_code: bool = False,
 ) -> Reward:
     """The reward that a recipe names.
 
@@ -52,6 +58,7 @@ def build_reward(
         device: where reward models compute.
         max_tokens: tokens, padding included, that go through a reward model at once.
         loaded: reward models by path that stand on a base which another role has loaded.
+        trust_remote_code: whether code that comes with reward models may run.
     """
 
     def build(source: Source) -> Reward:
@@ -62,7 +69,7 @@ def build_reward(
 
             return HttpReward(source.url, settings.timeout_s, settings.retries, settings.url_batch)
         paths, how, c = listed(source.path), settings.ensemble, settings.uncertainty
-        return model_reward(paths, tokenizer, device, max_tokens, how, c, loaded)
+        return model_reward(paths, tokenizer, device, max_tokens, how, c, loaded, trust_remote_code)
 
     if settings.sources is None:
         return build(settings.parts[0])
@@ -77,9 +84,12 @@ def model_reward(
     how: Ensemble,
     uncertainty: float,
     loaded: Mapping[str, Any] | None = None,
+    trust_remote_code: bool = False,
 ) -> Reward:
     """One reward model, or an ensemble of several."""
-    members = [ModelReward(path, tokenizer, device, max_tokens, (loaded or {}).get(path)) for path in paths]
+    members = [
+        ModelReward(path, tokenizer, device, max_tokens, (loaded or {}).get(path), trust_remote_code) for path in paths
+    ]
     if sum(member.n_members for member in members) > 1:
         return EnsembleReward(members, how, uncertainty)
     if how != "mean":
@@ -102,23 +112,40 @@ def judge(reward: Reward, prompts: Prompts, texts: Sequence[str], ids: Sequence[
 
 
 class ModelReward:
-    """A reward model. With the policy's tokenizer it reads the very tokens that were sampled, else the text anew."""
+    """A reward model. With the policy's tokenizer it reads the very tokens that were sampled, else the text anew.
 
-    def __init__(self, path: str, policy_tokenizer: Any, device: Any, max_tokens: int, loaded: Any = None) -> None:
+    Somebody else's always reads the text anew: its template may be another one (see `align.models.foreign`).
+    """
+
+    def __init__(
+        self,
+        path: str,
+        policy_tokenizer: Any,
+        device: Any,
+        max_tokens: int,
+        loaded: Any = None,
+        trust_remote_code: bool = False,
+    ) -> None:
         """`loaded` is the model itself, where it stands on a base that another role has loaded."""
+        from align.models.foreign import Reader, load_classifier
         from align.models.load import max_positions
         from align.models.scalar import load_scalar_model
-        from align.text.tokenizer import load_tokenizer, rows_needed, same_words
+        from align.text.tokenizer import rows_needed, same_words
 
-        self.path = path
-        self.tokenizer = load_tokenizer(path)
-        self.model = loaded
+        section = sections.Model(path=path, trust_remote_code=trust_remote_code)
+        self.path, self.device, self.max_tokens = path, device, max_tokens
+        self.reader = reader_of(section)
+        self.tokenizer = self.reader.tokenizer
+        self.model: Any = loaded
+        if isinstance(self.reader, Reader):
+            self.model = load_classifier(section, self.reader).to(device).requires_grad_(False)
+            self.n_positions, self.reads_tokens = self.model.n_positions, False
+            return
         if loaded is None:
-            model = load_scalar_model(sections.Model(path=path), n_tokens=rows_needed(self.tokenizer))
+            model = load_scalar_model(section, n_tokens=rows_needed(self.tokenizer))
             self.model = model.to(device).eval().requires_grad_(False)
         self.n_positions = max_positions(self.model.trunk.config)
         self.reads_tokens = policy_tokenizer is not None and same_words(self.tokenizer, policy_tokenizer)
-        self.device, self.max_tokens = device, max_tokens
 
     @property
     def n_members(self) -> int:
@@ -150,11 +177,34 @@ class ModelReward:
         return [list(column) for column in zip(*scores, strict=True)]
 
     def encode(self, prompts: Prompts, texts: Sequence[str]) -> list[tuple[list[int], list[int]]]:
-        """Prompt and answer as this model's tokens; each answer ends in EOS, where its score is read."""
+        """Prompt and answer as this model's tokens."""
+        return self.reader.encode(prompts, texts)
+
+
+class OwnReader:
+    """Prompts and answers as the tokens of a reward model of ours."""
+
+    def __init__(self, path: str, trust_remote_code: bool = False) -> None:
+        from align.text.tokenizer import load_tokenizer
+
+        self.tokenizer: Any = load_tokenizer(path, trust_remote_code)
+
+    def encode(self, prompts: Prompts, texts: Sequence[str]) -> list[tuple[list[int], list[int]]]:
+        """Each prompt and its answer, which ends in EOS, where its score is read."""
         from align.text.encode import encode_prompts, encode_responses
 
         responses = encode_responses(self.tokenizer, list(zip(prompts, texts, strict=True)))
         return list(zip(encode_prompts(self.tokenizer, prompts), responses, strict=True))
+
+
+def reader_of(model: sections.Model) -> OwnReader | Reader:
+    """What makes tokens of texts for a reward model, which need not be loaded."""
+    from align.models.foreign import Reader
+    from align.models.load import load_config
+    from align.models.purpose import is_classifier
+
+    of_others = is_classifier(model.path, load_config(model))
+    return (Reader if of_others else OwnReader)(model.path, model.trust_remote_code)
 
 
 class EnsembleReward:

@@ -9,7 +9,8 @@ Without LoRA each role is a model of its own. With LoRA one frozen base, perhaps
 | reward | its adapter and head, where `reward.path` is an adapter folder that was trained on `model.path` |
 | critic | its adapter and head: a copy of the reward's, or one of zeros |
 
-A reward model that is no such adapter has a base of its own, which the critic shares if it starts from it.
+A reward model of ours that is no such adapter has a base of its own, which the critic shares if it starts from it. One
+of others stands alone.
 """
 
 from __future__ import annotations
@@ -23,12 +24,15 @@ import torch
 from align import sections
 from align.errors import UserError
 from align.models.adapters import POLICY, REFERENCE, VALUE, add_adapter, load_adapter
+from align.models.foreign import has_linear_score
 from align.models.language import LanguageModel, unspeakable
-from align.models.load import adapter_base, base_dtype, is_adapter, load_causal_lm, load_trunk
-from align.models.scalar import HEAD_FILE, ScalarModel, load_scalar_model, n_heads
+from align.models.load import adapter_base, base_dtype, is_adapter, load_causal_lm, load_config, load_trunk
+from align.models.purpose import HEAD_FILE, head_role
+from align.models.scalar import ScalarModel, load_scalar_model, n_heads
 from align.rl.rewards import FunctionReward, build_reward
 from align.rl.sampler import Roles
-from align.text.tokenizer import load_tokenizer, rows_needed, same_words
+from align.text.tokenizer import plain_tokenizer, rows_needed, same_words
+from align.train.parallel import say
 
 if TYPE_CHECKING:
     from align.rl.rewards import Reward
@@ -61,9 +65,22 @@ def load_roles(recipe: Keys, tokenizer: Any, accelerator: Any) -> Roles:
 
 
 def critic_section(recipe: Keys) -> sections.Model:
-    """The `model` section of the critic: the policy's, perhaps at another path."""
+    """The `model` section of the critic: the policy's, perhaps at another path.
+
+    Without `ppo.critic` it is the first reward model that a critic can start from, or else the policy.
+    """
     path = recipe.ppo.critic if recipe.ppo.critic != TRUNK else recipe.model.path
-    return recipe.model.model_copy(update={"path": path or next(iter(recipe.reward.paths), recipe.model.path)})
+    if path is None:
+        path = next((path for path in recipe.reward.paths if starts_critic(path, recipe.model)), recipe.model.path)
+    return recipe.model.model_copy(update={"path": path})
+
+
+def starts_critic(path: str, policy: sections.Model) -> bool:
+    """Whether a reward model reads the policy's tokens, and has a head that a value can start from."""
+    one, other = (plain_tokenizer(each, policy.trust_remote_code) for each in (path, policy.path))
+    if not same_words(one, other):
+        return False
+    return head_role(path) is not None or has_linear_score(load_config(policy.model_copy(update={"path": path})))
 
 
 def load_critic(
@@ -84,13 +101,15 @@ def load_critic(
     elif starts_as_policy:
         critic = ScalarModel(load_trunk(section, dtype, rows_needed(tokenizer)))
     else:
-        if not same_words(load_tokenizer(section.path), tokenizer):
+        if not same_words(plain_tokenizer(section.path, section.trust_remote_code), tokenizer):
             raise UserError(
                 f"ppo.critic: {section.path} has another tokenizer than the policy; set ppo.critic={recipe.model.path}"
             )
         critic = load_scalar_model(section, dtype, rows_needed(tokenizer)).averaged()
     if starts_as_policy:
         zero_head(critic.head)
+        if recipe.ppo.critic is None and recipe.reward.paths:
+            say(f"the critic starts from {section.path}: no reward model has its tokenizer and a linear head")
     return critic.to(accelerator.device)
 
 
@@ -102,9 +121,10 @@ def load_reward(
     for number, path in enumerate(recipe.reward.paths):
         if policy.has_adapter and stands_on(path, recipe.model.path):
             loaded[path] = adapter_on(policy.model, f"reward{number}", path, trained=False)
-        elif policy.has_adapter and critic is not None and critic_section(recipe).path == path:
+        elif policy.has_adapter and critic is not None and critic_section(recipe).path == path and head_role(path):
             loaded[path] = head_on(critic.base, None, path)
-    return build_reward(recipe.reward, tokenizer, accelerator.device, recipe.train.micro_batch_tokens, loaded)
+    at_once, trusted = recipe.train.micro_batch_tokens, recipe.model.trust_remote_code
+    return build_reward(recipe.reward, tokenizer, accelerator.device, at_once, loaded, trusted)
 
 
 def stands_on(path: str, base: str) -> bool:

@@ -39,7 +39,8 @@ class Scorer:
     def __init__(self, settings: RewardModel, batch_tokens: int) -> None:
         self.settings = settings
         device = make_accelerator("fp32").device
-        self.members = [ModelReward(path, None, device, batch_tokens) for path in settings.paths]
+        trusted = settings.trust_remote_code
+        self.members = [ModelReward(path, None, device, batch_tokens, None, trusted) for path in settings.paths]
         if settings.ensemble != "mean" and sum(member.n_members for member in self.members) == 1:
             raise UserError(f"model.ensemble = {settings.ensemble} has no effect on one model; give a list of paths")
 
@@ -62,4 +63,5 @@ class Scorer:
 def check_length(settings: RewardModel, max_tokens: int) -> None:
     """Raises `UserError` if a member is not there, or has fewer positions than sequences may have tokens."""
     for path in settings.paths:
-        check_positions(load_config(sections.Model(path=path)), max_tokens, f"model.path = {path}")
+        model = sections.Model(path=path, trust_remote_code=settings.trust_remote_code)
+        check_positions(load_config(model, to="reward"), max_tokens, f"model.path = {path}")

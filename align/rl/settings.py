@@ -16,12 +16,14 @@ class RewardModel(Section):
     """A reward model to score with."""
 
     path: str | list[str]
-    """A reward model that align.rm trained; or a list of them, an ensemble."""
+    """A reward model: of align.rm, or a sequence classifier with one label; or a list of them, an ensemble."""
     ensemble: Ensemble = "mean"
     """What counts of an ensemble's scores: their mean, the lowest, or the mean less uncertainty times their standard
     deviation."""
     uncertainty: float = Field(1.0, ge=0)
     """How many standard deviations mean_minus_std subtracts."""
+    trust_remote_code: bool = False
+    """Whether code that comes with the model may run. Read it first."""
 
     @model_validator(mode="after")
     def _has_an_effect(self) -> Self:
@@ -41,7 +43,7 @@ class Source(Section):
     """One of several rewards that are added up: give path, function or url."""
 
     path: str | list[str] | None = None
-    """A reward model that align.rm trained; or a list of them, an ensemble."""
+    """A reward model: of align.rm, or a sequence classifier with one label; or a list of them, an ensemble."""
     function: str | None = None
     """module:function, called with (prompts, responses), returns a score for each."""
     url: str | None = None
@@ -73,7 +75,7 @@ class Reward(Section):
     """Where scores come from, and what is made of them: give path, function, url or sources."""
 
     path: str | list[str] | None = None
-    """A reward model that align.rm trained; or a list of them, an ensemble."""
+    """A reward model: of align.rm, or a sequence classifier with one label; or a list of them, an ensemble."""
     function: str | None = None
     """module:function, called with (prompts, responses), returns a score for each."""
     url: str | None = None
@@ -256,8 +258,9 @@ class Ppo(Section):
     value_learning_rate: float | None = Field(None, gt=0)
     """The critic's learning rate; optim.learning_rate if not given (InstructGPT: 9e-6)."""
     critic: str | None = None
-    """What the critic starts from: a reward model, or a model to put a head of zeros on. By default reward.path, else
-    the policy's start. trunk: no model of its own, but a head on the policy's trunk (lm-human-preferences)."""
+    """What the critic starts from: a reward model, or the policy's start, to put a head of zeros on. By default the
+    first of reward.path that has the policy's tokenizer and a linear head, else the policy's start. trunk: no model of
+    its own, but a head on the policy's trunk (lm-human-preferences)."""
     value_coefficient: float = Field(0.1, gt=0)
     """Weight of the value loss where critic: trunk adds it to the policy's (lm-human-preferences: 0.1)."""
     critic_warmup_steps: int = Field(0, ge=0)

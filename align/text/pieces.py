@@ -112,8 +112,10 @@ class Writer:
 
 def special_token_remover(tokenizer: PreTrainedTokenizerBase) -> Callable[[str], str]:
     """Takes special tokens that are written out in a text (`</s>` in a web page) out of it: they would end a turn."""
-    turn = str(tokenizer.convert_ids_to_tokens(ends_of(tokenizer).turn))  # which need not be a special token
-    longest_first = sorted(special_tokens(tokenizer) | {turn}, key=len, reverse=True)
+    texts = special_tokens(tokenizer)
+    if tokenizer.eos_token_id is not None:  # encoders end no turn
+        texts.add(str(tokenizer.convert_ids_to_tokens(ends_of(tokenizer).turn)))  # which need not be a special token
+    longest_first = sorted(texts, key=len, reverse=True)
     pattern = re.compile("|".join(map(re.escape, longest_first)))
 
     def remove(text: str) -> str:

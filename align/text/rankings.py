@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple
 
 from align.text.encode import encode_prompts, encode_responses
@@ -51,10 +52,24 @@ def encode_rankings(
     """
     prompts = encode_prompts(tokenizer, [ranking.prompt for ranking in rankings])
     responses = iter(encode_responses(tokenizer, [(r.prompt, answer) for r in rankings for answer in r.responses]))
+    pairs = [(prompt, next(responses)) for prompt, r in zip(prompts, rankings, strict=True) for _ in r.responses]
+    return ranked(pairs, rankings, max_tokens, too_long, keep_tied)
+
+
+def ranked(
+    pairs: Iterable[tuple[list[int], list[int]]],
+    rankings: list[Ranking],
+    max_tokens: int,
+    too_long: Literal["truncate", "drop"],
+    keep_tied: bool = False,
+) -> tuple[list[Ranked], dict[str, int]]:
+    """`encode_rankings` of what is encoded: the prompt's tokens and the answer's, for each answer in turn."""
+    encoded = iter(pairs)
     rows: list[Ranked] = []
     tied = long = 0
-    for ranking, prompt in zip(rankings, prompts, strict=True):
-        answers = [prompt + next(responses) for _ in ranking.responses]
+    for ranking in rankings:
+        both = [next(encoded) for _ in ranking.responses]
+        prompt, answers = both[0][0], [before + answer for before, answer in both]
         is_long, is_tied = max(map(len, answers)) > max_tokens, len(set(ranking.ranks)) == 1 and not keep_tied
         hopeless = is_long and (too_long == "drop" or len(prompt) > max_tokens - 2)
         tied, long = tied + is_tied, long + is_long

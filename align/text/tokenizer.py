@@ -78,7 +78,7 @@ def load_tokenizer(path: str | Path, trust_remote_code: bool = False) -> PreTrai
     Its tokens are left as they are: no pad token is added, since nothing here reads one (see `with_pad`).
     Raises `UserError` when there is no tokenizer or no EOS token.
     """
-    tokenizer = _load(path, trust_remote_code)
+    tokenizer = plain_tokenizer(path, trust_remote_code)
     if tokenizer.eos_token_id is None:
         raise UserError(
             f"{path}: this tokenizer has no EOS token, so no answer could end; "
@@ -126,7 +126,7 @@ def same_words(one: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) -> 
 
 def brings_template(path: str | Path, trust_remote_code: bool = False) -> bool:
     """Whether a tokenizer has a chat template of its own; `load_tokenizer` lends one to any that has not."""
-    return _load(path, trust_remote_code).chat_template is not None
+    return plain_tokenizer(path, trust_remote_code).chat_template is not None
 
 
 def stored_at(path: str | Path) -> tuple[str, dict[str, str]]:
@@ -157,7 +157,8 @@ def _adapter_in_store(name: str) -> str | None:
     return None
 
 
-def _load(path: str | Path, trust_remote_code: bool) -> PreTrainedTokenizerBase:
+def plain_tokenizer(path: str | Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder or hub name as it is there. Raises `UserError` when there is none."""
     from transformers import AutoTokenizer
 
     source, gguf = stored_at(path)

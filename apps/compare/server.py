@@ -31,9 +31,9 @@ def check(recipe: Recipe) -> None:
         if find_spec(package) is None:
             raise UserError(f"{package} is not installed; pip install '.[apps]'")
     for name, model in recipe.models.items():
-        load_config(model, f"models.{name}.path")
+        load_config(model, f"models.{name}.path", to="speak")
     if recipe.reward is not None:
-        load_config(sections.Model(path=recipe.reward), "reward")
+        load_config(sections.Model(path=recipe.reward), "reward", to="reward")
     if recipe.arena is not None:
         project = read(recipe.arena)
         guidelines_of(project)

@@ -173,7 +173,7 @@ def test_a_reward_model_that_does_not_load_is_told_in_its_place(world, monkeypat
     import shutil
 
     shutil.copytree(world.reward, tmp_path / "rm")
-    (tmp_path / "rm" / "score_head.safetensors").unlink()
+    (tmp_path / "rm" / "score_head.safetensors").write_bytes(b"cut short")
     block, problems = hear({"rm": {"reward_model": str(tmp_path / "rm")}, "length": LENGTH})
     assert block["judges"]["rm"]["pairs"]["long_over_short"] is None
     assert block["judges"]["length"]["pairs"]["long_over_short"]["n"] == 70

@@ -7,8 +7,9 @@ from tiny import tiny_gpt, tiny_gpt2, tiny_reward_model
 
 from align import sections
 from align.errors import UserError
+from align.models.purpose import HEAD_FILE
 from align.models.save import save_reward_model
-from align.models.scalar import HEAD_FILE, ScalarModel, load_scalar_model, score_all, score_members
+from align.models.scalar import ScalarModel, load_scalar_model, score_all, score_members
 
 IDS = torch.tensor([[5, 6, 7, 8, 9, 10], [11, 12, 13, 14, 0, 0]])
 IS_READ = torch.tensor([[False, False, True, False, False, True], [False, False, False, True, False, False]])

@@ -1,0 +1,186 @@
+"""Reward models of others: any `AutoModelForSequenceClassification` that gives what it reads one score.
+
+The score is what its own class says of its own tokenizer's tokens, by its own chat template:
+
+    inputs = tokenizer.apply_chat_template(turns, return_tensors="pt", return_dict=True)
+    score = model(**inputs).logits[:, 0]
+
+Encoders without a template read a pair of texts, `tokenizer(question, answer)`, as their cards say. Which token of a
+row the class reads, and on which side it may be padded, is not known here but tried.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from align import sections
+from align.errors import UserError
+from align.models.load import load_config, load_whole, max_positions
+from align.models.purpose import many_scores
+from align.text.pieces import special_token_remover
+from align.text.tokenizer import plain_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+    from align.text.records import Message
+
+Side = Literal["right", "left"]
+
+
+class Reader:
+    """Prompts and answers as the tokens of somebody else's reward model."""
+
+    def __init__(self, path: str, trust_remote_code: bool = False) -> None:
+        self.tokenizer: Any = plain_tokenizer(path, trust_remote_code)
+        self.path, self.reads_pairs = path, self.tokenizer.chat_template is None
+        self._clean = special_token_remover(self.tokenizer)
+        if self.reads_pairs and self.tokenizer.sep_token_id is None:
+            raise UserError(
+                f"{path}: this reward model's tokenizer has no chat template, nor a token that parts a question from "
+                "its answer; put the template that it was trained with into chat_template.jinja there"
+            )
+        given = self.tokenizer("a", "b") if self.reads_pairs else {}
+        self.has_types = "token_type_ids" in given  # which text a token stands in
+        if self.has_types and list(given["token_type_ids"]) != self.types(given["input_ids"]):
+            raise UserError(
+                f"{path}: this tokenizer numbers the texts of a pair otherwise than BERT's; take another model"
+            )
+
+    def encode(self, prompts: Sequence[Sequence[Message]], texts: Sequence[str]) -> list[tuple[list[int], list[int]]]:
+        """The tokens of each prompt with its answer, in two: those that come before the answer, and the rest."""
+        if not texts:
+            return []
+        if self.reads_pairs:
+            questions = ["\n\n".join(self._clean(turn.content) for turn in prompt) for prompt in prompts]
+            rows = self.tokenizer(questions, [self._clean(text) for text in texts], verbose=False)["input_ids"]
+            ends = [row.index(self.tokenizer.sep_token_id) + 1 for row in rows]
+        else:
+            turns = [[*({"role": t.role, "content": self._clean(t.content)} for t in prompt)] for prompt in prompts]
+            said = [{"role": "assistant", "content": self._clean(text)} for text in texts]
+            rows = self._written([[*before, last] for before, last in zip(turns, said, strict=True)], False)
+            ends = [_n_shared(*pair) for pair in zip(self._written(turns, True), rows, strict=True)]
+        return [(row[:end], row[end:]) for row, end in zip(rows, ends, strict=True)]
+
+    def types(self, row: list[int]) -> list[int]:
+        """0 for each token of the question and 1 for each of the answer, which follows the first separator."""
+        end = row.index(self.tokenizer.sep_token_id) + 1 if self.tokenizer.sep_token_id in row else len(row)
+        return [0] * end + [1] * (len(row) - end)
+
+    def _written(self, conversations: list[list[dict[str, str]]], add_generation_prompt: bool) -> list[list[int]]:
+        from jinja2 import TemplateError
+
+        try:
+            texts = [
+                self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=add_generation_prompt)
+                for turns in conversations
+            ]
+        except TemplateError as error:
+            raise UserError(f"{self.path}: its chat template refuses a conversation: {error}") from None
+        return [list(row) for row in self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]]
+
+
+class Classifier(nn.Module):
+    """A loaded reward model of somebody else, in fp32. It is asked as a `ScalarModel` with one head is."""
+
+    heads = 1
+
+    def __init__(self, model: Any, reader: Reader) -> None:
+        super().__init__()
+        self.trunk, self.reader = model, reader
+        config = model.config.get_text_config()
+        pads = (config.pad_token_id, reader.tokenizer.pad_token_id, 0)  # some say -1, or a token without a row
+        self.pad_id = next(pad for pad in pads if pad is not None and 0 <= pad < config.vocab_size)
+
+    @property
+    def n_positions(self) -> int | None:
+        """The longest row that it reads. Encoders may have positions that only their tokenizer knows to be taken."""
+        limits = [max_positions(self.trunk.config)]
+        limits += [self.reader.tokenizer.model_max_length] if self.reader.reads_pairs else []
+        return min((limit for limit in limits if limit is not None and limit > 0), default=None)  # XLNet says -1
+
+    def forward(self, ids: Tensor, is_read: Tensor) -> Tensor:
+        """Scores of rows. ids, is_read: (batch, time), a row's last token being marked. Returns (batch,) in fp32."""
+        ends = is_read.int().argmax(1).tolist()
+        rows = [row[: end + 1] for row, end in zip(ids.tolist(), ends, strict=True)]
+        if self.padding is None:
+            return torch.cat([self._scores([row], "right") for row in rows])
+        return self._scores(rows, self.padding)
+
+    @cached_property
+    def padding(self) -> Side | None:
+        """The side where padding changes no score; None if rows must be asked one by one.
+
+        A class may look for the last token that is not its pad token, which may be EOS, or take the last position.
+        """
+        n_tokens = self.trunk.config.get_text_config().vocab_size
+        drawn = torch.randint(n_tokens, (3, 9), generator=torch.Generator().manual_seed(1)).tolist()
+        rows = [drawn[0], [*drawn[1][:3], self.pad_id, drawn[1][4]], [*drawn[2][:5], self.pad_id]]
+        alone = torch.cat([self._scores([row], "right") for row in rows])
+        for side in ("right", "left"):
+            try:
+                together = self._scores(rows, side)
+            except ValueError:  # a class without a pad token takes one row at a time
+                return None
+            if (together - alone).abs().max() <= 1e-3 * (alone.max() - alone.min()):
+                return side
+        return None
+
+    @torch.no_grad()
+    def _scores(self, rows: list[list[int]], side: Side) -> Tensor:
+        width = max(map(len, rows))
+
+        def padded(columns: list[list[int]], filler: int) -> Tensor:
+            gaps = [[filler] * (width - len(column)) for column in columns]
+            whole = [c + gap if side == "right" else gap + c for c, gap in zip(columns, gaps, strict=True)]
+            return torch.tensor(whole, device=self.trunk.device)
+
+        inputs = {"input_ids": padded(rows, self.pad_id), "attention_mask": padded([[1] * len(row) for row in rows], 0)}
+        if self.reader.has_types:
+            inputs["token_type_ids"] = padded([self.reader.types(row) for row in rows], 0)
+        said = self.trunk(**inputs)
+        scores = said.logits if getattr(said, "score", None) is None else said.score  # ArmoRM's is the gated one
+        if scores.numel() != len(rows):
+            raise many_scores(self.reader.path, scores.numel() // len(rows))
+        return scores.reshape(len(rows)).float()
+
+
+def load_classifier(model: sections.Model, reader: Reader) -> Classifier:
+    """A reward model of somebody else with the class that it brings."""
+    from transformers import AutoModelForSequenceClassification
+
+    return Classifier(load_whole(AutoModelForSequenceClassification, model.path, model, 0), reader).eval()
+
+
+def has_linear_score(config: PretrainedConfig) -> bool:
+    """Whether its class has one matrix between trunk and score, which a value head can start from."""
+    from transformers import AutoModelForSequenceClassification
+
+    if getattr(config, "auto_map", None):  # code of its own
+        return False
+    try:
+        with torch.device("meta"):
+            score = getattr(AutoModelForSequenceClassification.from_config(config), "score", None)
+    except (ValueError, AttributeError):
+        return False
+    return isinstance(score, nn.Linear) and score.out_features == 1
+
+
+def score_weight(model: sections.Model) -> Tensor:
+    """That matrix, (1, width). Raises `UserError` where there is none."""
+    from transformers import AutoModelForSequenceClassification
+
+    if not has_linear_score(load_config(model)):
+        raise UserError(f"{model.path}: its score is no single linear head, so no other model can begin with it")
+    whole: Any = load_whole(AutoModelForSequenceClassification, model.path, model, 0)
+    return whole.score.weight.detach().clone()
+
+
+def _n_shared(one: list[int], other: list[int]) -> int:
+    differing = (i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
+    return next(differing, min(len(one), len(other)))
