@@ -29,12 +29,14 @@ NAMES: dict[Any, str] = {
     4: "num_hidden_layers num_layers num_attention_heads swa_num_attention_heads linear_num_value_heads "
     "linear_num_heads decoder_attention_heads encoder_attention_heads attention_heads num_decoder_attention_heads "
     "n_routed_experts num_encoder_attention_heads num_experts num_local_experts moe_num_experts zero_expert_num",
-    2: "num_key_value_heads swa_num_key_value_heads linear_num_key_heads num_experts_per_tok moe_k moe_topk n_group "
-    "topk_group index_n_heads decoder_layers num_decoder_layers n_groups num_dense_layers hc_mult",
-    1: "encoder_layers num_encoder_layers n_shared_experts first_k_dense_replace",
+    2: "encoder_layers num_encoder_layers num_key_value_heads swa_num_key_value_heads linear_num_key_heads "
+    "num_experts_per_tok moe_k moe_topk n_group topk_group index_n_heads decoder_layers num_decoder_layers "
+    "n_groups num_dense_layers hc_mult",
+    1: "n_shared_experts first_k_dense_replace",
     256: "max_position_embeddings",
     320: "vocab_size_per_layer_input",
     0.2: "initializer_range init_std",
+    None: "forced_eos_token_id suppress_tokens begin_suppress_tokens",
     0.0: "dropout attention_dropout hidden_dropout activation_dropout",
 }
 SIZES = {name: size for size, names in NAMES.items() for name in names.split()} | {"is_decoder": True}
@@ -50,7 +52,7 @@ LONGROPE = {  # other rotary factors for sequences of more than `original_max_po
     "rope_theta": 1e4,
     "short_factor": [1.0, 1.1, 1.2, 1.3],
     "long_factor": [1.5, 2.0, 3.0, 4.0],
-    "original_max_position_embeddings": 16,
+    "original_max_position_embeddings": 64,
 }
 BLOCKS = ["mamba", "attention", "mamba", "attention"]
 UNSCALED = {"logit_scale": 1.0}
@@ -90,7 +92,7 @@ EXTRAS: dict[str, dict[str, Any]] = {
     "qwen3_5": {},
     "gemma4_text": {"global_head_dim": 8},
     "bert:encoder": {"is_decoder": False},
-    "phi3:longrope": {"rope_parameters": LONGROPE, "original_max_position_embeddings": 16},
+    "phi3:longrope": {"rope_parameters": LONGROPE, "original_max_position_embeddings": 64},
     "reformer": {"axial_pos_embds": False, "attention_head_size": 8, "feed_forward_size": 48},
     "rembert": {"input_embedding_size": 16, "output_embedding_size": 16},
     "roc_bert": {"pronunciation_vocab_size": 8, "shape_vocab_size": 8},
