@@ -38,6 +38,7 @@ ROUNDING, TOLERANCE = 1e-5, 2e-3  # nats: what most families keep within, and wh
 # Their `generate` counts positions otherwise than a plain pass (RoBERTa's begin at 2), writes a mask (XLM), or fails.
 OTHERS_GENERATE = ["camembert", "data2vec-text", "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl"]
 OTHERS_GENERATE += ["xlm:causal", "xlstm", "xmod"]
+PAD = 1  # the tokenizer's
 IDS = torch.tensor([[5, 6, 7, 8, 9, 10], [11, 12, 13, 14, 15, 16]])
 
 BRIEF = {"train__steps": 2, "data__validation": 0.0, "optim__learning_rate": 0.001}
@@ -103,13 +104,14 @@ def said(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
 def test_a_family_samples_what_it_says_and_trains_or_is_refused_in_words(
     name, tokenizer, world, entries, said, tmp_path
 ):
+    assert tokenizer.pad_token_id == PAD
     base, model = tmp_path / "base", family_model(name, tokenizer)
     model.save_pretrained(base)
     tokenizer.save_pretrained(base)
     how, gap = "", 0.0
     refused: dict[str, str] = {}
     try:
-        how, gap = sampled(model, [tokenizer.pad_token_id], name not in OTHERS_GENERATE)
+        how, gap = sampled(model, [PAD], name not in OTHERS_GENERATE)
     except UserError as error:
         refused["sampling"] = in_words(error, tmp_path)
     for title, (stage, changes) in STAGES.items():
@@ -231,8 +233,7 @@ def assert_says(folder: Path, found: Tensor, said: Tensor) -> None:
 def logits(model: Any) -> Tensor:
     """What a language model predicts of `IDS`, (tokens, vocabulary); nobody asks for pad, which some load as zeros."""
     was_training = model.training
-    pad = getattr(model.config.get_text_config(), "pad_token_id", None)
-    found = LanguageModel(model.eval(), [] if pad is None else [pad])(IDS, torch.ones_like(IDS).bool())
+    found = LanguageModel(model.eval(), [PAD])(IDS, torch.ones_like(IDS).bool())
     model.train(was_training)
     return found.float()
 
