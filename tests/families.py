@@ -26,12 +26,12 @@ NAMES: dict[Any, str] = {
     "qk_nope_head_dim index_head_dim mamba_d_head mamba_head_dim mamba_n_heads mamba_num_heads rotary_dim "
     "sliding_window window_size chunk_size mamba_chunk_size attention_chunk_size hidden_size_per_layer_input "
     "laurel_rank block_size gated_norm_rank local_attention_window_len index_topk adapter_rank",
-    4: "num_hidden_layers num_layers num_attention_heads swa_num_attention_heads linear_num_value_heads "
+    4: "num_attention_heads swa_num_attention_heads linear_num_value_heads "
     "linear_num_heads decoder_attention_heads encoder_attention_heads attention_heads num_decoder_attention_heads "
     "n_routed_experts num_encoder_attention_heads num_experts num_local_experts moe_num_experts zero_expert_num",
-    2: "encoder_layers num_encoder_layers num_key_value_heads swa_num_key_value_heads linear_num_key_heads "
-    "num_experts_per_tok moe_k moe_topk n_group topk_group index_n_heads decoder_layers num_decoder_layers "
-    "n_groups num_dense_layers hc_mult",
+    2: "num_hidden_layers num_layers encoder_layers num_encoder_layers num_key_value_heads swa_num_key_value_heads "
+    "linear_num_key_heads num_experts_per_tok moe_k moe_topk n_group topk_group index_n_heads decoder_layers "
+    "num_decoder_layers n_groups num_dense_layers hc_mult",
     1: "n_shared_experts first_k_dense_replace",
     256: "max_position_embeddings",
     320: "vocab_size_per_layer_input",
@@ -79,10 +79,10 @@ EXTRAS: dict[str, dict[str, Any]] = {
     "falcon_h1": {"mamba_d_ssm": 64},
     "gemma3_text": ALTERNATING,
     "gemma3n_text": ALTERNATING | {"num_kv_shared_layers": 1},
-    "gpt_neo": {"attention_types": [[["global", "local"], 2]]},
+    "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
     "granitemoehybrid": {"layer_types": BLOCKS},
     "inkling_text": {"logits_mup_width_multiplier": 1.0},
-    "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
+    "jamba": {"num_hidden_layers": 4, "attn_layer_period": 2, "attn_layer_offset": 1},
     "lfm2_moe": CONVOLVING,
     "minicpm3": LATENT | {"scale_emb": 1, "dim_model_base": 32},
     "mamba2": {"num_heads": 8},
@@ -110,15 +110,15 @@ afmoe apertus arcee aria_text axk1 axk2 bart beam bert bert-generation big_bird 
 blenderbot blenderbot-small bloom camembert codegen cohere cohere2 cohere2_moe cohere_compass_text cpmant ctrl cwm
 data2vec-text dbrx deepseek_v2 deepseek_v3 deepseek_v32 deepseek_v4 diffllama doge dots1 electra ernie ernie4_5
 ernie4_5_moe exaone4 exaone_moe falcon falcon_mamba flex_olmo flint gemma gemma2 gemma3n_text gemma4_text
-gemma4_unified_text glm glm4 glm4_moe glm4_moe_lite glm_moe_dsa gpt-sw3 gpt2 gpt_bigcode gpt_neox gpt_neox_japanese
-gpt_oss gptj granite granite_swa granitemoe granitemoe_swa granitemoeshared helium hrm_text hunyuan_v1_dense
-hunyuan_v1_moe hy_v3 hy_v4 hyperclovax inkling2_text inkling_text internlm3 iquestcoder jais2 jetmoe kimi_linear
-kolibri1 laguna lfm2 lfm2_moe lfm3 llama llama4_text longcat_flash mamba marian mbart megatron-bert mellum
-mimo_v2_flash minicpm3 minimax minimax_m2 minimax_m3_vl_text ministral ministral3 mistral mixtral modernbert-decoder
-mpt mvp nanochat nemotron nemotron_h olmo olmo2 olmo3 olmo_hybrid olmoe openai-gpt opt pegasus persimmon phi phi3
-phimoe plbart prophetnet qwen2 qwen2_moe qwen3 qwen3_5_moe_text qwen3_5_text qwen3_moe qwen3_next recurrent_gemma
-reformer rembert roberta roberta-prelayernorm roc_bert roformer rwkv seed_oss smollm3 solar_open stablelm starcoder2
-trocr vaultgemma whisper xglm xlm xlm-roberta xlm-roberta-xl xlnet xlstm xmod youtu zaya
+gemma4_unified_text glm glm4 glm4_moe glm4_moe_lite glm_moe_dsa gpt2 gpt_bigcode gpt_neox gpt_neox_japanese gpt_oss
+gptj granite granite_swa granitemoe granitemoe_swa granitemoeshared helium hrm_text hunyuan_v1_dense hunyuan_v1_moe
+hy_v3 hy_v4 hyperclovax inkling2_text inkling_text jais2 jetmoe kimi_linear kolibri1 laguna lfm2 lfm2_moe lfm3 llama
+llama4_text longcat_flash mamba marian mbart megatron-bert mellum mimo_v2_flash minicpm3 minimax minimax_m2
+minimax_m3_vl_text ministral ministral3 mistral mixtral modernbert-decoder mpt mvp nanochat nemotron nemotron_h olmo
+olmo2 olmo3 olmo_hybrid olmoe openai-gpt opt pegasus persimmon phi phi3 phimoe plbart prophetnet qwen2 qwen2_moe qwen3
+qwen3_5_moe_text qwen3_5_text qwen3_moe qwen3_next recurrent_gemma reformer rembert roberta roberta-prelayernorm
+roc_bert roformer rwkv seed_oss smollm3 solar_open stablelm starcoder2 trocr vaultgemma whisper xglm xlm xlm-roberta
+xlm-roberta-xl xlnet xlstm xmod youtu zaya
 """
 FAMILIES = sorted({*PLAIN.split(), *EXTRAS})
 
@@ -137,7 +137,8 @@ def family_config(name: str, tokenizer: Any) -> Any:
 def sized(kind: Any, wanted: dict[str, Any]) -> dict[str, Any]:
     """Those of the wanted keys that a class of configurations knows, under its own names."""
     known = {field.name for field in dataclasses.fields(kind)} | set(kind.attribute_map)
-    return {kind.attribute_map.get(key, key): value for key, value in wanted.items() if key in known}
+    layers = {"num_hidden_layers": 4} if "layer_types" in known else {}  # so that all kinds of layers occur
+    return {kind.attribute_map.get(key, key): value for key, value in (wanted | layers).items() if key in known}
 
 
 def family_model(name: str, tokenizer: Any) -> Any:

@@ -213,6 +213,8 @@ def freeze_unreached(model: Any) -> None:
     try:
         with torch.enable_grad():
             reached |= _leaves(answer(model, probe(model)))
+        with torch.no_grad():  # a state that the model itself keeps (RecurrentGemma) would hold on to the graph
+            answer(model, probe(model))
     except Exception:  # as above
         return
     for parameter in model.parameters():
