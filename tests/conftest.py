@@ -19,6 +19,8 @@ import pytest
 import torch
 from tiny import World, conversation, ranking, sentences, tiny_gpt, tiny_gpt2, tiny_reward_model, write_rows
 
+from align.gpt.stock import as_stock
+
 torch.set_num_threads(1)
 os.fsync = lambda descriptor: None  # no test pulls the plug, and tiny checkpoints mostly wait for the disk
 
@@ -34,7 +36,7 @@ def tokenizer() -> Any:
 def world(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> World:
     folder = tmp_path_factory.mktemp("world")
     base, gpt2, reward = (folder / name for name in ("base", "gpt2", "reward"))
-    for path, model in ((base, tiny_gpt(tokenizer)), (gpt2, tiny_gpt2(tokenizer))):
+    for path, model in ((base, as_stock(tiny_gpt(tokenizer))), (gpt2, tiny_gpt2(tokenizer))):
         model.save_pretrained(path)
         tokenizer.save_pretrained(path)
     tiny_reward_model(tokenizer).save(reward)

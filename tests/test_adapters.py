@@ -180,7 +180,7 @@ def test_the_reference_of_an_adapted_policy_is_the_model_it_began_from(world, tm
                 parameter.fill_(0.1)
     with roles.reference.active():
         off = logits(roles.reference.model)
-    assert torch.equal(off, logits(AutoModelForCausalLM.from_pretrained(world.base)))
+    assert torch.equal(off, logits(load_causal_lm(sections.Model(path=world.base))))
     assert not torch.allclose(logits(roles.policy.model), off, atol=1e-2)
 
 
