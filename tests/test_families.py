@@ -62,7 +62,7 @@ of transformers'. *Sampled* says how rows go on: from a cache, in batches of any
 by computing the whole row for every token, which is slower. *Gap* bounds how far, in nats, log probabilities of sampled
 tokens are from those of a plain pass over the row alone, where rows end at different times after prompts of 1 to 24
 tokens and sliding windows are 8; those of a pass of training keep within it too. Answers in a batch are those that each
-prompt gets alone, and those of transformers' `generate` but where it fails or differs from the model's own plain passes:
+prompt gets alone, and those of transformers' `generate` but where that fails or contradicts the model's plain passes:
 {", ".join(OTHERS_GENERATE)}.
 Each stage takes two steps; what it writes opens in plain transformers and says what was trained.
 
