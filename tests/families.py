@@ -1,6 +1,7 @@
 """The zoo: a tiny model with random weights of each family of causal language models that transformers can build.
 
-Most families need nothing but `SIZES`; what one needs of its own stands in `EXTRAS`. A name is transformers' model
+Not among them: what needs more than text, and Mllama, whose text part transformers writes and cannot read back. Most
+families need nothing but `SIZES`; what one needs of its own stands in `EXTRAS`. A name is transformers' model
 type, with a variant after a colon: `phi3:longrope`.
 """
 
@@ -88,7 +89,6 @@ EXTRAS: dict[str, dict[str, Any]] = {
     "mamba2": {"num_heads": 8},
     "gemma3": VISION | {"mm_tokens_per_image": 4},
     "llama4": {},
-    "mllama": {},
     "qwen3_5": {},
     "gemma4_text": {"global_head_dim": 8},
     "bert:encoder": {"is_decoder": False},

@@ -72,6 +72,11 @@ class ScalarModel(Role):
         """
         with self.active():
             hidden = self.trunk(input_ids=ids, use_cache=False).last_hidden_state  # (batch, time, width)
+        if hidden.shape[-1] != self.head.in_features:
+            raise UserError(
+                f"model.path: {type(self.trunk).__name__} gives {hidden.shape[-1]} numbers for a token and its "
+                f"config.json says hidden_size = {self.head.in_features}, so no score is read there; take another model"
+            )
         with torch.autocast(ids.device.type, enabled=False):
             raw = self.head(hidden[is_read].float())  # (n_read, heads)
             return ((raw[:, 0] if self.heads == 1 else raw) - self.shift) / self.scale
