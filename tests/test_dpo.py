@@ -140,7 +140,7 @@ def test_long_answers_are_left_out_or_cut_before_eos(world, tmp_path):
     pairs = dpo.encode(cut, tokenizer, load(cut.data, "rankings", 1).train, "training")
     assert [pair.longest for pair in pairs] == [48] * 4
     assert {pair.chosen_ids[-1] for pair in pairs} == {tokenizer.eos_token_id}
-    with pytest.raises(UserError, match=r"none of 4 rankings is left; raise data\.max_tokens"):
+    with pytest.raises(UserError, match=r"none of 4 rankings is left: 4 are too long; raise data\.max_tokens"):
         run(dpo, world, tmp_path / "run", data__path=data, data__validation=0.0)
 
 

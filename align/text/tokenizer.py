@@ -90,9 +90,13 @@ def load_tokenizer(path: str | Path, trust_remote_code: bool = False) -> PreTrai
 
 
 def pad_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """The token that stands for padding alone; None where there is none, or it closes turns too."""
+    """The token that stands for padding alone; None where there is none, or it closes turns too.
+
+    A tokenizer without EOS, an encoder's, closes none.
+    """
     pad: Any = tokenizer.pad_token_id
-    return None if pad in (tokenizer.eos_token_id, ends_of(tokenizer).turn) else pad
+    closes = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id, ends_of(tokenizer).turn)
+    return None if pad in closes else pad
 
 
 def with_pad(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:

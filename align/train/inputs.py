@@ -6,6 +6,7 @@ A run that goes on with other data, or an adapter on another base, would have fi
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,18 @@ from align.text.readers import files_of
 
 NAMES = ("path", "validation", "critic", "demonstrations")  # the keys of recipes that name a file, folder or hub name
 DATA = ("data", "ptx", "demonstrations")  # those of them whose first word says that they name data; others name models
-Inputs = dict[str, dict[str, str]]  # key of the recipe -> file, model folder or hub name -> what it holds, as a hash
+# Key of the recipe -> file, model folder or hub name -> what it holds, as a hash. Files are named as seen from where
+# their folder stands, so that a folder with its runs may be moved.
+Inputs = dict[str, dict[str, str]]
 
 
 def inputs(recipe: Any) -> Inputs:
     """What the keys of a recipe name, as it is now."""
     found: Inputs = {}
     for key, name, split in _named(recipe.model_dump(mode="json"), "", "train"):
-        found.setdefault(key, {}).update(_held(key, name, split))
+        held = found.setdefault(key, {})
+        for file, hashed in _held(key, name, split).items():
+            held[f"{name}: {file}" if held.get(file, hashed) != hashed else file] = hashed
     return found
 
 
@@ -67,11 +72,12 @@ def _named(tree: Any, key: str, split: str) -> Iterator[tuple[str, str, str]]:
 def _held(key: str, name: str, split: str) -> dict[str, str]:
     path = Path(name)
     if key.partition(".")[0] not in DATA:
-        return {name: fingerprint(sections.Model(path=name))}
+        return {path.name if path.is_dir() else name: fingerprint(sections.Model(path=name))}
     if not path.exists():
         return {name: _hub_commit(name)}
     shards = sorted(path.glob("*.bin"))  # what `align.prepare` writes
-    return {str(file): file_fingerprint(file) for file in (*files_of(path, split), *shards)}
+    files = (*files_of(path, split), *shards)
+    return {os.path.relpath(file, path.parent): file_fingerprint(file) for file in files}
 
 
 def _hub_commit(name: str) -> str:

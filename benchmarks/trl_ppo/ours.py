@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from rules import NONE, Batch, RuledLearner, Rules
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import AutoModelForCausalLM
 from work import COMMON, Case, Work
 
-from align import ppo
+from align import ppo, sections
 from align.config import build
 from align.models.adapters import trained_parameters
+from align.models.load import load_causal_lm
 from align.rl.learner import Learner
 from align.rl.roles import load_roles
 from align.rl.rollouts import Rollouts
@@ -72,7 +72,7 @@ class Ours:
         accelerator = make_accelerator("fp32", "cpu")
         seed_everything(recipe.seed)
         self.roles = roles = load_roles(recipe, tokenizer, accelerator)
-        policy = AutoModelForCausalLM.from_pretrained(folder / f"{case.policy}-policy")
+        policy = load_causal_lm(sections.Model(path=str(folder / f"{case.policy}-policy")))
         roles.policy.model.load_state_dict(policy.state_dict())
         if rules.head_has_no_bias:
             roles.critic.head.bias.requires_grad_(False)

@@ -23,8 +23,8 @@ class TenTokens:
     eos_token_id, chat_template = EOS, None
     all_special_tokens, all_special_ids, added_tokens_decoder = ["</s>"], [EOS], {}
 
-    def __len__(self) -> int:
-        return 10
+    def get_vocab(self) -> dict[str, int]:
+        return {str(token): token for token in range(10)}
 
 
 def shaping(**keys: Any) -> Shaping:

@@ -33,7 +33,7 @@ def test_other_data_of_the_same_size_are_refused_and_the_same_ones_gone_on_with(
     assert set(finished) == {"data.path", "model.path"}
     whole = data.read_bytes()
     changed(data, b"a", b"e")
-    with pytest.raises(UserError, match=r"other contents of data.path \(\S+rows.jsonl has changed\)"):
+    with pytest.raises(UserError, match=r"other contents of data.path \(rows.jsonl has changed\)"):
         run(sft, world, folder, data__path=str(data), resume=True)
     data.write_bytes(whole)  # at another time
     run(sft, world, folder, data__path=str(data), resume=True)
@@ -46,7 +46,7 @@ def test_another_base_under_an_adapter_is_refused(world, tmp_path):
     interrupted(sft, world, tmp_path / "run", **keys)
     weights = base / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\x80\x3f")
-    with pytest.raises(UserError, match=r"other contents of model.path \(\S+base has changed\)"):
+    with pytest.raises(UserError, match=r"other contents of model.path \(base has changed\)"):
         run(sft, world, tmp_path / "run", resume=True, **keys)
 
 
@@ -68,8 +68,8 @@ def test_every_key_that_names_data_or_a_model_counts(world, tmp_path):
     }
     found = inputs(recipe_of(ppo, world, tmp_path, **names))
     assert set(found) == {"model.path", "data.path", "data.validation", "ptx.path", "reward.path", "ppo.critic"}
-    assert set(found["data.path"]) == {world.prompts, world.conversations}
-    assert found["data.validation"] == {world.prompts: found["data.path"][world.prompts]}
+    assert set(found["data.path"]) == {"prompts.jsonl", "conversations.jsonl"}
+    assert found["data.validation"] == {"prompts.jsonl": found["data.path"]["prompts.jsonl"]}
     assert "ppo.critic" not in inputs(recipe_of(ppo, world, tmp_path, ppo__critic="trunk"))
     assert "demonstrations" in inputs(recipe_of(rm, world, tmp_path, demonstrations=world.conversations))
 
@@ -78,4 +78,13 @@ def test_of_a_folder_the_files_that_are_read_count(world, tmp_path):
     for name in ("train.jsonl", "test.jsonl", "notes.md"):
         shutil.copy(world.conversations, tmp_path / name)
     recipe = recipe_of(sft, world, tmp_path / "run", data__path=str(tmp_path), data__validation=0.0)
-    assert set(inputs(recipe)["data.path"]) == {str(tmp_path / "train.jsonl")}
+    assert set(inputs(recipe)["data.path"]) == {f"{tmp_path.name}/train.jsonl"}
+
+
+def test_two_sources_whose_files_bear_one_name_both_count(world, tmp_path):
+    for name, file in (("a", world.conversations), ("b", world.documents)):
+        (tmp_path / name).mkdir()
+        shutil.copy(file, tmp_path / name / "rows.jsonl")
+    paths = [str(tmp_path / name / "rows.jsonl") for name in ("a", "b")]
+    found = inputs(recipe_of(sft, world, tmp_path / "run", data__path=paths))["data.path"]
+    assert len(set(found.values())) == 2
