@@ -26,6 +26,11 @@ class JudgeError(UserError):
     """A judge that cannot go on. An evaluation tells so in the judge's place and goes on with the others."""
 
 
+def first_line(error: Exception) -> str:
+    """What an error says, without the pages below."""
+    return next(iter(str(error).strip().splitlines()), "")
+
+
 def is_disk_full(error: BaseException | None) -> bool:
     """Whether the system let nothing more be written: a full disk, a quota, a limit on a file's size.
 

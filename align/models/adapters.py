@@ -73,7 +73,7 @@ def add_adapter(model: Any, name: str, trained: bool = True, config: Any = None)
     config.task_type = model.peft_config[POLICY].task_type  # which says whether it stands on a whole model or a trunk
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*tie_word_embeddings=True.*")  # see `align.models.lora.merge`
+            warnings.filterwarnings("ignore", message=".*tie_word_embeddings=True.*")  # see `merging.merge`
             model.add_adapter(name, config)
     except ValueError as error:
         raise UserError(

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from align import sections
-from align.models.lora import add_lora, check_quantized, freeze_unreached
+from align.models.lora import add_lora, freeze_unreached
+from align.models.low_bits import check_quantized
 from align.models.scalar import ScalarModel
 
 if TYPE_CHECKING:

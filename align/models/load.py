@@ -21,23 +21,20 @@ from safetensors import SafetensorError, safe_open
 from transformers.utils import logging as transformers_logging
 
 from align import sections
-from align.errors import UserError
+from align.errors import UserError, first_line
 from align.gpt.stock import as_ours, config_as_ours
 from align.models.adapters import POLICY, copy_adapter, misfit, tie_adapters, trunk_of
 from align.models.language import check_causal
-from align.models.lora import (
-    add_lora,
+from align.models.lora import add_lora, freeze_unreached, hold_idle_experts
+from align.models.low_bits import (
     check_quantization,
     check_quantized,
-    first_line,
-    freeze_unreached,
-    hold_idle_experts,
-    merge,
     packed_as,
     quantization_config,
     unpacked,
     unpacking,
 )
+from align.models.merging import merge
 from align.models.purpose import Purpose, check_purpose
 from align.text.tokenizer import stored_at
 

@@ -1,4 +1,8 @@
-"""LoRA adapters (Hu et al., 2106.09685) and low bits: what stands on a base, and what it is kept in."""
+"""LoRA (Hu et al., 2106.09685): which of a base's weights an adapter stands on, and what text reaches at all.
+
+The layers are found by a small pass over text, so no family of models is known by name. What text does not reach is
+frozen, and routers get no adapter.
+"""
 
 from __future__ import annotations
 
@@ -13,98 +17,13 @@ from transformers.pytorch_utils import Conv1D
 
 from align import sections
 from align.errors import UserError
-from align.models.adapters import (
-    POLICY,
-    Role,
-    adapted_weight,
-    adapter_parameters,
-    fitting_tensors,
-    tie_adapters,
-    trained_parameters,
-    trunk_of,
-    tuned_layers,
-)
+from align.models.adapters import POLICY, adapted_weight, tie_adapters, trained_parameters, tuned_layers
+from align.models.merging import answer, probe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-UNPACKED = ("bitsandbytes", "mxfp4", "fp8")  # of the ways to store weights in low bits, those that are undone here
-TOLERANCE = 1e-3  # of a merged model's outputs in fp32, of their spread
 ROUTER = re.compile(r"(^|\.)(router|router_gate|gate|shared_expert_gate)(\.|$)")
-
-
-def check_quantization(bits: str) -> None:
-    """Quantises a small matrix and multiplies with it, forwards and backwards, where models will be.
-
-    Raises `UserError` if this machine cannot: bitsandbytes is missing, too old, or has nothing for this device.
-    """
-    try:
-        from bitsandbytes.nn import Linear4bit, Linear8bitLt
-
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        with torch.random.fork_rng():
-            layer = Linear8bitLt(64, 64, has_fp16_weights=False) if bits == "8bit" else Linear4bit(64, 64)
-            x = torch.ones(2, 64, device=device, requires_grad=True)
-            layer.to(device)(x).sum().backward()
-    except Exception as error:  # whatever a package or a library that is not right raises
-        raise UserError(
-            f"model.quantization = {bits}: this machine cannot do it ({type(error).__name__}: {first_line(error)}). "
-            "Install or upgrade bitsandbytes (pip install -U bitsandbytes), or set model.quantization=none"
-        ) from None
-
-
-def quantization_config(bits: str, dtype: torch.dtype) -> Any:
-    """8 bits by LLM.int8() (Dettmers et al., 2208.07339), 4 by NF4 with double quantisation (QLoRA, 2305.14314)."""
-    from transformers import BitsAndBytesConfig
-
-    if bits == "8bit":
-        return BitsAndBytesConfig(load_in_8bit=True)
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=dtype,
-    )
-
-
-def packed_as(config: Any, path: str, key: str) -> str:
-    """How a model's files hold its weights in low bits, by transformers' name; "" if they do not.
-
-    Raises `UserError` for a way that is not undone here: nothing could be trained in it, or merged into it.
-    """
-    settings = getattr(config, "quantization_config", None) or {}
-    method = str(getattr(settings, "quant_method", None) or dict(settings).get("quant_method", ""))
-    if method and method not in UNPACKED:
-        raise UserError(
-            f"{key} = {path!r}: its weights are stored in low bits ({method}), which can be neither trained nor merged "
-            "with an adapter; give the model in full precision, with model.adapter=lora model.quantization=4bit if it "
-            "shall take little memory"
-        )
-    return method
-
-
-def unpacking(method: str) -> dict[str, Any]:
-    """What tells `from_pretrained` to unpack weights as it reads them; bitsandbytes' are unpacked afterwards."""
-    from transformers.utils.quantization_config import FineGrainedFP8Config, Mxfp4Config
-
-    configs: dict[str, Any] = {"mxfp4": Mxfp4Config, "fp8": FineGrainedFP8Config}
-    return {"quantization_config": configs[method](dequantize=True)} if method in configs else {}
-
-
-def unpacked(model: Any, dtype: torch.dtype) -> Any:
-    """A model whose files were packed, as any other: all its weights in `dtype`."""
-    transposed = [name for name, m in model.named_modules() if getattr(m, "source_cls", None) is Conv1D]
-    if any(not p.is_floating_point() for p in model.parameters()):
-        model = model.dequantize(dtype)
-    elif hasattr(model, "hf_quantizer"):
-        model.hf_quantizer.remove_quantization_config(model)
-    for name in transposed:
-        linear = model.get_submodule(name)
-        plain = Conv1D(linear.out_features, linear.in_features)
-        plain.weight, plain.bias = nn.Parameter(linear.weight.detach().T.contiguous()), linear.bias
-        model.set_submodule(name, plain)
-    model._weight_conversions = None  # how its weights were read: they would be written so
-    return model.to(dtype).requires_grad_(True)
 
 
 def add_lora(base: PreTrainedModel, model: sections.Model) -> Any:
@@ -124,7 +43,7 @@ def add_lora(base: PreTrainedModel, model: sections.Model) -> Any:
     )
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*tie_word_embeddings=True.*")  # see `merge`
+            warnings.filterwarnings("ignore", message=".*tie_word_embeddings=True.*")  # see `merging.merge`
             adapted: Any = get_peft_model(base, config, autocast_adapter_dtype=True)
     except ValueError as error:
         raise UserError(f"model.lora.target_modules = {model.lora.target_modules}: {error}") from None
@@ -256,102 +175,6 @@ def _leaves(output: Tensor) -> set[int]:
     return found
 
 
-def probe(model: Any) -> Tensor:
-    """(8, 8) ids from all over the vocabulary, none of them one that the configuration gives a meaning."""
-    meanings = [value for name, value in model.config.to_dict().items() if name.endswith("token_id")]
-    special = {word for value in meanings for word in (value if isinstance(value, list) else [value])}
-    plain = [word for word in range(model.config.get_text_config().vocab_size) if word not in special]
-    return torch.tensor([plain[i * len(plain) // 64] for i in range(64)], device=model.device).view(8, 8)
-
-
-def answer(model: Any, ids: Tensor) -> Tensor:
-    """Logits, or a trunk's last hidden state, in evaluation mode and as they are; (batch, time, n)."""
-    was_training = [module for module in model.modules() if module.training]
-    try:
-        found = model.eval()(input_ids=ids, use_cache=False)
-    finally:
-        for module in was_training:
-            module.training = True
-    return found.logits if getattr(found, "logits", None) is not None else found.last_hidden_state
-
-
-def merge(adapted: Any, folder: str) -> Any:
-    """A PEFT model as a plain one, with its adapter's products added to the weights.
-
-    A head that was adapted and shares its weight with the embedding gets one of its own; layers that share a weight and
-    an adapter take it once. Raises `UserError` if the plain model answers otherwise than the adapted one.
-    """
-    if not hasattr(adapted, "merge_and_unload"):
-        kind = adapted.peft_config[POLICY].peft_type.value
-        raise UserError(f"{folder}: an adapter of the kind {kind} is no part of a whole model; give one of LoRA's kind")
-    ids = probe(adapted)
-    expected = _answer_or_none(adapted, ids)
-    places = Counter(id(p) for _, p in adapted.named_parameters(remove_duplicate=False))
-    ends = [_weight_holder(adapted.get_input_embeddings()), _weight_holder(adapted.get_output_embeddings())]
-    first: dict[int, Any] = {}
-    for layer in tuned_layers(adapted):
-        weight, holder = adapted_weight(layer), layer.get_base_layer()
-        if places[id(weight)] > 1 and holder in ends:
-            holder.weight = nn.Parameter(weight.detach().clone())
-        elif first.setdefault(id(weight), layer) is not layer:
-            layer.merged_adapters.extend(layer.active_adapters)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # that they are tied no more
-            merged = adapted.merge_and_unload().requires_grad_(True)
-    except (RuntimeError, ValueError, NotImplementedError) as error:
-        raise UserError(f"{folder}: this adapter cannot be merged into its base: {first_line(error)}") from None
-    check_same(_answer_or_none(merged, ids), expected, folder)
-    return merged
-
-
-@torch.no_grad()
-def _answer_or_none(model: Any, ids: Tensor) -> Tensor | None:
-    """None, with a warning, from a model whose code does not run on this device."""
-    try:
-        return answer(model, ids)
-    except Exception as error:  # whatever the code of a model raises
-        warnings.warn(f"a merged model is not compared with its adapter: {first_line(error)}", stacklevel=2)
-        return None
-
-
-def check_same(found: Tensor | None, expected: Tensor | None, folder: str) -> None:
-    """Raises `UserError` unless a merged model answers as what it was made of. found, expected: (8, time, n).
-
-    One row of eight may differ: where two experts are as good as equal, rounding decides between them.
-    """
-    if found is None or expected is None:
-        return
-    spread = float(expected.float().std())
-    apart = (found.float().cpu() - expected.float().cpu()).square().flatten(1).mean(1).sqrt()
-    if not float(apart.sort().values[-2]) <= TOLERANCE * spread:
-        raise UserError(
-            f"{folder}: a whole model made of this adapter and its base answers otherwise than the two did (by "
-            f"{float(apart.max()):.3g}, where answers spread by {spread:.3g}), so none is written. The adapter is kept "
-            "as it is: use it with PEFT on the base that it was trained on, or train one of plain LoRA"
-        )
-
-
-def check_trained(model: Any, adapter: str, merged: Any, folder: str) -> None:
-    """Raises `UserError` unless a folder holds what a PEFT model's adapter is now, and `merged` answers like both.
-
-    A base in low bits or bf16 answers otherwise than the whole one by its rounding; there the adapter's numbers alone
-    are compared, which `merge` has held against the whole base.
-    """
-    tensors = fitting_tensors(model, adapter, folder)
-    if any(not torch.equal(p.cpu(), tensors[name]) for name, p in adapter_parameters(model, adapter).items()):
-        raise UserError(f"{folder}: what is written there is not the adapter that was trained; is the disk sound?")
-    role, whole = Role(), model.get_base_model()
-    role.model, role.adapter = whole, adapter
-    trained = whole if merged.get_output_embeddings() is not None else trunk_of(whole)
-    exact = all(p.dtype == torch.float32 for p in whole.parameters())
-    if not exact:
-        return
-    with role.active():
-        expected = _answer_or_none(trained, probe(trained))
-    check_same(_answer_or_none(merged, probe(merged)), expected, folder)
-
-
 class Shares(NamedTuple):
     """Numbers of a model, its adapters aside, each weight once."""
 
@@ -398,16 +221,6 @@ def shares(model: nn.Module) -> Shares:
         quantised=sum(size for size, _, low in found.values() if low),
         trained=sum(p.numel() for p in trained_parameters(model).values()),
     )
-
-
-def check_quantized(model: Any, bits: str) -> None:
-    """Raises `UserError` if nothing of a model came into low bits."""
-    if all(p.is_floating_point() for p in model.parameters()):
-        raise UserError(
-            f"model.quantization = {bits}: bitsandbytes finds no linear layer of PyTorch's own class in "
-            f"{type(model).__name__}, so nothing would be in {bits.removesuffix('bit')} bits; set "
-            "model.quantization=none"
-        )
 
 
 def routers(model: Any) -> set[str]:
@@ -480,15 +293,6 @@ def _beside_embedding(model: Any) -> nn.Module:
     return [module for module in parts if any(isinstance(m, nn.ModuleList) for m in module.modules())][-1]
 
 
-def _weight_holder(module: Any) -> Any:
-    return module.get_base_layer() if hasattr(module, "get_base_layer") else module
-
-
 def _has_conv1d(model: torch.nn.Module) -> bool:
     """GPT-2's `Conv1D` keeps its weight transposed."""
     return any(isinstance(module, Conv1D) for module in model.modules())
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, without the pages below."""
-    return next(iter(str(error).strip().splitlines()), "")

@@ -20,7 +20,7 @@ from align.models.adapters import POLICY, save_adapter
 from align.models.classifier import save_as_classifier
 from align.models.language import with_ends
 from align.models.load import merge_adapter, round_to, stored_dtype
-from align.models.lora import check_trained
+from align.models.merging import check_trained
 from align.models.purpose import REMEDY
 from align.models.scalar import ScalarModel, check_head
 from align.text.tokenizer import rows_needed, with_pad

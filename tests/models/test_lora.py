@@ -23,6 +23,7 @@ from align.errors import UserError
 from align.models.adapters import (
     POLICY,
     VALUE,
+    adapted_weight,
     add_adapter,
     load_adapter,
     save_adapter,
@@ -31,17 +32,8 @@ from align.models.adapters import (
 )
 from align.models.language import LanguageModel
 from align.models.load import load_causal_lm, load_config, load_trunk, merge_adapter
-from align.models.lora import (
-    Shares,
-    adapted_weight,
-    add_lora,
-    answer,
-    freeze_unreached,
-    hold_idle_experts,
-    probe,
-    shares,
-    targets,
-)
+from align.models.lora import Shares, add_lora, freeze_unreached, hold_idle_experts, shares, targets
+from align.models.merging import answer, probe
 from align.models.scalar import ScalarModel
 
 COMMON: dict[str, Any] = {"vocab_size": 99, "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2}
