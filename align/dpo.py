@@ -200,6 +200,7 @@ def train(
     from torch.optim.lr_scheduler import LambdaLR
     from transformers import PrinterCallback
 
+    from align.models.adapters import trunk_prefix
     from align.text.batches import rows_of_step, steps_in
     from align.train.optim import build_optimizer, learning_rate
     from align.train.state import Trainable
@@ -209,6 +210,9 @@ def train(
     n_steps = recipe.train.steps or steps_in(recipe.train.epochs or 1, len(training), optim.batch_size)
     if recipe.model.quantization == "none":  # bitsandbytes has put its model where it belongs
         model.to(accelerator.device)
+    plain = model.get_base_model() if hasattr(model, "get_base_model") else model
+    if plain.base_model is plain:  # TRL looks for the trunk under the class's name for it, which is wrong in Llama 4's
+        plain.base_model_prefix = trunk_prefix(plain).rstrip(".")
     reference = None if recipe.model.adapter == "lora" else copy.deepcopy(model).eval().requires_grad_(False)
     optimizer = build_optimizer(optim, model)
     parts = {"model": Trainable(model), "optimizer": optimizer}
@@ -241,10 +245,38 @@ def train(
             optimizers=(optimizer, schedule),
         )
         trainer.remove_callback(PrinterCallback)
+        check_log_probs(model)
         if reference is None:
             adapter_alone(model, trained)
         trainer.train()
     return in_run.validation
+
+
+def check_log_probs(model: Any) -> None:
+    """Raises `UserError` where TRL's log probabilities are not the model's.
+
+    TRL multiplies the trunk's states with the head's matrix itself: what a class does in between, as BERT's heads do,
+    is left out.
+    """
+    import torch
+
+    from align.models.language import rounding, token_logprobs
+    from align.models.merging import answer, probe
+
+    ids, plain = probe(model), model.get_base_model() if hasattr(model, "get_base_model") else model
+    with torch.no_grad():
+        logits = answer(plain, ids)[:, :-1].float()
+        expected = token_logprobs(logits.flatten(0, 1), ids[:, 1:].flatten()).view(len(ids), -1)
+        try:
+            found = plain(input_ids=ids, labels=ids, fused_lm_head=True).log_probs[:, -expected.shape[1] :]
+            gap = float((found - expected).abs().mean())
+        except (AttributeError, RuntimeError):  # a head that is no single matrix, a trunk that TRL does not find
+            gap = float("inf")
+    if not gap <= rounding(model) * float(logits.std()):
+        raise UserError(
+            f"model.path: TRL cannot compute the log probabilities of a {type(plain).__name__} ({gap:.3g} nats "
+            "apart), so there is no DPO of it; take ppo, or another model"
+        )
 
 
 def adapter_alone(model: Any, trained: dict[str, Any]) -> None:
@@ -272,6 +304,7 @@ def trl_settings(recipe: Recipe, n_steps: int, n_pairs: int, n_eval_pairs: int, 
         beta=recipe.dpo.beta,
         loss_type=[recipe.dpo.loss],
         label_smoothing=recipe.dpo.label_smoothing,
+        router_aux_loss_coef=0.0,  # routers are balanced in pretraining; TRL would ask some for keys that they lack
         max_length=None,  # rows are short enough already, and an answer's EOS is never cut off
         max_steps=n_steps,
         train_sampling_strategy="sequential",

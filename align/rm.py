@@ -122,11 +122,12 @@ def run(recipe: Recipe, dry_run: DryRun | bool = False) -> None:
 
 def check_start(recipe: Recipe, config: PretrainedConfig) -> bool:
     """Whether the model to start from is a reward model. Raises `UserError` for a value model, or other `heads`."""
-    from align.models.purpose import check_purpose, head_role, is_classifier
+    from align.models.purpose import adapter_settings, check_purpose, head_role, is_classifier
     from align.models.scalar import n_heads
 
     path = recipe.model.path
-    if not (head_role(path) or is_classifier(path, config)):
+    scores = str(adapter_settings(path).get("task_type")).endswith("_CLS")  # an adapter of a classifier is refused
+    if not (scores or head_role(path) or is_classifier(path, config)):
         return False
     check_purpose(path, config, "reward", "model.path")
     if (found := n_heads(path)) != recipe.heads:

@@ -447,3 +447,25 @@ def test_what_the_adapter_reaches_is_said_at_the_start_and_on_the_card(stage, wo
     stage.run(recipe)
     assert lines[0] in capsys.readouterr().out.splitlines()
     assert lines[0] in (tmp_path / "run" / "README.md").read_text().splitlines()
+
+
+def test_a_reward_models_adapter_scores_what_its_model_does(world, tmp_path):
+    """Though in `model/` a constant stands in the trunk's last LayerNorm, which the adapter's base has not."""
+    folder = run(rm, world, tmp_path / "rm", **LORA)
+    rows = [[5, 6, 7, 8], [9, 10, 11]]
+    scores = [
+        score_all(load_scalar_model(sections.Model(path=str(folder / name))).eval(), rows, 64, "cpu")
+        for name in ("model", "adapter")
+    ]
+    assert scores[0] == pytest.approx(scores[1], abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [("{", "cannot be read"), ('{"base_model_name_or_path": null}', "write there"), ("{}", "write there")],
+)
+def test_an_adapter_that_does_not_say_its_base_is_told_in_words(world, tmp_path, settings, told):
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text(settings)
+    with pytest.raises(UserError, match=f"adapter_config.json: .*{told}"):
+        load_causal_lm(sections.Model(path=str(tmp_path / "adapter")))

@@ -383,3 +383,16 @@ def test_every_loss_runs(world, tmp_path, loss):
     changes = {"dpo__label_smoothing": 0.001} if loss in dpo.SMOOTHED else {}
     rows = metrics(run(dpo, world, tmp_path / "run", dpo__loss=loss, train__steps=2, **changes))
     assert all(math.isfinite(row["loss/train"]) for row in rows)
+
+
+def test_a_class_whose_log_probabilities_trl_does_not_compute_is_refused(world, tmp_path):
+    """A RoBERTa's head is more than one matrix, and TRL multiplies with the last one alone."""
+    from transformers import RobertaConfig, RobertaForCausalLM
+
+    tokenizer = load_tokenizer(world.base)
+    shape = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    config = RobertaConfig(**shape, vocab_size=len(tokenizer), is_decoder=True, initializer_range=0.3)
+    RobertaForCausalLM(config).save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    with pytest.raises(UserError, match="TRL cannot compute the log probabilities of a RobertaForCausalLM"):
+        run(dpo, world, tmp_path / "run", model__path=str(tmp_path / "base"))

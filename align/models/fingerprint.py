@@ -9,6 +9,7 @@ from pathlib import Path
 
 from align import sections
 from align.models.load import is_adapter
+from align.text.tokenizer import stored_at
 
 READ = ("*.json", "*.jinja", "*.safetensors", "*.model", "*.txt", "*.tiktoken", "*.bin", "*.py")
 CHUNK = 2**24  # bytes read at a time
@@ -16,6 +17,8 @@ CHUNK = 2**24  # bytes read at a time
 
 def fingerprint(model: sections.Model) -> str:
     """Follows from the weights, the tokenizer and the settings that are loaded, and from nothing else."""
+    if not model.path.endswith(".gguf"):
+        model = model.model_copy(update={"path": stored_at(model.path)[0]})  # a hub's adapter is its folder
     parts = [_hub_commit(model.path), model.quantization]
     if Path(model.path).is_dir():
         parts[0] = _folder(Path(model.path))

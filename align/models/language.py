@@ -106,8 +106,14 @@ def check_causal(model: Any) -> None:
     ids = torch.tensor(made_up(model, [6, 6]), device=model.device)
     ids[1, :4] = ids[0, :4]
     was_training = model.training
-    first, second = model.eval()(input_ids=ids, use_cache=False)[0].float()
-    model.train(was_training)
+    try:
+        first, second = model.eval()(input_ids=ids, use_cache=False)[0].float()
+    except (RuntimeError, ValueError, NotImplementedError):
+        if model.device.type == "cpu" and torch.cuda.is_available():  # kernels for a GPU alone, where it will be
+            return
+        raise
+    finally:
+        model.train(was_training)
     gap, varies = float((first[:4] - second[:4]).abs().mean()), float(first.std(0).mean())
     if gap > rounding(model) * varies:
         raise UserError(

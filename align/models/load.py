@@ -279,7 +279,15 @@ def is_adapter(path: str | Path) -> bool:
 
 
 def _adapter_settings(path: str | Path) -> dict[str, Any]:
-    return json.loads((Path(stored_at(path)[0]) / "adapter_config.json").read_text(encoding="utf-8"))
+    file = Path(stored_at(path)[0]) / "adapter_config.json"
+    try:
+        settings = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{file}: cannot be read ({error}); copy the adapter again") from None
+    base = settings.get("base_model_name_or_path")
+    if not base or Path(base).resolve() == file.parent.resolve():
+        raise UserError(f"{file}: base_model_name_or_path = {base!r}; write there the model that it was trained on")
+    return settings
 
 
 def adapter_base(path: str | Path) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from align.errors import UserError
+from align.text.tokenizer import stored_at
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -69,7 +70,7 @@ def head_role(path: str | Path) -> HeadRole | None:
     """
     from safetensors import SafetensorError, safe_open
 
-    file = Path(path) / HEAD_FILE
+    file = _beside(path, HEAD_FILE)
     if not file.is_file():
         return None
     try:
@@ -104,5 +105,10 @@ def _scoring_class(config: PretrainedConfig) -> str:
 
 def adapter_settings(path: str | Path) -> dict[str, Any]:
     """What adapter_config.json says; nothing where there is none."""
-    file = Path(path) / "adapter_config.json"
+    file = _beside(path, "adapter_config.json")
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
+
+def _beside(path: str | Path, name: str) -> Path:
+    """A file of a model's folder; where a .gguf file or a hub's whole model is named, one that is not there."""
+    return Path(path if str(path).endswith(".gguf") else stored_at(path)[0]) / name

@@ -104,7 +104,7 @@ def save_reward_model(
     whole.save_head(folder, first)
     _write_tokenizer(padded, whole.trunk, folder)
     if adapter_folder(folder).is_dir():
-        whole.save_head(adapter_folder(folder), first)
+        model.save_head(adapter_folder(folder), initial)  # as it is: `whole` may have put its shift into its trunk
     open_to_readers(folder, adapter_folder(folder))
     return note
 

@@ -47,11 +47,12 @@ def cut_after(rollouts: Rollouts, token: int, first: int, end: int) -> Part:
     A cut answer gets `end` after the token, since that is where our reward models are trained to be read.
     """
     sequences, counts, ended = [], [], []
-    for sequence, n_tokens in zip(rollouts.sequences(), rollouts.mask.sum(1).tolist(), strict=True):
+    uncut = whole(rollouts, end).sequences
+    for sequence, n_tokens, told in zip(rollouts.sequences(), rollouts.mask.sum(1).tolist(), uncut, strict=True):
         start = len(sequence) - n_tokens
         prompt, answer = sequence[:start], sequence[start:]
         ends = [place + 1 for place, found in enumerate(answer) if found == token and place >= first]
-        kept = answer[: ends[0]] if ends else answer
+        kept = answer[: ends[0]] if ends else told[start:]
         sequences.append([*prompt, *kept, *([end] if ends and token != end else [])])
         counts.append(len(kept))
         ended.append(bool(ends))

@@ -66,6 +66,8 @@ def _read(path: str, name: str) -> dict[str, Any]:
     """A JSON file of a model; empty where there is none. One that is broken is told when the model is loaded."""
     from transformers.utils.hub import cached_file
 
+    if Path(path).is_file():  # a .gguf file has no others beside it
+        return {}
     try:
         file = cached_file(path, name, _raise_exceptions_for_missing_entries=False)
         return {} if file is None else dict(json.loads(Path(file).read_text(encoding="utf-8")))

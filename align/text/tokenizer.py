@@ -150,14 +150,22 @@ def stored_at(path: str | Path) -> tuple[str, dict[str, str]]:
 
 
 def _adapter_in_store(name: str) -> str | None:
-    """The folder of a hub's adapter that was loaded before; None for any other path."""
+    """The folder of a hub's adapter whose settings were looked up before; its weights are fetched if need be.
+
+    None for any other path.
+    """
     from huggingface_hub import try_to_load_from_cache
+    from transformers.utils.hub import cached_file
 
     if Path(name).exists() or name.count("/") != 1:
         return None
-    with suppress(ValueError):  # no name that a hub would take
+    with suppress(ValueError, OSError):  # no name that a hub would take, or out of reach
         found = try_to_load_from_cache(name, "adapter_config.json")
-        return str(Path(found).parent) if isinstance(found, str) else None
+        for weights in ("adapter_model.safetensors", "adapter_model.bin") if isinstance(found, str) else ():
+            if (Path(str(found)).parent / weights).is_file():
+                return str(Path(str(found)).parent)
+            if fetched := cached_file(name, weights, _raise_exceptions_for_missing_entries=False):
+                return str(Path(fetched).parent)
     return None
 
 

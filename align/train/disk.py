@@ -17,7 +17,7 @@ def written(recipe: Any, roles: Sequence[Role], workload: Workload) -> dict[str,
 
     Files of text are small beside them, and a tokenizer takes some MB: they are left out.
     """
-    keeps_best = getattr(getattr(recipe, "evaluation", None), "best", None) is not None
+    keeps_best = _asks(recipe, "evaluation", "best")
     found = {"checkpoints": 0.0}
     for role in roles:
         if role.kind not in ("trained", "adapter"):
@@ -25,7 +25,8 @@ def written(recipe: Any, roles: Sequence[Role], workload: Workload) -> dict[str,
         counted = role_weights(role)
         state = 4.0 * counted.n_trained
         best = keeps_best and role.head == "vocabulary"
-        checkpoint = state + optimizer_bytes(workload.optimizer, counted.trained) + (state if best else 0.0)
+        n_copies = _copies_kept(recipe) if role.head == "vocabulary" else 0
+        checkpoint = (1 + n_copies) * state + optimizer_bytes(workload.optimizer, counted.trained)
         found["checkpoints"] += (recipe.train.keep_checkpoints + 1) * checkpoint
         name = "critic" if role.name == "critic" else "model"
         if role.kind == "adapter":
@@ -33,6 +34,16 @@ def written(recipe: Any, roles: Sequence[Role], workload: Workload) -> dict[str,
         for folder in (name, "best") if best else (name,):
             found[folder] = 4.0 * (counted.parameters if role.kind == "adapter" else counted.n_trained)
     return found
+
+
+def _asks(recipe: Any, section: str, key: str) -> bool:
+    return bool(getattr(getattr(recipe, section, None), key, None))
+
+
+def _copies_kept(recipe: Any) -> int:
+    """Copies of a policy in its checkpoint: the best one so far, the average, the reference that follows."""
+    keys = (("evaluation", "best"), ("ppo", "ema"), ("kl", "reference_every"))
+    return sum(_asks(recipe, section, key) for section, key in keys)
 
 
 def disk_line(recipe: Any, roles: Sequence[Role], workload: Workload) -> str:
@@ -46,7 +57,7 @@ def disk_line(recipe: Any, roles: Sequence[Role], workload: Workload) -> str:
 def check_disk(recipe: Any, roles: Sequence[Role], workload: Workload) -> None:
     """Raises `UserError` for a run that writes more than is free."""
     free = free_disk(recipe.output)
-    n_written = 12.0 * (recipe.train.keep_checkpoints + 2) + 12.0  # bytes a parameter, a bound that is quick to have
+    n_written = 24.0 * (recipe.train.keep_checkpoints + 2)  # bytes a parameter, a bound that is quick to have
     if n_written * sum(count_parameters(role.config) for role in roles if role.kind in ("trained", "adapter")) < free:
         return
     if sum(written(recipe, roles, workload).values()) > free:

@@ -139,6 +139,8 @@ def test_an_adapter_in_the_hubs_local_store_is_known_by_its_name(tmp_path, monke
     (store / "refs" / "main").write_text("0123")
     (store / "snapshots" / "0123" / "adapter_config.json").write_text('{"base_model_name_or_path": "acme/base"}')
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    assert not is_adapter("acme/adapter")  # its weights are yet to come
+    (store / "snapshots" / "0123" / "adapter_model.safetensors").touch()
     assert is_adapter("acme/adapter")
     assert adapter_base("acme/adapter") == "acme/base"
     assert not any(is_adapter(path) for path in ("acme/other", "/nothing", "./nothing", "no name/of a hub"))

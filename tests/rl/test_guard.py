@@ -70,8 +70,9 @@ def test_a_gap_of_a_twentieth_of_a_nat_is_caught_in_every_precision(world, tmp_p
         ]
 
     monkeypatch.setattr(ppo_sampler(), "sample", off)
+    large = {"optim__batch_size": 64, "train__micro_batch_tokens": 2**14}
     with pytest.raises(UserError, match="cannot be sampled here"):
-        run(world, tmp_path, rollout__logprobs=mode, train__precision=precision)
+        run(world, tmp_path, rollout__logprobs=mode, train__precision=precision, **large)
 
 
 def ppo_sampler() -> Any:
@@ -89,6 +90,6 @@ def test_the_gap_of_every_step_is_logged_and_is_rounding(world, tmp_path, mode):
         assert 0 < row["rollout/logprob_gap_mean"] <= row["rollout/logprob_gap_max"] < 1e-4
 
 
-def test_no_precision_lets_a_twentieth_of_a_nat_pass():
-    assert max(LIMITS.values()) <= 0.05
+def test_only_8_bits_let_a_twentieth_of_a_nat_pass_for_they_round_by_more():
+    assert {name for name, limit in LIMITS.items() if limit > 0.05} == {"8bit"}
     assert torch.finfo(torch.bfloat16).eps > LIMITS["fp32"]
