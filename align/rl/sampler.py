@@ -57,6 +57,7 @@ class Sampler:
     def __init__(self, roles: Roles, tokenizer: Any, recipe: Keys, accelerator: Any) -> None:
         self.roles, self.tokenizer, self.accelerator = roles, tokenizer, accelerator
         self.rollout, self.kl, self.quantization = recipe.rollout, recipe.kl, recipe.model.quantization
+        self._limit: float | None = None  # of the gap between sampler and trainer; from the first answers
         self.values_after_end = recipe.reward.score_at == "after_eos"
         self.shaping = Shaping(recipe.reward, tokenizer, accelerator)
         self.micro_batch_tokens, self.seed = recipe.train.micro_batch_tokens, recipe.seed
@@ -127,8 +128,18 @@ class Sampler:
             )
 
     def check_gap(self, rollouts: Rollouts) -> None:
-        """Raises `UserError` if the policy that sampled is not the one that will learn, but for rounding."""
-        check_gap(rollouts.gap, gap_limit(self.quantization, self.accelerator), self.roles.policy.model)
+        """Raises `RewardError` if the policy that sampled is not the one that will learn, but for rounding."""
+        if self._limit is None:
+            self._limit = gap_limit(self.quantization, self.accelerator, self._logits(rollouts))
+        check_gap(rollouts.gap, self._limit, self.roles.policy.model)
+
+    @torch.no_grad()
+    def _logits(self, rollouts: Rollouts) -> Tensor:
+        """Of the sampled tokens of the first micro-batch, (n_tokens,)."""
+        ids, is_answer = rollouts.part(micro_batches(rollouts.lengths, self.micro_batch_tokens)[0])
+        with self.accelerator.autocast():
+            logits = self.roles.policy(ids, is_answer)
+        return logits.gather(-1, ids[is_answer][:, None])[:, 0].float() / self.rollout.temperature
 
     def _gap(self, rollouts: Rollouts) -> Gap:
         """Over all answers where their log probabilities are recomputed, else over the first micro-batch."""

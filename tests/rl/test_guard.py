@@ -9,7 +9,8 @@ from helpers import metrics, recipe_of
 from align import ppo
 from align.errors import UserError
 from align.rl import past, sampling
-from align.rl.guard import LIMITS
+from align.rl.guard import LIMITS, gap_limit
+from align.train.machine import accelerator
 from align.rl.past import Cached, RoomyLayer, Way
 
 MODES = ["recompute", "sampled"]
@@ -93,3 +94,16 @@ def test_the_gap_of_every_step_is_logged_and_is_rounding(world, tmp_path, mode):
 def test_only_8_bits_let_a_twentieth_of_a_nat_pass_for_they_round_by_more():
     assert {name for name, limit in LIMITS.items() if limit > 0.05} == {"8bit"}
     assert torch.finfo(torch.bfloat16).eps > LIMITS["fp32"]
+
+
+@pytest.mark.parametrize(
+    ("precision", "quantization", "logit", "limit"),
+    [
+        ("fp32", "none", 20.0, 0.001),
+        ("fp32", "8bit", 20.0, 0.3),
+        ("bf16", "none", -1.5, 0.04),  # numbers near 1.5 are 1/128 apart in bf16
+        ("bf16", "4bit", 20.0, 0.6 * 0.125),  # near 20 they are 1/8 apart
+    ],
+)
+def test_in_bf16_rounding_grows_with_the_logits(precision, quantization, logit, limit):
+    assert gap_limit(quantization, accelerator(precision), torch.tensor([logit, -logit])) == pytest.approx(limit)
