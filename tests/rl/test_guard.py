@@ -10,8 +10,8 @@ from align import ppo
 from align.errors import UserError
 from align.rl import past, sampling
 from align.rl.guard import LIMITS, gap_limit
-from align.train.machine import accelerator
 from align.rl.past import Cached, RoomyLayer, Way
+from align.train.machine import accelerator
 
 MODES = ["recompute", "sampled"]
 
