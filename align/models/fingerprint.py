@@ -45,7 +45,7 @@ def _files(folder: Path, files: list[Path]) -> str:
     return _hashed(folder.resolve(), tuple(stats))
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=1024)
 def _hashed(folder: Path, files: tuple[tuple[str, int, int], ...]) -> str:
     """Reads the files once, as long as their sizes and times stay as they are."""
     found = hashlib.blake2b(digest_size=16)

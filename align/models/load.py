@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import struct
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -323,7 +324,7 @@ def merge_adapter(auto_class: Any, adapter: str | Path, base: sections.Model, n_
 def _loading_errors(path: str, key: str = "model.path") -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, ImportError, SafetensorError) as error:
+    except (OSError, ValueError, ImportError, SafetensorError, struct.error) as error:  # the last of a cut .gguf
         if "trust_remote_code" in str(error):
             raise UserError(
                 f"{key} = {path!r}: this model brings code of its own, which runs only if you say so; read its .py "
