@@ -44,11 +44,20 @@ class Desk(Window):
 
     def drag_to(self, slot: int, row: Any, share: float) -> None:
         """Drags a letter to a height of a row: 0 is its upper edge, 1 its lower."""
-        start, end, mouse = self.chip(slot).bounding_box(), row.bounding_box(), self.page.mouse
+        start, end, mouse = self._place(self.chip(slot)), self._place(row), self.page.mouse
         mouse.move(start["x"] + start["width"] / 2, start["y"] + start["height"] / 2)
         mouse.down()
         mouse.move(end["x"] + end["width"] / 2, end["y"] + end["height"] * share, steps=4)
         mouse.up()
+
+    def _place(self, what: Any) -> Any:
+        """Where something stands once it stands still: on a busy machine the page may yet move it."""
+        box = what.bounding_box()
+        while True:
+            self.page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+            if (now := what.bounding_box()) == box:
+                return box
+            box = now
 
     def rows(self) -> dict[int, list[int]]:
         """Which slots stand in which row; 0 is "not ranked yet"."""
