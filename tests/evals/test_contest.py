@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -181,8 +182,7 @@ def test_a_model_without_a_template_is_asked_plainly_and_told(world, tokenizer, 
 
 def test_a_model_is_known_by_its_files(world, tokenizer, tmp_path):
     same, other = tmp_path / "same", tmp_path / "other"
-    tiny_gpt(tokenizer).save_pretrained(same)
-    tokenizer.save_pretrained(same)
+    shutil.copytree(world.base, same)
     tiny_gpt(tokenizer, seed=9).save_pretrained(other)
     tokenizer.save_pretrained(other)
     found = [fingerprint(sections.Model(path=str(path))) for path in (world.base, same, other)]

@@ -17,6 +17,13 @@ GONE_ON = """(before) => {
   return root.querySelector(".notice .primary") || (first && first.innerText.trim() !== before);
 }"""
 
+# Waits until the page has drawn what it has been told.
+DRAWN = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+
+# Each row's rank, and the slots of the letters that stand in it, all at one moment.
+ROWS = """() => [...document.getElementById("align-label").shadowRoot.querySelectorAll(".row")].map((row) =>
+  [row.dataset.rank, [...row.querySelectorAll(".chip")].map((chip) => Number(chip.dataset.slot))])"""
+
 
 class Desk(Window):
     """Somebody's browser window on the labelling page."""
@@ -54,19 +61,16 @@ class Desk(Window):
         """Where something stands once it stands still: on a busy machine the page may yet move it."""
         box = what.bounding_box()
         while True:
-            self.page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+            self.page.evaluate(DRAWN)
             if (now := what.bounding_box()) == box:
                 return box
             box = now
 
     def rows(self) -> dict[int, list[int]]:
         """Which slots stand in which row; 0 is "not ranked yet"."""
-        found = {}
-        for row in self.page.locator(".row").all():
-            rank = row.get_attribute("data-rank")
-            slots = [int(chip.get_attribute("data-slot")) for chip in row.locator(".chip").all()]
-            found[0 if rank == "none" else int(rank)] = slots
-        return {rank: slots for rank, slots in found.items() if slots}
+        self.page.evaluate(DRAWN)
+        seen = self.page.evaluate(ROWS)
+        return {0 if rank == "none" else int(rank): slots for rank, slots in seen if slots}
 
     def rate(self, slot: int, rating: int) -> None:
         """With the mouse."""
