@@ -45,8 +45,18 @@ class Trainable:
         return {name: p.detach() for name, p in trained_parameters(self.module).items()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Raises `UserError` if these are not the parameters that are trained here: an older version's, say."""
+        trained = trained_parameters(self.module)
+        shapes = {name: value.shape for name, value in state_dict.items()}
+        if odd := [name for name, p in trained.items() if shapes.get(name) != p.shape] or sorted(
+            set(shapes) - set(trained)
+        ):
+            raise UserError(
+                f"resume: the checkpoint holds other weights than this run trains (at {odd[0]}), as those of an older "
+                "version may; go on with that version, or begin anew: overwrite=true"
+            )
         with torch.no_grad():
-            for name, parameter in trained_parameters(self.module).items():
+            for name, parameter in trained.items():
                 parameter.copy_(state_dict[name])
 
 

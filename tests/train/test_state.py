@@ -211,3 +211,13 @@ def test_a_damaged_checkpoint_is_named_with_the_remedy(tmp_path, file, damage):
 
 def test_no_folder_has_no_steps(tmp_path):
     assert steps_saved(tmp_path / "nowhere") == []
+
+
+@pytest.mark.parametrize("width", [3, 5])
+def test_a_checkpoint_of_other_weights_is_told_in_words(width):
+    """Such as one whose vocabulary was larger by a pad token."""
+    saved = Trainable(torch.nn.Linear(2, width)).state_dict()
+    with pytest.raises(UserError, match=r"resume: the checkpoint holds other weights .*\(at weight\).*overwrite=true"):
+        Trainable(torch.nn.Linear(2, 4)).load_state_dict(saved)
+    with pytest.raises(UserError, match=r"\(at bias\)"):
+        Trainable(torch.nn.Linear(2, width, bias=False)).load_state_dict(saved)
