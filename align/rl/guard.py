@@ -40,9 +40,14 @@ def gap_over_processes(gaps: Tensor, accelerator: Any) -> Gap:
     return Gap(mean, max(gathered(accelerator, float(gaps.max()))), math.sqrt(variance / n_tokens))
 
 
+def stated_limit(quantization: str, accelerator: Any) -> float:
+    """The limit for what a run computes in, whatever its logits are, in nats a token."""
+    return max(LIMITS["bf16" if accelerator.mixed_precision == "bf16" else "fp32"], LIMITS.get(quantization, 0.0))
+
+
 def gap_limit(quantization: str, accelerator: Any, logits: Tensor) -> float:
     """How large a mean gap is still rounding, in nats a token. logits: (n_tokens,) of sampled tokens."""
-    limit = max(LIMITS["bf16" if accelerator.mixed_precision == "bf16" else "fp32"], LIMITS.get(quantization, 0.0))
+    limit = stated_limit(quantization, accelerator)
     if accelerator.mixed_precision != "bf16":
         return limit
     steps = torch.finfo(torch.bfloat16).eps * torch.exp2(logits.abs().log2().floor())

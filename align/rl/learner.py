@@ -19,7 +19,7 @@ from align.errors import UserError
 from align.models.adapters import trained_parameters
 from align.models.language import negative_log_likelihood, recomputing, token_logprobs
 from align.rl.advantages import gae, grpo, rloo, token_rewards, whiten
-from align.rl.guard import LIMITS
+from align.rl.guard import stated_limit
 from align.rl.kl import AdaptiveKL, FixedKL, KLController, full_kl, kl_estimate
 from align.rl.losses import entropy, explained_variance, policy_loss, value_loss
 from align.text.batches import micro_batches
@@ -200,8 +200,7 @@ class Learner:
         """
         if self.recipe.rollout.logprobs == "sampled":  # which `Sampler.check_gap` holds against a pass of training
             return
-        rounds = "bf16" if self.accelerator.mixed_precision == "bf16" else "fp32"
-        gap, limit = math.sqrt(2 * approx_kl), max(LIMITS[rounds], LIMITS.get(self.recipe.model.quantization, 0.0))
+        gap, limit = math.sqrt(2 * approx_kl), stated_limit(self.recipe.model.quantization, self.accelerator)
         if not gap <= 2 * limit:  # a root of a mean of squares, which few large ones raise
             raise UserError(
                 f"before the first update log probabilities are {gap:.3g} nats from those of the samples; up to "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import torch
@@ -87,14 +88,10 @@ def check_length(model: Any, n_tokens: int) -> None:
 
 def _batches(lengths: Sequence[int], how: Sampling, way: Way) -> list[list[int]]:
     """Which prompts are answered together, as indices: of similar length, or of one where the model wants that."""
+    batches = micro_batches([n + how.max_tokens for n in lengths], how.batch_tokens)
     if way.mixed:
-        return micro_batches([n + how.max_tokens for n in lengths], how.batch_tokens)
-    batches = []
-    for length in sorted(set(lengths)):
-        alike = [index for index, n in enumerate(lengths) if n == length]
-        n_at_once = max(1, how.batch_tokens // (length + how.max_tokens))
-        batches += [alike[i : i + n_at_once] for i in range(0, len(alike), n_at_once)]
-    return batches
+        return batches
+    return [list(alike) for batch in batches for _, alike in groupby(batch, key=lambda index: lengths[index])]
 
 
 class _Decoding:
