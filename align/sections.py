@@ -83,6 +83,20 @@ class Data(Section):
     """auto recognises the format by its columns."""
     columns: dict[str, str] = Field(default_factory=dict)
     """Maps our column names to the file's: {prompt: question}."""
+    system: Literal["keep", "merge", "drop"] = "keep"
+    """What becomes of system turns: merge puts their text before the next user's turn, for templates without them."""
+    same_role: Literal["refuse", "join"] = "refuse"
+    """Two turns of one speaker in a row: left to the template, which may refuse them, or joined to one."""
+    first_assistant: Literal["keep", "drop"] = "keep"
+    """What becomes of an assistant's turn that stands before the first user's."""
+    thoughts: Literal["keep", "inline", "drop"] = "keep"
+    """Thoughts (reasoning_content): given to the template, written into the content as <think>…</think>, or dropped."""
+    margins: Literal["column", "scores"] = "column"
+    """Where margins come from: the column margin, or the difference of score_chosen and score_rejected."""
+    template: str | None = None
+    """A file with a chat template (Jinja) to write turns with; saved with the model. By default the model's own."""
+    template_options: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
+    """Variables for the chat template, as {enable_thinking: false}; saved with the model."""
     max_tokens: int = Field(512, gt=1)
     """Longest sequence, prompt and answer together."""
     too_long: Literal["truncate", "drop"] = "truncate"

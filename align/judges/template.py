@@ -49,7 +49,7 @@ def read_template(path: str) -> Template:
 
 def question(template: Template, prompt: Sequence[Message], answer_a: str, answer_b: str) -> list[dict[str, str]]:
     """The turns that ask about two answers."""
-    asked = prompt[0].content if len(prompt) == 1 else "\n\n".join(f"[{role}]\n{text}" for role, text in prompt)
+    asked = prompt[0].content if len(prompt) == 1 else "\n\n".join(f"[{turn.role}]\n{turn.text}" for turn in prompt)
     texts = dict(zip(PLACES, (asked, answer_a, answer_b), strict=True))
     number = _number("\0".join(texts.values()))
     marked = {place: _marked(place.replace("_", " "), text, number) for place, text in texts.items()}

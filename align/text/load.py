@@ -132,7 +132,7 @@ def prompt_text(record: Record) -> str:
         turns = record.prompt
     else:
         turns = record.messages[:-1] if isinstance(record, Conversation) else record.messages
-    return "\n\n".join(f"{role}: {content}" for role, content in turns)
+    return "\n\n".join(f"{turn.role}: {turn.text}" for turn in turns)
 
 
 def _sources(data: Data) -> list[Source]:

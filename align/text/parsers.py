@@ -7,7 +7,6 @@ use by a rule of its format is `LeftOut`; such rows are counted by reason and ne
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Sequence
@@ -15,17 +14,20 @@ from itertools import takewhile
 from typing import Any, NamedTuple
 
 from align.text.records import Message, Role
-
-Values = dict[str, Any]
-Turns = tuple[Message, ...]
-
-
-class BadRow(Exception):
-    """A row that is not what its format says. Its text is the reason."""
-
-
-class LeftOut(Exception):
-    """A row that a documented rule leaves out. Its text is the rule."""
+from align.text.values import (
+    BadRow,
+    LeftOut,
+    Turns,
+    Values,
+    as_list,
+    listed,
+    rank_of,
+    shown,
+    string,
+    turn_text,
+    turns_of,
+    value_of,
+)
 
 
 class Besides(NamedTuple):
@@ -53,14 +55,12 @@ SAME_ANSWER = "chosen and rejected are the same: kept as a tie"
 DIFFER_EARLIER = "chosen and rejected differ in more than the last turn: the first answers that differ were taken"
 AFTER_ANSWER = "turns after the last answer were left out"
 
-_ROLES: dict[str, Role] = {"user": "user", "human": "user", "system": "system", "developer": "system"}
-_ROLES |= dict.fromkeys(("assistant", "gpt", "chatgpt", "model", "bot"), "assistant")
 _TRANSCRIPT_TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):")
 
 
 def parse_text(row: Values) -> Parsed:
     """{text}: kept as it is, space included."""
-    return Parsed(text=_string(_value(row, "text"), "text"))
+    return Parsed(text=string(value_of(row, "text"), "text"))
 
 
 def parse_prompt(row: Values) -> Parsed:
@@ -70,15 +70,15 @@ def parse_prompt(row: Values) -> Parsed:
 
 def parse_prompt_completion(row: Values) -> Parsed:
     """{prompt, completion}: two strings, or two lists of messages (TRL's conversational form)."""
-    prompt, completion = _prompt(row), _listed(_value(row, "completion"))
+    prompt, completion = _prompt(row), listed(value_of(row, "completion"))
     if isinstance(completion, str):
-        return Parsed(prompt=prompt, answers=(_turn_text(completion, "completion"),))
-    return _demonstration((*prompt, *_turns(completion, "completion")))
+        return Parsed(prompt=prompt, answers=(turn_text(completion, "completion"),))
+    return _demonstration((*prompt, *turns_of(completion, "completion")))
 
 
 def parse_messages(row: Values) -> Parsed:
     """{messages}: turns with role and content."""
-    return _demonstration(_turns(_listed(_value(row, "messages")), "messages"))
+    return _demonstration(turns_of(listed(value_of(row, "messages")), "messages"))
 
 
 def parse_alpaca(row: Values) -> Parsed:
@@ -86,34 +86,34 @@ def parse_alpaca(row: Values) -> Parsed:
 
     LLaMA-Factory's `system` and `history` (pairs of a question and an answer) come before it.
     """
-    asked = _turn_text(_value(row, "instruction"), "instruction")
+    asked = turn_text(value_of(row, "instruction"), "instruction")
     if given := str(row.get("input") or "").strip():
         asked = f"{asked}\n\n{given}"
     system = str(row.get("system") or "").strip()
     before = [Message("system", system)] if system else []
-    for question, answer in _listed(row.get("history")) or []:
+    for question, answer in listed(row.get("history")) or []:
         before += [
-            Message("user", _turn_text(question, "history")),
-            Message("assistant", _turn_text(answer, "history")),
+            Message("user", turn_text(question, "history")),
+            Message("assistant", turn_text(answer, "history")),
         ]
-    return Parsed(prompt=(*before, Message("user", asked)), answers=(_turn_text(_value(row, "output"), "output"),))
+    return Parsed(prompt=(*before, Message("user", asked)), answers=(turn_text(value_of(row, "output"), "output"),))
 
 
 def parse_sharegpt(row: Values) -> Parsed:
     """{conversations}: turns with from (human, gpt, system) and value."""
-    return _demonstration(_turns(_listed(_value(row, "conversations")), "conversations"))
+    return _demonstration(turns_of(listed(value_of(row, "conversations")), "conversations"))
 
 
 def parse_question_answer(row: Values) -> Parsed:
     """{question, answer}: two strings, as GSM8K."""
-    asked = _turn_text(_value(row, "question"), "question")
-    return Parsed(prompt=(Message("user", asked),), answers=(_turn_text(_value(row, "answer"), "answer"),))
+    asked = turn_text(value_of(row, "question"), "question")
+    return Parsed(prompt=(Message("user", asked),), answers=(turn_text(value_of(row, "answer"), "answer"),))
 
 
 def parse_sharegpt_preference(row: Values) -> Parsed:
     """{conversations, chosen, rejected}: turns that both share, and one turn each."""
-    shared = _turns(_listed(_value(row, "conversations")), "conversations")
-    chosen, rejected = (_turns(_as_list(_value(row, name)), name) for name in ("chosen", "rejected"))
+    shared = turns_of(listed(value_of(row, "conversations")), "conversations")
+    chosen, rejected = (turns_of(as_list(value_of(row, name)), name) for name in ("chosen", "rejected"))
     return _compared((*shared, *chosen), (*shared, *rejected))
 
 
@@ -123,7 +123,7 @@ def parse_hh(row: Values) -> Parsed:
     Two turns of one speaker in a row are one turn. A transcript with an empty turn is left out.
     """
     beginning = row.get("prompt") or ""
-    chosen, rejected = (_transcript(beginning + _string(_value(row, name), name)) for name in ("chosen", "rejected"))
+    chosen, rejected = (_transcript(beginning + string(value_of(row, name), name)) for name in ("chosen", "rejected"))
     return _compared(chosen, rejected)
 
 
@@ -132,15 +132,15 @@ def parse_preference(row: Values) -> Parsed:
 
     The shared beginning of two strings is cut back to whole words. Messages may repeat the prompt or not.
     """
-    chosen, rejected = (_listed(_value(row, name)) for name in ("chosen", "rejected"))
+    chosen, rejected = (listed(value_of(row, name)) for name in ("chosen", "rejected"))
     prompt = _prompt(row) if row.get("prompt") is not None else ()
     if isinstance(chosen, str) != isinstance(rejected, str):
         raise BadRow("chosen and rejected must both be strings or both lists of messages")
     if not isinstance(chosen, str):
-        both = _turns(chosen, "chosen"), _turns(rejected, "rejected")
+        both = turns_of(chosen, "chosen"), turns_of(rejected, "rejected")
         return _compared(*(turns if turns[0].role != "assistant" else (*prompt, *turns) for turns in both))
     if prompt:
-        return _pair(prompt, _turn_text(chosen, "chosen"), _turn_text(rejected, "rejected"))
+        return _pair(prompt, turn_text(chosen, "chosen"), turn_text(rejected, "rejected"))
     words = re.sub(r"\S+$", "", chosen[: _n_shared(chosen, rejected)])
     asked, *answers = (text.strip() for text in (words, chosen[len(words) :], rejected[len(words) :]))
     if not (asked and all(answers)):
@@ -153,16 +153,16 @@ def parse_ranking(row: Values) -> Parsed:
 
     An answer may be empty here: a model can say nothing, and people rank that too. Ranks are renumbered from 1 on.
     """
-    prompt, responses, ranks = _prompt(row), _listed(_value(row, "responses")), _listed(row.get("ranks"))
+    prompt, responses, ranks = _prompt(row), listed(value_of(row, "responses")), listed(row.get("ranks"))
     if ranks is None:
         return Parsed(prompt=prompt, unranked=_unranked(responses))
     if not (isinstance(responses, list) and len(responses) >= 2):
         raise BadRow(f"responses must be a list of at least 2 answers, found {shown(responses)}")
     if not (isinstance(ranks, list) and len(ranks) == len(responses)):
         raise BadRow(f"{len(responses)} responses need as many ranks, found {shown(ranks)}")
-    answers = tuple(_string(response, "a response", may_be_empty=True).strip() for response in responses)
-    order = {rank: place for place, rank in enumerate(sorted({_rank(rank) for rank in ranks}), start=1)}
-    return Parsed("", prompt, answers, tuple(order[_rank(rank)] for rank in ranks))
+    answers = tuple(string(response, "a response", may_be_empty=True).strip() for response in responses)
+    order = {rank: place for place, rank in enumerate(sorted({rank_of(rank) for rank in ranks}), start=1)}
+    return Parsed("", prompt, answers, tuple(order[rank_of(rank)] for rank in ranks))
 
 
 def parse_besides(row: Values) -> Besides:
@@ -183,12 +183,6 @@ def parse_besides(row: Values) -> Besides:
 def is_transcript(value: Any) -> bool:
     """Whether a value is written as HH-RLHF writes its dialogues."""
     return isinstance(value, str) and value.lstrip().startswith("Human:") and "\n\nAssistant:" in value
-
-
-def shown(value: Any) -> str:
-    """A value for a message, shortened."""
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _demonstration(turns: Turns) -> Parsed:
@@ -252,78 +246,13 @@ def _transcript(text: str) -> Turns:
     return tuple(turns)
 
 
-def _value(row: Values, name: str) -> Any:
-    if name not in row:
-        raise BadRow(f"no column {name!r}; there are {', '.join(map(str, row)) or 'none'}")
-    if row[name] is None:
-        raise BadRow(f"{name} is null")
-    return row[name]
-
-
-def _string(value: Any, name: str, may_be_empty: bool = False) -> str:
-    if not isinstance(value, str):
-        raise BadRow(f"{name} must be a string, found {shown(value)}")
-    if not may_be_empty and not value.strip():
-        raise BadRow(f"{name} is empty")
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError:  # JSON can write half of a surrogate pair, which no tokenizer can read
-        raise BadRow(f"{name} is not valid Unicode (half of a surrogate pair)") from None
-    return value
-
-
-def _turn_text(value: Any, name: str) -> str:
-    return _string(value, name).strip()
-
-
-def _listed(value: Any) -> Any:
-    """A list that stands in a string, as lists do in CSV files; anything else as it is."""
-    if isinstance(value, str) and value.startswith("["):
-        try:
-            return json.loads(value)
-        except json.JSONDecodeError:
-            return value
-    return value
-
-
-def _as_list(value: Any) -> Any:
-    return [value] if isinstance(value, dict) else _listed(value)
-
-
 def _prompt(row: Values) -> Turns:
-    value = _listed(_value(row, "prompt"))
+    value = listed(value_of(row, "prompt"))
     if isinstance(value, list):
-        return _ending_with_user(_turns(value, "prompt"))
+        return _ending_with_user(turns_of(value, "prompt"))
     if not isinstance(value, str):
         raise BadRow(f"prompt must be a string or a list of messages, found {shown(value)}")
-    return (Message("user", _turn_text(value, "prompt")),)
-
-
-def _turns(value: Any, name: str) -> Turns:
-    if not (isinstance(value, list) and value):
-        raise BadRow(f"{name} must be a list of turns, found {shown(value)}")
-    return tuple(_turn(turn, f"turn {number} of {name}") for number, turn in enumerate(value, start=1))
-
-
-def _turn(turn: Any, where: str) -> Message:
-    if not isinstance(turn, dict):
-        raise BadRow(f"{where} must be an object with role and content, found {shown(turn)}")
-    said_by = turn.get("role") or turn.get("from")
-    if said_by not in _ROLES:
-        raise BadRow(f"{where} has the role {shown(said_by)}; the roles are system, user and assistant")
-    content = turn.get("content") if turn.get("content") is not None else turn.get("value")
-    if content is None:
-        raise BadRow(f"{where} ({said_by}) has no content" + (", only a tool call" if turn.get("tool_calls") else ""))
-    return Message(_ROLES[said_by], _turn_text(_joined_parts(content, where), f"{where} ({said_by})"))
-
-
-def _joined_parts(content: Any, where: str) -> Any:
-    """OpenAI's content in parts as one text; a content that is no list as it is."""
-    if not isinstance(content, list):
-        return content
-    if not all(isinstance(part, dict) and part.get("type") == "text" for part in content):
-        raise BadRow(f"{where} has content that is not text")
-    return "".join(str(part.get("text") or "") for part in content)
+    return (Message("user", turn_text(value, "prompt")),)
 
 
 def _ending_with_user(turns: Turns) -> Turns:
@@ -337,10 +266,4 @@ def _unranked(responses: Any) -> tuple[str, ...]:
     """Answers without ranks; none where they are not a list of texts, since a prompt can be had of such a row too."""
     if not (isinstance(responses, list) and all(isinstance(response, str) for response in responses)):
         return ()
-    return tuple(_string(response, "a response", may_be_empty=True).strip() for response in responses)
-
-
-def _rank(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not float(value).is_integer():
-        raise BadRow(f"a rank must be a whole number, found {shown(value)}")
-    return int(value)
+    return tuple(string(response, "a response", may_be_empty=True).strip() for response in responses)

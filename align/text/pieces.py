@@ -99,7 +99,7 @@ class Writer:
     def _write(self, messages: Turns, add_generation_prompt: bool) -> str:
         from jinja2 import TemplateError
 
-        turns = [{"role": role, "content": self._clean(content)} for role, content in messages]
+        turns = [turn._replace(content=self._clean(turn.content)).as_dict() for turn in messages]
         try:
             written = self._tokenizer.apply_chat_template(
                 turns, tokenize=False, add_generation_prompt=add_generation_prompt

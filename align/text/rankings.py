@@ -30,7 +30,7 @@ class Ranked(NamedTuple):
     @property
     def text(self) -> str:
         """The prompt's turns as one text."""
-        return "\n\n".join(f"{role}: {content}" for role, content in self.prompt)
+        return "\n\n".join(f"{turn.role}: {turn.text}" for turn in self.prompt)
 
     @property
     def ids(self) -> list[int]:

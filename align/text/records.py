@@ -5,16 +5,59 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+import json
+from typing import Any, Literal, NamedTuple
 
-Role = Literal["system", "user", "assistant"]
+Role = Literal["system", "user", "assistant", "tool", "tools"]
 
 
 class Message(NamedTuple):
-    """One turn of a conversation."""
+    """One turn of a conversation. What a row says of tools is here too, so that it goes wherever a prompt goes.
+
+    A first turn of the role "tools" holds the tools that may be called, as JSON (`tools` of `apply_chat_template`).
+    """
 
     role: Role
     content: str
+    thoughts: str = ""  # what the assistant thought before it said `content` (`reasoning_content`)
+    calls: str = ""  # the tools that the assistant calls: `tool_calls` as JSON
+    name: str = ""  # the tool whose result this is
+    call_id: str = ""  # which call it answers (`tool_call_id`)
+    learned: bool = True  # an answer that is not is context: never a target
+
+    @classmethod
+    def of(cls, turn: dict[str, Any]) -> Message:
+        """A turn as `as_dict` writes it."""
+        calls = turn.get("tool_calls")
+        return cls(
+            turn["role"],
+            turn["content"],
+            turn.get("reasoning_content", ""),
+            json.dumps(calls, ensure_ascii=False) if calls else "",
+            turn.get("name", ""),
+            turn.get("tool_call_id", ""),
+            turn.get("weight", 1) != 0,
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """The turn under the names that rows and chat templates have for its parts; without those that it lacks."""
+        said: dict[str, Any] = {"role": self.role, "content": self.content}
+        if self.thoughts:
+            said["reasoning_content"] = self.thoughts
+        if self.calls:
+            said["tool_calls"] = json.loads(self.calls)
+        if self.name:
+            said["name"] = self.name
+        if self.call_id:
+            said["tool_call_id"] = self.call_id
+        if not self.learned:
+            said["weight"] = 0
+        return said
+
+    @property
+    def text(self) -> str:
+        """All that is said in it, for people and judges: its content, and the calls where there are some."""
+        return "\n".join(part for part in (self.content, self.calls) if part)
 
 
 class Document(NamedTuple):
@@ -59,8 +102,8 @@ class Answers(NamedTuple):
     source: str = ""
 
 
-def plain(messages: tuple[Message, ...]) -> str | list[dict[str, str]]:
+def plain(messages: tuple[Message, ...]) -> str | list[dict[str, Any]]:
     """A prompt as rows hold it: a single user turn is a string, a conversation a list of messages."""
     if len(messages) == 1 and messages[0].role == "user":
         return messages[0].content
-    return [{"role": message.role, "content": message.content} for message in messages]
+    return [message.as_dict() for message in messages]

@@ -8,6 +8,7 @@ import pytest
 
 from align.sections import Data
 from align.text.load import load
+from align.text.records import Message
 
 FOLDER = Path(__file__).parents[2].parent / "shared" / "data"
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="the folder with the published data sets is absent")
@@ -26,7 +27,7 @@ def test_hh_rlhf():
     assert all(ranking.ranks == (1, 2) and ranking.prompt[-1].role == "user" for ranking in hh.train)
     assert not any("\n\nAssistant:" in text for ranking in hh.train for text in ranking.responses)
     conversations = loaded("hh-harmless-base.jsonl.gz", "conversations").train
-    assert conversations[0].messages == (*hh.train[0].prompt, ("assistant", hh.train[0].responses[0]))
+    assert conversations[0].messages == (*hh.train[0].prompt, Message("assistant", hh.train[0].responses[0]))
 
 
 def test_alpaca():
