@@ -96,7 +96,8 @@ def answer_rows(recipe: Recipe, prompts: list[Prompt], n_at_once: int = 512) -> 
     """A row for each prompt, in order; progress is printed now and then."""
     from align.rl.speaker import Speaker
 
-    speaker = Speaker(recipe.model, recipe.data.max_tokens)
+    data = recipe.data
+    speaker = Speaker(recipe.model, data.max_tokens, template=data.template, options=data.template_options)
     randomness = speaker.randomness(recipe.seed)
     started = shown = time.monotonic()
     for first in range(0, len(prompts), n_at_once):

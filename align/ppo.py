@@ -171,11 +171,12 @@ def read(recipe: Recipe) -> Inputs:
     from align.rl.ptx import load_ptx
     from align.rl.roles import TRUNK
     from align.text.load import load
-    from align.text.tokenizer import load_tokenizer, plain_tokenizer, same_words
+    from align.text.tokenizer import plain_tokenizer, same_words
+    from align.train.inputs import tokenizer_of
     from align.train.parallel import say
     from align.train.plan import check_positions
 
-    tokenizer = load_tokenizer(recipe.model.path, recipe.model.trust_remote_code)
+    tokenizer = tokenizer_of(recipe)
     check_positions(load_config(recipe.model, to="speak"), recipe.data.max_tokens)
     for key, path in (*(("reward.path", path) for path in recipe.reward.paths), ("ppo.critic", recipe.ppo.critic)):
         if path is None or path == TRUNK:

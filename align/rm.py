@@ -71,7 +71,8 @@ def run(recipe: Recipe, dry_run: DryRun | bool = False) -> None:
     from align.models.save import save_reward_model
     from align.models.scalar import ScalarModel, load_scalar_model
     from align.text.load import load
-    from align.text.tokenizer import load_tokenizer, rows_needed
+    from align.text.tokenizer import rows_needed
+    from align.train.inputs import tokenizer_of
     from align.train.machine import accelerator as make_accelerator
     from align.train.parallel import say
     from align.train.plan import Sizes, asked_shape, check_memory, check_positions, print_plan, trained_alone
@@ -82,7 +83,7 @@ def run(recipe: Recipe, dry_run: DryRun | bool = False) -> None:
         pairs = Sizes(recipe.data.max_tokens, 1, rows=2)
         print_plan(recipe, trained_alone(shape, pairs, "scalar", recipe.heads), {}, dry_run)
         return
-    tokenizer = load_tokenizer(recipe.model.path, recipe.model.trust_remote_code)
+    tokenizer = tokenizer_of(recipe)
     config = load_config(recipe.model)
     check_positions(config, recipe.data.max_tokens)
     goes_on = check_start(recipe, config)

@@ -48,7 +48,8 @@ def run(recipe: Recipe, dry_run: DryRun | bool = False) -> None:
     from align.models.lora import shares
     from align.models.save import save_language_model, write_card
     from align.text.load import load
-    from align.text.tokenizer import load_tokenizer, rows_needed
+    from align.text.tokenizer import rows_needed
+    from align.train.inputs import tokenizer_of
     from align.train.machine import accelerator as make_accelerator
     from align.train.parallel import say
     from align.train.plan import Sizes, asked_shape, check_memory, check_positions, print_plan, trained_alone
@@ -59,7 +60,7 @@ def run(recipe: Recipe, dry_run: DryRun | bool = False) -> None:
         sizes = Sizes(recipe.data.max_tokens, recipe.data.max_tokens - 1)
         print_plan(recipe, trained_alone(shape, sizes, "vocabulary"), {}, dry_run)
         return
-    tokenizer = load_tokenizer(recipe.model.path, recipe.model.trust_remote_code)
+    tokenizer = tokenizer_of(recipe)
     config = load_config(recipe.model, to="speak")
     check_positions(config, recipe.data.max_tokens)
     conversations = load(recipe.data, "conversations", recipe.seed)

@@ -45,9 +45,16 @@ class Speaker:
     first line of a document, and its answer is the next line. A text is read as it is, after BOS, whatever the model.
     """
 
-    def __init__(self, model: sections.Model, max_tokens: int, plain: bool = False) -> None:
+    def __init__(
+        self,
+        model: sections.Model,
+        max_tokens: int,
+        plain: bool = False,
+        template: str | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> None:
         """`max_tokens` bounds prompt and answer together, as the model's positions do."""
-        self.tokenizer: Any = load_tokenizer(model.path, model.trust_remote_code)
+        self.tokenizer: Any = load_tokenizer(model.path, model.trust_remote_code, template, options)
         self.accelerator = make_accelerator("fp32")
         loaded = load_causal_lm(model.model_copy(update={"adapter": "none"}), n_tokens=rows_needed(self.tokenizer))
         self.model = loaded.to(self.accelerator.device).eval()

@@ -4,22 +4,27 @@ The rule that everything here keeps: the tokens of a prompt in training are exac
 
     encode_conversation(prompt + [assistant: answer]).ids == encode_prompt(prompt) + encode_response(prompt, answer)
 
-For this a written conversation is cut before and after each answer (`align.text.pieces`), and the pieces are tokenised
-one by one. Only the template decides about BOS: none is added on top, whatever the tokenizer does by default. Special
-tokens that are written out in a content are taken out first.
+For this a written conversation is cut before and after each answer (`align.text.pieces`). A piece is tokenised together
+with what stands before it, back to the last added token, and has the tokens that are its own there: those of the whole
+text, as `apply_chat_template` gives them. Only where a token would reach over the start of an answer is it cut.
+Only the template decides about BOS: none is added on top, whatever the tokenizer does by default. Special tokens that
+are written out in a content are taken out first, which is told once.
 """
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, islice, takewhile
+from itertools import accumulate, chain, islice, takewhile
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from align.errors import UserError
 from align.text.chat import own_bos
 from align.text.ends import ends_of
-from align.text.pieces import Piece, Writer, special_token_remover
+from align.text.pieces import Row, Writer, special_token_remover
 from align.text.records import Conversation, Message
+from align.text.template import Marks, Template
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -37,12 +42,16 @@ class Encoded(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """What became of the conversations given to `encode_conversations`."""
+    """What became of the conversations given to `encode_conversations`. A conversation may become several rows."""
 
     kept: int
     truncated: int  # of those kept
     too_long: int  # left out, where too_long="drop"
     without_answer: int  # left out: the prompt alone fills max_tokens, so nothing would be learned
+    not_learned: int = 0  # left out: no answer in them is to be learned
+    unrolled: int = 0  # conversations that became several rows, since the template rewrites earlier answers
+    added_rows: int = 0  # of these
+    added_tokens: int = 0
 
     def lines(self, max_tokens: int) -> list[str]:
         """For the log: one line for each thing that happened to some rows."""
@@ -52,7 +61,16 @@ class Counts(NamedTuple):
             (self.too_long, "left out as too long"),
             (self.without_answer, "left out, for the prompt alone fills them"),
         ]
-        return [f"{count} of {total} conversations {what} (max_tokens={max_tokens})" for count, what in told if count]
+        lines = [f"{count} of {total} conversations {what} (max_tokens={max_tokens})" for count, what in told if count]
+        if self.not_learned:
+            lines.append(f"{self.not_learned} conversations left out: no answer in them is to be learned")
+        if self.unrolled:
+            lines.append(
+                f"{self.unrolled} conversations became {self.unrolled + self.added_rows} rows, {self.added_tokens:,} "
+                "tokens more: the chat template writes an answer otherwise once other turns follow it, so each is "
+                "learned after its own history; targets=last learns the last alone"
+            )
+        return lines
 
 
 def encode_conversation(
@@ -60,11 +78,19 @@ def encode_conversation(
 ) -> Encoded:
     """A demonstration as tokens, its end cut off at `max_tokens`.
 
-    Targets are the answers of every assistant turn, or of the last one only; its end is part of an answer.
-    Raises `UserError` when the template cannot write these turns (see `align.text.pieces`).
+    Targets are the answers of every assistant turn that is to be learned, or of the last one only; its end is part of
+    an answer. Raises `UserError` when the template cannot write these turns (see `align.text.pieces`), or rewrites
+    them so that they are several rows.
     """
-    pieces = Writer(tokenizer).conversation(tuple(messages), last_only)
-    return _encoded(tokenizer, [pieces], max_tokens, last_only)[0]
+    writer = Writer(tokenizer)
+    rows = writer.conversation(tuple(messages), last_only)
+    _tell_removed(tokenizer, writer)
+    if len(rows) > 1:
+        raise UserError(
+            f"this chat template rewrites earlier answers, so that this conversation is {len(rows)} rows; call "
+            "encode_conversations, or learn the last answer only"
+        )
+    return _encoded(tokenizer, rows, max_tokens)[0]
 
 
 def encode_conversations(
@@ -76,17 +102,35 @@ def encode_conversations(
 ) -> tuple[list[Encoded], Counts]:
     """`encode_conversation` for many, in order and without those that teach nothing; and what was cut or left out.
 
+    A conversation whose earlier answers the template rewrites is several rows, one after the other.
     Raises `UserError` that names the row which the template refuses, or that says why no row is left.
     """
     writer = Writer(tokenizer)
-    encoded = _encoded(tokenizer, [_written(writer, row, last_only) for row in conversations], max_tokens, last_only)
+    written = [_written(writer, row, last_only) for row in conversations]
+    _tell_removed(tokenizer, writer)
+    teaching = [rows for rows in written if any(piece.is_target for row in rows for piece in row)]
+    encoded = _encoded(tokenizer, list(chain.from_iterable(teaching)), max_tokens)
     fitting = [row for row in encoded if too_long == "truncate" or not row.truncated]
     kept = [row for row in fitting if any(row.is_target)]
-    n_truncated = sum(row.truncated for row in kept)
-    counts = Counts(len(kept), n_truncated, len(encoded) - len(fitting), len(fitting) - len(kept))
-    if encoded and not kept:
+    counts = Counts(
+        len(kept),
+        sum(row.truncated for row in kept),
+        len(encoded) - len(fitting),
+        len(fitting) - len(kept),
+        len(written) - len(teaching),
+        *_unrolled(teaching, encoded),
+    )
+    if written and not kept:
         raise UserError("; ".join(["no conversation is left", *counts.lines(max_tokens), "raise data.max_tokens"]))
     return kept, counts
+
+
+def _unrolled(conversations: list[list[Row]], encoded: list[Encoded]) -> tuple[int, int, int]:
+    """Conversations of several rows, the rows that they have besides the last, and the tokens of these."""
+    ends = list(accumulate(len(rows) for rows in conversations))
+    several = [(end - len(rows), end) for rows, end in zip(conversations, ends, strict=True) if len(rows) > 1]
+    added = [row for start, end in several for row in encoded[start : end - 1]]
+    return len(several), len(added), sum(len(row.ids) for row in added)
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[int]:
@@ -97,7 +141,9 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message
 def encode_prompts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Sequence[Message]]) -> list[list[int]]:
     """`encode_prompt` for many. Raises `UserError` when the template refuses one of them."""
     writer = Writer(tokenizer)
-    return _ids(tokenizer, [writer.prompt(tuple(messages)) for messages in prompts])
+    rows = [writer.prompt(tuple(messages)) for messages in prompts]
+    _tell_removed(tokenizer, writer)
+    return [list(chain.from_iterable(ids)) for ids in _piece_ids(tokenizer, rows)]
 
 
 def encode_response(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], response: str) -> list[int]:
@@ -110,7 +156,12 @@ def encode_responses(
 ) -> list[list[int]]:
     """`encode_response` for many (prompt, response)."""
     writer = Writer(tokenizer)
-    return _ids(tokenizer, [[writer.answer(tuple(messages), response)] for messages, response in pairs])
+    rows = [
+        [*writer.prompt(tuple(messages)), writer.answer(tuple(messages), Message("assistant", response))]
+        for messages, response in pairs
+    ]
+    _tell_removed(tokenizer, writer)
+    return [ids[-1] for ids in _piece_ids(tokenizer, rows, last_only=True)]
 
 
 def encode_documents(
@@ -126,48 +177,120 @@ def encode_documents(
         yield from ([*bos, *ids, tokenizer.eos_token_id] for ids in _tokenise(tokenizer, now))
 
 
+class Said(NamedTuple):
+    """A sampled answer: what is said, and what was thought before it."""
+
+    text: str
+    thoughts: str = ""
+
+
 def decode_response(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
-    """The text of sampled tokens up to the first end, without special tokens and the space around it."""
+    """The text of sampled tokens up to the first end, without thoughts, special tokens and the space around it."""
+    return decode_answer(tokenizer, ids).text
+
+
+def decode_answer(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], prompt_ids: Sequence[int] = ()) -> Said:
+    """Sampled tokens up to the first end as text, with the thoughts apart that its template has marks for.
+
+    `prompt_ids` are the tokens before it, since a generation prompt may open the thought. A thought that was never
+    closed leaves no answer.
+    """
     ends = ends_of(tokenizer).ids
     answer = list(takewhile(lambda token: token not in ends, ids))
-    return str(tokenizer.decode(answer, skip_special_tokens=True)).strip()
+    marks = Template.of(tokenizer).marks()
+    thoughts, said = _parted(tokenizer, answer, marks, prompt_ids)
+    if said is None:
+        return Said(str(tokenizer.decode(answer, skip_special_tokens=True)).strip(), "")
+    clean = special_token_remover(tokenizer)
+    return Said(clean(said).strip(), clean(thoughts).strip())
 
 
-def _written(writer: Writer, row: Conversation, last_only: bool) -> list[Piece]:
+def _parted(
+    tokenizer: PreTrainedTokenizerBase, answer: list[int], marks: Marks, prompt_ids: Sequence[int]
+) -> tuple[str, str | None]:
+    """The thoughts and the answer, special tokens included; no answer where no mark stands in it."""
+    if not any(marks):
+        return "", None
+    written = str(tokenizer.decode(answer, skip_special_tokens=False)).strip()
+    is_open = bool(marks.opening) and str(tokenizer.decode(list(prompt_ids[-16:]))).rstrip().endswith(marks.opening)
+    if marks.closing and marks.closing in written:
+        thoughts, _, said = written.partition(marks.closing)
+        return thoughts.strip().removeprefix(marks.opening), said
+    if marks.opening and (is_open or written.startswith(marks.opening)):
+        return written.removeprefix(marks.opening), ""
+    if marks.lead and written.startswith(marks.lead):
+        return "", written.removeprefix(marks.lead)
+    return "", None
+
+
+def _written(writer: Writer, row: Conversation, last_only: bool) -> list[Row]:
     try:
         return writer.conversation(row.messages, last_only)
     except UserError as error:
         raise UserError(f"{row.source}: {error}" if row.source else str(error)) from None
 
 
-def _encoded(
-    tokenizer: PreTrainedTokenizerBase, conversations: list[list[Piece]], max_tokens: int, last_only: bool
-) -> list[Encoded]:
-    """All pieces of all conversations go through the tokenizer at once: several times faster than one by one."""
-    ids = iter(_piece_ids(tokenizer, list(chain.from_iterable(conversations))))
+def _tell_removed(tokenizer: PreTrainedTokenizerBase, writer: Writer) -> None:
+    """Says once for each token of a tokenizer that it was taken out of contents."""
+    told: set[str] = vars(tokenizer).setdefault("_align_removed", set())
+    if new := {token: count for token, count in writer.taken_out.items() if token not in told}:
+        told.update(new)
+        counted = ", ".join(f"{token} ({count} texts)" for token, count in new.items())
+        _LOG.warning("special tokens of this tokenizer stand in contents and are taken out: %s", counted)
+
+
+def _encoded(tokenizer: PreTrainedTokenizerBase, rows: list[Row], max_tokens: int) -> list[Encoded]:
     encoded = []
-    for pieces in conversations:
-        tokens: list[int] = []
-        is_target: list[bool] = []
-        for index, piece in enumerate(pieces):
-            piece_ids = next(ids)
-            learned = piece.is_answer and (not last_only or index == len(pieces) - 1)
-            tokens += piece_ids
-            is_target += [learned] * len(piece_ids)
+    for pieces, ids in zip(rows, _piece_ids(tokenizer, rows), strict=True):
+        tokens = list(chain.from_iterable(ids))
+        is_target = [piece.is_target for piece, own in zip(pieces, ids, strict=True) for _ in own]
         encoded.append(Encoded(tokens[:max_tokens], is_target[:max_tokens], len(tokens) > max_tokens))
     return encoded
 
 
-def _ids(tokenizer: PreTrainedTokenizerBase, rows: list[list[Piece]]) -> list[list[int]]:
-    ids = iter(_piece_ids(tokenizer, list(chain.from_iterable(rows))))
-    return [[token for _ in pieces for token in next(ids)] for pieces in rows]
+def _piece_ids(tokenizer: PreTrainedTokenizerBase, rows: list[Row], last_only: bool = False) -> list[list[list[int]]]:
+    """The tokens of each piece of each row, or of each row's last piece alone.
 
-
-def _piece_ids(tokenizer: PreTrainedTokenizerBase, pieces: list[Piece]) -> list[list[int]]:
-    texts = list(dict.fromkeys(piece.text for piece in pieces))  # markers and system prompts recur
-    known = dict(zip(texts, _tokenise(tokenizer, texts), strict=True))
+    All go through the tokenizer at once, each text once: several times faster than one by one.
+    """
+    known = _Known(tokenizer, rows, last_only)
     turn = ends_of(tokenizer).turn
-    return [[*known[piece.text], turn] if piece.append_end else known[piece.text] for piece in pieces]
+    found = []
+    for row, texts in zip(rows, known.texts, strict=True):
+        pieces = row[-len(texts) :]
+        found.append([known.ids(*text) + [turn] * piece.append_end for piece, text in zip(pieces, texts, strict=True)])
+    return found
+
+
+class _Known:
+    """Pieces with what stands before them, and the tokens of all these texts."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, rows: list[Row], last_only: bool) -> None:
+        contents = sorted({token.content for token in tokenizer.added_tokens_decoder.values()}, key=len, reverse=True)
+        self._added = re.compile("|".join(map(re.escape, contents)) or "(?!)")
+        self._anchor = str(tokenizer.eos_token)
+        self.texts = [list(self._with_context(row))[-1 if last_only else 0 :] for row in rows]  # (context, piece)
+        texts = {context + text for row in self.texts for context, text in row}
+        contexts = {context for row in self.texts for context, _ in row if context}
+        wanted = [*dict.fromkeys([*texts, *contexts])]
+        self._tokenizer = tokenizer
+        self._ids = dict(zip(wanted, _tokenise(tokenizer, wanted), strict=True))
+
+    def ids(self, context: str, text: str) -> list[int]:
+        """The tokens of a text where it stands after this context."""
+        given, both = self._ids.get(context, []), self._ids[context + text]
+        if both[: len(given)] == given:
+            return both[len(given) :]
+        anchor, both = _tokenise(self._tokenizer, [self._anchor, self._anchor + text])
+        return both[len(anchor) :]
+
+    def _with_context(self, row: Row) -> Iterator[tuple[str, str]]:
+        context = ""
+        for piece in row:
+            yield context, piece.text
+            context += piece.text
+            if (last := max((found.start() for found in self._added.finditer(context)), default=None)) is not None:
+                context = context[last:]
 
 
 def _tokenise(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
@@ -177,3 +300,6 @@ def _tokenise(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list
         batch = tokenizer(now, add_special_tokens=False, return_attention_mask=False, verbose=False)
         ids.extend(batch["input_ids"])
     return ids
+
+
+_LOG = logging.getLogger(__name__)

@@ -1,8 +1,9 @@
 """Where an answer ends: what a learned answer ends in, and every token at which a model is done.
 
 Three say it: the tokenizer's EOS, the token with which the chat template closes an assistant's turn (`<|im_end|>`), and
-`eos_token_id` beside the model's weights, often a list. A number of the last that is an ordinary word of this tokenizer
-ends nothing: nobody set it, or the tokenizer is another one by now.
+`eos_token_id` beside the model's weights, often a list. Where a template closes nothing, an end of that list that it
+writes before the next turn (`<|user|>` of GLM) closes the answer. A number in it that is an ordinary word of this
+tokenizer ends nothing: nobody set it, or the tokenizer is another one by now.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from align.errors import UserError
+from align.text.template import Template
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _KEPT = "_align_ends"  # in the tokenizer's memory, not in its files: what the model's files say, what was found
-_ANSWER = "zqanswerqz"  # stands in no template
 
 
 class Ends(NamedTuple):
@@ -40,8 +41,9 @@ def ends_of(tokenizer: PreTrainedTokenizerBase) -> Ends:
     key = (str(tokenizer.chat_template), eos)
     if key not in kept:
         tokens = _tokens(tokenizer)
-        turn = tokens.get(_closer(tokenizer, tokens), eos)
         said = [number for number in kept.get("said", ()) if number in tokens.values()]
+        before_next = tokens.get(_closer(tokenizer, tokens, between=True), eos)
+        turn = tokens.get(_closer(tokenizer, tokens), before_next if before_next in said else eos)
         kept[key] = Ends(turn, tuple(dict.fromkeys((turn, eos, *said))))
     ends: Ends = kept[key]
     return ends
@@ -82,16 +84,10 @@ def _tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
     return {text: number for text, number in named.items() if text.strip()}
 
 
-def _closer(tokenizer: PreTrainedTokenizerBase, tokens: dict[str, int]) -> str:
+def _closer(tokenizer: PreTrainedTokenizerBase, tokens: dict[str, int], between: bool = False) -> str:
     """The first of the tokens that the template writes after an answer; "" where it writes none."""
     if tokenizer.chat_template is None:
         return ""
-    turns = [{"role": "user", "content": "x"}, {"role": "assistant", "content": _ANSWER}]
-    try:
-        written = str(tokenizer.apply_chat_template(turns, tokenize=False))
-    except Exception:  # a template may refuse with whatever it likes; what it refuses is told where it is needed
-        return ""
-    _, answer, after = written.rpartition(_ANSWER)
     longest_first = sorted(tokens, key=len, reverse=True)
-    found = re.search("|".join(map(re.escape, longest_first)), after) if answer else None
+    found = re.search("|".join(map(re.escape, longest_first)), Template.of(tokenizer).closer_of(between))
     return found.group() if found else ""

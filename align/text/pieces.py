@@ -1,14 +1,22 @@
-"""A conversation as the template writes it, cut into the pieces that are tokenised one by one.
+"""A conversation as the template writes it, and where in it the answers stand.
 
-A piece is an answer or what stands between two answers. An answer is what the template writes after its generation
-prompt, up to and including the token that ends the turn (`align.text.ends`). What it writes after that (the newline of
-ChatML) begins the next piece, for no model is asked to say it. Where a template ends a turn without such a token, the
-answer's trailing space is left to the next piece and EOS is appended.
+A written conversation is cut into pieces: an answer, or what stands between two answers. An answer is what the template
+writes after its generation prompt, up to and including the token that ends the turn (`align.text.ends`). What it writes
+after that (the newline of ChatML) begins the next piece, for no model is asked to say it.
+
+Three kinds of templates make this less than plain.
+
+- One that ends a turn without such a token, or only before the next turn. An end is appended where an answer is the
+  last, and nowhere else: a prompt is exactly what the template writes.
+- One that writes an answer otherwise once other turns follow it: those of reasoning models drop its thoughts. Such a
+  conversation becomes several rows, one for each answer that was rewritten, each after its history as it was then.
+- One whose generation prompt opens a thought. An answer with thoughts goes on from there.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
@@ -17,97 +25,164 @@ from align.errors import UserError
 from align.text.chat import special_tokens
 from align.text.ends import ends_of
 from align.text.records import Message
+from align.text.template import THOUGHT_MARKS, Template, Turns, spoken_parts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-Turns = tuple[Message, ...]
 
 
 class Piece(NamedTuple):
     """A stretch of a written conversation."""
 
     text: str
-    is_answer: bool = False
+    turn: int | None = None  # the turn that it is the answer of
     append_end: bool = False  # the template does not write the token that an answer ends with
+    is_target: bool = False
+
+
+Row = list[Piece]
 
 
 class Writer:
     """Writes conversations out with a tokenizer's chat template, in pieces."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        turn = ends_of(tokenizer).turn
-        if tokenizer.chat_template is None:
-            raise UserError("this tokenizer has no chat template; load it with align.text.tokenizer.load_tokenizer")
-        self._ends = [str(token) for token in tokenizer.convert_ids_to_tokens([turn, tokenizer.eos_token_id])]
-        added = tokenizer.added_tokens_decoder.get(turn)
-        self._takes_space = added is not None and added.rstrip
-        self._tokenizer = tokenizer
-        self._clean = special_token_remover(tokenizer)
+        self._template = Template.of(tokenizer)
+        self._ends = [str(token) for token in tokenizer.convert_ids_to_tokens(list(ends_of(tokenizer).ids))]
+        self._specials = special_tokens(tokenizer)
+        self._remove = special_token_remover(tokenizer)
+        self.taken_out: Counter[str] = Counter()  # special tokens that stood in contents, and in how many
+        self._clean = lru_cache(maxsize=4096)(self._cleaned)  # each turn is written several times
         self._written = lru_cache(maxsize=256)(self._write)  # answers to one prompt write it once
+        self._cut = lru_cache(maxsize=256)(self._cut_prompt)
 
-    def conversation(self, messages: Turns, last_only: bool = False) -> list[Piece]:
-        """The pieces of a demonstration, whose last turn is the assistant's.
+    def conversation(self, messages: Turns, last_only: bool = False) -> list[Row]:
+        """The rows of a demonstration, whose last turn is the assistant's: together they teach each answer once.
 
-        Raises `UserError` when the template refuses these turns, or rewrites an earlier answer that is to be learned.
+        One row, unless the template rewrites earlier answers. What an assistant says before anybody has asked is not
+        learned.
+        Raises `UserError` when the template refuses these turns, or does not write one of them.
         """
         if not messages or messages[-1].role != "assistant":
             raise UserError("a demonstration ends with the assistant's turn; this one does not")
-        prompt, answer = messages[:-1], messages[-1].content
-        return [*self.prompt(prompt, cut_needed=not last_only), self.answer(prompt, answer)]
+        final = len(messages) - 1
+        wanted = {i for i in _answers(messages) if messages[i].learned and (i == final or not last_only)}
+        rows: list[Row] = []
+        left = wanted or {final}
+        while left:
+            last = max(left)
+            pieces = [*self.prompt(messages[:last]), self.answer(messages[:last], messages[last])._replace(turn=last)]
+            rows.append([piece._replace(is_target=piece.turn in left & wanted) for piece in pieces])
+            left = left - {piece.turn for piece in pieces}
+        return rows[::-1]
 
-    def prompt(self, prompt: Turns, cut_needed: bool = False) -> list[Piece]:
-        """The pieces of a prompt and the generation prompt after it.
+    def prompt(self, prompt: Turns) -> Row:
+        """The pieces of a prompt and the generation prompt after it: together exactly what the template writes.
 
-        Some templates write an answer differently once another turn follows it (those of reasoning models drop its
-        thoughts). What was learned is then not what is seen later: such a prompt is one piece, or, where the answers in
-        it are to be learned (`cut_needed`), a `UserError`.
+        Answers that it writes as they were said are pieces of their own.
         """
-        whole = self._written(prompt, True)
-        pieces: list[Piece] = []
-        done = 0  # characters of `whole` that are in pieces
-        for index in (i for i, message in enumerate(prompt) if message.role == "assistant"):
-            before, through = self._written(prompt[:index], True), self._written(prompt[: index + 1], False)
-            answer = self._until_end(through[len(before) :])
-            if not (through.startswith(before) and whole.startswith(before + answer.text)):
-                if cut_needed:
-                    raise _rewritten(through, whole)
-                return [Piece(whole)]
-            pieces += [Piece(before[done:]), answer]
-            rest = whole[len(before) + len(answer.text) :]
-            if answer.append_end:  # some templates write it only before the next turn
-                rest = rest.removeprefix(self._ends[0])
-            if self._takes_space:  # as Phi-3's: the space after it is no token, but would be one at a piece's start
-                rest = rest.lstrip()
-            done = len(whole) - len(rest)
-        return [*pieces, Piece(whole[done:])]
+        return self._cut(prompt)
 
-    def answer(self, prompt: Turns, response: str) -> Piece:
+    def answer(self, prompt: Turns, answer: Message) -> Piece:
         """An answer as the template writes it after this prompt. Raises `UserError` if it does not go on from there."""
         before = self._written(prompt, True)
-        through = self._written((*prompt, Message("assistant", response)), False)
-        if not through.startswith(before):
-            raise _does_not_go_on(before, through)
-        return self._until_end(through[len(before) :])
+        through = self._written((*prompt, answer), False)
+        if through.startswith(before):
+            piece = self._until_end(through[len(before) :])
+        else:
+            piece = self._until_end(self._after_opening(before, through, answer))
+        thought = answer.thoughts.strip()
+        for said in [*spoken_parts(self._clean(answer)), *([thought] if thought else [])]:
+            if said not in piece.text:
+                raise _not_written(len(prompt) + 1, answer, said, piece.text)
+        return piece
+
+    def _cut_prompt(self, prompt: Turns) -> Row:
+        whole = self._written(prompt, True)
+        pieces: Row = []
+        done = 0  # characters of `whole` that are in pieces
+        for index in _answers(prompt):
+            before, through = self._written(prompt[:index], True), self._written(prompt[: index + 1], False)
+            answer = self._until_end(through[len(before) :])
+            text = answer.text
+            rest = whole[len(before) + len(text) :]
+            if answer.append_end:  # some templates write an end only before the next turn
+                end = next((end for end in self._ends if rest.startswith(end)), None)
+                text += end or ""
+            is_as_said = through.startswith(before) and whole.startswith(before + text)
+            if is_as_said and not (answer.append_end and end is None):
+                pieces += [Piece(before[done:]), Piece(text, index)]
+                done = len(before) + len(text)
+        return [*pieces, Piece(whole[done:])]
+
+    def _after_opening(self, before: str, through: str, answer: Message) -> str:
+        """What follows a generation prompt that opens a thought, of which the template then writes nothing."""
+        shared = _shared_length(before, through)
+        opening = before[shared:].strip()
+        closing = dict(THOUGHT_MARKS).get(opening)
+        if closing is None:
+            raise _does_not_go_on(before, through, shared)
+        content = self._clean(answer)
+        said = f"{opening}\n{answer.thoughts.strip()}\n{closing}\n\n{content}" if answer.thoughts else content.lstrip()
+        if not (said.startswith(opening) and closing in said):
+            raise _no_thoughts(opening)
+        spoken = said.rpartition(closing)[2].strip()
+        if spoken not in through[shared:]:
+            raise _does_not_go_on(before, through, shared)
+        after = through[shared:].rpartition(spoken)[2] if spoken else ""
+        space = before[shared:].rpartition(opening)[2]
+        return said.removeprefix(opening).removeprefix(space).lstrip(" ") + after
 
     def _until_end(self, span: str) -> Piece:
         for end in self._ends:
             if (place := span.find(end)) >= 0:
-                return Piece(span[: place + len(end)], is_answer=True)
-        return Piece(span.rstrip(), is_answer=True, append_end=True)
+                return Piece(span[: place + len(end)])
+        return Piece(span.rstrip(), append_end=True)
 
     def _write(self, messages: Turns, add_generation_prompt: bool) -> str:
-        from jinja2 import TemplateError
+        turns = tuple(turn._replace(content=self._clean(turn)) for turn in messages)
+        written = self._template.write(turns, add_generation_prompt)
+        for number, turn in enumerate(turns, start=1):
+            self._check_written(number, turn, written)
+        return written
 
-        turns = [turn._replace(content=self._clean(turn.content)).as_dict() for turn in messages]
-        try:
-            written = self._tokenizer.apply_chat_template(
-                turns, tokenize=False, add_generation_prompt=add_generation_prompt
-            )
-        except TemplateError as error:
-            roles = ", ".join(message.role for message in messages) or "no turn"
-            raise UserError(f"the chat template refuses these turns ({roles}): {error}") from None
-        return str(written)
+    def _check_written(self, number: int, turn: Message, written: str) -> None:
+        """Raises `UserError` if a turn is not in what was written. Thoughts of earlier turns need not be."""
+        if turn.role == "tools":
+            named = re.findall(r'"name": *"([^"]+)"', turn.content)[:1]
+        elif turn.role == "assistant":
+            named = re.findall(r'"name": *"([^"]+)"', turn.calls)[:1]
+            named += spoken_parts(turn.content)[-1:]
+        else:
+            named = [turn.content.strip()]
+        for said in named:
+            if said not in written:
+                raise _not_written(number, turn, said, "")
+
+    def _cleaned(self, turn: Message) -> str:
+        """A content without special tokens, but for those that mark the thoughts at an answer's beginning."""
+        if turn.role == "tools":
+            return turn.content
+        content = turn.content
+        kept = ""
+        if turn.role == "assistant":
+            for opening, closing in THOUGHT_MARKS:
+                inside, mark, rest = content.lstrip().removeprefix(opening).partition(closing)
+                if content.lstrip().startswith(opening) and mark and opening in self._specials:
+                    kept, content = opening + self._told_removal(inside) + closing, rest
+        return kept + self._told_removal(content)
+
+    def _told_removal(self, text: str) -> str:
+        cleaned = self._remove(text)
+        if cleaned != text:
+            self.taken_out.update(token for token in {*self._specials, self._ends[0]} if token in text)
+        return cleaned
+
+
+def _answers(messages: Turns) -> list[int]:
+    """The assistant's turns that somebody asked for."""
+    asked = next((i for i, turn in enumerate(messages) if turn.role in ("user", "tool")), len(messages))
+    return [i for i, turn in enumerate(messages) if i > asked and turn.role == "assistant"]
 
 
 def special_token_remover(tokenizer: PreTrainedTokenizerBase) -> Callable[[str], str]:
@@ -126,21 +201,35 @@ def special_token_remover(tokenizer: PreTrainedTokenizerBase) -> Callable[[str],
     return remove
 
 
-def _does_not_go_on(before: str, through: str) -> UserError:
-    shared = _shared_length(before, through)
+def _does_not_go_on(before: str, through: str, shared: int) -> UserError:
     return UserError(
         "this chat template does not write an answer right after its generation prompt: the prompt goes on with "
-        f"{before[shared:][:40]!r}, the answered conversation with {through[shared:][:40]!r}; use a template that "
-        "writes under add_generation_prompt exactly what it writes before an assistant turn"
+        f"{before[shared:][:40]!r}, the answered conversation with {through[shared:][:40]!r}; give data.template a "
+        "template that writes under add_generation_prompt exactly what it writes before an assistant turn"
     )
 
 
-def _rewritten(through: str, whole: str) -> UserError:
-    shared = _shared_length(through, whole)
+def _no_thoughts(opening: str) -> UserError:
     return UserError(
-        "this chat template writes an answer differently once other turns follow it: "
-        f"{through[shared:][:40]!r} becomes {whole[shared:][:40]!r}; learn from the last turn only, "
-        "or use a template that writes every turn the same wherever it stands"
+        f"this chat template's generation prompt opens a thought ({opening}), and this answer has none; give rows "
+        "thoughts (reasoning_content), switch thinking off if the template can (data.template_options="
+        "{enable_thinking: false}), or give a template without it (data.template)"
+    )
+
+
+def _not_written(number: int, turn: Message, said: str, found: str) -> UserError:
+    instead = f"; it writes {found[:60]!r}" if found else ""
+    if turn.role == "system":
+        helps = "data.system=merge puts system turns before the user's, data.system=drop leaves them out"
+    elif turn.role in ("tools", "tool") or (turn.calls and said in turn.calls):
+        helps = "data.template can name a template that knows tools"
+    elif said == turn.thoughts.strip():
+        helps = "data.thoughts=inline writes thoughts into the answer, data.thoughts=drop leaves them out"
+    else:
+        helps = "data.template can name a template that writes it"
+    return UserError(
+        f"the chat template does not write all of turn {number} ({turn.role}): {said[:60]!r} is not in it{instead}; "
+        f"{helps}"
     )
 
 

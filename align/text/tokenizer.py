@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from align.errors import UserError
 from align.text.chat import MARKERS, ensure_chat_template
 from align.text.ends import ends_of, remember_ends
+from align.text.template import use_template
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -72,9 +73,15 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
     return tokenizer
 
 
-def load_tokenizer(path: str | Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+def load_tokenizer(
+    path: str | Path,
+    trust_remote_code: bool = False,
+    template: str | None = None,
+    options: dict[str, Any] | None = None,
+) -> PreTrainedTokenizerBase:
     """The tokenizer of a folder or hub name, with a chat template, that knows the ends of the model beside it.
 
+    `template` is a file with another template, and `options` are values for its variables (`use_template`).
     Its tokens are left as they are: no pad token is added, since nothing here reads one (see `with_pad`).
     Raises `UserError` when there is no tokenizer or no EOS token.
     """
@@ -86,6 +93,7 @@ def load_tokenizer(path: str | Path, trust_remote_code: bool = False) -> PreTrai
         )
     remember_ends(tokenizer, str(path))
     ensure_chat_template(tokenizer)
+    use_template(tokenizer, template, options)
     return tokenizer
 
 

@@ -15,7 +15,7 @@ import yaml
 
 from align.config import to_yaml
 from align.errors import UserError, check_place
-from align.train.inputs import check_same, inputs
+from align.train.inputs import DATE, check_same, date_of, inputs
 from align.train.state import remove, remove_leftovers, steps_saved, write_whole
 
 # What may differ between an interrupted run and its resumption, because no number depends on it.
@@ -39,6 +39,7 @@ def claim(folder: Path, recipe: Any) -> None:
     """Makes `folder` this recipe's run folder. Raises `UserError` rather than touch what somebody may still need."""
     check_place(folder)
     stands_on = inputs(recipe)
+    began = {DATE: {DATE: date_of(recipe).isoformat()}}
     if folder.exists() and any(folder.iterdir()):
         if not (folder / "recipe.yaml").exists() or (folder / "pipeline.json").exists():
             raise UserError(f"output: {folder} exists and is not a run folder; choose another output")
@@ -60,7 +61,7 @@ def claim(folder: Path, recipe: Any) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "recipe.yaml").touch()  # from here on the folder is a run's: a kill leaves nothing that is in the way
     write_whole(folder / "recipe.yaml", to_yaml(recipe))
-    write_whole(folder / "inputs.json", json.dumps(stands_on, indent=2) + "\n")
+    write_whole(folder / "inputs.json", json.dumps(stands_on | began, indent=2) + "\n")
 
 
 def claim_experiment(folder: Path, recipe: Any) -> None:

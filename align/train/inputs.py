@@ -5,6 +5,7 @@ A run that goes on with other data, or an adapter on another base, would have fi
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 from collections.abc import Iterator
@@ -16,7 +17,9 @@ from align.errors import UserError
 from align.models.fingerprint import file_fingerprint, fingerprint
 from align.text.readers import files_of
 
-NAMES = ("path", "validation", "critic", "demonstrations")  # the keys of recipes that name a file, folder or hub name
+# The keys of recipes that name a file, folder or hub name.
+NAMES = ("path", "validation", "critic", "demonstrations", "template")
+DATE = "date"  # the key under which the day of a run's beginning is kept
 DATA = ("data", "ptx", "demonstrations")  # those of them whose first word says that they name data; others name models
 # Key of the recipe -> file, model folder or hub name -> what it holds, as a hash. Files are named as seen from where
 # their folder stands, so that a folder with its runs may be moved.
@@ -39,7 +42,7 @@ def check_same(folder: Path, now: Inputs) -> None:
         print(f"{folder} does not say what its data and models held when it began, so they are not compared")
         return
     before: Inputs = json.loads((folder / "inputs.json").read_text(encoding="utf-8"))
-    changed = [f"{key} ({words})" for key in {**before, **now} if (words := _changes(before, now, key))]
+    changed = [f"{key} ({words})" for key in {**before, **now} if key != DATE and (words := _changes(before, now, key))]
     if changed:
         raise UserError(
             f"resume: {folder} was begun with other contents of {', '.join(changed)}. Put back what it stands on, or "
@@ -87,3 +90,23 @@ def _hub_commit(name: str) -> str:
     repository = name.partition("@")[0].partition(":")[0].replace("/", "--")
     commit = Path(HF_HUB_CACHE) / f"datasets--{repository}" / "refs" / "main"
     return commit.read_text(encoding="utf-8").strip() if commit.is_file() else ""
+
+
+def date_of(recipe: Any) -> datetime.date:
+    """The day that a run's chat templates write: that of its beginning, however often it goes on."""
+    begun = Path(recipe.output) / "inputs.json"
+    if recipe.resume and begun.is_file():
+        held = json.loads(begun.read_text(encoding="utf-8")).get(DATE, {})
+        return datetime.date.fromisoformat(held.get(DATE) or datetime.date.today().isoformat())
+    return datetime.date.today()
+
+
+def tokenizer_of(recipe: Any) -> Any:
+    """The tokenizer of the model that a run starts from, with the recipe's template and the date of its beginning."""
+    from align.text.template import fix_date
+    from align.text.tokenizer import load_tokenizer
+
+    model, data = recipe.model, recipe.data
+    tokenizer = load_tokenizer(model.path, model.trust_remote_code, data.template, data.template_options)
+    fix_date(tokenizer, date_of(recipe))
+    return tokenizer

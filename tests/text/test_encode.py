@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from align.errors import UserError
 from align.text.chat import TEXT_TEMPLATE
 from align.text.encode import (
+    Counts,
     decode_response,
     encode_conversation,
     encode_conversations,
@@ -24,7 +25,7 @@ from align.text.records import Conversation, Message
 
 from .conftest import TEMPLATES
 
-PLAIN = [name for name in TEMPLATES if name not in ("thinking", "unrelated")]
+PLAIN = [name for name in TEMPLATES if name not in ("thinking", "unrelated", "no eos")]
 ONE = (Message("user", "Name a colour."), Message("assistant", "Red is a colour."))
 TWO = (*ONE, Message("user", "And another?"), Message("assistant", "Blue."))
 
@@ -96,11 +97,6 @@ def test_targets_are_the_answers_with_their_end_and_nothing_else(tokenizers, nam
             "<|user|>\nName a colour.<|end|>\n<|assistant|>\nRed is a colour.<|end|>\n"
             "<|user|>\nAnd another?<|end|>\n<|assistant|>\nBlue.<|end|>",
         ),
-        (
-            "no eos",  # EOS is appended to each answer, before the blank line that the template writes
-            "### user\nName a colour.\n\n### assistant\nRed is a colour.<|endoftext|>\n\n"
-            "### user\nAnd another?\n\n### assistant\nBlue.<|endoftext|>",
-        ),
     ],
 )
 def test_what_is_written(tokenizers, name, written):
@@ -126,15 +122,31 @@ def test_bos_is_what_the_template_writes(tokenizers):
         assert ids.count(tokenizers[name].bos_token_id) == (name.startswith("llama") or name == "instruct")
 
 
-def test_a_template_that_rewrites_earlier_answers_teaches_the_last_one_only(tokenizers):
+def test_where_nothing_ends_an_answer_eos_is_appended_to_the_last_alone(tokenizers):
+    tokenizer = tokenizers["no eos"]
+    rows, counts = encode_conversations(tokenizer, [Conversation(TWO)], 1000)
+    asked, answered = "### user\nName a colour.\n\n### assistant\n", "Red is a colour."
+    again = "\n\n### user\nAnd another?\n\n### assistant\n"
+    assert [tokenizer.decode(row.ids) for row in rows] == [
+        f"{asked}{answered}<|endoftext|>",
+        f"{asked}{answered}{again}Blue.<|endoftext|>",
+    ]
+    assert [targets(tokenizer, row) for row in rows] == [[f"{answered}<|endoftext|>"], ["Blue.<|endoftext|>"]]
+    assert counts == Counts(2, 0, 0, 0, 0, 1, 1, len(rows[0].ids))
+
+
+def test_a_template_that_rewrites_earlier_answers_makes_a_row_of_each(tokenizers):
     tokenizer = tokenizers["thinking"]
     *prompt, answer = TWO
-    with pytest.raises(UserError, match=r"differently once other turns follow.*<think>.*last turn only"):
+    with pytest.raises(UserError, match=r"rewrites earlier answers, .* is 2 rows"):
         encode_conversation(tokenizer, TWO, 1000)
     whole = encode_conversation(tokenizer, TWO, 1000, last_only=True)
     assert whole.ids == encode_prompt(tokenizer, prompt) + encode_response(tokenizer, prompt, answer.content)
     assert targets(tokenizer, whole) == ["<think>\n\n</think>\n\nBlue.<|im_end|>"]
-    assert encode_conversation(tokenizer, ONE, 1000).ids[-1] == tokenizer.eos_token_id
+    rows, counts = encode_conversations(tokenizer, [Conversation(ONE), Conversation(TWO)], 1000)
+    assert rows == [encode_conversation(tokenizer, ONE, 1000)] * 2 + [whole]
+    assert counts == Counts(3, 0, 0, 0, 0, 1, 1, len(rows[0].ids))
+    assert f"1 conversations became 2 rows, {len(rows[0].ids)} tokens more" in counts.lines(1000)[0]
 
 
 def test_a_template_whose_generation_prompt_is_another_is_refused(tokenizers):
@@ -168,7 +180,7 @@ def test_many_are_as_one_by_one(tokenizers):
         conversations = [Conversation(turns) for turns in (ONE, TWO, ONE)]
         encoded, counts = encode_conversations(tokenizer, conversations, 1000)
         assert encoded == [encode_conversation(tokenizer, row.messages, 1000) for row in conversations]
-        assert counts == (3, 0, 0, 0)
+        assert counts == Counts(3, 0, 0, 0)
         prompts = [ONE[:1], TWO[:3]]
         assert encode_prompts(tokenizer, prompts) == [encode_prompt(tokenizer, prompt) for prompt in prompts]
         pairs = [(ONE[:1], "Red."), (ONE[:1], "Blue."), (TWO[:3], "Red.")]
@@ -182,17 +194,17 @@ def test_long_rows_are_cut_or_left_out_and_counted(ours):
     limit = len(encode_conversation(ours, ONE, 1000).ids)
     kept, counts = encode_conversations(ours, [long, short, long_prompt], limit)
     assert [row.truncated for row in kept] == [True, False]
-    assert counts == (2, 1, 0, 1)
+    assert counts == Counts(2, 1, 0, 1)
     assert counts.lines(limit) == [
         f"1 of 3 conversations cut (max_tokens={limit})",
         f"1 of 3 conversations left out, for the prompt alone fills them (max_tokens={limit})",
     ]
     kept, counts = encode_conversations(ours, [long, short, long_prompt], limit, too_long="drop")
     assert [row.ids for row in kept] == [encode_conversation(ours, ONE, 1000).ids]
-    assert counts == (1, 0, 2, 0)
+    assert counts == Counts(1, 0, 2, 0)
     with pytest.raises(UserError, match=r"no conversation is left; 1 of 1 .*; raise data.max_tokens"):
         encode_conversations(ours, [long_prompt], limit)
-    assert encode_conversations(ours, [], limit) == ([], (0, 0, 0, 0))
+    assert encode_conversations(ours, [], limit) == ([], Counts(0, 0, 0, 0))
 
 
 @pytest.mark.parametrize("name", PLAIN)

@@ -52,11 +52,11 @@ def test_wikitext():
 
 
 def test_they_encode(ours):
-    from align.text.encode import decode_response, encode_conversations
+    from align.text.encode import Counts, decode_response, encode_conversations
 
     conversations = loaded("alpaca-en.json", "conversations", validation=0).train
     encoded, counts = encode_conversations(ours, conversations, 100_000)
-    assert counts == (800, 0, 0, 0)
+    assert counts == Counts(800, 0, 0, 0)
     for row, conversation in zip(encoded, conversations, strict=True):
         answer = [token for token, learned in zip(row.ids, row.is_target, strict=True) if learned]
         assert decode_response(ours, answer) == conversation.messages[-1].content

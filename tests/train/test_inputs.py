@@ -30,7 +30,7 @@ def test_other_data_of_the_same_size_are_refused_and_the_same_ones_gone_on_with(
     folder = tmp_path / "run"
     interrupted(sft, world, folder, data__path=str(data))
     finished = json.loads((folder / "inputs.json").read_text())
-    assert set(finished) == {"data.path", "model.path"}
+    assert set(finished) == {"data.path", "model.path", "date"}
     whole = data.read_bytes()
     changed(data, b"a", b"e")
     with pytest.raises(UserError, match=r"other contents of data.path \(rows.jsonl has changed\)"):

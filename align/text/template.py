@@ -1,0 +1,265 @@
+"""A tokenizer's chat template, asked with what it was found to want, and told in words when it refuses.
+
+Published templates differ in more than their words. Some want a content as parts, `[{"type": "text", "text": ...}]`;
+thoughts go by several keys; calls want their arguments as an object or as JSON; some write nothing of a turn that they
+do not know. What a template wants is tried once on made-up turns. What it wrote of real turns is looked for.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import re
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from align.errors import UserError
+from align.text.records import Message
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Turns = tuple[Message, ...]
+
+THOUGHTS_KEYS = ("reasoning_content", "thinking", "reasoning", "thought")
+THOUGHT_MARKS = (  # how thoughts are written in a content
+    ("<think>", "</think>"),
+    ("[THINK]", "[/THINK]"),
+    ("<seed:think>", "</seed:think>"),
+    ("<thinking>", "</thinking>"),
+    ("<thought>", "</thought>"),
+)
+_KEPT = "_align_template"  # in the tokenizer's memory, not in its files
+_DATE = "_align_date"
+_USER, _ANSWER, _THOUGHT = "zquserqz", "zqanswerqz", "zqthoughtqz"  # stand in no template
+
+
+class Marks(NamedTuple):
+    """What a template writes around thoughts. All are stripped of the space around them."""
+
+    opening: str  # before the thoughts, unless the generation prompt has it
+    closing: str  # between thoughts and answer
+    lead: str  # before an answer without thoughts
+
+
+class Template:
+    """The chat template of a tokenizer."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        if tokenizer.chat_template is None:
+            raise UserError("this tokenizer has no chat template; load it with align.text.tokenizer.load_tokenizer")
+        self._tokenizer = tokenizer
+        self._marks: Marks | None = None
+        self._parts = False
+        self._arguments_as_text = False
+        self.thoughts_key = ""  # the key that it reads thoughts from; "parts" for parts of the content; "" for none
+        self._try_contents()
+        self._try_thoughts()
+
+    @classmethod
+    def of(cls, tokenizer: PreTrainedTokenizerBase) -> Template:
+        """The template as it was found, tried once for each tokenizer and template."""
+        kept: dict[str, Template] = vars(tokenizer).setdefault(_KEPT, {})
+        key = str(tokenizer.chat_template)
+        if key not in kept:
+            kept[key] = cls(tokenizer)
+        found = kept[key]
+        found._tokenizer = tokenizer  # a copy of a tokenizer has a copy of what was found
+        return found
+
+    def write(self, turns: Turns, add_generation_prompt: bool) -> str:
+        """The turns as one text. Raises `UserError` that says why the template refuses them, and what helps."""
+        try:
+            return self._rendered(turns, add_generation_prompt)
+        except Exception as error:  # templates fail with errors of Jinja, of Python, and of their own
+            if not any(turn.calls for turn in turns):
+                raise _refused(turns, error) from None
+        self._arguments_as_text = not self._arguments_as_text
+        try:
+            return self._rendered(turns, add_generation_prompt)
+        except Exception as error:
+            raise _refused(turns, error) from None
+
+    def _rendered(self, turns: Turns, add_generation_prompt: bool) -> str:
+        tools, said = taken_off(turns)
+        written = self._tokenizer.apply_chat_template(
+            [self._given(turn) for turn in said],
+            tools=tools,
+            tokenize=False,
+            add_generation_prompt=add_generation_prompt,
+            strftime_now=self._date().strftime,
+        )
+        return str(written)
+
+    def _date(self) -> datetime.datetime:
+        return vars(self._tokenizer).get(_DATE) or datetime.datetime.now()
+
+    def _given(self, turn: Message) -> dict[str, Any]:
+        """A turn as this template wants it."""
+        given = turn.as_dict()
+        given.pop("weight", None)
+        thoughts = given.pop("reasoning_content", "")
+        parts = [{"type": "text", "text": turn.content}] if self._parts else None
+        if thoughts and self.thoughts_key == "parts":
+            parts = [{"type": "thinking", "thinking": thoughts}, {"type": "text", "text": turn.content}]
+        elif thoughts and self.thoughts_key:
+            given[self.thoughts_key] = thoughts
+        if parts is not None:
+            given["content"] = parts
+        if self._arguments_as_text:
+            for call in given.get("tool_calls", ()):
+                called = call.get("function", call)
+                called["arguments"] = json.dumps(called.get("arguments"), ensure_ascii=False)
+        return given
+
+    def _try_contents(self) -> None:
+        for self._parts in (False, True):
+            if _USER in self._tried(Message("user", _USER)):
+                return
+        self._parts = False  # what it refuses is told where it is asked
+
+    def _try_thoughts(self) -> None:
+        asked = (Message("user", _USER), Message("assistant", _ANSWER, _THOUGHT))
+        for self.thoughts_key in (*THOUGHTS_KEYS, "parts"):
+            written = self._tried(*asked)
+            if _ANSWER in written.partition(_THOUGHT)[2]:
+                return
+        self.thoughts_key = ""
+
+    def _tried(self, *turns: Message, add_generation_prompt: bool = False) -> str:
+        """What it writes of made-up turns; "" where it refuses them."""
+        try:
+            return self._rendered(turns, add_generation_prompt)
+        except Exception:
+            return ""
+
+    def closer_of(self, between: bool = False) -> str:
+        """What it writes after an answer; with `between`, after one that another turn of the user follows."""
+        turns = [Message("user", _USER), Message("assistant", _ANSWER)]
+        written = self._tried(*turns, *turns[: int(between)])
+        _, answer, after = written.rpartition(_ANSWER)
+        return after.partition(_USER)[0] if answer else ""
+
+    def marks(self) -> Marks:
+        """What stands around thoughts. Where it reads none, markers that its tokenizer has a token for."""
+        if self._marks is None:
+            self._marks = self._found_marks()
+        return self._marks
+
+    def _found_marks(self) -> Marks:
+        asked = Message("user", _USER)
+        prompt = self._tried(asked, add_generation_prompt=True)
+        plain = self._tried(asked, Message("assistant", _ANSWER))
+        lead = plain.removeprefix(prompt).partition(_ANSWER)[0] if plain.startswith(prompt) else ""
+        if self.thoughts_key:
+            written = self._tried(asked, Message("assistant", _ANSWER, _THOUGHT))
+            before, _, after = written.partition(_THOUGHT)
+            opening = before[_shared_length(prompt, before) :].strip() or _opened_by(prompt)
+            return Marks(opening, after.partition(_ANSWER)[0].strip(), lead.strip())
+        known = {token.content for token in self._tokenizer.added_tokens_decoder.values()}
+        for opening, closing in THOUGHT_MARKS:
+            if {opening, closing} <= known or _opened_by(prompt) == opening:
+                return Marks(opening, closing, lead.strip())
+        return Marks("", "", lead.strip())
+
+
+def fix_date(tokenizer: PreTrainedTokenizerBase, date: datetime.date) -> None:
+    """Templates that write today's date (`strftime_now`) write this one, as long as the tokenizer is in memory."""
+    vars(tokenizer)[_DATE] = datetime.datetime.combine(date, datetime.time())
+
+
+def use_template(
+    tokenizer: PreTrainedTokenizerBase, file: str | None = None, options: dict[str, Any] | None = None
+) -> None:
+    """Gives a tokenizer the template in a file, and values of its variables; `save_pretrained` keeps both.
+
+    Options are written before the template, as defaults: who passes a variable still decides.
+    Raises `UserError` for a file that is not there or no template, and for an option that the template does not read.
+    """
+    if file is not None:
+        tokenizer.chat_template = _template_in(file)
+    if not options:
+        return
+    given = tokenizer.chat_template
+    templates = given if isinstance(given, dict) else {"default": given}
+    read = set().union(*(_variables(text, "the chat template") for text in templates.values()))
+    if unknown := sorted(set(options) - read):
+        known = ", ".join(sorted(read - _ALWAYS_GIVEN)) or "none"
+        raise UserError(f"data.template_options: this template does not read {', '.join(unknown)}; it reads {known}")
+    defaults = "".join(
+        f"{{% set {name} = {name} if {name} is defined else {_literal(value)} %}}" for name, value in options.items()
+    )
+    with_options = {name: defaults + "{{ '' }}" + text for name, text in templates.items()}  # '' keeps a line's start
+    tokenizer.chat_template = with_options if isinstance(given, dict) else with_options["default"]
+
+
+_ALWAYS_GIVEN = {"messages", "tools", "documents", "add_generation_prompt", "raise_exception", "strftime_now"}
+_ALWAYS_GIVEN |= {"bos_token", "eos_token", "pad_token", "unk_token"}
+
+
+def _template_in(file: str) -> str:
+    path = Path(file)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"data.template: cannot read {file}: {error}; name a text file with a chat template") from None
+    _variables(text, f"data.template: {file}")
+    return text
+
+
+def _variables(template: str, where: str) -> set[str]:
+    """The variables that a template reads. Raises `UserError` for one that is not valid Jinja."""
+    from jinja2 import TemplateSyntaxError, meta
+    from transformers.utils.chat_template_utils import _compile_jinja_template
+
+    try:
+        return set(meta.find_undeclared_variables(_compile_jinja_template(template).environment.parse(template)))
+    except TemplateSyntaxError as error:
+        raise UserError(f"{where}, line {error.lineno}: no valid Jinja template: {error.message}") from None
+
+
+def _literal(value: Any) -> str:
+    """A value as Jinja writes it, whose words are JSON's but for one."""
+    return "none" if value is None else json.dumps(value)
+
+
+def taken_off(turns: Turns) -> tuple[list[Any] | None, Turns]:
+    """The tools of a conversation, and its turns without the one that holds them."""
+    if turns and turns[0].role == "tools":
+        return json.loads(turns[0].content), turns[1:]
+    return None, turns
+
+
+def _refused(turns: Turns, error: Exception) -> UserError:
+    roles = [turn.role for turn in turns if turn.role != "tools"]
+    spoken = [role for role in roles if role != "system"]
+    helps = []
+    if "system" in roles:
+        helps.append("data.system=merge (or drop), if it has no system turns")
+    if any(one == other for one, other in pairwise(spoken)):
+        helps.append("data.same_role=join, if turns must alternate")
+    if spoken[:1] == ["assistant"]:
+        helps.append("data.first_assistant=drop, if the user must begin")
+    helps.append("data.template, a template of your own")
+    reason = " ".join(str(error).split()) or type(error).__name__
+    if not type(error).__module__.startswith("jinja2") or "undefined" in reason:
+        reason = f"{reason} ({type(error).__name__})"
+    listed = ", ".join(roles) or "no turn"
+    return UserError(f"the chat template refuses these turns ({listed}): {reason}; try {'; '.join(helps)}")
+
+
+def _opened_by(prompt: str) -> str:
+    """The mark of a thought that a generation prompt ends with, or ""."""
+    return next((opening for opening, _ in THOUGHT_MARKS if prompt.rstrip().endswith(opening)), "")
+
+
+def _shared_length(one: str, other: str) -> int:
+    differing = (i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
+    return next(differing, min(len(one), len(other)))
+
+
+def spoken_parts(content: str) -> list[str]:
+    """A content without the marks around thoughts: each text that a template must have written somewhere."""
+    marks = "|".join(re.escape(mark) for pair in THOUGHT_MARKS for mark in pair)
+    return [part.strip() for part in re.split(marks, content) if part.strip()]
