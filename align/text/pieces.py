@@ -107,7 +107,8 @@ class Writer:
             text = answer.text
             rest = whole[len(before) + len(text) :]
             if answer.append_end:  # some templates write an end only before the next turn
-                end = next((end for end in self._ends if rest.startswith(end)), None)
+                space = rest[: len(rest) - len(rest.lstrip())]
+                end = next((space + end for end in self._ends if rest.startswith(space + end)), None)
                 text += end or ""
             is_as_said = through.startswith(before) and whole.startswith(before + text)
             if is_as_said and not (answer.append_end and end is None):
@@ -121,14 +122,14 @@ class Writer:
         opening = before[shared:].strip()
         closing = dict(THOUGHT_MARKS).get(opening)
         if closing is None:
-            raise _does_not_go_on(before, through, shared)
+            raise _does_not_go_on(before[shared:], through[shared:], answer)
         content = self._clean(answer)
         said = f"{opening}\n{answer.thoughts.strip()}\n{closing}\n\n{content}" if answer.thoughts else content.lstrip()
         if not (said.startswith(opening) and closing in said):
             raise _no_thoughts(opening)
         spoken = said.rpartition(closing)[2].strip()
         if spoken not in through[shared:]:
-            raise _does_not_go_on(before, through, shared)
+            raise _does_not_go_on(before[shared:], through[shared:], answer)
         after = through[shared:].rpartition(spoken)[2] if spoken else ""
         space = before[shared:].rpartition(opening)[2]
         return said.removeprefix(opening).removeprefix(space).lstrip(" ") + after
@@ -201,11 +202,18 @@ def special_token_remover(tokenizer: PreTrainedTokenizerBase) -> Callable[[str],
     return remove
 
 
-def _does_not_go_on(before: str, through: str, shared: int) -> UserError:
+def _does_not_go_on(before: str, through: str, answer: Message) -> UserError:
+    helps = (
+        "give data.template a template that writes under add_generation_prompt exactly what it writes before an "
+        "assistant turn"
+    )
+    if answer.thoughts or len(spoken_parts(answer.content)) > 1:
+        helps = (
+            "data.thoughts=drop leaves thoughts out, data.template_options may let the template think; else " + helps
+        )
     return UserError(
         "this chat template does not write an answer right after its generation prompt: the prompt goes on with "
-        f"{before[shared:][:40]!r}, the answered conversation with {through[shared:][:40]!r}; give data.template a "
-        "template that writes under add_generation_prompt exactly what it writes before an assistant turn"
+        f"{before[:40]!r}, the answered conversation with {through[:40]!r}; {helps}"
     )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime
 import json
 import re
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -83,17 +84,16 @@ class Template:
 
     def _rendered(self, turns: Turns, add_generation_prompt: bool) -> str:
         tools, said = taken_off(turns)
+        text = self._tokenizer.get_chat_template(tools=tools)
+        date = vars(self._tokenizer).get(_DATE)
         written = self._tokenizer.apply_chat_template(
             [self._given(turn) for turn in said],
             tools=tools,
+            chat_template=_dated(text, date) if date and "strftime_now" in text else text,
             tokenize=False,
             add_generation_prompt=add_generation_prompt,
-            strftime_now=self._date().strftime,
         )
         return str(written)
-
-    def _date(self) -> datetime.datetime:
-        return vars(self._tokenizer).get(_DATE) or datetime.datetime.now()
 
     def _given(self, turn: Message) -> dict[str, Any]:
         """A turn as this template wants it."""
@@ -123,7 +123,7 @@ class Template:
         asked = (Message("user", _USER), Message("assistant", _ANSWER, _THOUGHT))
         for self.thoughts_key in (*THOUGHTS_KEYS, "parts"):
             written = self._tried(*asked)
-            if _ANSWER in written.partition(_THOUGHT)[2]:
+            if _ANSWER in written.partition(_THOUGHT)[2] and "'type'" not in written:  # parts, printed as a list
                 return
         self.thoughts_key = ""
 
@@ -169,6 +169,13 @@ def fix_date(tokenizer: PreTrainedTokenizerBase, date: datetime.date) -> None:
     vars(tokenizer)[_DATE] = datetime.datetime.combine(date, datetime.time())
 
 
+@lru_cache
+def _dated(template: str, date: datetime.datetime) -> str:
+    """A template for which `strftime_now` is a macro that knows one moment."""
+    known = "".join(f" | replace('%{letter}', '{date.strftime('%' + letter)}')" for letter in _DIRECTIVES)
+    return "{% macro strftime_now(form) %}{{ form" + known + " }}{% endmacro %}{{ '' }}" + template
+
+
 def use_template(
     tokenizer: PreTrainedTokenizerBase, file: str | None = None, options: dict[str, Any] | None = None
 ) -> None:
@@ -194,6 +201,7 @@ def use_template(
     tokenizer.chat_template = with_options if isinstance(given, dict) else with_options["default"]
 
 
+_DIRECTIVES = "aAdbBmyYHIpMSjUWwGuVcxX"  # of strftime, but for zones, which a day has not
 _ALWAYS_GIVEN = {"messages", "tools", "documents", "add_generation_prompt", "raise_exception", "strftime_now"}
 _ALWAYS_GIVEN |= {"bos_token", "eos_token", "pad_token", "unk_token"}
 
