@@ -157,7 +157,7 @@ def encode_responses(
     """`encode_response` for many (prompt, response)."""
     writer = Writer(tokenizer)
     rows = [
-        [*writer.prompt(tuple(messages)), writer.answer(tuple(messages), Message("assistant", response))]
+        [writer.text(tuple(messages)), writer.answer(tuple(messages), Message("assistant", response))]
         for messages, response in pairs
     ]
     _tell_removed(tokenizer, writer)
@@ -243,7 +243,9 @@ def _encoded(tokenizer: PreTrainedTokenizerBase, rows: list[Row], max_tokens: in
     encoded = []
     for pieces, ids in zip(rows, _piece_ids(tokenizer, rows), strict=True):
         tokens = list(chain.from_iterable(ids))
-        is_target = [piece.is_target for piece, own in zip(pieces, ids, strict=True) for _ in own]
+        is_target: list[bool] = []
+        for piece, own in zip(pieces, ids, strict=True):
+            is_target += [piece.is_target] * len(own)
         encoded.append(Encoded(tokens[:max_tokens], is_target[:max_tokens], len(tokens) > max_tokens))
     return encoded
 
@@ -267,7 +269,7 @@ class _Known:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, rows: list[Row], last_only: bool) -> None:
         contents = sorted({token.content for token in tokenizer.added_tokens_decoder.values()}, key=len, reverse=True)
-        self._added = re.compile("|".join(map(re.escape, contents)) or "(?!)")
+        self._until_added = re.compile(f"(?s).*(?={'|'.join(map(re.escape, contents)) or '(?!)'})")
         self._anchor = str(tokenizer.eos_token)
         self.texts = [list(self._with_context(row))[-1 if last_only else 0 :] for row in rows]  # (context, piece)
         texts = {context + text for row in self.texts for context, text in row}
@@ -289,8 +291,8 @@ class _Known:
         for piece in row:
             yield context, piece.text
             context += piece.text
-            if (last := max((found.start() for found in self._added.finditer(context)), default=None)) is not None:
-                context = context[last:]
+            if last := self._until_added.match(context):
+                context = context[last.end() :]
 
 
 def _tokenise(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:

@@ -42,6 +42,8 @@ class Piece(NamedTuple):
 
 Row = list[Piece]
 
+_NAME = re.compile(r'"name": *"([^"]+)"')  # of a function, in tools or calls
+
 
 class Writer:
     """Writes conversations out with a tokenizer's chat template, in pieces."""
@@ -83,6 +85,10 @@ class Writer:
         """
         return self._cut(prompt)
 
+    def text(self, prompt: Turns) -> Piece:
+        """A prompt in one piece: what stands before its answer."""
+        return Piece(self._written(prompt, True))
+
     def answer(self, prompt: Turns, answer: Message) -> Piece:
         """An answer as the template writes it after this prompt. Raises `UserError` if it does not go on from there."""
         before = self._written(prompt, True)
@@ -92,7 +98,7 @@ class Writer:
         else:
             piece = self._until_end(self._after_opening(before, through, answer))
         thought = answer.thoughts.strip()
-        for said in [*spoken_parts(self._clean(answer)), *([thought] if thought else [])]:
+        for said in [*spoken_parts(self._clean(answer).content), *([thought] if thought else [])]:
             if said not in piece.text:
                 raise _not_written(len(prompt) + 1, answer, said, piece.text)
         return piece
@@ -123,7 +129,7 @@ class Writer:
         closing = dict(THOUGHT_MARKS).get(opening)
         if closing is None:
             raise _does_not_go_on(before[shared:], through[shared:], answer)
-        content = self._clean(answer)
+        content = self._clean(answer).content
         said = f"{opening}\n{answer.thoughts.strip()}\n{closing}\n\n{content}" if answer.thoughts else content.lstrip()
         if not (said.startswith(opening) and closing in said):
             raise _no_thoughts(opening)
@@ -141,7 +147,7 @@ class Writer:
         return Piece(span.rstrip(), append_end=True)
 
     def _write(self, messages: Turns, add_generation_prompt: bool) -> str:
-        turns = tuple(turn._replace(content=self._clean(turn)) for turn in messages)
+        turns = tuple(map(self._clean, messages))
         written = self._template.write(turns, add_generation_prompt)
         for number, turn in enumerate(turns, start=1):
             self._check_written(number, turn, written)
@@ -149,21 +155,18 @@ class Writer:
 
     def _check_written(self, number: int, turn: Message, written: str) -> None:
         """Raises `UserError` if a turn is not in what was written. Thoughts of earlier turns need not be."""
-        if turn.role == "tools":
-            named = re.findall(r'"name": *"([^"]+)"', turn.content)[:1]
-        elif turn.role == "assistant":
-            named = re.findall(r'"name": *"([^"]+)"', turn.calls)[:1]
-            named += spoken_parts(turn.content)[-1:]
+        if turn.role == "assistant":
+            wanted = [*_NAME.findall(turn.calls)[:1], *spoken_parts(turn.content)[-1:]]
         else:
-            named = [turn.content.strip()]
-        for said in named:
+            wanted = _NAME.findall(turn.content)[:1] if turn.role == "tools" else [turn.content.strip()]
+        for said in wanted:
             if said not in written:
                 raise _not_written(number, turn, said, "")
 
-    def _cleaned(self, turn: Message) -> str:
-        """A content without special tokens, but for those that mark the thoughts at an answer's beginning."""
+    def _cleaned(self, turn: Message) -> Message:
+        """A turn without special tokens, but for those that mark the thoughts at an answer's beginning."""
         if turn.role == "tools":
-            return turn.content
+            return turn
         content = turn.content
         kept = ""
         if turn.role == "assistant":
@@ -171,7 +174,7 @@ class Writer:
                 inside, mark, rest = content.lstrip().removeprefix(opening).partition(closing)
                 if content.lstrip().startswith(opening) and mark and opening in self._specials:
                     kept, content = opening + self._told_removal(inside) + closing, rest
-        return kept + self._told_removal(content)
+        return turn._replace(content=kept + self._told_removal(content))
 
     def _told_removal(self, text: str) -> str:
         cleaned = self._remove(text)

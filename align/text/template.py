@@ -269,5 +269,7 @@ def _shared_length(one: str, other: str) -> int:
 
 def spoken_parts(content: str) -> list[str]:
     """A content without the marks around thoughts: each text that a template must have written somewhere."""
-    marks = "|".join(re.escape(mark) for pair in THOUGHT_MARKS for mark in pair)
-    return [part.strip() for part in re.split(marks, content) if part.strip()]
+    return [said for part in _MARK.split(content) if (said := part.strip())]
+
+
+_MARK = re.compile("|".join(re.escape(mark) for pair in THOUGHT_MARKS for mark in pair))
