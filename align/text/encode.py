@@ -197,7 +197,7 @@ def decode_answer(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], prompt
     """
     ends = ends_of(tokenizer).ids
     answer = list(takewhile(lambda token: token not in ends, ids))
-    marks = Template.of(tokenizer).marks()
+    marks = Template.of(tokenizer).marks
     thoughts, said = _parted(tokenizer, answer, marks, prompt_ids)
     if said is None:
         return Said(str(tokenizer.decode(answer, skip_special_tokens=True)).strip(), "")
@@ -268,9 +268,10 @@ class _Known:
     """Pieces with what stands before them, and the tokens of all these texts."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, rows: list[Row], last_only: bool) -> None:
-        contents = sorted({token.content for token in tokenizer.added_tokens_decoder.values()}, key=len, reverse=True)
+        added = [*tokenizer.added_tokens_decoder.values()]
+        contents = sorted({token.content for token in added}, key=len, reverse=True)
         self._until_added = re.compile(f"(?s).*(?={'|'.join(map(re.escape, contents)) or '(?!)'})")
-        self._anchor = str(tokenizer.eos_token)
+        self._anchor = next((token.content for token in added if not token.rstrip), str(tokenizer.eos_token))
         self.texts = [list(self._with_context(row))[-1 if last_only else 0 :] for row in rows]  # (context, piece)
         texts = {context + text for row in self.texts for context, text in row}
         contexts = {context for row in self.texts for context, _ in row if context}

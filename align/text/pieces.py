@@ -15,6 +15,7 @@ Three kinds of templates make this less than plain.
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -25,7 +26,7 @@ from align.errors import UserError
 from align.text.chat import special_tokens
 from align.text.ends import ends_of
 from align.text.records import Message
-from align.text.template import THOUGHT_MARKS, Template, Turns, spoken_parts
+from align.text.template import THOUGHT_MARKS, Template, Turns, opened_by, spoken_parts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -42,7 +43,7 @@ class Piece(NamedTuple):
 
 Row = list[Piece]
 
-_NAME = re.compile(r'"name": *"([^"]+)"')  # of a function, in tools or calls
+_NAME = re.compile(r'"name": *"([^"]+)"')  # of a function that is called
 
 
 class Writer:
@@ -55,8 +56,8 @@ class Writer:
         self._remove = special_token_remover(tokenizer)
         self.taken_out: Counter[str] = Counter()  # special tokens that stood in contents, and in how many
         self._clean = lru_cache(maxsize=4096)(self._cleaned)  # each turn is written several times
-        self._written = lru_cache(maxsize=256)(self._write)  # answers to one prompt write it once
-        self._cut = lru_cache(maxsize=256)(self._cut_prompt)
+        self._written = lru_cache(maxsize=1024)(self._write)  # answers to one prompt write it once
+        self._cut = lru_cache(maxsize=1024)(self._cut_prompt)
 
     def conversation(self, messages: Turns, last_only: bool = False) -> list[Row]:
         """The rows of a demonstration, whose last turn is the assistant's: together they teach each answer once.
@@ -93,12 +94,12 @@ class Writer:
         """An answer as the template writes it after this prompt. Raises `UserError` if it does not go on from there."""
         before = self._written(prompt, True)
         through = self._written((*prompt, answer), False)
+        answer = self._clean(answer)
         if through.startswith(before):
             piece = self._until_end(through[len(before) :])
         else:
-            piece = self._until_end(self._after_opening(before, through, answer))
-        thought = answer.thoughts.strip()
-        for said in [*spoken_parts(self._clean(answer).content), *([thought] if thought else [])]:
+            piece = self._until_end(self._after_opening(before, through, prompt, answer))
+        for said in [*spoken_parts(answer.content), answer.thoughts.strip()]:
             if said not in piece.text:
                 raise _not_written(len(prompt) + 1, answer, said, piece.text)
         return piece
@@ -122,23 +123,20 @@ class Writer:
                 done = len(before) + len(text)
         return [*pieces, Piece(whole[done:])]
 
-    def _after_opening(self, before: str, through: str, answer: Message) -> str:
+    def _after_opening(self, before: str, through: str, prompt: Turns, answer: Message) -> str:
         """What follows a generation prompt that opens a thought, of which the template then writes nothing."""
-        shared = _shared_length(before, through)
-        opening = before[shared:].strip()
-        closing = dict(THOUGHT_MARKS).get(opening)
-        if closing is None:
-            raise _does_not_go_on(before[shared:], through[shared:], answer)
-        content = self._clean(answer).content
+        opening = opened_by(before)
+        start, _, space = before.rpartition(opening) if opening else ("", "", "")
+        written = through.removeprefix(start)
+        closing = dict(THOUGHT_MARKS).get(opening, "")
+        content = answer.content
         said = f"{opening}\n{answer.thoughts.strip()}\n{closing}\n\n{content}" if answer.thoughts else content.lstrip()
+        lead, spoken, after = written.partition(said.rpartition(closing)[2].strip()) if closing else ("", "", "")
+        if not (opening and through.startswith(start)) or lead.strip():
+            raise _does_not_go_on(before, through, prompt, answer)
         if not (said.startswith(opening) and closing in said):
             raise _no_thoughts(opening)
-        spoken = said.rpartition(closing)[2].strip()
-        if spoken not in through[shared:]:
-            raise _does_not_go_on(before[shared:], through[shared:], answer)
-        after = through[shared:].rpartition(spoken)[2] if spoken else ""
-        space = before[shared:].rpartition(opening)[2]
-        return said.removeprefix(opening).removeprefix(space).lstrip(" ") + after
+        return said.removeprefix(opening).removeprefix(space).lstrip(" ") + (after if spoken else written)
 
     def _until_end(self, span: str) -> Piece:
         for end in self._ends:
@@ -155,28 +153,33 @@ class Writer:
 
     def _check_written(self, number: int, turn: Message, written: str) -> None:
         """Raises `UserError` if a turn is not in what was written. Thoughts of earlier turns need not be."""
-        if turn.role == "assistant":
+        if turn.role == "tools":
+            wanted = [] if self._template.writes_tools else [turn.content]
+        elif turn.role == "assistant":
             wanted = [*_NAME.findall(turn.calls)[:1], *spoken_parts(turn.content)[-1:]]
         else:
-            wanted = _NAME.findall(turn.content)[:1] if turn.role == "tools" else [turn.content.strip()]
+            wanted = [turn.content.strip()]
         for said in wanted:
             if said not in written:
                 raise _not_written(number, turn, said, "")
 
     def _cleaned(self, turn: Message) -> Message:
         """A turn without special tokens, but for those that mark the thoughts at an answer's beginning."""
-        if turn.role == "tools":
-            return turn
         content = turn.content
         kept = ""
         if turn.role == "assistant":
             for opening, closing in THOUGHT_MARKS:
                 inside, mark, rest = content.lstrip().removeprefix(opening).partition(closing)
                 if content.lstrip().startswith(opening) and mark and opening in self._specials:
-                    kept, content = opening + self._told_removal(inside) + closing, rest
-        return turn._replace(content=kept + self._told_removal(content))
+                    kept, content = opening + self._removed(inside) + closing, rest
+        cleaned = turn._replace(content=kept + self._removed(content))
+        if turn.thoughts or turn.calls or turn.name:
+            calls = json.dumps(json.loads(turn.calls), ensure_ascii=False) if turn.calls else ""
+            thoughts, calls, name = map(self._removed, (turn.thoughts, calls, turn.name))
+            cleaned = cleaned._replace(thoughts=thoughts, calls=calls, name=name)
+        return cleaned
 
-    def _told_removal(self, text: str) -> str:
+    def _removed(self, text: str) -> str:
         cleaned = self._remove(text)
         if cleaned != text:
             self.taken_out.update(token for token in {*self._specials, self._ends[0]} if token in text)
@@ -205,18 +208,21 @@ def special_token_remover(tokenizer: PreTrainedTokenizerBase) -> Callable[[str],
     return remove
 
 
-def _does_not_go_on(before: str, through: str, answer: Message) -> UserError:
-    helps = (
+def _does_not_go_on(before: str, through: str, prompt: Turns, answer: Message) -> UserError:
+    helps = [
         "give data.template a template that writes under add_generation_prompt exactly what it writes before an "
         "assistant turn"
-    )
+    ]
     if answer.thoughts or len(spoken_parts(answer.content)) > 1:
-        helps = (
-            "data.thoughts=drop leaves thoughts out, data.template_options may let the template think; else " + helps
-        )
+        helps.append("data.thoughts=drop leaves thoughts out, data.template_options may let the template think")
+    if prompt[-1].role == "assistant":
+        helps.append("data.same_role=join makes one turn of two of the assistant's")
+    differing = (i for i, (a, b) in enumerate(zip(before, through, strict=False)) if a != b)
+    shared = next(differing, min(len(before), len(through)))
     return UserError(
         "this chat template does not write an answer right after its generation prompt: the prompt goes on with "
-        f"{before[:40]!r}, the answered conversation with {through[:40]!r}; {helps}"
+        f"{before[shared:][:40]!r}, the answered conversation with {through[shared:][:40]!r}; "
+        + "; or ".join(helps[::-1])
     )
 
 
@@ -242,8 +248,3 @@ def _not_written(number: int, turn: Message, said: str, found: str) -> UserError
         f"the chat template does not write all of turn {number} ({turn.role}): {said[:60]!r} is not in it{instead}; "
         f"{helps}"
     )
-
-
-def _shared_length(one: str, other: str) -> int:
-    differing = (i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
-    return next(differing, min(len(one), len(other)))

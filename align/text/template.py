@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime
 import json
 import re
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -33,7 +33,7 @@ THOUGHT_MARKS = (  # how thoughts are written in a content
 )
 _KEPT = "_align_template"  # in the tokenizer's memory, not in its files
 _DATE = "_align_date"
-_USER, _ANSWER, _THOUGHT = "zquserqz", "zqanswerqz", "zqthoughtqz"  # stand in no template
+_USER, _ANSWER, _THOUGHT, _TOOL = "zquserqz", "zqanswerqz", "zqthoughtqz", "zqtoolqz"  # stand in no template
 
 
 class Marks(NamedTuple):
@@ -51,7 +51,6 @@ class Template:
         if tokenizer.chat_template is None:
             raise UserError("this tokenizer has no chat template; load it with align.text.tokenizer.load_tokenizer")
         self._tokenizer = tokenizer
-        self._marks: Marks | None = None
         self._parts = False
         self._arguments_as_text = False
         self.thoughts_key = ""  # the key that it reads thoughts from; "parts" for parts of the content; "" for none
@@ -134,6 +133,13 @@ class Template:
         except Exception:
             return ""
 
+    @cached_property
+    def writes_tools(self) -> bool:
+        """Whether it writes the tools that it is given."""
+        described = {"name": _TOOL, "description": _TOOL, "parameters": {"type": "object", "properties": {}}}
+        tools = json.dumps([{"type": "function", "function": described}])
+        return _TOOL in self._tried(Message("tools", tools), Message("user", _USER))
+
     def closer_of(self, between: bool = False) -> str:
         """What it writes after an answer; with `between`, after one that another turn of the user follows."""
         turns = [Message("user", _USER), Message("assistant", _ANSWER)]
@@ -141,13 +147,9 @@ class Template:
         _, answer, after = written.rpartition(_ANSWER)
         return after.partition(_USER)[0] if answer else ""
 
+    @cached_property
     def marks(self) -> Marks:
         """What stands around thoughts. Where it reads none, markers that its tokenizer has a token for."""
-        if self._marks is None:
-            self._marks = self._found_marks()
-        return self._marks
-
-    def _found_marks(self) -> Marks:
         asked = Message("user", _USER)
         prompt = self._tried(asked, add_generation_prompt=True)
         plain = self._tried(asked, Message("assistant", _ANSWER))
@@ -155,11 +157,11 @@ class Template:
         if self.thoughts_key:
             written = self._tried(asked, Message("assistant", _ANSWER, _THOUGHT))
             before, _, after = written.partition(_THOUGHT)
-            opening = before[_shared_length(prompt, before) :].strip() or _opened_by(prompt)
+            opening = before[_shared_length(prompt, before) :].strip() or opened_by(prompt)
             return Marks(opening, after.partition(_ANSWER)[0].strip(), lead.strip())
         known = {token.content for token in self._tokenizer.added_tokens_decoder.values()}
         for opening, closing in THOUGHT_MARKS:
-            if {opening, closing} <= known or _opened_by(prompt) == opening:
+            if {opening, closing} <= known or opened_by(prompt) == opening:
                 return Marks(opening, closing, lead.strip())
         return Marks("", "", lead.strip())
 
@@ -257,7 +259,7 @@ def _refused(turns: Turns, error: Exception) -> UserError:
     return UserError(f"the chat template refuses these turns ({listed}): {reason}; try {'; '.join(helps)}")
 
 
-def _opened_by(prompt: str) -> str:
+def opened_by(prompt: str) -> str:
     """The mark of a thought that a generation prompt ends with, or ""."""
     return next((opening for opening, _ in THOUGHT_MARKS if prompt.rstrip().endswith(opening)), "")
 
