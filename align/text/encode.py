@@ -213,10 +213,13 @@ def _parted(
         return "", None
     written = str(tokenizer.decode(answer, skip_special_tokens=False)).strip()
     is_open = bool(marks.opening) and str(tokenizer.decode(list(prompt_ids[-16:]))).rstrip().endswith(marks.opening)
-    if marks.closing and marks.closing in written:
-        thoughts, _, said = written.partition(marks.closing)
-        return thoughts.strip().removeprefix(marks.opening), said
-    if marks.opening and (is_open or written.startswith(marks.opening)):
+    is_thought = bool(marks.opening) and (is_open or written.startswith(marks.opening))
+    first = re.match(r"<[^<>]+>", marks.closing) if is_thought else None  # what follows it may be a call
+    for closing in (marks.closing, first.group() if first else ""):
+        if closing and closing in written:
+            thoughts, _, said = written.partition(closing)
+            return thoughts.strip().removeprefix(marks.opening), said
+    if is_thought:
         return written.removeprefix(marks.opening), ""
     if marks.lead and written.startswith(marks.lead):
         return "", written.removeprefix(marks.lead)

@@ -75,6 +75,8 @@ class Writer:
         while left:
             last = max(left)
             pieces = [*self.prompt(messages[:last]), self.answer(messages[:last], messages[last])._replace(turn=last)]
+            for turn, text in ((piece.turn, piece.text) for piece in pieces if piece.turn in left & wanted):
+                _check_whole(turn + 1, self._clean(messages[turn]), text)
             rows.append([piece._replace(is_target=piece.turn in left & wanted) for piece in pieces])
             left = left - {piece.turn for piece in pieces}
         return rows[::-1]
@@ -99,9 +101,7 @@ class Writer:
             piece = self._until_end(through[len(before) :])
         else:
             piece = self._until_end(self._after_opening(before, through, prompt, answer))
-        for said in [*spoken_parts(answer.content), answer.thoughts.strip()]:
-            if said not in piece.text:
-                raise _not_written(len(prompt) + 1, answer, said, piece.text)
+        _check_whole(len(prompt) + 1, answer, piece.text)
         return piece
 
     def _cut_prompt(self, prompt: Turns) -> Row:
@@ -160,7 +160,7 @@ class Writer:
         else:
             wanted = [turn.content.strip()]
         for said in wanted:
-            if said not in written:
+            if said not in written and json.dumps(said, ensure_ascii=False)[1:-1] not in written:  # as gpt-oss writes
                 raise _not_written(number, turn, said, "")
 
     def _cleaned(self, turn: Message) -> Message:
@@ -184,6 +184,13 @@ class Writer:
         if cleaned != text:
             self.taken_out.update(token for token in {*self._specials, self._ends[0]} if token in text)
         return cleaned
+
+
+def _check_whole(number: int, answer: Message, written: str) -> None:
+    """Raises `UserError` if an answer that is to be learned was not written whole."""
+    for said in [*spoken_parts(answer.content), answer.thoughts.strip(), *_NAME.findall(answer.calls)]:
+        if said not in written:
+            raise _not_written(number, answer, said, written)
 
 
 def _answers(messages: Turns) -> list[int]:
