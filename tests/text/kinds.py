@@ -1,0 +1,350 @@
+"""Chat templates of the kinds that models come with, written for these tests, and what an answer is learned as in each.
+
+The templates are in `templates/`. Every stretch of targets here was worked out by hand from them.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+from align.text.ends import remember_ends
+from align.text.records import Message
+from align.text.template import use_template
+
+from .vocabularies import vocabulary
+
+Rows = list[list[str]]  # the stretches of targets of each training row
+
+TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}]
+CALL = [{"type": "function", "id": "abcdefghi", "function": {"name": "weather", "arguments": {"city": "Rome"}}}]
+NAME, BRIEF = Message("user", "Name a colour."), Message("system", "Be brief.")
+ONE = (NAME, Message("assistant", "Red is a colour."))
+TWO = (*ONE, Message("user", "And another?"), Message("assistant", "Blue."))
+CONVERSATIONS = {
+    "one": ONE,
+    "system": (BRIEF, *ONE),
+    "two": TWO,
+    "three": (BRIEF, *TWO, Message("user", "Now one more."), Message("assistant", "Green, I think.")),
+    "thoughts": (
+        NAME,
+        Message("assistant", "Red is a colour.", thoughts="Roses come to mind."),
+        TWO[2],
+        Message("assistant", "Blue.", thoughts="The sky is one."),
+    ),
+    "inline": (
+        NAME,
+        Message("assistant", "<think>\nRoses come to mind.\n</think>\n\nRed is a colour."),
+        TWO[2],
+        Message("assistant", "<think>\nThe sky is one.\n</think>\n\nBlue."),
+    ),
+    "tools": (
+        Message("tools", json.dumps(TOOLS)),
+        Message("user", "How warm is Rome?"),
+        Message("assistant", "", calls=json.dumps(CALL)),
+        Message("tool", "21 degrees", name="weather", call_id="abcdefghi"),
+        Message("assistant", "It is 21 degrees."),
+    ),
+    "odd": (  # a written EOS is taken out
+        Message("user", "  Write:\n\n\tcode EOS, é 日?\n"),
+        Message("assistant", " Yes:\n\n    x = 'é EOS日'\n"),
+        *TWO[2:],
+    ),
+}
+ANSWERS = {
+    "one": ["Red is a colour."],
+    "system": ["Red is a colour."],
+    "two": ["Red is a colour.", "Blue."],
+    "three": ["Red is a colour.", "Blue.", "Green, I think."],
+    "inline": [
+        "<think>\nRoses come to mind.\n</think>\n\nRed is a colour.",
+        "<think>\nThe sky is one.\n</think>\n\nBlue.",
+    ],
+}
+AS_IT_IS, TRIMMED = " Yes:\n\n    x = 'é 日'\n", "Yes:\n\n    x = 'é 日'"
+CALLED = '{"name": "weather", "arguments": {"city": "Rome"}'
+
+
+class Kind(NamedTuple):
+    """A chat template with its tokens, and what is learned. A pattern in the place of rows is how it is refused."""
+
+    template: str  # the name of its file
+    answer: str  # a plain answer as it is learned
+    eos: str
+    specials: str = ""
+    bos: str = ""
+    after: str = ""  # what the template writes after the last answer's end
+    odd: str = AS_IT_IS  # what is learned of the first answer of "odd"
+    apart: str = ""  # the conversations of which earlier answers are written otherwise: a row for each answer
+    thoughts: Rows | str = r"data\.thoughts"
+    tools: Rows | str = r"tool.*data\.template"
+    system: str = ""  # how a system turn is refused
+    thoughts_key: str = "reasoning_content"
+    parts: bool = False  # whether it wants content as a list of parts
+    rstrip: bool = False  # whether its tokens take in the space after them
+    tool_template: str = ""  # the file of another one, for conversations with tools
+    plain: str = ""  # how answers without thoughts are refused
+    ends: str = ""  # a further token that the files beside the model say it stops at
+    closes: bool = True  # whether it writes an end after the last answer; an end is appended where it does not
+    thinks: bool = True  # else its option enable_thinking is false
+    reads_marks: bool = False  # whether it takes <think>…</think> in a content for thoughts
+    cuts: bool = False  # whether it cuts off thoughts that an answer is learned with
+
+    def rows(self, conversation: str) -> Rows | str:
+        """The stretches of targets of each row that a conversation gives, or the pattern of its refusal."""
+        if self.system and CONVERSATIONS[conversation][0] == BRIEF:
+            return self.system
+        if conversation == "tools":
+            return self.tools
+        if conversation == "thoughts" or (conversation == "inline" and self.reads_marks):
+            return self.thoughts
+        if self.plain:
+            return self.plain
+        answers = [self.odd, "Blue."] if conversation == "odd" else ANSWERS[conversation]
+        stretches = [self.answer.format(answer) for answer in answers]
+        return [[stretch] for stretch in stretches] if conversation in self.apart.split() else [stretches]
+
+
+IM = "<|im_start|> <|im_end|>"
+HEADERS = "<|start_header_id|> <|end_header_id|> <|eot_id|>"
+TOOL_MARKS = "[INST] [/INST] [AVAILABLE_TOOLS] [/AVAILABLE_TOOLS] [TOOL_CALLS] [TOOL_RESULTS] [/TOOL_RESULTS]"
+SYSTEM_MARKS = "[INST] [/INST] [SYSTEM_PROMPT] [/SYSTEM_PROMPT] [THINK] [/THINK]"
+DEEPSEEK = "<｜User｜> <｜Assistant｜>"
+DEEPSEEK_BOS, DEEPSEEK_EOS = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"
+SEVERAL = "two three odd inline"
+
+KINDS = {
+    "chatml": Kind("chatml", "{}<|im_end|>", "<|im_end|>", IM, after="\n"),
+    "chatml of a base model": Kind("chatml", "{}<|im_end|>", "<|endoftext|>", IM, after="\n"),
+    "qwen 2.5": Kind(
+        "qwen_2_5",
+        "{}<|im_end|>",
+        "<|im_end|>",
+        IM,
+        after="\n",
+        tools=[[f"<tool_call>\n{CALLED}}}\n</tool_call><|im_end|>", "It is 21 degrees.<|im_end|>"]],
+    ),
+    "llama 2": Kind("llama_2", " {} </s>", "</s>", bos="<s>", odd=TRIMMED),
+    "llama 3": Kind("llama_3", "{}<|eot_id|>", "<|eot_id|>", HEADERS, "<|begin_of_text|>", odd=TRIMMED),
+    "llama 3.1": Kind(
+        "llama_3_1",
+        "{}<|eot_id|>",
+        "<|end_of_text|>",
+        HEADERS,
+        "<|begin_of_text|>",
+        odd=TRIMMED,
+        tools=[['{"name": "weather", "parameters": {"city": "Rome"}}<|eot_id|>', "It is 21 degrees.<|eot_id|>"]],
+    ),
+    "mistral v1": Kind("mistral_v1", "{}</s>", "</s>", bos="<s>", system=r"data\.system"),
+    "mistral v3": Kind(
+        "mistral_v3",
+        " {}</s>",
+        "</s>",
+        TOOL_MARKS,
+        "<s>",
+        apart="three",  # the system's text moves on to the last user's turn
+        tools=[[f'[TOOL_CALLS] [{CALLED}, "id": "abcdefghi"}}]</s>', " It is 21 degrees.</s>"]],
+    ),
+    "mistral v7": Kind("mistral_v7", "{}</s>", "</s>", SYSTEM_MARKS, "<s>"),
+    "magistral": Kind(
+        "magistral",
+        "{}</s>",
+        "</s>",
+        SYSTEM_MARKS,
+        "<s>",
+        thoughts=[
+            ["[THINK]Roses come to mind.[/THINK]Red is a colour.</s>", "[THINK]The sky is one.[/THINK]Blue.</s>"]
+        ],
+    ),
+    "gemma": Kind(
+        "gemma",
+        "{}<end_of_turn>",
+        "<eos>",
+        "<start_of_turn> <end_of_turn>",
+        "<bos>",
+        after="\n",
+        odd=TRIMMED,
+        system=r"data\.system",
+    ),
+    "phi 3": Kind(
+        "phi_3",
+        "{}<|end|>",
+        "<|endoftext|>",
+        "<|system|> <|user|> <|assistant|> <|end|>",
+        after="\n<|endoftext|>",
+        odd=AS_IT_IS.lstrip(),
+        rstrip=True,
+    ),
+    "zephyr": Kind("zephyr", "{}</s>", "</s>", after="\n"),
+    "qwen 3": Kind(
+        "qwen_3",
+        "<think>\n\n</think>\n\n{}<|im_end|>",
+        "<|im_end|>",
+        IM,
+        after="\n",
+        apart=SEVERAL,
+        reads_marks=True,
+        thoughts=[
+            ["<think>\nRoses come to mind.\n</think>\n\nRed is a colour.<|im_end|>"],
+            ["<think>\nThe sky is one.\n</think>\n\nBlue.<|im_end|>"],
+        ],
+        tools=[
+            [f"<think>\n\n</think>\n\n<tool_call>\n{CALLED}}}\n</tool_call><|im_end|>"],
+            ["<think>\n\n</think>\n\nIt is 21 degrees.<|im_end|>"],
+        ],
+    ),
+    "qwen 3 that does not think": Kind(
+        "qwen_3",
+        "{}<|im_end|>",
+        "<|im_end|>",
+        IM,
+        after="\n",
+        apart=SEVERAL,
+        thoughts=r"data\.(thoughts|template_options)",
+        tools=[[f"<tool_call>\n{CALLED}}}\n</tool_call><|im_end|>"], ["It is 21 degrees.<|im_end|>"]],
+        reads_marks=True,
+        thinks=False,
+    ),
+    "exaone 4": Kind(
+        "exaone_4",
+        "{}[|endofturn|]",
+        "[|endofturn|]",
+        "[|system|] [|user|] [|assistant|]",
+        after="\n",
+        thoughts=[
+            ["<think>\nRoses come to mind.\n</think>\n\nRed is a colour.[|endofturn|]"],
+            ["<think>\nThe sky is one.\n</think>\n\nBlue.[|endofturn|]"],
+        ],
+    ),
+    "r1": Kind(
+        "r1",
+        "",
+        DEEPSEEK_EOS,
+        DEEPSEEK,
+        DEEPSEEK_BOS,
+        thoughts=[
+            [f"Roses come to mind.\n</think>\n\nRed is a colour.{DEEPSEEK_EOS}"],
+            [f"The sky is one.\n</think>\n\nBlue.{DEEPSEEK_EOS}"],
+        ],
+        plain=r"data\.template",
+        reads_marks=True,
+        cuts=True,
+    ),
+    "gpt-oss": Kind(
+        "gpt_oss",
+        "<|channel|>final<|message|>{}<|return|>",
+        "<|return|>",
+        "<|start|> <|channel|> <|message|> <|end|>",
+        apart=SEVERAL,  # an answer of the history ends in <|end|>
+        thoughts=[
+            [
+                "<|channel|>analysis<|message|>Roses come to mind.<|end|><|start|>assistant"
+                "<|channel|>final<|message|>Red is a colour.<|return|>"
+            ],
+            [
+                "<|channel|>analysis<|message|>The sky is one.<|end|><|start|>assistant"
+                "<|channel|>final<|message|>Blue.<|return|>"
+            ],
+        ],
+        thoughts_key="thinking",
+    ),
+    "command r": Kind(
+        "command_r",
+        "{}<|END_OF_TURN_TOKEN|>",
+        "<|END_OF_TURN_TOKEN|>",
+        "<|START_OF_TURN_TOKEN|> <|USER_TOKEN|> <|CHATBOT_TOKEN|> <|SYSTEM_TOKEN|>",
+        "<BOS_TOKEN>",
+        odd=TRIMMED,
+        tool_template="command_r_tools",
+        tools=[
+            [
+                'Action: weather {"city": "Rome"}<|END_OF_TURN_TOKEN|>',
+                "It is 21 degrees.<|END_OF_TURN_TOKEN|>",
+            ]
+        ],
+    ),
+    "deepseek v3": Kind("deepseek_v3", "{}" + DEEPSEEK_EOS, DEEPSEEK_EOS, DEEPSEEK, DEEPSEEK_BOS),
+    "jamba": Kind(
+        "jamba",
+        " {}<|eom|>",
+        "<|endoftext|>",
+        "<|bom|> <|eom|> <|user|> <|assistant|> <|system|>",
+        "<|startoftext|>",
+        odd=TRIMMED,
+    ),
+    "smolvlm": Kind("smolvlm", " {}<end_of_utterance>", "<end_of_utterance>", "<|im_start|>", after="\n", parts=True),
+    "glm": Kind(
+        "glm",
+        "\n{}<|user|>",
+        "<|endoftext|>",
+        "[gMASK] <sop> <|system|> <|user|> <|assistant|>",
+        ends="<|user|>",
+        closes=False,
+    ),
+    "glm by its tokenizer alone": Kind(
+        "glm",
+        "\n{}<|endoftext|>",
+        "<|endoftext|>",
+        "[gMASK] <sop> <|system|> <|user|> <|assistant|>",
+        odd=AS_IT_IS.rstrip(),
+        apart=SEVERAL,  # between turns it has never seen EOS
+        closes=False,
+    ),
+    "chatglm 2": Kind(
+        "chatglm_2",
+        " {}</s>",
+        "</s>",
+        odd=AS_IT_IS.rstrip(),
+        apart=SEVERAL,
+        system=r"data\.system",
+        closes=False,
+    ),
+}
+
+
+@cache
+def tokenizer_of(name: str, family: str) -> Any:
+    """A tokenizer of the family that has the kind's template, special tokens, BOS and EOS."""
+    kind = KINDS[name]
+    specials = [token for token in (kind.bos, kind.eos, *kind.specials.split()) if token]
+    tokenizer = vocabulary(family, specials, kind.eos, kind.bos or None, kind.rstrip)
+    tokenizer.chat_template = template(kind.template)
+    if kind.tool_template:
+        tokenizer.chat_template = {"default": tokenizer.chat_template, "tool_use": template(kind.tool_template)}
+    if not kind.thinks:
+        use_template(tokenizer, options={"enable_thinking": False})
+    with TemporaryDirectory() as folder:
+        ids = [tokenizer.eos_token_id, *tokenizer.convert_tokens_to_ids(kind.ends.split())]
+        (Path(folder) / "generation_config.json").write_text(json.dumps({"eos_token_id": ids}))
+        remember_ends(tokenizer, folder)
+    return tokenizer
+
+
+@cache
+def template(name: str) -> str:
+    """A template's text."""
+    return (Path(__file__).parent / "templates" / f"{name}.jinja").read_text(encoding="utf-8")
+
+
+def conversation_of(name: str, conversation: str) -> tuple[Message, ...]:
+    """A conversation for a kind: EOS is the kind's."""
+    turns = CONVERSATIONS[conversation]
+    return tuple(turn._replace(content=turn.content.replace("EOS", KINDS[name].eos)) for turn in turns)
+
+
+def theirs(name: str, family: str, turns: tuple[Message, ...], **options: Any) -> list[int]:
+    """What transformers makes of turns that are given as the kind's template wants them."""
+    kind, tools = KINDS[name], None
+    if turns[0].role == "tools":
+        tools, turns = json.loads(turns[0].content), turns[1:]
+    given = [turn.as_dict() for turn in turns]
+    for turn in given:
+        content = turn["content"].replace(kind.eos, "")
+        turn["content"] = [{"type": "text", "text": content}] if kind.parts else content
+        if "reasoning_content" in turn:
+            turn[kind.thoughts_key] = turn.pop("reasoning_content")
+    ids: list[int] = tokenizer_of(name, family).apply_chat_template(given, tools=tools, **options)["input_ids"]
+    return ids
