@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
+from align.text.chat import ensure_chat_template
 from align.text.ends import remember_ends
 from align.text.records import Message
 from align.text.template import use_template
@@ -71,7 +72,7 @@ CALLED = '{"name": "weather", "arguments": {"city": "Rome"}'
 class Kind(NamedTuple):
     """A chat template with its tokens, and what is learned. A pattern in the place of rows is how it is refused."""
 
-    template: str  # the name of its file
+    template: str  # the name of its file; "" for ours
     answer: str  # a plain answer as it is learned
     eos: str
     specials: str = ""
@@ -81,12 +82,12 @@ class Kind(NamedTuple):
     apart: str = ""  # the conversations of which earlier answers are written otherwise: a row for each answer
     thoughts: Rows | str = r"data\.thoughts"
     tools: Rows | str = r"tool.*data\.template"
-    system: str = ""  # how a system turn is refused
+    system: bool = True  # whether it writes system turns
     thoughts_key: str = "reasoning_content"
     parts: bool = False  # whether it wants content as a list of parts
     rstrip: bool = False  # whether its tokens take in the space after them
     tool_template: str = ""  # the file of another one, for conversations with tools
-    plain: str = ""  # how answers without thoughts are refused
+    plain: bool = True  # whether it takes answers without thoughts
     ends: str = ""  # a further token that the files beside the model say it stops at
     closes: bool = True  # whether it writes an end after the last answer; an end is appended where it does not
     thinks: bool = True  # else its option enable_thinking is false
@@ -95,14 +96,14 @@ class Kind(NamedTuple):
 
     def rows(self, conversation: str) -> Rows | str:
         """The stretches of targets of each row that a conversation gives, or the pattern of its refusal."""
-        if self.system and CONVERSATIONS[conversation][0] == BRIEF:
-            return self.system
+        if not self.system and CONVERSATIONS[conversation][0] == BRIEF:
+            return r"data\.system"
         if conversation == "tools":
             return self.tools
         if conversation == "thoughts" or (conversation == "inline" and self.reads_marks):
             return self.thoughts
-        if self.plain:
-            return self.plain
+        if not self.plain:
+            return r"data\.template"
         answers = [self.odd, "Blue."] if conversation == "odd" else ANSWERS[conversation]
         stretches = [self.answer.format(answer) for answer in answers]
         return [[stretch] for stretch in stretches] if conversation in self.apart.split() else [stretches]
@@ -112,11 +113,15 @@ IM = "<|im_start|> <|im_end|>"
 HEADERS = "<|start_header_id|> <|end_header_id|> <|eot_id|>"
 TOOL_MARKS = "[INST] [/INST] [AVAILABLE_TOOLS] [/AVAILABLE_TOOLS] [TOOL_CALLS] [TOOL_RESULTS] [/TOOL_RESULTS]"
 SYSTEM_MARKS = "[INST] [/INST] [SYSTEM_PROMPT] [/SYSTEM_PROMPT] [THINK] [/THINK]"
-DEEPSEEK = "<｜User｜> <｜Assistant｜>"
-DEEPSEEK_BOS, DEEPSEEK_EOS = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"
+DEEPSEEK, DEEPSEEK_BOS, DEEPSEEK_EOS = "<｜User｜> <｜Assistant｜>", "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"
+GLM = "[gMASK] <sop> <|system|> <|user|> <|assistant|>"
 SEVERAL = "two three odd inline"
 
 KINDS = {
+    "ours with markers": Kind(
+        "", " {}<|endoftext|>", "<|endoftext|>", "<|user|> <|assistant|> <|system|>", odd=TRIMMED
+    ),
+    "ours as text": Kind("", " {}<|endoftext|>", "<|endoftext|>", odd=TRIMMED),
     "chatml": Kind("chatml", "{}<|im_end|>", "<|im_end|>", IM, after="\n"),
     "chatml of a base model": Kind("chatml", "{}<|im_end|>", "<|endoftext|>", IM, after="\n"),
     "qwen 2.5": Kind(
@@ -138,7 +143,7 @@ KINDS = {
         odd=TRIMMED,
         tools=[['{"name": "weather", "parameters": {"city": "Rome"}}<|eot_id|>', "It is 21 degrees.<|eot_id|>"]],
     ),
-    "mistral v1": Kind("mistral_v1", "{}</s>", "</s>", bos="<s>", system=r"data\.system"),
+    "mistral v1": Kind("mistral_v1", "{}</s>", "</s>", bos="<s>", system=False),
     "mistral v3": Kind(
         "mistral_v3",
         " {}</s>",
@@ -167,7 +172,7 @@ KINDS = {
         "<bos>",
         after="\n",
         odd=TRIMMED,
-        system=r"data\.system",
+        system=False,
     ),
     "phi 3": Kind(
         "phi_3",
@@ -229,7 +234,7 @@ KINDS = {
             [f"Roses come to mind.\n</think>\n\nRed is a colour.{DEEPSEEK_EOS}"],
             [f"The sky is one.\n</think>\n\nBlue.{DEEPSEEK_EOS}"],
         ],
-        plain=r"data\.template",
+        plain=False,
         reads_marks=True,
         cuts=True,
     ),
@@ -280,7 +285,7 @@ KINDS = {
         "glm",
         "\n{}<|user|>",
         "<|endoftext|>",
-        "[gMASK] <sop> <|system|> <|user|> <|assistant|>",
+        GLM,
         ends="<|user|>",
         closes=False,
     ),
@@ -288,7 +293,7 @@ KINDS = {
         "glm",
         "\n{}<|endoftext|>",
         "<|endoftext|>",
-        "[gMASK] <sop> <|system|> <|user|> <|assistant|>",
+        GLM,
         odd=AS_IT_IS.rstrip(),
         apart=SEVERAL,  # between turns it has never seen EOS
         closes=False,
@@ -299,7 +304,7 @@ KINDS = {
         "</s>",
         odd=AS_IT_IS.rstrip(),
         apart=SEVERAL,
-        system=r"data\.system",
+        system=False,
         closes=False,
     ),
 }
@@ -311,7 +316,8 @@ def tokenizer_of(name: str, family: str) -> Any:
     kind = KINDS[name]
     specials = [token for token in (kind.bos, kind.eos, *kind.specials.split()) if token]
     tokenizer = vocabulary(family, specials, kind.eos, kind.bos or None, kind.rstrip)
-    tokenizer.chat_template = template(kind.template)
+    tokenizer.chat_template = template(kind.template) if kind.template else None
+    ensure_chat_template(tokenizer)
     if kind.tool_template:
         tokenizer.chat_template = {"default": tokenizer.chat_template, "tool_use": template(kind.tool_template)}
     if not kind.thinks:
@@ -333,18 +339,3 @@ def conversation_of(name: str, conversation: str) -> tuple[Message, ...]:
     """A conversation for a kind: EOS is the kind's."""
     turns = CONVERSATIONS[conversation]
     return tuple(turn._replace(content=turn.content.replace("EOS", KINDS[name].eos)) for turn in turns)
-
-
-def theirs(name: str, family: str, turns: tuple[Message, ...], **options: Any) -> list[int]:
-    """What transformers makes of turns that are given as the kind's template wants them."""
-    kind, tools = KINDS[name], None
-    if turns[0].role == "tools":
-        tools, turns = json.loads(turns[0].content), turns[1:]
-    given = [turn.as_dict() for turn in turns]
-    for turn in given:
-        content = turn["content"].replace(kind.eos, "")
-        turn["content"] = [{"type": "text", "text": content}] if kind.parts else content
-        if "reasoning_content" in turn:
-            turn[kind.thoughts_key] = turn.pop("reasoning_content")
-    ids: list[int] = tokenizer_of(name, family).apply_chat_template(given, tools=tools, **options)["input_ids"]
-    return ids

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from align.errors import UserError
 from align.text.encode import Encoded, encode_conversations, encode_prompt, encode_response
 from align.text.records import Conversation, Message
 
-from .kinds import BRIEF, CALL, CONVERSATIONS, KINDS, NAME, ONE, TOOLS, Rows, conversation_of, theirs, tokenizer_of
+from .kinds import BRIEF, CALL, CONVERSATIONS, KINDS, NAME, ONE, TOOLS, Rows, conversation_of, tokenizer_of
 from .vocabularies import FAMILIES, NUMBERED
 
 ROOM = 10_000
@@ -40,6 +41,21 @@ def as_read(family: str, rows: Rows) -> Rows:
         return rows
     unknown = str.maketrans({"é": "<unk>", "日": "<unk>"} if family == "words" else {})
     return [[squeezed(text).translate(unknown) for text in row] for row in rows]
+
+
+def theirs(name: str, family: str, turns: tuple[Message, ...], **options: Any) -> list[int]:
+    """What transformers makes of turns that are given as the kind's template wants them."""
+    kind, tools = KINDS[name], None
+    if turns[0].role == "tools":
+        tools, turns = json.loads(turns[0].content), turns[1:]
+    given = [turn.as_dict() for turn in turns]
+    for turn in given:
+        content = turn["content"].replace(kind.eos, "")
+        turn["content"] = [{"type": "text", "text": content}] if kind.parts else content
+        if "reasoning_content" in turn:
+            turn[kind.thoughts_key] = turn.pop("reasoning_content")
+    ids: list[int] = tokenizer_of(name, family).apply_chat_template(given, tools=tools, **options)["input_ids"]
+    return ids
 
 
 @pytest.mark.parametrize("conversation", CONVERSATIONS)
@@ -103,13 +119,13 @@ def drawn(chance: random.Random, name: str) -> tuple[Message, ...]:
         return chance.choice(("", *SPACES)) + said + chance.choice(("", *SPACES))
 
     def answer(calls: str = "") -> Message:
-        thinks = kind.plain or (not isinstance(kind.thoughts, str) and chance.random() < 0.5)
+        thinks = not kind.plain or (not isinstance(kind.thoughts, str) and chance.random() < 0.5)
         thoughts = text().strip() if thinks else ""
         return Message("assistant", "" if calls else text(), thoughts, calls, learned=chance.random() < 0.6)
 
     called = not isinstance(kind.tools, str) and chance.random() < 0.4
     turns = [Message("tools", json.dumps(TOOLS))] if called else []
-    turns += [Message("system", text())] if not kind.system and chance.random() < 0.3 else []
+    turns += [Message("system", text())] if kind.system and chance.random() < 0.3 else []
     for _ in range(chance.randint(1, 4)):
         turns.append(Message("user", text()))
         if called and chance.random() < 0.5:
