@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from align.errors import UserError
-from align.text.encode import Encoded, encode_conversations, encode_prompt, encode_response
+from align.text.encode import Encoded, decode_answer, encode_conversations, encode_prompt, encode_response
 from align.text.records import Conversation, Message
 
 from .kinds import BRIEF, CALL, CONVERSATIONS, KINDS, NAME, ONE, TOOLS, Rows, conversation_of, tokenizer_of
@@ -84,7 +84,9 @@ def test_targets_and_tokens(family, name, conversation):
         assert prompt == theirs(name, family, turns[:place], add_generation_prompt=True)
         assert row.ids[: len(prompt)] == prompt
         assert row.is_target[len(prompt) - 1 : len(prompt) + 1] == [False, True]
-    if not (turns[-1].thoughts or turns[-1].calls):
+    if conversation != "inline" and family in ("bytes", "pieces"):  # the others put spaces into marks
+        assert decode_answer(tokenizer, row.ids[len(prompt) :], prompt) == (turns[-1].content, turns[-1].thoughts)
+    if not turns[-1].thoughts:
         assert row.ids == prompt + encode_response(tokenizer, turns[:-1], turns[-1].content)
     [last], _ = encode_conversations(tokenizer, [Conversation(turns)], ROOM, last_only=True)
     assert last.ids == row.ids
