@@ -16,7 +16,7 @@ from align.text.ends import remember_ends
 from align.text.records import Message
 from align.text.template import use_template
 
-from .vocabularies import vocabulary
+from .vocabularies import TEMPLATES, vocabulary
 
 Rows = list[list[str]]  # the stretches of targets of each training row
 
@@ -72,7 +72,7 @@ CALLED = '{"name": "weather", "arguments": {"city": "Rome"}'
 class Kind(NamedTuple):
     """A chat template with its tokens, and what is learned. A pattern in the place of rows is how it is refused."""
 
-    template: str  # the name of its file; "" for ours
+    template: str  # its name among TEMPLATES, which may have another one for tools; "" for ours
     answer: str  # a plain answer as it is learned
     eos: str
     specials: str = ""
@@ -84,9 +84,9 @@ class Kind(NamedTuple):
     tools: Rows | str = r"tool.*data\.template"
     system: bool = True  # whether it writes system turns
     thoughts_key: str = "reasoning_content"
+    json_arguments: bool = False  # whether it wants a call's arguments as JSON
     parts: bool = False  # whether it wants content as a list of parts
     rstrip: bool = False  # whether its tokens take in the space after them
-    tool_template: str = ""  # the file of another one, for conversations with tools
     plain: bool = True  # whether it takes answers without thoughts
     ends: str = ""  # a further token that the files beside the model say it stops at
     closes: bool = True  # whether it writes an end after the last answer; an end is appended where it does not
@@ -113,7 +113,9 @@ IM = "<|im_start|> <|im_end|>"
 HEADERS = "<|start_header_id|> <|end_header_id|> <|eot_id|>"
 TOOL_MARKS = "[INST] [/INST] [AVAILABLE_TOOLS] [/AVAILABLE_TOOLS] [TOOL_CALLS] [TOOL_RESULTS] [/TOOL_RESULTS]"
 SYSTEM_MARKS = "[INST] [/INST] [SYSTEM_PROMPT] [/SYSTEM_PROMPT] [THINK] [/THINK]"
-DEEPSEEK, DEEPSEEK_BOS, DEEPSEEK_EOS = "<｜User｜> <｜Assistant｜>", "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"
+DEEPSEEK_BOS, DEEPSEEK_EOS = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"
+DEEPSEEK_MARKS = "User Assistant tool▁call▁begin tool▁call▁end tool▁sep tool▁output▁begin tool▁output▁end"
+DEEPSEEK = " ".join(f"<｜{mark}｜>" for mark in DEEPSEEK_MARKS.split())
 GLM = "[gMASK] <sop> <|system|> <|user|> <|assistant|>"
 SEVERAL = "two three odd inline"
 
@@ -263,7 +265,6 @@ KINDS = {
         "<|START_OF_TURN_TOKEN|> <|USER_TOKEN|> <|CHATBOT_TOKEN|> <|SYSTEM_TOKEN|>",
         "<BOS_TOKEN>",
         odd=TRIMMED,
-        tool_template="command_r_tools",
         tools=[
             [
                 'Action: weather {"city": "Rome"}<|END_OF_TURN_TOKEN|>',
@@ -271,7 +272,20 @@ KINDS = {
             ]
         ],
     ),
-    "deepseek v3": Kind("deepseek_v3", "{}" + DEEPSEEK_EOS, DEEPSEEK_EOS, DEEPSEEK, DEEPSEEK_BOS),
+    "deepseek v3": Kind(
+        "deepseek_v3",
+        "{}" + DEEPSEEK_EOS,
+        DEEPSEEK_EOS,
+        DEEPSEEK,
+        DEEPSEEK_BOS,
+        tools=[
+            [
+                '<｜tool▁call▁begin｜>weather<｜tool▁sep｜>{"city": "Rome"}<｜tool▁call▁end｜>' + DEEPSEEK_EOS,
+                "It is 21 degrees." + DEEPSEEK_EOS,
+            ]
+        ],
+        json_arguments=True,
+    ),
     "jamba": Kind(
         "jamba",
         " {}<|eom|>",
@@ -316,10 +330,10 @@ def tokenizer_of(name: str, family: str) -> Any:
     kind = KINDS[name]
     specials = [token for token in (kind.bos, kind.eos, *kind.specials.split()) if token]
     tokenizer = vocabulary(family, specials, kind.eos, kind.bos or None, kind.rstrip)
-    tokenizer.chat_template = template(kind.template) if kind.template else None
+    tokenizer.chat_template = TEMPLATES.get(kind.template)
     ensure_chat_template(tokenizer)
-    if kind.tool_template:
-        tokenizer.chat_template = {"default": tokenizer.chat_template, "tool_use": template(kind.tool_template)}
+    if with_tools := TEMPLATES.get(f"{kind.template}_tools"):
+        tokenizer.chat_template = {"default": tokenizer.chat_template, "tool_use": with_tools}
     if not kind.thinks:
         use_template(tokenizer, options={"enable_thinking": False})
     with TemporaryDirectory() as folder:
@@ -327,12 +341,6 @@ def tokenizer_of(name: str, family: str) -> Any:
         (Path(folder) / "generation_config.json").write_text(json.dumps({"eos_token_id": ids}))
         remember_ends(tokenizer, folder)
     return tokenizer
-
-
-@cache
-def template(name: str) -> str:
-    """A template's text."""
-    return (Path(__file__).parent / "templates" / f"{name}.jinja").read_text(encoding="utf-8")
 
 
 def conversation_of(name: str, conversation: str) -> tuple[Message, ...]:

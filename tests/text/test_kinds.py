@@ -54,6 +54,8 @@ def theirs(name: str, family: str, turns: tuple[Message, ...], **options: Any) -
         turn["content"] = [{"type": "text", "text": content}] if kind.parts else content
         if "reasoning_content" in turn:
             turn[kind.thoughts_key] = turn.pop("reasoning_content")
+        for call in turn.get("tool_calls", ()) if kind.json_arguments else ():
+            call["function"]["arguments"] = json.dumps(call["function"]["arguments"])
     ids: list[int] = tokenizer_of(name, family).apply_chat_template(given, tools=tools, **options)["input_ids"]
     return ids
 

@@ -11,11 +11,13 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+FILES = sorted((Path(__file__).parent / "templates").glob("*.jinja"))
+TEMPLATES = {file.stem: file.read_text(encoding="utf-8") for file in FILES}
 TEXTS = [
     "What is two plus two? Two plus two is four. Name a colour. Red is a colour, and blue is a colour too. "
     "Be brief. And another? Green, I think. Roses come to mind. The sky is one. It is 21 degrees in Rome. "
     "Now one more. Blue. Write code: Yes, x = y, f. How warm is Rome? weather city, abcdefghi User: Assistant: System:",
-    *(file.read_text(encoding="utf-8") for file in sorted((Path(__file__).parent / "templates").glob("*.jinja"))),
+    *TEMPLATES.values(),
 ]
 NUMBERED = [f"k{number:02}q" for number in range(100)]  # words that are in no other text
 FAMILIES = ("bytes", "pieces", "legacy pieces", "words")
