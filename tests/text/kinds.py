@@ -21,27 +21,26 @@ from .vocabularies import TEMPLATES, vocabulary
 Rows = list[list[str]]  # the stretches of targets of each training row
 
 TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}]
-CALL = [{"type": "function", "id": "abcdefghi", "function": {"name": "weather", "arguments": {"city": "Rome"}}}]
+CALL = [{"type": "function", "id": "abcdefghi", "function": {"name": "weather", "arguments": {"city": "RoEOSme"}}}]
 NAME, BRIEF = Message("user", "Name a colour."), Message("system", "Be brief.")
 ONE = (NAME, Message("assistant", "Red is a colour."))
 TWO = (*ONE, Message("user", "And another?"), Message("assistant", "Blue."))
-CONVERSATIONS = {
+INLINE = [
+    "<think>\nRoses come to mind.\n</think>\n\nRed is a colour.",
+    "<think>\nThe sky is one.\n</think>\n\nBlue.",
+]
+CONVERSATIONS = {  # EOS stands for the kind's, which is taken out wherever it is written
     "one": ONE,
     "system": (BRIEF, *ONE),
     "two": TWO,
     "three": (BRIEF, *TWO, Message("user", "Now one more."), Message("assistant", "Green, I think.")),
     "thoughts": (
         NAME,
-        Message("assistant", "Red is a colour.", thoughts="Roses come to mind."),
+        Message("assistant", "Red is a colour.", thoughts="Roses EOScome to mind."),
         TWO[2],
         Message("assistant", "Blue.", thoughts="The sky is one."),
     ),
-    "inline": (
-        NAME,
-        Message("assistant", "<think>\nRoses come to mind.\n</think>\n\nRed is a colour."),
-        TWO[2],
-        Message("assistant", "<think>\nThe sky is one.\n</think>\n\nBlue."),
-    ),
+    "inline": (NAME, Message("assistant", INLINE[0]), TWO[2], Message("assistant", INLINE[1])),
     "tools": (
         Message("tools", json.dumps(TOOLS)),
         Message("user", "How warm is Rome?"),
@@ -49,22 +48,14 @@ CONVERSATIONS = {
         Message("tool", "21 degrees", name="weather", call_id="abcdefghi"),
         Message("assistant", "It is 21 degrees."),
     ),
-    "odd": (  # a written EOS is taken out
+    "odd": (
         Message("user", "  Write:\n\n\tcode EOS, é 日?\n"),
         Message("assistant", " Yes:\n\n    x = 'é EOS日'\n"),
         *TWO[2:],
     ),
 }
-ANSWERS = {
-    "one": ["Red is a colour."],
-    "system": ["Red is a colour."],
-    "two": ["Red is a colour.", "Blue."],
-    "three": ["Red is a colour.", "Blue.", "Green, I think."],
-    "inline": [
-        "<think>\nRoses come to mind.\n</think>\n\nRed is a colour.",
-        "<think>\nThe sky is one.\n</think>\n\nBlue.",
-    ],
-}
+SAID = ["Red is a colour.", "Blue.", "Green, I think."]
+ANSWERS = {"one": SAID[:1], "system": SAID[:1], "two": SAID[:2], "three": SAID, "inline": INLINE}
 AS_IT_IS, TRIMMED = " Yes:\n\n    x = 'é 日'\n", "Yes:\n\n    x = 'é 日'"
 CALLED = '{"name": "weather", "arguments": {"city": "Rome"}'
 
@@ -228,7 +219,7 @@ KINDS = {
     ),
     "r1": Kind(
         "r1",
-        "",
+        "{}" + DEEPSEEK_EOS,
         DEEPSEEK_EOS,
         DEEPSEEK,
         DEEPSEEK_BOS,
@@ -344,6 +335,12 @@ def tokenizer_of(name: str, family: str) -> Any:
 
 
 def conversation_of(name: str, conversation: str) -> tuple[Message, ...]:
-    """A conversation for a kind: EOS is the kind's."""
-    turns = CONVERSATIONS[conversation]
-    return tuple(turn._replace(content=turn.content.replace("EOS", KINDS[name].eos)) for turn in turns)
+    """A conversation with the kind's EOS."""
+    return replaced(CONVERSATIONS[conversation], "EOS", KINDS[name].eos)
+
+
+def replaced(turns: tuple[Message, ...], old: str, new: str) -> tuple[Message, ...]:
+    """Turns with one text for another in all that they say."""
+    return tuple(
+        Message(*(part.replace(old, new) if isinstance(part, str) else part for part in turn)) for turn in turns
+    )

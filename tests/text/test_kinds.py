@@ -13,7 +13,7 @@ from align.errors import UserError
 from align.text.encode import Encoded, decode_answer, encode_conversations, encode_prompt, encode_response
 from align.text.records import Conversation, Message
 
-from .kinds import BRIEF, CALL, CONVERSATIONS, KINDS, NAME, ONE, TOOLS, Rows, conversation_of, tokenizer_of
+from .kinds import BRIEF, CALL, CONVERSATIONS, KINDS, NAME, ONE, TOOLS, Rows, conversation_of, replaced, tokenizer_of
 from .vocabularies import FAMILIES, NUMBERED
 
 ROOM = 10_000
@@ -46,12 +46,13 @@ def as_read(family: str, rows: Rows) -> Rows:
 def theirs(name: str, family: str, turns: tuple[Message, ...], **options: Any) -> list[int]:
     """What transformers makes of turns that are given as the kind's template wants them."""
     kind, tools = KINDS[name], None
+    turns = replaced(turns, kind.eos, "")
     if turns[0].role == "tools":
         tools, turns = json.loads(turns[0].content), turns[1:]
     given = [turn.as_dict() for turn in turns]
     for turn in given:
-        content = turn["content"].replace(kind.eos, "")
-        turn["content"] = [{"type": "text", "text": content}] if kind.parts else content
+        if kind.parts:
+            turn["content"] = [{"type": "text", "text": turn["content"]}]
         if "reasoning_content" in turn:
             turn[kind.thoughts_key] = turn.pop("reasoning_content")
         for call in turn.get("tool_calls", ()) if kind.json_arguments else ():
@@ -95,6 +96,15 @@ def test_targets_and_tokens(family, name, conversation):
     assert stretches(tokenizer, last) == learned[-1][-1:]
 
 
+@pytest.mark.parametrize("answer", ["<b>4</b>", "e", "<"])
+@pytest.mark.parametrize("name", KINDS)
+def test_an_answer_that_is_like_a_piece_of_a_marker_is_learned_whole(name, answer):
+    thoughts, before = ("", "") if KINDS[name].plain else ("e", "e\n</think>\n\n")
+    turns, tokenizer = (NAME, Message("assistant", answer, thoughts)), tokenizer_of(name, "bytes")
+    [row], _ = encode_conversations(tokenizer, [Conversation(turns)], ROOM)
+    assert stretches(tokenizer, row) == [before + KINDS[name].answer.format(answer)]
+
+
 @pytest.mark.parametrize(
     ("name", "turns", "words"),
     [
@@ -120,7 +130,7 @@ def drawn(chance: random.Random, name: str) -> tuple[Message, ...]:
 
     def text() -> str:
         said = chance.choice(SPACES).join(words.pop() for _ in range(chance.randint(1, 3)))
-        return chance.choice(("", *SPACES)) + said + chance.choice(("", *SPACES))
+        return chance.choice(("", "<", *SPACES)) + said + chance.choice(("", *SPACES))
 
     def answer(calls: str = "") -> Message:
         thinks = not kind.plain or (not isinstance(kind.thoughts, str) and chance.random() < 0.5)
@@ -133,7 +143,7 @@ def drawn(chance: random.Random, name: str) -> tuple[Message, ...]:
     for _ in range(chance.randint(1, 4)):
         turns.append(Message("user", text()))
         if called and chance.random() < 0.5:
-            calls = json.dumps(CALL).replace("Rome", words.pop())
+            calls = json.dumps(CALL).replace("RoEOSme", words.pop())
             turns += [answer(calls), Message("tool", words.pop(), name="weather", call_id="abcdefghi")]
         turns.append(answer())
     taught = chance.choice([place for place, turn in enumerate(turns) if turn.role == "assistant"])
