@@ -45,7 +45,7 @@ CONVERSATIONS = {  # EOS stands for the kind's, which is taken out wherever it i
         Message("tools", json.dumps(TOOLS)),
         Message("user", "How warm is Rome?"),
         Message("assistant", "", calls=json.dumps(CALL)),
-        Message("tool", "21 degrees", name="weather", call_id="abcdefghi"),
+        Message("tool", '{"degrees": 21}', name="weather", call_id="abcdefghi"),
         Message("assistant", "It is 21 degrees."),
     ),
     "odd": (
@@ -74,7 +74,6 @@ class Kind(NamedTuple):
     thoughts: Rows | str = r"data\.thoughts"
     tools: Rows | str = r"tool.*data\.template"
     system: bool = True  # whether it writes system turns
-    thoughts_key: str = "reasoning_content"
     json_arguments: bool = False  # whether it wants a call's arguments as JSON
     parts: bool = False  # whether it wants content as a list of parts
     rstrip: bool = False  # whether its tokens take in the space after them
@@ -235,7 +234,7 @@ KINDS = {
         "gpt_oss",
         "<|channel|>final<|message|>{}<|return|>",
         "<|return|>",
-        "<|start|> <|channel|> <|message|> <|end|>",
+        "<|start|> <|channel|> <|message|> <|end|> <|call|>",
         apart=SEVERAL,  # an answer of the history ends in <|end|>
         thoughts=[
             [
@@ -247,7 +246,13 @@ KINDS = {
                 "<|channel|>final<|message|>Blue.<|return|>"
             ],
         ],
-        thoughts_key="thinking",
+        tools=[
+            [
+                ' to=functions.weather<|channel|>commentary json<|message|>{"city": "Rome"}<|call|>',
+                "<|channel|>final<|message|>It is 21 degrees.<|return|>",
+            ]
+        ],
+        ends="<|call|>",
     ),
     "command r": Kind(
         "command_r",
@@ -286,32 +291,11 @@ KINDS = {
         odd=TRIMMED,
     ),
     "smolvlm": Kind("smolvlm", " {}<end_of_utterance>", "<end_of_utterance>", "<|im_start|>", after="\n", parts=True),
-    "glm": Kind(
-        "glm",
-        "\n{}<|user|>",
-        "<|endoftext|>",
-        GLM,
-        ends="<|user|>",
-        closes=False,
-    ),
+    "glm": Kind("glm", "\n{}<|user|>", "<|endoftext|>", GLM, ends="<|user|>", closes=False),
     "glm by its tokenizer alone": Kind(
-        "glm",
-        "\n{}<|endoftext|>",
-        "<|endoftext|>",
-        GLM,
-        odd=AS_IT_IS.rstrip(),
-        apart=SEVERAL,  # between turns it has never seen EOS
-        closes=False,
+        "glm", "\n{}<|endoftext|>", "<|endoftext|>", GLM, odd=AS_IT_IS.rstrip(), apart=SEVERAL, closes=False
     ),
-    "chatglm 2": Kind(
-        "chatglm_2",
-        " {}</s>",
-        "</s>",
-        odd=AS_IT_IS.rstrip(),
-        apart=SEVERAL,
-        system=False,
-        closes=False,
-    ),
+    "chatglm 2": Kind("chatglm_2", " {}</s>", "</s>", odd=AS_IT_IS.rstrip(), apart=SEVERAL, system=False, closes=False),
 }
 
 

@@ -53,8 +53,6 @@ def theirs(name: str, family: str, turns: tuple[Message, ...], **options: Any) -
     for turn in given:
         if kind.parts:
             turn["content"] = [{"type": "text", "text": turn["content"]}]
-        if "reasoning_content" in turn:
-            turn[kind.thoughts_key] = turn.pop("reasoning_content")
         for call in turn.get("tool_calls", ()) if kind.json_arguments else ():
             call["function"]["arguments"] = json.dumps(call["function"]["arguments"])
     ids: list[int] = tokenizer_of(name, family).apply_chat_template(given, tools=tools, **options)["input_ids"]
@@ -144,7 +142,10 @@ def drawn(chance: random.Random, name: str) -> tuple[Message, ...]:
         turns.append(Message("user", text()))
         if called and chance.random() < 0.5:
             calls = json.dumps(CALL).replace("RoEOSme", words.pop())
-            turns += [answer(calls), Message("tool", words.pop(), name="weather", call_id="abcdefghi")]
+            turns += [
+                answer(calls),
+                Message("tool", json.dumps({"at": words.pop()}), name="weather", call_id="abcdefghi"),
+            ]
         turns.append(answer())
     taught = chance.choice([place for place, turn in enumerate(turns) if turn.role == "assistant"])
     turns[taught] = turns[taught]._replace(learned=True)

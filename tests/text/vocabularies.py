@@ -16,7 +16,8 @@ TEMPLATES = {file.stem: file.read_text(encoding="utf-8") for file in FILES}
 TEXTS = [
     "What is two plus two? Two plus two is four. Name a colour. Red is a colour, and blue is a colour too. "
     "Be brief. And another? Green, I think. Roses come to mind. The sky is one. It is 21 degrees in Rome. "
-    "Now one more. Blue. Write code: Yes, x = y, f. How warm is Rome? weather city, abcdefghi User: Assistant: System:",
+    "Now one more. Blue. Write code: Yes, x = y, f. How warm is Rome? weather city, degrees, abcdefghi "
+    "User: Assistant: System:",
     *TEMPLATES.values(),
 ]
 NUMBERED = [f"k{number:02}q" for number in range(100)]  # words that are in no other text
