@@ -17,6 +17,7 @@ from .kinds import BRIEF, CALL, CONVERSATIONS, KINDS, NAME, ONE, TOOLS, Rows, co
 from .vocabularies import FAMILIES, NUMBERED
 
 ROOM = 10_000
+TWO_CALLS = json.dumps([*CALL, {"type": "function", "function": {"name": "time", "arguments": {}}}])
 
 
 def stretches(tokenizer, row: Encoded) -> list[str]:
@@ -109,6 +110,12 @@ def test_an_answer_that_is_like_a_piece_of_a_marker_is_learned_whole(name, answe
         ("gemma", (BRIEF, *ONE), r"\(system, user\): System role not supported; .*data\.system"),
         ("mistral v1", (ONE[1], *ONE), r"\(assistant, user\): .* must alternate .*data\.first_assistant"),
         ("llama 2", (NAME, *ONE), r"\(user, user\): .* must alternate .*data\.same_role"),
+        ("zephyr", (NAME, Message("assistant", "Red.", "Roses."), *ONE), r"Roses\..*data\.thoughts"),
+        (
+            "llama 3.1",
+            (*CONVERSATIONS["tools"][:2], Message("assistant", "", calls=TWO_CALLS)),
+            r"time.*data\.template",
+        ),
         ("chatglm 2", (NAME, Message("assistant", "Red."), BRIEF, *ONE), r"Be brief\..*data\.system"),
         ("mistral v3", (NAME, Message("assistant", "", calls=json.dumps(CALL).replace("fghi", ""))), r"length 9"),
     ],
