@@ -41,39 +41,6 @@ def targets(tokenizer, encoded) -> list[str]:
     return [tokenizer.decode(stretch) for stretch in stretches]
 
 
-@pytest.mark.parametrize("name", PLAIN)
-@pytest.mark.parametrize("turns", [ONE, TWO], ids=["one", "two"])
-def test_a_conversation_is_its_prompt_and_its_answer(tokenizers, name, turns):
-    tokenizer = tokenizers[name]
-    *prompt, answer = turns
-    whole = encode_conversation(tokenizer, turns, 1000)
-    response = encode_response(tokenizer, prompt, answer.content)
-    assert whole.ids == encode_prompt(tokenizer, prompt) + response
-    assert whole.is_target[-len(response) :] == [True] * len(response)
-    assert not whole.truncated
-    last = encode_conversation(tokenizer, turns, 1000, last_only=True)
-    assert last.ids == whole.ids
-    assert sum(last.is_target) == len(response)
-
-
-@pytest.mark.parametrize("name", PLAIN)
-def test_an_answer_ends_in_one_end_and_reads_back(tokenizers, name):
-    tokenizer = tokenizers[name]
-    ids = encode_response(tokenizer, ONE[:1], ONE[1].content)
-    ends = ends_of(tokenizer)
-    assert ids[-1] == ends.turn
-    assert sum(token in ends.ids for token in ids) == 1
-    assert decode_response(tokenizer, ids) == ONE[1].content
-
-
-@pytest.mark.parametrize("name", PLAIN)
-def test_targets_are_the_answers_with_their_end_and_nothing_else(tokenizers, name):
-    tokenizer = tokenizers[name]
-    told = targets(tokenizer, encode_conversation(tokenizer, TWO, 1000))
-    end = tokenizer.convert_ids_to_tokens(ends_of(tokenizer).turn)
-    assert [text.strip() for text in told] == [f"Red is a colour.{end}", f"Blue.{end}"]
-
-
 @pytest.mark.parametrize(
     ("name", "written"),
     [
@@ -86,16 +53,6 @@ def test_targets_are_the_answers_with_their_end_and_nothing_else(tokenizers, nam
             "text form",
             "User: Name a colour.\n\nAssistant: Red is a colour.<|endoftext|>"
             "User: And another?\n\nAssistant: Blue.<|endoftext|>",
-        ),
-        (
-            "chatml",  # the newline after EOS belongs to the next prompt, and is not asked for at the end
-            "<|im_start|>user\nName a colour.<|im_end|>\n<|im_start|>assistant\nRed is a colour.<|im_end|>\n"
-            "<|im_start|>user\nAnd another?<|im_end|>\n<|im_start|>assistant\nBlue.<|im_end|>",
-        ),
-        (
-            "phi 3",  # the EOS that it writes after all turns is no part of an answer
-            "<|user|>\nName a colour.<|end|>\n<|assistant|>\nRed is a colour.<|end|>\n"
-            "<|user|>\nAnd another?<|end|>\n<|assistant|>\nBlue.<|end|>",
         ),
     ],
 )
@@ -114,12 +71,6 @@ def test_what_is_written(tokenizers, name, written):
 def test_a_system_turn_comes_first_and_nothing_follows_the_generation_prompt(tokenizers, name, written):
     ids = encode_prompt(tokenizers[name], (Message("system", " Be brief.\n"), ONE[0]))
     assert tokenizers[name].decode(ids) == written
-
-
-def test_bos_is_what_the_template_writes(tokenizers):
-    for name in PLAIN:
-        ids = encode_prompt(tokenizers[name], ONE[:1])
-        assert ids.count(tokenizers[name].bos_token_id) == (name.startswith("llama") or name == "instruct")
 
 
 def test_where_nothing_ends_an_answer_eos_is_appended_to_the_last_alone(tokenizers):
