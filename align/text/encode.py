@@ -287,8 +287,11 @@ class _Known:
         given, both = self._ids.get(context, []), self._ids[context + text]
         if both[: len(given)] == given:
             return both[len(given) :]
-        anchor, both = _tokenise(self._tokenizer, [self._anchor, self._anchor + text])
-        return both[len(anchor) :]
+        for anchor in ("\n", self._anchor):  # after a special token, old SentencePiece tokenizers begin with a space
+            begun, both = _tokenise(self._tokenizer, [anchor, anchor + text])
+            if both[: len(begun)] == begun:
+                break
+        return both[len(begun) :]
 
     def _with_context(self, row: Row) -> Iterator[tuple[str, str]]:
         context = ""

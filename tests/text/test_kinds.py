@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 import re
@@ -123,6 +124,18 @@ def test_an_answer_that_is_like_a_piece_of_a_marker_is_learned_whole(name, answe
 def test_a_refusal_says_what_helps(name, turns, words):
     with pytest.raises(UserError, match=rf"rows\.jsonl:7: .*{words}"):
         encode_conversations(tokenizer_of(name, "bytes"), [Conversation(turns, "rows.jsonl:7")], ROOM)
+
+
+@pytest.mark.parametrize("family", FAMILIES[:3])
+def test_a_space_that_ends_the_prompt_is_not_written_twice(family):
+    tokenizer = copy.deepcopy(tokenizer_of("zephyr", family))
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m.role + ': ' + m.content + eos_token }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
+    )
+    [row], _ = encode_conversations(tokenizer, [Conversation(ONE)], ROOM)
+    assert row.ids[: sum(not learned for learned in row.is_target)] == encode_prompt(tokenizer, ONE[:1])
+    assert tokenizer.decode(row.ids).endswith("assistant: Red is a colour.</s>")
 
 
 WORD = r"k\d\dq"
