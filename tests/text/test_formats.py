@@ -97,7 +97,7 @@ def test_recognised(name):
 def test_conversations_take_the_best_answer(name):
     record, note = made(ROWS[name], "conversations")
     assert record == Conversation((ASK, Message("assistant", "Red")), "here")
-    assert note == ""
+    assert note == ()
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -224,7 +224,7 @@ def test_turns_that_end_with_the_user():
     assert [turn.content for turn in made(row, "prompts")[0].messages] == list("abc")
     record, note = made(row, "conversations")
     assert [turn.content for turn in record.messages] == list("ab")
-    assert note == AFTER_ANSWER
+    assert note == (AFTER_ANSWER,)
 
 
 def test_the_table_of_the_module_is_true():
@@ -262,19 +262,19 @@ class TestTranscripts:
         shared = "\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant: "
         ranking, note = made({"chosen": shared + "d", "rejected": shared + "e"}, "rankings")
         assert [turn.content for turn in ranking.prompt] == list("abc")
-        assert (ranking.responses, note) == (("d", "e"), "")
+        assert (ranking.responses, note) == (("d", "e"), ())
 
     def test_more_than_the_last_turn_differs(self):
         row = {"chosen": HH.format("Red\n\nHuman: x\n\nAssistant: y"), "rejected": HH.format("Blue")}
-        assert made(row, "rankings") == (Ranking((ASK,), ("Red", "Blue"), (1, 2), "", "here"), DIFFER_EARLIER)
+        assert made(row, "rankings") == (Ranking((ASK,), ("Red", "Blue"), (1, 2), "", "here"), (DIFFER_EARLIER,))
 
     def test_a_human_turn_at_the_end_is_left_out(self):
         row = {"chosen": HH.format("Red\n\nHuman: thanks"), "rejected": HH.format("Blue")}
-        assert made(row, "rankings") == (Ranking((ASK,), ("Red", "Blue"), (1, 2), "", "here"), AFTER_ANSWER)
+        assert made(row, "rankings") == (Ranking((ASK,), ("Red", "Blue"), (1, 2), "", "here"), (AFTER_ANSWER,))
 
     def test_the_same_answer_twice_is_a_tie(self):
         row = {"chosen": HH.format("Red"), "rejected": HH.format("Red")}
-        assert made(row, "rankings") == (Ranking((ASK,), ("Red", "Red"), (1, 1), "", "here"), SAME_ANSWER)
+        assert made(row, "rankings") == (Ranking((ASK,), ("Red", "Red"), (1, 1), "", "here"), (SAME_ANSWER,))
 
     @pytest.mark.parametrize(
         ("chosen", "rejected"),
@@ -313,7 +313,7 @@ def test_messages_that_differ_before_the_last_turn_are_handled_as_transcripts_ar
     rejected = [user("a"), assistant("x"), user("y"), assistant("z")]
     ranking, note = made({"chosen": chosen, "rejected": rejected}, "rankings")
     assert (ranking.prompt, ranking.responses) == ((Message("user", "a"),), ("b", "x"))
-    assert note == DIFFER_EARLIER
+    assert note == (DIFFER_EARLIER,)
 
 
 @pytest.mark.parametrize(
@@ -326,23 +326,23 @@ def test_messages_that_differ_before_the_last_turn_are_handled_as_transcripts_ar
         ("prompts", {"prompt": ""}, "prompt is empty"),
         ("prompts", {"prompt": None}, "prompt is null"),
         ("prompts", {"prompt": []}, r"prompt must be a list of turns, found \[\]"),
-        ("prompts", {"prompt": [SYSTEM]}, "ends with a turn of the user; it ends with the system's"),
+        ("prompts", {"prompt": [SYSTEM]}, "ends with a turn of the user, or of a tool; it ends with the system's"),
         ("prompts", {"prompt": [user("a"), assistant("b")]}, "it ends with the assistant's"),
         ("conversations", {"prompt": "a", "completion": ""}, "completion is empty"),
         ("conversations", {"prompt": "a", "completion": [user("b")]}, "no answer in this row"),
         ("conversations", {"messages": [user("a")]}, "no answer in this row"),
-        ("conversations", {"messages": [assistant("a")]}, "ends with a turn of the user; there is none"),
+        ("conversations", {"messages": [assistant("a")]}, "ends with a turn of the user, or of a tool; there is none"),
         ("conversations", {"messages": "a"}, 'messages must be a list of turns, found "a"'),
         ("conversations", {"messages": ["a"]}, "turn 1 of messages must be an object with role and content"),
         (
             "conversations",
-            {"messages": [user("a"), {"role": "tool", "content": "b"}]},
-            'turn 2 of messages has the role "tool"',
+            {"messages": [user("a"), {"role": "judge", "content": "b"}]},
+            'turn 2 of messages has the role "judge"',
         ),
         (
             "conversations",
             {"messages": [user("a"), {"role": "assistant", "content": None, "tool_calls": [{"id": 1}]}]},
-            r"turn 2 of messages \(assistant\) has no content, only a tool call",
+            r"turn 2 of messages \(assistant\): tool_calls must be objects with a function and its name",
         ),
         ("conversations", {"messages": [user("a"), assistant(" ")]}, r"turn 2 of messages \(assistant\) is empty"),
         (

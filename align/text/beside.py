@@ -1,0 +1,120 @@
+"""What the keys beside a format's own columns say of a row (`align.text.keys` lists them)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from align.text import keys
+from align.text.parsers import Parsed, number
+from align.text.records import Message, Ranking
+from align.text.turns import tools_of
+from align.text.values import BadRow, LeftOut, Turns, Values, listed, shown, turn_text
+
+BAD_ANSWER = "label says that the answer is a bad one"
+NOT_LEARNED = "marked as not to be learned"
+
+
+def with_keys(row: Values, parsed: Parsed, kind: str, own: frozenset[str], asks: str) -> Parsed:
+    """What the keys beside a format's own columns say; `asks` is the column that is the user's turn as one text.
+
+    Raises `BadRow` for one that is refused or contradicts the row, `LeftOut` for a row that is not to be learned.
+    """
+    keys.refuse(row, keys.OF_ROWS, own)
+    if parsed.text:
+        return parsed
+    _check_marks(row, parsed, kind)
+    prompt = _with_question_parts(row, parsed.prompt, own, asks)
+    system, text = keys.said(row, "system")
+    if system:
+        prompt = _with_system(prompt, turn_text(text, system), system)
+    name, tools = keys.said(row, "tools")
+    if name:
+        prompt = (tools_of(tools, name), *prompt)
+    return parsed._replace(prompt=prompt, answers=_with_thoughts(row, parsed))
+
+
+def _check_marks(row: Values, parsed: Parsed, kind: str) -> None:
+    """Whether a row is to be learned, by all that it says of it."""
+    name, label = keys.said(row, "label")
+    is_bad = keys.yes_or_no(label) is False
+    if is_bad and parsed.ranks:
+        raise BadRow(f"{name} = {shown(label)} beside answers with an order: which of them does it mean? Remove it")
+    if not keys.is_missing(row.get("mask")) and str(row["mask"]).lower() not in ("user", "human"):
+        raise BadRow(f"mask = {shown(row['mask'])}: only User can be masked; mark turns with weight, 1 or 0")
+    if kind in ("conversations", "documents") and is_bad:
+        raise LeftOut(BAD_ANSWER)
+    if keys.marked(row) is False and kind in ("conversations", "documents", "rankings"):
+        raise LeftOut(NOT_LEARNED)
+
+
+def _with_question_parts(row: Values, prompt: Turns, own: frozenset[str], asks: str) -> Turns:
+    """The last turn with the row's context before it and its options after it."""
+    context, options = (keys.said(row, name) if name not in own else ("", None) for name in ("context", "options"))
+    names = [name for name, _ in (context, options) if name]
+    if not names:
+        return prompt
+    if not isinstance(row.get(asks), str):
+        raise BadRow(f"{' and '.join(names)} beside turns: write them into the turn that needs them, or leave them out")
+    asked = "\n".join([prompt[-1].content, *(_lettered(options[1], options[0]) if options[0] else [])])
+    before = [turn_text(context[1], context[0])] if context[0] else []
+    return (*prompt[:-1], prompt[-1]._replace(content="\n\n".join([*before, asked])))
+
+
+def _lettered(options: Any, name: str) -> list[str]:
+    """Options as lines: "A. iron", "B. apple". They come as a list, by letter, or as ARC's {text, label}."""
+    options = listed(options)
+    if isinstance(options, dict) and isinstance(options.get("text"), list) and isinstance(options.get("label"), list):
+        options = dict(zip(options["label"], options["text"], strict=False))
+    if isinstance(options, list):
+        options = {chr(ord("A") + place): text for place, text in enumerate(options)}
+    if not isinstance(options, dict):
+        raise BadRow(f"{name} must be a list of texts, found {shown(options)}")
+    return [f"{letter}. {turn_text(text, name)}" for letter, text in options.items() if text is not None]
+
+
+def _with_system(prompt: Turns, text: str, name: str) -> Turns:
+    if not (prompt and prompt[0].role == "system"):
+        return (Message("system", text), *prompt)
+    if prompt[0].content != text:
+        raise BadRow(f"{name} = {shown(text)}, but the turns begin with the system's {shown(prompt[0].content)}")
+    return prompt
+
+
+def _with_thoughts(row: Values, parsed: Parsed) -> Turns:
+    name, value = keys.said(row, "reasoning_content")
+    if not name or not (parsed.answers or parsed.unranked):
+        return parsed.answers
+    thoughts = turn_text(value, name)
+    if thoughts.lower() in ("on", "off"):
+        raise BadRow(f"{name} = {shown(thoughts)} is a switch; set data.template_options, one for all rows")
+    if len(parsed.answers) != 1 or parsed.answers[0].thoughts not in ("", thoughts):
+        raise BadRow(f"{name}: whose thoughts are these? Put them into the turn that they belong to")
+    return (parsed.answers[0]._replace(thoughts=thoughts),)
+
+
+def with_besides(ranking: Ranking, row: Values, parsed: Parsed, margins: str) -> Ranking:
+    """Annotator, source and margin of a row, each of them where it is given."""
+    annotator, origin = ("" if row.get(name) is None else str(row[name]) for name in ("annotator", "source"))
+    margin = row.get("margin")
+    if margins == "scores":
+        margin = _score_margin(row, parsed)
+    elif margin is None:
+        margin = ranking.margin
+    elif isinstance(margin, bool) or not isinstance(margin, int | float) or not 0 <= margin < math.inf:
+        raise BadRow(f"margin must be a number from 0 on, found {shown(margin)}")
+    return ranking._replace(annotator=annotator, origin=origin, margin=None if margin is None else float(margin))
+
+
+def _score_margin(row: Values, parsed: Parsed) -> float:
+    if parsed.spread is not None:
+        return abs(parsed.spread)
+    both = [keys.said(row, name) for name in ("score_chosen", "score_rejected")]
+    if not all(name for name, _ in both):
+        raise BadRow("data.margins=scores: this row has no score_chosen and score_rejected")
+    chosen, rejected = (number(value, name) for name, value in both)
+    if chosen < rejected:
+        raise BadRow(
+            f"{both[0][0]} = {chosen:g} is below {both[1][0]} = {rejected:g}, so the other answer is the better"
+        )
+    return chosen - rejected
