@@ -12,6 +12,7 @@ from align.text.turns import tools_of
 from align.text.values import BadRow, LeftOut, Turns, Values, listed, shown, turn_text
 
 BAD_ANSWER = "label says that the answer is a bad one"
+UNREAD_LABEL = "a label that is neither true nor false was not read"
 NOT_LEARNED = "marked as not to be learned"
 
 
@@ -23,6 +24,8 @@ def with_keys(row: Values, parsed: Parsed, kind: str, own: frozenset[str], asks:
     keys.refuse(row, keys.OF_ROWS, own)
     if parsed.text:
         return parsed
+    if _label_is_unread(row):
+        parsed = parsed._replace(note=parsed.note or UNREAD_LABEL)
     _check_marks(row, parsed, kind)
     prompt = _with_question_parts(row, parsed.prompt, own, asks)
     system, text = keys.said(row, "system")
@@ -34,12 +37,17 @@ def with_keys(row: Values, parsed: Parsed, kind: str, own: frozenset[str], asks:
     return parsed._replace(prompt=prompt, answers=_with_thoughts(row, parsed))
 
 
+def _label_is_unread(row: Values) -> bool:
+    name, label = keys.said(row, "label")
+    return bool(name) and keys.yes_or_no(label) is None
+
+
 def _check_marks(row: Values, parsed: Parsed, kind: str) -> None:
     """Whether a row is to be learned, by all that it says of it."""
     name, label = keys.said(row, "label")
     is_bad = keys.yes_or_no(label) is False
     if is_bad and parsed.ranks:
-        raise BadRow(f"{name} = {shown(label)} beside answers with an order: which of them does it mean? Remove it")
+        raise BadRow(f"{name} = {shown(label)} beside answers with an order: which does it mean?{keys.unless(name)}")
     if not keys.is_missing(row.get("mask")) and str(row["mask"]).lower() not in ("user", "human"):
         raise BadRow(f"mask = {shown(row['mask'])}: only User can be masked; mark turns with weight, 1 or 0")
     if kind in ("conversations", "documents") and is_bad:
@@ -55,7 +63,7 @@ def _with_question_parts(row: Values, prompt: Turns, own: frozenset[str], asks: 
     if not names:
         return prompt
     if not isinstance(row.get(asks), str):
-        raise BadRow(f"{' and '.join(names)} beside turns: write them into the turn that needs them, or leave them out")
+        raise BadRow(f"{names[0]} beside turns: write it into the turn that needs it{keys.unless(names[0])}")
     asked = "\n".join([prompt[-1].content, *(_lettered(options[1], options[0]) if options[0] else [])])
     before = [turn_text(context[1], context[0])] if context[0] else []
     return (*prompt[:-1], prompt[-1]._replace(content="\n\n".join([*before, asked])))
@@ -89,7 +97,7 @@ def _with_thoughts(row: Values, parsed: Parsed) -> Turns:
     if thoughts.lower() in ("on", "off"):
         raise BadRow(f"{name} = {shown(thoughts)} is a switch; set data.template_options, one for all rows")
     if len(parsed.answers) != 1 or parsed.answers[0].thoughts not in ("", thoughts):
-        raise BadRow(f"{name}: whose thoughts are these? Put them into the turn that they belong to")
+        raise BadRow(f"{name}: whose thoughts are these? Put them into the turn that has them{keys.unless(name)}")
     return (parsed.answers[0]._replace(thoughts=thoughts),)
 
 

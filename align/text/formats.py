@@ -33,9 +33,8 @@ from collections.abc import Callable, Iterable
 from typing import Literal, NamedTuple
 
 from align.errors import UserError
-from align.text import parsers, published, turns
+from align.text import keys, parsers, published, turns
 from align.text.beside import with_besides, with_keys
-from align.text.keys import acting
 from align.text.parsers import AFTER_ANSWER, BadRow, LeftOut, Parsed, Values
 from align.text.records import Answers, Conversation, Document, Message, Prompt, Ranking
 from align.text.turns import AS_THEY_ARE, Handling
@@ -109,7 +108,7 @@ OWN = {name: frozenset((*layout.columns, *layout.optional)) for name, layout in 
 
 NOTHING_LEARNED = "no answer in it is to be learned"
 
-_ACTING = {name: acting(own) for name, own in OWN.items()}
+_ACTING = {name: keys.ACTING - own for name, own in OWN.items()}
 _SINGLE_MESSAGES = frozenset(("message_id", "parent_id", "text", "role"))
 _RATED = "; its answers are rated, not said to be good: data.columns={completion: response} learns them all"
 
@@ -122,7 +121,7 @@ def recognise(row: Values, kind: Kind, source: str) -> str:
     if kind == "documents" and "text" in row:
         return "text"
     found = [name for name, layout in LAYOUTS.items() if row.keys() >= set(layout.columns)]
-    if not found and row.keys() >= _SINGLE_MESSAGES:
+    if row.keys() >= _SINGLE_MESSAGES:
         raise UserError(
             f"{source}: these are the single messages of OpenAssistant's trees; take the file with a tree in each row "
             "(its name has 'trees' in it)"
@@ -136,6 +135,13 @@ def recognise(row: Values, kind: Kind, source: str) -> str:
             f"as {{prompt: question}}. The formats and their columns:\n{known}"
         )
     return found[0]
+
+
+def reads(margins: str = "column") -> dict[str, frozenset[str]]:
+    """The keys of a row that are read, or refused, in each format; for `align.text.keys.Unread`."""
+    unread = keys.SCORES if margins == "column" else frozenset[str]()
+    beside = {True: keys.OF_TEXTS - unread, False: keys.ROW_NAMES - unread}
+    return {name: own | beside[LAYOUTS[name].kinds == _TEXT] for name, own in OWN.items()}
 
 
 def check_kind(name: str, kind: Kind, source: str) -> None:

@@ -87,7 +87,7 @@ OF_ROWS = (
         ("id", "_id", "idx", "index", "uid", "uuid", "row_id", "prompt_id", "question_id", "conversation_id"),
         "A name of the row: not read, and without a word in the log.",
     ),
-    Key("history", ("history",), "Earlier turns beside a prompt: only in the format alpaca; write them as turns", True),
+    Key("history", ("history",), "earlier turns are read in the format alpaca alone; write them as turns", True),
     Key(
         "images",
         ("images", "image", "videos", "video", "audios", "audio"),
@@ -150,17 +150,24 @@ OF_TURNS = (
     Key("documents", ("documents",), "texts to look things up in are not given to templates: put them in a turn", True),
 )
 
-ROW_NAMES = frozenset(spelling for key in OF_ROWS for spelling in key.spellings)
-TURN_NAMES = frozenset(spelling for key in OF_TURNS for spelling in key.spellings)
 _SPELLINGS = {key.name: key.spellings for key in OF_ROWS}
 _TURN_SPELLINGS = {key.name: key.spellings for key in OF_TURNS}
 _YES, _NO = ("1", "true"), ("0", "false")
 _QUIET = ("annotator", "source", "margin", "score_chosen", "score_rejected", "model", "id")  # of no effect on turns
 
 
-def acting(own: frozenset[str]) -> frozenset[str]:
-    """The keys that change or refuse a row of a format with these columns."""
-    return frozenset(spelling for key in OF_ROWS if key.name not in _QUIET for spelling in key.spellings) - own
+def named(*names: str, refused: bool = False) -> frozenset[str]:
+    """All spellings of some keys of a row, or of those that are refused."""
+    return frozenset(
+        name for key in OF_ROWS if key.name in names or (refused and key.refused) for name in key.spellings
+    )
+
+
+ROW_NAMES = named(*(key.name for key in OF_ROWS))
+TURN_NAMES = frozenset(spelling for key in OF_TURNS for spelling in key.spellings)
+ACTING = ROW_NAMES - named(*_QUIET)  # those that change a row of turns, or refuse it
+OF_TEXTS = named(*_QUIET, refused=True)  # those that are read, or refused, beside a text
+SCORES = named("score_chosen", "score_rejected")
 
 
 def is_missing(value: Any) -> bool:
@@ -185,7 +192,12 @@ def refuse(values: Values, keys: tuple[Key, ...], own: frozenset[str] = frozense
     for key in keys:
         for name in key.spellings if key.refused else ():
             if name in values and name not in own and not is_missing(values[name]):
-                raise BadRow(f"{where}{name} = {shown(values[name])}: {key.does}")
+                raise BadRow(f"{where}{name} = {shown(values[name])}: {key.does}{'' if where else unless(name)}")
+
+
+def unless(name: str) -> str:
+    """What to do about a key of a row that the row can do without."""
+    return f"; to leave it unread, set data.columns={{_{name}: {name}}}"
 
 
 def mark(value: Any, name: str) -> bool:
@@ -215,9 +227,9 @@ def marked(values: Values, where: str = "", of_turn: bool = False) -> bool | Non
 class Unread:
     """Counts the keys of rows, and of their turns, that nobody reads."""
 
-    def __init__(self, own: dict[str, frozenset[str]]) -> None:
-        """`own` are the columns of each format (`align.text.formats.OWN`)."""
-        self._own = own
+    def __init__(self, reads: dict[str, frozenset[str]]) -> None:
+        """`reads` are the keys that are read of each format (`align.text.formats.reads`)."""
+        self._reads = reads
         self._rows: Counter[tuple[str, ...]] = Counter()
         self._turns: Counter[tuple[str, ...]] = Counter()
 
@@ -227,14 +239,14 @@ class Unread:
         for value in row.values():
             if type(value) is list:
                 for turn in value:
-                    if type(turn) is dict and len(turn) > 2:
+                    if type(turn) is dict and len(turn) > 2 and ("role" in turn or "from" in turn):
                         self._turns[*turn] += 1
 
     def lines(self) -> list[str]:
         """For the log: the names with the number of rows, or turns, that have them."""
         rows: Counter[str] = Counter()
         for (name, *names), count in self._rows.items():
-            rows.update(dict.fromkeys(_unread(names, self._own[name] | ROW_NAMES), count))
+            rows.update(dict.fromkeys(_unread(names, self._reads[name]), count))
         turns: Counter[str] = Counter()
         for keys, count in self._turns.items():
             turns.update(dict.fromkeys(_unread(keys, TURN_NAMES), count))

@@ -26,7 +26,7 @@ from typing import Any, Generic, Literal, NamedTuple, TypeVar, overload
 
 from align.errors import UserError
 from align.sections import Data, Source
-from align.text.formats import OWN, Kind, Record, check_columns, check_kind, make, map_columns, parts_of, recognise
+from align.text.formats import Kind, Record, check_columns, check_kind, make, map_columns, parts_of, reads, recognise
 from align.text.keys import Unread
 from align.text.parsers import BadRow, LeftOut
 from align.text.readers import Broken, BrokenRows, Row, iter_rows
@@ -159,7 +159,7 @@ def _read(source: Source, data: Data, kind: Kind, broken: BrokenRows, limit: int
     records: list[Record] = []
     left_out: Counter[str] = Counter()
     notes: Counter[str] = Counter()
-    unread, how = Unread(OWN), Handling.of(data)
+    unread, how = Unread(reads(data.margins)), Handling.of(data)
     n_broken_before = broken.count
     for row in iter_rows(source.path, source.split or data.split, broken):
         name = name or _format(row, given, kind, data.columns)

@@ -13,9 +13,8 @@ from align.text.records import Message
 from align.text.turns import turns_of
 from align.text.values import BadRow, LeftOut, Turns, Values, listed, shown, turn_text, value_of
 
-NO_VERDICT = "the tree has no two ranked replies to one prompt"
 NOT_READY = "the tree is not ready for export (tree_state)"
-NO_PATH = "the tree has no reply that was kept"
+NO_REPLIES = "the tree has no reply that was kept, or no two ranked ones"
 
 _WINNERS = {"model_a": "a", "model_b": "b", "a": "a", "b": "b"}
 _WINNERS |= dict.fromkeys(("tie", "tie (bothbad)", "tie(bothbad)", "both_bad", "bothbad"), "tie")
@@ -92,7 +91,7 @@ def parse_oasst(row: Values) -> Parsed:
         raise LeftOut(NOT_READY)
     if not isinstance(row.get("prompt"), dict):
         raise BadRow(f"prompt must be the first message of a tree, found {shown(row.get('prompt'))}")
-    raise LeftOut(NO_VERDICT if "prompts" in row else NO_PATH)
+    raise LeftOut(NO_REPLIES)
 
 
 def oasst_parts(row: Values, kind: str) -> Iterator[Values]:
