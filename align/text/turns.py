@@ -79,7 +79,7 @@ def turn_of(turn: Any, where: str) -> Message:
     if said_by in _CALLERS:
         return Message(role, "", calls=calls_of(content, f"{where} ({said_by})"), learned=_learned(turn, role, where))
     name = f"{where} ({said_by})"
-    more = _more(turn, role, name) if len(turn) > 2 else {}
+    more = _more(turn, role, name) if len(turn) > 2 or content is None else {}
     if content is None and not more.get("calls"):
         raise BadRow(f"{name} has no content")
     if role in ("system", "tool") or more.get("calls"):
