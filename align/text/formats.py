@@ -1,30 +1,8 @@
 """The formats that data sets come in, and the five kinds of record that can be made of them.
 
-| format | columns | documents | conversations | prompts | rankings | answers |
-|---|---|---|---|---|---|---|
-| text | text | yes | | | | |
-| prompt | prompt | yes | | yes | | |
-| prompt_completion | prompt, completion | yes | yes | yes | | yes |
-| messages | messages | yes | yes | yes | | yes |
-| alpaca | instruction, output (input, history) | yes | yes | yes | | yes |
-| dolly | instruction, response (category) | yes | yes | yes | | yes |
-| sharegpt | conversations | yes | yes | yes | | yes |
-| question_answer | question, answer | yes | yes | yes | | yes |
-| sharegpt_preference | conversations, chosen, rejected | yes | best answer | yes | yes | yes |
-| hh | chosen, rejected (transcripts) | yes | best answer | yes | yes | yes |
-| preference | chosen, rejected (prompt) | yes | best answer | yes | yes | yes |
-| ranking | prompt, responses (ranks or scores) | yes | best answer | yes | yes | yes |
-| arena | conversation_a, conversation_b, winner | yes | best answer | yes | yes | yes |
-| arena_pairs | prompt, response_a, response_b (winner) | yes | best answer | yes | yes | yes |
-| shp | history, human_ref_A, human_ref_B, labels | yes | best answer | yes | yes | yes |
-| helpsteer | prompt, response, helpfulness | | | yes | | yes |
-| helpsteer2 | prompt, response_1, response_2, preference_strength | yes | best answer | yes | yes | yes |
-| helpsteer3 | context, response1, response2, overall_preference | yes | best answer | yes | yes | yes |
-| oasst | message_tree_id, tree_state, prompt (trees) | yes | best path | yes | yes | yes |
-
-What else a row may say is in `align.text.keys`. A document made of turns is their contents with blank lines between. A
-prompt is what comes before the last answer. Answers to be scored may be unranked, as `align.generate` writes them;
-chosen comes before rejected.
+`LAYOUTS` lists them; docs/formats.md shows a row of each, and what can be made of it. What else a row may say is in
+`align.text.keys`. A document made of turns is their contents with blank lines between. A prompt is what comes before
+the last answer. Answers to be scored may be unranked, as `align.generate` writes them; chosen comes before rejected.
 """
 
 from __future__ import annotations
@@ -71,6 +49,7 @@ LAYOUTS: dict[str, Layout] = {
         published.parse_arena_pairs,
         _ORDER,
         ("winner", "winner_model_a", "winner_model_b", "winner_tie", "model_a", "model_b"),
+        "prompt",
     ),
     "shp": Layout(
         ("history", "human_ref_A", "human_ref_B", "labels"),
@@ -88,9 +67,7 @@ LAYOUTS: dict[str, Layout] = {
         _ORDER,
         asks="prompt",
     ),
-    "oasst": Layout(
-        ("message_tree_id", "tree_state", "prompt"), published.parse_oasst, _ORDER, parts=published.oasst_parts
-    ),
+    "oasst": Layout(published.TREE, published.parse_oasst, _ORDER, parts=published.oasst_parts),
     "sharegpt_preference": Layout(("conversations", "chosen", "rejected"), parsers.parse_sharegpt_preference, _ORDER),
     "hh": Layout(("chosen", "rejected"), parsers.parse_hh, _ORDER, ("prompt",)),
     "preference": Layout(("chosen", "rejected"), parsers.parse_preference, _ORDER, ("prompt",), "prompt"),

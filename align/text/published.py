@@ -13,6 +13,7 @@ from align.text.records import Message
 from align.text.turns import turns_of
 from align.text.values import BadRow, LeftOut, Turns, Values, listed, shown, turn_text, value_of
 
+TREE = ("message_tree_id", "tree_state", "prompt")
 NOT_READY = "the tree is not ready for export (tree_state)"
 NO_REPLIES = "the tree has no reply that was kept, or no two ranked ones"
 
@@ -22,7 +23,7 @@ _RANKS = {"a": (1, 2), "b": (2, 1), "tie": (1, 1)}
 
 
 def parse_dolly(row: Values) -> Parsed:
-    """{instruction, response}: the user's turn is the context, if any, a blank line and the instruction."""
+    """{instruction, response}: the context, if any, stands before the instruction, as in every format of one text."""
     asked = Message("user", turn_text(value_of(row, "instruction"), "instruction"))
     return Parsed(prompt=(asked,), answers=(said(turn_text(value_of(row, "response"), "response")),))
 
@@ -97,10 +98,11 @@ def parse_oasst(row: Values) -> Parsed:
 def oasst_parts(row: Values, kind: str) -> Iterator[Values]:
     """The rows in a tree: messages, or rankings where they are wanted. A tree that has none is a row itself."""
     root = row.get("prompt")
+    beside = {name: value for name, value in row.items() if name not in TREE}
     found: list[Values] = []
     if isinstance(root, dict) and row.get("tree_state") == "ready_for_export" and _is_kept(root):
         found = list(_rankings((), root)) if kind in ("rankings", "answers") else _best_path(root)
-    yield from found or [row]
+    yield from ({**beside, **part} for part in found) if found else [row]
 
 
 def _rankings(before: tuple[Values, ...], asked: Values) -> Iterator[Values]:

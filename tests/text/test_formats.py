@@ -259,17 +259,6 @@ def test_turns_that_end_with_the_user():
     assert note == (AFTER_ANSWER,)
 
 
-def test_the_table_of_the_module_is_true():
-    from align.text import formats
-
-    rows = [line.strip("| ").split("|") for line in (formats.__doc__ or "").splitlines() if line.startswith("| ")]
-    header, *lines = [[cell.strip() for cell in row] for row in rows]
-    for name, _, *cells in lines:
-        able = {kind for kind, cell in zip(header[2:], [*cells, "", "", ""], strict=False) if cell}
-        assert able == LAYOUTS[name].kinds
-    assert {line[0] for line in lines} == set(LAYOUTS)
-
-
 def test_columns_can_be_mapped():
     row = {"question": "Name a colour.", "best": "Red", "worst": "Blue", "id": 3}
     columns = {"prompt": "question", "chosen": "best", "rejected": "worst"}
