@@ -24,9 +24,15 @@ def with_keys(row: Values, parsed: Parsed, kind: str, own: frozenset[str], asks:
     keys.refuse(row, keys.OF_ROWS, own)
     if parsed.text:
         return parsed
-    if _label_is_unread(row):
+    name, label = keys.said(row, "label")
+    good = keys.yes_or_no(label)
+    if name and good is None:
         parsed = parsed._replace(note=parsed.note or UNREAD_LABEL)
-    _check_marks(row, parsed, kind)
+    elif good is False and parsed.ranks:
+        raise BadRow(f"{name} = {shown(label)} beside answers with an order: which does it mean?{keys.unless(name)}")
+    elif good is False and kind in ("conversations", "documents"):
+        raise LeftOut(BAD_ANSWER)
+    _check_marks(row, kind)
     prompt = _with_question_parts(row, parsed.prompt, own, asks)
     system, text = keys.said(row, "system")
     if system:
@@ -34,24 +40,13 @@ def with_keys(row: Values, parsed: Parsed, kind: str, own: frozenset[str], asks:
     name, tools = keys.said(row, "tools")
     if name:
         prompt = (tools_of(tools, name), *prompt)
-    return parsed._replace(prompt=prompt, answers=_with_thoughts(row, parsed))
+    return parsed._replace(prompt=prompt, answers=_with_thoughts(row, parsed), good=good)
 
 
-def _label_is_unread(row: Values) -> bool:
-    name, label = keys.said(row, "label")
-    return bool(name) and keys.yes_or_no(label) is None
-
-
-def _check_marks(row: Values, parsed: Parsed, kind: str) -> None:
-    """Whether a row is to be learned, by all that it says of it."""
-    name, label = keys.said(row, "label")
-    is_bad = keys.yes_or_no(label) is False
-    if is_bad and parsed.ranks:
-        raise BadRow(f"{name} = {shown(label)} beside answers with an order: which does it mean?{keys.unless(name)}")
+def _check_marks(row: Values, kind: str) -> None:
+    """Raises `LeftOut` for a row that is not to be learned, `BadRow` for a mark that says neither."""
     if not keys.is_missing(row.get("mask")) and str(row["mask"]).lower() not in ("user", "human"):
         raise BadRow(f"mask = {shown(row['mask'])}: only User can be masked; mark turns with weight, 1 or 0")
-    if kind in ("conversations", "documents") and is_bad:
-        raise LeftOut(BAD_ANSWER)
     if keys.marked(row) is False and kind in ("conversations", "documents", "rankings"):
         raise LeftOut(NOT_LEARNED)
 

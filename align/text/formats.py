@@ -190,7 +190,7 @@ def to_answers(parsed: Parsed, source: str = "") -> Answers:
     found = _texts(parsed) or parsed.unranked
     if not found:
         raise BadRow("there is no answer in this row to score")
-    return Answers(parsed.prompt, found, parsed.ranks, source)
+    return Answers(parsed.prompt, found, parsed.ranks, source, parsed.good)
 
 
 MAKERS: dict[Kind, Callable[[Parsed, str], Record]] = {

@@ -59,7 +59,8 @@ OF_ROWS = (
         "label",
         ("label", "kto_tag"),  # TRL's unpaired preference, LLaMA-Factory
         "true or 1: the answer is a good one; false or 0: a bad one, and the row is left out of demonstrations and "
-        "counted. Any other value is not read. Refused where the row has an order of its own.",
+        "counted; `dpo.loss: kto` learns from both. Any other value is not read. Refused where the row has an order of "
+        "its own.",
     ),
     Key(
         "weight",

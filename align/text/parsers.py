@@ -42,6 +42,7 @@ class Parsed(NamedTuple):
     note: str = ""  # the rule that was applied to this row, if it needed one; counted for the log
     spread: float | None = None  # the best answer's score less the worst's
     margin: float | None = None  # as `Ranking` has it, where the format says it
+    good: bool | None = None  # whether the answer is a good one, where the row says it
 
 
 EMPTY_TURN = "a turn of the transcript is empty"

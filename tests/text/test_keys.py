@@ -193,7 +193,7 @@ def test_bad_answers_are_no_demonstrations(name, label):
         with pytest.raises(LeftOut, match=BAD_ANSWER):
             made(row, kind)
     assert made(row, "prompts") == made(ROWS[name], "prompts")
-    assert made(row, "answers") == made(ROWS[name], "answers")
+    assert made(row, "answers") == made(ROWS[name], "answers")._replace(good=False)
     assert made({**row, "label": True}, "conversations").messages == (ASK, RED)
     assert make({**row, "label": "art"}, name, "conversations", "")[1] == (UNREAD_LABEL,)
 
