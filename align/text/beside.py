@@ -34,12 +34,12 @@ def with_keys(row: Values, parsed: Parsed, kind: str, own: frozenset[str], asks:
         raise LeftOut(BAD_ANSWER)
     _check_marks(row, kind)
     prompt = _with_question_parts(row, parsed.prompt, own, asks)
-    system, text = keys.said(row, "system")
-    if system:
-        prompt = _with_system(prompt, turn_text(text, system), system)
+    name, text = keys.said(row, "system")
+    if name:
+        prompt = _with_first(prompt, Message("system", turn_text(text, name)), name)
     name, tools = keys.said(row, "tools")
     if name:
-        prompt = (tools_of(tools, name), *prompt)
+        prompt = _with_first(prompt, tools_of(tools, name), name)
     return parsed._replace(prompt=prompt, answers=_with_thoughts(row, parsed), good=good)
 
 
@@ -76,11 +76,17 @@ def _lettered(options: Any, name: str) -> list[str]:
     return [f"{letter}. {turn_text(text, name)}" for letter, text in options.items() if text is not None]
 
 
-def _with_system(prompt: Turns, text: str, name: str) -> Turns:
-    if not (prompt and prompt[0].role == "system"):
-        return (Message("system", text), *prompt)
-    if prompt[0].content != text:
-        raise BadRow(f"{name} = {shown(text)}, but the turns begin with the system's {shown(prompt[0].content)}")
+def _with_first(prompt: Turns, turn: Message, name: str) -> Turns:
+    """The turns after one of the row's own. Raises `BadRow` where they begin with another of its role."""
+    tools = prompt[:1] if turn.role == "system" and prompt and prompt[0].role == "tools" else ()
+    rest = prompt[len(tools) :]
+    if not (rest and rest[0].role == turn.role):
+        return (*tools, turn, *rest)
+    if rest[0] != turn:
+        began = shown(rest[0].content)
+        raise BadRow(
+            f"{name} = {shown(turn.content)}, but the turns begin with the {turn.role}'s {began}; which of them?"
+        )
     return prompt
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from align.sections import Data
 
 ROLES: dict[str, Role] = {"user": "user", "human": "user", "prompter": "user", "system": "system"}
-ROLES |= {"developer": "system"}
+ROLES |= {"developer": "system", "tools": "tools"}
 ROLES |= dict.fromkeys(("assistant", "gpt", "chatgpt", "model", "bot", "function_call", "tool_call"), "assistant")
 ROLES |= dict.fromkeys(("tool", "function", "observation", "ipython", "tool_response", "tool_result"), "tool")
 _CALLERS = ("function_call", "tool_call")  # LLaMA-Factory, ms-swift: turns whose content is the call
@@ -78,6 +78,8 @@ def turn_of(turn: Any, where: str) -> Message:
     content = turn.get("content") if turn.get("content") is not None else turn.get("value")
     if said_by in _CALLERS:
         return Message(role, "", calls=calls_of(content, f"{where} ({said_by})"), learned=_learned(turn, role, where))
+    if role == "tools":
+        return tools_of(content, f"{where} (tools)")
     name = f"{where} ({said_by})"
     more = _more(turn, role, name) if len(turn) > 2 or content is None else {}
     if content is None and not more.get("calls"):

@@ -11,7 +11,7 @@ from align.text.beside import BAD_ANSWER, NOT_LEARNED, UNREAD_LABEL
 from align.text.formats import LAYOUTS, NOTHING_LEARNED, make, map_columns, reads, recognise
 from align.text.keys import OF_ROWS, OF_TURNS, Unread
 from align.text.load import load
-from align.text.records import Message
+from align.text.records import Message, plain
 from align.text.turns import Handling
 from align.text.values import BadRow, LeftOut
 
@@ -67,6 +67,8 @@ def test_a_system_column_and_another_system_turn():
     assert len(made({"system": "Be brief.", "messages": turns}, "prompts").messages) == 2
     with pytest.raises(BadRow, match=r'system = "Be long\.", but the turns begin with the system.s "Be brief\."'):
         made({"system": "Be long.", "messages": turns}, "prompts")
+    asked = made({"system": "Be brief.", "messages": [{"role": "tools", "content": "[]"}, USER, GOOD]}, "prompts")
+    assert [turn.role for turn in asked.messages] == ["tools", "system", "user"]
     with pytest.raises(BadRow, match="system and system_prompt differ"):
         made({"system": "a", "system_prompt": "b", "messages": [USER, GOOD]}, "prompts")
 
@@ -338,6 +340,18 @@ def test_scores_are_named_as_unread_unless_they_are_the_margins(write):
     path = write("a.jsonl", [{**PAIR, "score_chosen": 2, "score_rejected": 1}])
     for margins, told in (("column", ["  not read: score_chosen (1 rows), score_rejected (1 rows)"]), ("scores", [])):
         assert load(Data(path=path, validation=0, margins=margins), "rankings", 1).report.lines()[1:-1] == told
+
+
+def test_what_we_write_of_a_prompt_is_read_as_it_was():
+    """`plain` is how generate, export and the label import write a prompt."""
+    called = Message("assistant", "", "Hm.", json.dumps(CALLS), learned=False)
+    tools = Message("tools", json.dumps([{"type": "function", "function": {"name": "paint", "x": "ä"}}]))
+    prompt = (tools, Message("system", "Be brief."), ASK, called, Message("tool", "7", name="paint", call_id="1"))
+    row = json.loads(json.dumps({"prompt": plain(prompt), "responses": ["Red", "Blue"], "ranks": [1, 2]}))
+    again = made(row, "rankings").prompt
+    assert again[1:] == prompt[1:]
+    assert json.loads(again[0].content) == json.loads(tools.content)
+    assert made({"prompt": plain(again)}, "prompts").messages == again
 
 
 def test_no_name_has_two_meanings():
