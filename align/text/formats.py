@@ -214,7 +214,7 @@ def make(
     if not _ACTING[name].isdisjoint(row):
         parsed = with_keys(row, parsed, kind, OWN[name], layout.asks)
     notes: tuple[str, ...] = (parsed.note,) if parsed.note else ()
-    if how.changes_turns:
+    if how is not AS_THEY_ARE:
         prompt, answers, changes = turns.handled(parsed.prompt, parsed.answers, how)
         parsed, notes = parsed._replace(prompt=prompt, answers=answers), (*notes, *changes)
     if not parsed.text:

@@ -37,13 +37,10 @@ class Handling(NamedTuple):
     thoughts: str = "keep"
     margins: str = "column"
 
-    @property
-    def changes_turns(self) -> bool:
-        return self[:4] != AS_THEY_ARE[:4]
-
     @classmethod
     def of(cls, data: Data) -> Handling:
-        return cls(*(getattr(data, name) for name in cls._fields))
+        asked = cls(*(getattr(data, name) for name in cls._fields))
+        return AS_THEY_ARE if asked == AS_THEY_ARE else asked
 
 
 AS_THEY_ARE = Handling()
