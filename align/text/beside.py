@@ -11,6 +11,8 @@ from align.text.records import Message, Ranking
 from align.text.turns import tools_of
 from align.text.values import BadRow, LeftOut, Turns, Values, listed, shown, turn_text
 
+Told = dict[str, tuple[str, Any]]  # by the name of a key its spelling and value: what `keys.found` gives
+
 BAD_ANSWER = "label says that the answer is a bad one"
 UNREAD_LABEL = "a label that is neither true nor false was not read"
 NOT_LEARNED = "marked as not to be learned"
@@ -21,10 +23,10 @@ def with_keys(row: Values, parsed: Parsed, kind: str, own: frozenset[str], asks:
 
     Raises `BadRow` for one that is refused or contradicts the row, `LeftOut` for a row that is not to be learned.
     """
-    keys.refuse(row, keys.OF_ROWS, own)
-    if parsed.text:
+    told = keys.found(row, keys.IN_ROWS, own)
+    if parsed.text or not told:
         return parsed
-    name, label = keys.said(row, "label")
+    name, label = told.get("label", keys.NOTHING)
     good = keys.yes_or_no(label)
     if name and good is None:
         parsed = parsed._replace(note=parsed.note or UNREAD_LABEL)
@@ -32,32 +34,32 @@ def with_keys(row: Values, parsed: Parsed, kind: str, own: frozenset[str], asks:
         raise BadRow(f"{name} = {shown(label)} beside answers with an order: which does it mean?{keys.unless(name)}")
     elif good is False and kind in ("conversations", "documents"):
         raise LeftOut(BAD_ANSWER)
-    _check_marks(row, kind)
-    prompt = _with_question_parts(row, parsed.prompt, own, asks)
-    name, text = keys.said(row, "system")
-    if name:
+    _check_marks(told, kind)
+    prompt = _with_question_parts(told, parsed.prompt, isinstance(row.get(asks), str))
+    if "system" in told:
+        name, text = told["system"]
         prompt = _with_first(prompt, Message("system", turn_text(text, name)), name)
-    name, tools = keys.said(row, "tools")
-    if name:
-        prompt = _with_first(prompt, tools_of(tools, name), name)
-    return parsed._replace(prompt=prompt, answers=_with_thoughts(row, parsed), good=good)
+    if "tools" in told and (tools := tools_of(told["tools"][1], told["tools"][0])).content != "[]":
+        prompt = _with_first(prompt, tools, told["tools"][0])
+    return parsed._replace(prompt=prompt, answers=_with_thoughts(told, parsed), good=good)
 
 
-def _check_marks(row: Values, kind: str) -> None:
+def _check_marks(told: Told, kind: str) -> None:
     """Raises `LeftOut` for a row that is not to be learned, `BadRow` for a mark that says neither."""
-    if not keys.is_missing(row.get("mask")) and str(row["mask"]).lower() not in ("user", "human"):
-        raise BadRow(f"mask = {shown(row['mask'])}: only User can be masked; mark turns with weight, 1 or 0")
-    if keys.marked(row) is False and kind in ("conversations", "documents", "rankings"):
+    _, role = told.get("mask", keys.NOTHING)
+    if role is not None and str(role).lower() not in ("user", "human"):
+        raise BadRow(f"mask = {shown(role)}: only User can be masked; mark turns with weight, 1 or 0")
+    if keys.marked(told) is False and kind in ("conversations", "documents", "rankings"):
         raise LeftOut(NOT_LEARNED)
 
 
-def _with_question_parts(row: Values, prompt: Turns, own: frozenset[str], asks: str) -> Turns:
+def _with_question_parts(told: Told, prompt: Turns, is_one_text: bool) -> Turns:
     """The last turn with the row's context before it and its options after it."""
-    context, options = (keys.said(row, name) if name not in own else ("", None) for name in ("context", "options"))
+    context, options = (told.get(name, keys.NOTHING) for name in ("context", "options"))
     names = [name for name, _ in (context, options) if name]
     if not names:
         return prompt
-    if not isinstance(row.get(asks), str):
+    if not is_one_text:
         raise BadRow(f"{names[0]} beside turns: write it into the turn that needs it{keys.unless(names[0])}")
     asked = "\n".join([prompt[-1].content, *(_lettered(options[1], options[0]) if options[0] else [])])
     before = [turn_text(context[1], context[0])] if context[0] else []
@@ -90,8 +92,8 @@ def _with_first(prompt: Turns, turn: Message, name: str) -> Turns:
     return prompt
 
 
-def _with_thoughts(row: Values, parsed: Parsed) -> Turns:
-    name, value = keys.said(row, "reasoning_content")
+def _with_thoughts(told: Told, parsed: Parsed) -> Turns:
+    name, value = told.get("reasoning_content", keys.NOTHING)
     if not name or not (parsed.answers or parsed.unranked):
         return parsed.answers
     thoughts = turn_text(value, name)
@@ -118,7 +120,8 @@ def with_besides(ranking: Ranking, row: Values, parsed: Parsed, margins: str) ->
 def _score_margin(row: Values, parsed: Parsed) -> float:
     if parsed.spread is not None:
         return abs(parsed.spread)
-    both = [keys.said(row, name) for name in ("score_chosen", "score_rejected")]
+    told = keys.found(row, keys.IN_ROWS, frozenset(row) - keys.SCORES)
+    both = [told.get(name, keys.NOTHING) for name in ("score_chosen", "score_rejected")]
     if not all(name for name, _ in both):
         raise BadRow("data.margins=scores: this row has no score_chosen and score_rejected")
     chosen, rejected = (number(value, name) for name, value in both)

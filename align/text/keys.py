@@ -151,8 +151,11 @@ OF_TURNS = (
     Key("documents", ("documents",), "texts to look things up in are not given to templates: put them in a turn", True),
 )
 
-_SPELLINGS = {key.name: key.spellings for key in OF_ROWS}
-_TURN_SPELLINGS = {key.name: key.spellings for key in OF_TURNS}
+_SEVERAL = ("model", "id")  # whose names are of several things, and change nothing
+IN_ROWS, IN_TURNS = (
+    {spelling: key for key in table if key.name not in _SEVERAL for spelling in key.spellings}
+    for table in (OF_ROWS, OF_TURNS)
+)
 _YES, _NO = ("1", "true"), ("0", "false")
 _QUIET = ("annotator", "source", "margin", "score_chosen", "score_rejected", "model", "id")  # of no effect on turns
 
@@ -176,24 +179,28 @@ def is_missing(value: Any) -> bool:
     return value is None or value != value or (isinstance(value, str | list | dict) and not value)
 
 
-def said(values: Values, name: str, of_turn: bool = False) -> tuple[str, Any]:
-    """A key as the row or turn spells it, and its value; ("", None) where it says nothing.
+def found(
+    values: Values, table: dict[str, Key], own: frozenset[str] = frozenset(), where: str = ""
+) -> dict[str, tuple[str, Any]]:
+    """What a row or turn says by the keys of a table, `IN_ROWS` or `IN_TURNS`: by their name, spelling and value.
 
-    Raises `BadRow` where it stands there under two names with two values.
+    `own` are columns of the format itself. Raises `BadRow` for a key that is refused, and for two spellings of one key
+    with two values.
     """
-    spellings = (_TURN_SPELLINGS if of_turn else _SPELLINGS)[name]
-    found = [(key, values[key]) for key in spellings if key in values and not is_missing(values[key])]
-    if len(found) > 1 and any(value != found[0][1] for _, value in found):
-        raise BadRow(f"{' and '.join(key for key, _ in found)} differ, and both are the {name}; leave one of them")
-    return found[0] if found else ("", None)
+    told: dict[str, tuple[str, Any]] = {}
+    for name, value in values.items():
+        key = table.get(name)
+        if key is None or name in own or is_missing(value):
+            continue
+        if key.refused:
+            raise BadRow(f"{where}{name} = {shown(value)}: {key.does}{'' if where else unless(name)}")
+        before, other = told.setdefault(key.name, (name, value))
+        if other != value:
+            raise BadRow(f"{where}{before} and {name} differ, and both are the {key.name}; leave one of them")
+    return told
 
 
-def refuse(values: Values, keys: tuple[Key, ...], own: frozenset[str] = frozenset(), where: str = "") -> None:
-    """Raises `BadRow` for a key that is refused and says something; `own` are columns of the format itself."""
-    for key in keys:
-        for name in key.spellings if key.refused else ():
-            if name in values and name not in own and not is_missing(values[name]):
-                raise BadRow(f"{where}{name} = {shown(values[name])}: {key.does}{'' if where else unless(name)}")
+NOTHING = ("", None)  # what `found` lacks
 
 
 def unless(name: str) -> str:
@@ -215,14 +222,11 @@ def yes_or_no(value: Any) -> bool | None:
     return bool(value) if isinstance(value, int | float) and value in (0, 1) else None
 
 
-def marked(values: Values, where: str = "", of_turn: bool = False) -> bool | None:
+def marked(told: dict[str, tuple[str, Any]], where: str = "") -> bool | None:
     """Whether all learning marks of a row or turn say that it is learned; None where there is none."""
-    told = [mark(values[name], f"{where}{name}") for name in _MARKS if name in values and not is_missing(values[name])]
-    if of_turn and not is_missing(values.get("masked")):
-        told.append(not mark(values["masked"], f"{where}masked"))
-    if of_turn and (label := yes_or_no(values.get("label"))) is not None:
-        told.append(label)
-    return all(told) if told else None
+    marks = [mark(value, f"{where}{name}") for name, value in (told.get("weight", NOTHING),) if name]
+    marks += [not mark(value, f"{where}{name}") for name, value in (told.get("masked", NOTHING),) if name]
+    return all(marks) if marks else None
 
 
 class Unread:

@@ -74,7 +74,8 @@ def turn_of(turn: Any, where: str) -> Message:
         raise BadRow(f"{where} has the role {shown(said_by)}; the roles are system, user, assistant and tool")
     content = turn.get("content") if turn.get("content") is not None else turn.get("value")
     if said_by in _CALLERS:
-        return Message(role, "", calls=calls_of(content, f"{where} ({said_by})"), learned=_learned(turn, role, where))
+        more = _more(turn, role, f"{where} ({said_by})")
+        return Message(role, "", **more | {"calls": calls_of(content, f"{where} ({said_by})")})
     if role == "tools":
         return tools_of(content, f"{where} (tools)")
     name = f"{where} ({said_by})"
@@ -90,17 +91,14 @@ def _more(turn: Values, role: Role, where: str) -> dict[str, Any]:
     """What a turn says beside its role and content, as fields of a `Message`."""
     if keys.TURN_NAMES.isdisjoint(turn.keys() - _ROLE_AND_CONTENT):
         return {}
-    keys.refuse(turn, keys.OF_TURNS, where=f"{where}: ")
-    found = {field: keys.said(turn, name, of_turn=True) for field, name in _FIELDS.items()}
-    for field in ("thoughts", "calls"):
-        if found[field][0] and role != "assistant":
-            raise BadRow(f"{where} has {found[field][0]}, which only the assistant has")
-    more: dict[str, Any] = {"learned": _learned(turn, role, where)}
-    for field, (key, value) in found.items():
-        if key:
-            more[field] = (
-                calls_of(value, f"{where}: {key}") if field == "calls" else turn_text(value, f"{where}: {key}")
-            )
+    told = keys.found(turn, keys.IN_TURNS, where=f"{where}: ")
+    more: dict[str, Any] = {"learned": _learned(told, role, where)}
+    for field, meaning in _FIELDS.items():
+        name, value = told.get(meaning, keys.NOTHING)
+        if name and field in ("thoughts", "calls") and role != "assistant":
+            raise BadRow(f"{where} has {name}, which only the assistant has")
+        if name:
+            more[field] = (calls_of if field == "calls" else turn_text)(value, f"{where}: {name}")
     return more
 
 
@@ -108,11 +106,12 @@ _ROLE_AND_CONTENT = frozenset(("role", "from", "content", "value"))
 _FIELDS = {"thoughts": "reasoning_content", "calls": "tool_calls", "name": "name", "call_id": "tool_call_id"}
 
 
-def _learned(turn: Values, role: Role, where: str) -> bool:
-    told = keys.marked(turn, f"{where}: ", of_turn=True)
-    if told and role != "assistant":
+def _learned(told: dict[str, tuple[str, Any]], role: Role, where: str) -> bool:
+    mark = keys.marked(told, f"{where}: ")
+    label = keys.yes_or_no(told.get("label", keys.NOTHING)[1])
+    if mark and role != "assistant":
         raise BadRow(f"{where} is marked to be learned; only the assistant's turns are")
-    return told is not False
+    return mark is not False and label is not False
 
 
 def calls_of(value: Any, where: str) -> str:

@@ -354,6 +354,14 @@ def test_what_we_write_of_a_prompt_is_read_as_it_was():
     assert made({"prompt": plain(again)}, "prompts").messages == again
 
 
+def test_two_spellings_may_say_the_same_and_names_of_rows_may_differ():
+    turns = [{**USER, "id": 1, "index": 2}, {**GOOD, "weight": 1, "train": True}]
+    row = {"messages": turns, "system": "Be brief.", "system_prompt": "Be brief.", "id": 1, "idx": 2, "model": "m"}
+    assert made({**row, "temperature": 1.0}, "conversations").messages == (Message("system", "Be brief."), ASK, RED)
+    with pytest.raises(BadRow, match="weight and train differ"):
+        made({"messages": [USER, {**GOOD, "weight": 1, "train": False}]}, "conversations")
+
+
 def test_no_name_has_two_meanings():
     for table in (OF_ROWS, OF_TURNS):
         names = [name for key in table for name in key.spellings]
