@@ -4,8 +4,9 @@
 
 The baseline to PPO: the same SFT model, the same rankings, the same evaluation. The loss of a pair is
 -log sigmoid(beta ((log pi - log pi_ref)(chosen) - (log pi - log pi_ref)(rejected))), Rafailov et al. 2023 (2305.18290),
-equation 7. Loss and training loop are TRL's `DPOTrainer`; the tokens, the order of the data, optimizer, schedule and
-run folder are those of the other stages (align/train/trainer.py).
+equation 7. Two losses learn from single answers that somebody called good or bad (align/rl/unpaired.py). Loss and
+training loop are TRL's `DPOTrainer` and `KTOTrainer`; the tokens, the order of the data, optimizer, schedule and run
+folder are those of the other stages (align/train/trainer.py).
 """
 
 from __future__ import annotations
@@ -46,7 +47,10 @@ Loss = Literal[
     "apo_zero",
     "apo_down",
     "discopop",
+    "kto",
+    "apo_zero_unpaired",
 ]
+UNPAIRED = ("kto", "apo_zero_unpaired")  # they learn from answers called good or bad, one by one: TRL's `KTOTrainer`
 SMOOTHED = ("robust", "exo_pair")
 
 
@@ -57,12 +61,25 @@ class Dpo(Section):
     """How closely the policy is held to the reference (2305.18290: 0.1; for summaries 0.5); tau of IPO."""
     loss: Loss = "sigmoid"
     """sigmoid is DPO; hinge SLiC (2305.10425); ipo IPO (2310.12036), a mean over tokens in TRL; robust DPO with labels
-    that may be flipped (2403.00409); the others are named as in TRL's DPOConfig, which gives their papers."""
+    that may be flipped (2403.00409); kto (2402.01306) and apo_zero_unpaired learn from answers each good or bad by
+    itself, {prompt, completion, label}; the others are named as in TRL's DPOConfig, which gives their papers."""
     label_smoothing: float = Field(0.0, ge=0, lt=0.5)
     """robust: the share of labels that are taken to be flipped (its paper: 0.1); exo_pair: its epsilon (1e-3)."""
 
+    desirable_weight: float = Field(1.0, gt=0)
+    """kto, apo_zero_unpaired: weight of good answers; where one kind is rarer, 1 to 4/3 of the other's all in all."""
+    undesirable_weight: float = Field(1.0, gt=0)
+    """kto, apo_zero_unpaired: weight of bad answers."""
+
+    @property
+    def is_paired(self) -> bool:
+        return self.loss not in UNPAIRED
+
     @model_validator(mode="after")
     def _has_an_effect(self) -> Self:
+        for name in ("desirable_weight", "undesirable_weight"):
+            if self.is_paired and getattr(self, name) != 1:
+                raise ValueError(f"dpo.{name} has no effect with dpo.loss: {self.loss}; remove it")
         if self.label_smoothing and self.loss not in SMOOTHED:
             raise ValueError(
                 f"dpo.label_smoothing = {self.label_smoothing} has no effect with dpo.loss: {self.loss}; remove it, or "
@@ -84,7 +101,7 @@ class Recipe(sections.Run):
     optim: sections.Optim = sections.Optim(
         learning_rate=1e-6, batch_size=64, schedule="constant", warmup_steps=150, betas=(0.9, 0.999)
     )
-    """batch_size counts pairs."""
+    """batch_size counts pairs, or answers where they are not paired."""
     train: sections.Train = sections.Train.defaults(log_every=10)
 
     @model_validator(mode="after")
@@ -123,16 +140,16 @@ def run(recipe: Recipe, dry_run: DryRun | bool = False) -> None:
     from align.models.load import base_dtype, load_causal_lm, load_config
     from align.models.lora import shares
     from align.models.save import save_language_model, write_card
-    from align.text.load import load
     from align.text.tokenizer import rows_needed
     from align.train.inputs import tokenizer_of
     from align.train.machine import accelerator as make_accelerator
-    from align.train.parallel import say
     from align.train.plan import asked_shape, check_memory, check_positions, print_plan
     from align.train.run import Run
 
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # TRL imports it, and it asks for kernels of its own
-    importlib.import_module("trl.trainer.dpo_trainer")  # so that it is among the libraries whose memory is measured
+    importlib.import_module(
+        "align.train.trainer"
+    )  # TRL's trainers: so that it is among the libraries whose memory is measured
     if (shape := asked_shape(dry_run)) is not None:
         check_positions(shape, recipe.data.max_tokens, "--model-shape")
         print_plan(recipe, plan(shape, recipe.data.max_tokens), {}, dry_run)
@@ -140,11 +157,8 @@ def run(recipe: Recipe, dry_run: DryRun | bool = False) -> None:
     tokenizer = tokenizer_of(recipe)
     config = load_config(recipe.model, to="speak")
     check_positions(config, recipe.data.max_tokens)
-    rankings = load(recipe.data, "rankings", recipe.seed)
-    say(*rankings.report.lines())
-    training = encode(recipe, tokenizer, rankings.train, "training")
-    validation = encode(recipe, tokenizer, rankings.validation, "validation")
-    memory = plan(config, max(pair.longest for pair in [*training, *validation]))
+    training, validation = read(recipe, tokenizer)
+    memory = plan(config, max(row.longest for row in [*training, *validation]))
     if dry_run:
         print_plan(recipe, memory, {"training": training, "validation": validation}, dry_run)
         return
@@ -171,7 +185,7 @@ def plan(config: PretrainedConfig, longest: int) -> Describe:
     from align.train.plan import shared_workload, with_adapter
 
     def describe(recipe: Recipe, device: Device) -> Described:
-        rows = 2 * pairs_at_once(recipe, longest, int(os.environ.get("WORLD_SIZE", 1)))
+        rows = (1 + recipe.dpo.is_paired) * pairs_at_once(recipe, longest, int(os.environ.get("WORLD_SIZE", 1)))
         precision = device.precision(recipe.train.precision)
         roles = with_adapter("policy", config, recipe.model, precision, "vocabulary", ("update",))
         base = roles[0]  # with LoRA the reference is this, without the adapter
@@ -192,8 +206,8 @@ def train(
     recipe: Recipe,
     model: Any,
     tokenizer: Any,
-    training: list[Pair],
-    validation: list[Pair],
+    training: list[Any],
+    validation: list[Any],
     run: Any,
     accelerator: Any,
 ) -> dict[str, float]:
@@ -202,10 +216,11 @@ def train(
     from transformers import PrinterCallback
 
     from align.models.adapters import trunk_prefix
+    from align.rl.unpaired import with_others
     from align.text.batches import rows_of_step, steps_in
     from align.train.optim import build_optimizer, learning_rate
     from align.train.state import Trainable
-    from align.train.trainer import InRun, PreferenceTrainer
+    from align.train.trainer import InRun, PreferenceTrainer, UnpairedTrainer
 
     optim = recipe.optim
     n_steps = recipe.train.steps or steps_in(recipe.train.epochs or 1, len(training), optim.batch_size)
@@ -219,21 +234,23 @@ def train(
     parts = {"model": Trainable(model), "optimizer": optimizer}
     first = run.restore(parts)
     schedule = LambdaLR(optimizer, lambda step: learning_rate(optim, first + step, n_steps) / optim.learning_rate)
-    rows = [
-        training[i]
+    by_step = [
+        [training[i] for i in rows_of_step(step, len(training), optim.batch_size, recipe.seed)]
         for step in range(first + 1, n_steps + 1)
-        for i in rows_of_step(step, len(training), optim.batch_size, recipe.seed)
     ]
+    rows = [row for step in by_step for row in (step if recipe.dpo.is_paired else with_others(step))]
     eval_every = (recipe.train.eval_every or max(1, n_steps // 10)) if validation else None
     steps = run.steps(first, n_steps, parts)
     in_run = InRun(run, steps, first, n_steps, recipe.train.log_every, eval_every)
     held_out = validation[: recipe.train.eval_rows]
     longest = max(pair.longest for pair in training + held_out)
     n_pairs = pairs_at_once(recipe, longest, accelerator.num_processes)
+    if held_out and not recipe.dpo.is_paired:
+        held_out = with_others(held_out)
     trained = {name: value.clone() for name, value in Trainable(model).state_dict().items()}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # transformers tells TRL what will change in its next version
-        trainer = PreferenceTrainer(
+        trainer = (PreferenceTrainer if recipe.dpo.is_paired else UnpairedTrainer)(
             model,
             reference,
             trl_settings(
@@ -296,15 +313,18 @@ def adapter_alone(model: Any, trained: dict[str, Any]) -> None:
 
 
 def trl_settings(recipe: Recipe, n_steps: int, n_pairs: int, n_eval_pairs: int, accelerator: Any) -> Any:
-    """The recipe as TRL's DPOConfig, with everything turned off that `Run` does: logging, saving, reporting."""
-    from trl import DPOConfig
+    """The recipe as TRL has it, with everything turned off that `Run` does: logging, saving, reporting."""
+    from trl import DPOConfig, KTOConfig
 
     is_cpu = accelerator.device.type == "cpu"
-    return DPOConfig(
+    asked, weights = recipe.dpo, ("desirable_weight", "undesirable_weight")
+    own: dict[str, Any] = {"loss_type": [asked.loss], "label_smoothing": asked.label_smoothing}
+    if not asked.is_paired:
+        own = {"loss_type": asked.loss, **{name: getattr(asked, name) for name in weights}}
+    return (DPOConfig if asked.is_paired else KTOConfig)(
         output_dir=recipe.output,
-        beta=recipe.dpo.beta,
-        loss_type=[recipe.dpo.loss],
-        label_smoothing=recipe.dpo.label_smoothing,
+        beta=asked.beta,
+        **own,
         router_aux_loss_coef=0.0,  # routers are balanced in pretraining; TRL would ask some for keys that they lack
         max_length=None,  # rows are short enough already, and an answer's EOS is never cut off
         max_steps=n_steps,
@@ -341,7 +361,15 @@ def pairs_at_once(recipe: Recipe, longest: int, n_processes: int) -> int:
             f"multiple of {n_processes}"
         )
     share = recipe.optim.batch_size // n_processes
-    room = recipe.train.micro_batch_tokens // (2 * longest)
+    room = recipe.train.micro_batch_tokens // ((1 + recipe.dpo.is_paired) * longest)
+    if recipe.dpo.loss == "kto" and share < 2:
+        raise UserError("optim.batch_size: the KL of dpo.loss: kto is a mean over a step's answers; give 2 or more")
+    if recipe.dpo.loss == "kto" and room < share:
+        raise UserError(
+            f"train.micro_batch_tokens = {recipe.train.micro_batch_tokens}: the KL of dpo.loss: kto is a mean over the "
+            f"answers of a step, so all {share} go through at once; give {share * longest}, a smaller "
+            "optim.batch_size, or dpo.loss=apo_zero_unpaired, which has no such mean"
+        )
     return max(n for n in range(1, share + 1) if share % n == 0 and n <= max(room, 1))
 
 
@@ -354,11 +382,28 @@ def even_batch(most: int, n_pairs: int, accelerator: Any) -> int:
     return max(size for size in range(1, most + 1) if size == 1 or n_pairs % (size * n) == 0)
 
 
-def as_dataset(pairs: Sequence[Pair]) -> Any:
-    """Pairs in the columns that TRL's collator reads."""
+def as_dataset(rows: Sequence[Any]) -> Any:
+    """Pairs, or answers, in the columns that TRL's collator reads."""
     from datasets import Dataset
 
-    return Dataset.from_dict({name: [getattr(pair, name) for pair in pairs] for name in Pair._fields})
+    return Dataset.from_dict({name: [getattr(row, name) for row in rows] for name in rows[0]._fields})
+
+
+def read(recipe: Recipe, tokenizer: Any) -> tuple[list[Any], list[Any]]:
+    """The rows to train on and those held out, as tokens: `Pair`s, or `Marked` answers where none are paired."""
+    from align.rl.unpaired import encode_marked
+    from align.text.load import load
+    from align.train.parallel import say
+
+    if recipe.dpo.is_paired:
+        rankings = load(recipe.data, "rankings", recipe.seed)
+        say(*rankings.report.lines())
+        pairs = encode(recipe, tokenizer, rankings.train, "training")
+        return pairs, encode(recipe, tokenizer, rankings.validation, "validation")
+    answers = load(recipe.data, "answers", recipe.seed)
+    say(*answers.report.lines())
+    marked = encode_marked(recipe.data, tokenizer, answers.train, "training")
+    return marked, encode_marked(recipe.data, tokenizer, answers.validation, "validation")
 
 
 def encode(recipe: Recipe, tokenizer: Any, rankings: list[Ranking], what: str) -> list[Pair]:

@@ -15,12 +15,20 @@ Format = Literal[
     "prompt_completion",
     "messages",
     "alpaca",
+    "dolly",
     "sharegpt",
     "sharegpt_preference",
     "hh",
     "preference",
     "question_answer",
     "ranking",
+    "arena",
+    "arena_pairs",
+    "shp",
+    "helpsteer",
+    "helpsteer2",
+    "helpsteer3",
+    "oasst",
 ]
 
 

@@ -381,8 +381,92 @@ def test_what_cannot_work_is_told(world, tmp_path, changes, told):
 @pytest.mark.parametrize("loss", dpo.Loss.__args__)  # type: ignore[attr-defined]
 def test_every_loss_runs(world, tmp_path, loss):
     changes = {"dpo__label_smoothing": 0.001} if loss in dpo.SMOOTHED else {}
+    changes |= {"data__path": marked_rows(tmp_path)} if loss in dpo.UNPAIRED else {}
     rows = metrics(run(dpo, world, tmp_path / "run", dpo__loss=loss, train__steps=2, **changes))
     assert all(math.isfinite(row["loss/train"]) for row in rows)
+
+
+# -- answers that are not paired --------------------------------------------------------------------------------------
+
+
+def marked_rows(folder: Path, n: int = 12) -> str:
+    rows = [{"prompt": f"say {i}", "completion": "red " * (1 + i % 3), "label": i % 3 == 0} for i in range(n)]
+    return str(write_rows(folder / "marked.jsonl", rows))
+
+
+@pytest.mark.parametrize("loss", dpo.UNPAIRED)
+def test_the_unpaired_losses_are_the_papers(world, tmp_path, loss):
+    """Three steps: each logged loss against equation 8 of 2402.01306, its KL over the step's mismatched answers."""
+    from align.text.batches import rows_of_step
+    from align.train.optim import build_optimizer
+
+    changes = {"data__path": marked_rows(tmp_path), "dpo__loss": loss, "dpo__beta": 0.3, "train__steps": 3}
+    changes |= {"optim__schedule": "constant", "optim__batch_size": 4, "data__validation": 0.0}
+    changes |= {"dpo__desirable_weight": 1.5, "dpo__undesirable_weight": 0.5}
+    logged = metrics(run(dpo, world, tmp_path / "run", **changes))
+    recipe = recipe_of(dpo, world, tmp_path, **changes)
+    rows, _ = dpo.read(recipe, load_tokenizer(world.base))
+    policy, reference = (AutoModelForCausalLM.from_pretrained(world.base).eval() for _ in range(2))
+    optimizer = build_optimizer(recipe.optim, policy)
+
+    def ratio(prompt: list[int], answer: list[int]) -> torch.Tensor:
+        with torch.no_grad():
+            before = answer_logprob(reference, prompt, answer)
+        return answer_logprob(policy, prompt, answer) - before
+
+    for step in (1, 2, 3):
+        taken = [rows[i] for i in rows_of_step(step, len(rows), 4, recipe.seed)]
+        others = [taken[-1], *taken[:-1]]
+        with torch.no_grad():
+            both = zip(taken, others, strict=True)
+            kl = torch.stack([ratio(row.prompt_ids, other.completion_ids) for row, other in both]).mean().clamp(min=0)
+        kl = kl if loss == "kto" else torch.zeros(())
+        losses = []
+        for row in taken:
+            gain = 0.3 * (ratio(row.prompt_ids, row.completion_ids) - kl)
+            losses.append(1.5 * torch.sigmoid(-gain) if row.label else 0.5 * torch.sigmoid(gain))
+        mean = torch.stack(losses).mean()
+        assert logged[step - 1]["loss/train"] == pytest.approx(float(mean.detach()), abs=2e-4)
+        assert logged[step - 1]["kl/train"] == pytest.approx(float(kl), abs=2e-3)
+        mean.backward()
+        torch.nn.utils.clip_grad_norm_(policy.parameters(), recipe.optim.max_grad_norm)
+        optimizer.step()
+        optimizer.zero_grad()
+    assert abs(logged[2]["loss/train"] - logged[0]["loss/train"]) > 0.01  # the policy has moved
+
+
+def test_pairs_are_a_good_and_a_bad_answer(world, tmp_path, capsys):
+    rows = [{"prompt": f"say {i}", "chosen": "red", "rejected": "blue"} for i in range(4)]
+    data = {"data__path": write_rows(tmp_path / "pairs.jsonl", rows), "data__validation": 0.0}
+    tokenizer = load_tokenizer(world.base)
+    found, _ = dpo.read(recipe_of(dpo, world, tmp_path, dpo__loss="kto", **data), tokenizer)
+    assert [(tokenizer.decode(row.completion_ids[:-1]).strip(), row.label) for row in found[:2]] == [
+        ("red", True),
+        ("blue", False),
+    ]
+    assert "training: 4 good and 4 bad answers" in capsys.readouterr().out
+
+
+def test_unpaired_runs_with_adapters_begin_at_a_half(world, tmp_path):
+    changes = {"data__path": marked_rows(tmp_path), "dpo__loss": "kto", "model__adapter": "lora", "train__steps": 2}
+    rows = metrics(run(dpo, world, tmp_path / "run", **changes))
+    assert rows[0]["loss/train"] == pytest.approx(0.5, abs=1e-6)  # policy and reference are the same
+    assert math.isfinite(rows[-1]["loss/validation"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({}, r":1: nobody says whether its answers are good; this loss reads {prompt, completion, label}"),
+        ({"train__micro_batch_tokens": 20}, r"train.micro_batch_tokens = 20: the KL of dpo.loss: kto is a mean over"),
+        ({"optim__batch_size": 1}, r"optim.batch_size: the KL of dpo.loss: kto is a mean over .* give 2 or more"),
+        ({"dpo__loss": "ipo", "dpo__desirable_weight": 2.0}, r"dpo.desirable_weight has no effect with dpo.loss: ipo"),
+    ],
+)
+def test_what_unpaired_losses_cannot_do_is_told(world, tmp_path, changes, told):
+    data = {"data__path": marked_rows(tmp_path)} if changes else {}
+    with pytest.raises(UserError, match=told):
+        run(dpo, world, tmp_path / "run", **{"dpo__loss": "kto"} | data | changes)
 
 
 def test_a_class_whose_log_probabilities_trl_does_not_compute_is_refused(world, tmp_path):

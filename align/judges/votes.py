@@ -86,4 +86,4 @@ def _ballot(values: dict[str, Any]) -> tuple[tuple[Message, ...], Ballot]:
     models = values.get("models") or []
     if not (isinstance(models, list) and len(models) in (0, len(row.answers))):
         raise BadRow(f"{len(row.answers)} responses need as many models, found {models!r}")
-    return row.prompt, Ballot(row.answers, models, row.ranks)
+    return row.prompt, Ballot(tuple(answer.content for answer in row.answers), models, row.ranks)

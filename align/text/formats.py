@@ -1,33 +1,21 @@
 """The formats that data sets come in, and the five kinds of record that can be made of them.
 
-| format | columns | documents | conversations | prompts | rankings | answers |
-|---|---|---|---|---|---|---|
-| text | text | yes | | | | |
-| prompt | prompt | yes | | yes | | |
-| prompt_completion | prompt, completion | yes | yes | yes | | yes |
-| messages | messages | yes | yes | yes | | yes |
-| alpaca | instruction, output (input) | yes | yes | yes | | yes |
-| sharegpt | conversations | yes | yes | yes | | yes |
-| question_answer | question, answer | yes | yes | yes | | yes |
-| sharegpt_preference | conversations, chosen, rejected | yes | best answer | yes | yes | yes |
-| hh | chosen, rejected (transcripts) | yes | best answer | yes | yes | yes |
-| preference | chosen, rejected (prompt) | yes | best answer | yes | yes | yes |
-| ranking | prompt, responses (ranks, annotator) | yes | best answer | yes | yes | yes |
-
-A row that becomes a ranking may also have annotator, source (the collection that it comes from) and margin.
-A document made of turns is their contents with blank lines between. A prompt is what comes before the last answer.
-Answers to be scored may be unranked, as `align.generate` writes them; chosen comes before rejected.
+`LAYOUTS` lists them; docs/formats.md shows a row of each, and what can be made of it. What else a row may say is in
+`align.text.keys`. A document made of turns is their contents with blank lines between. A prompt is what comes before
+the last answer. Answers to be scored may be unranked, as `align.generate` writes them; chosen comes before rejected.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Literal, NamedTuple
 
 from align.errors import UserError
-from align.text import parsers
-from align.text.parsers import AFTER_ANSWER, BadRow, Parsed, Values
+from align.text import keys, parsers, published, turns
+from align.text.beside import with_besides, with_keys
+from align.text.parsers import AFTER_ANSWER, BadRow, LeftOut, Parsed, Values
 from align.text.records import Answers, Conversation, Document, Message, Prompt, Ranking
+from align.text.turns import AS_THEY_ARE, Handling
 
 Kind = Literal["documents", "conversations", "prompts", "rankings", "answers"]
 Record = Document | Conversation | Prompt | Ranking | Answers
@@ -39,27 +27,67 @@ class Layout(NamedTuple):
     columns: tuple[str, ...]  # those that tell it
     parse: Callable[[Values], Parsed]
     kinds: frozenset[Kind]
+    optional: tuple[str, ...] = ()  # more columns of its own
+    asks: str = ""  # the column that is the user's turn, where it is one text: context and options go with it
+    parts: Callable[[Values, str], Iterable[Values]] | None = None  # the rows in a row, where it holds several
 
 
 _TEXT: frozenset[Kind] = frozenset({"documents"})
 _PROMPT: frozenset[Kind] = _TEXT | {"prompts"}
 _ANSWER: frozenset[Kind] = _PROMPT | {"conversations", "answers"}
 _ORDER: frozenset[Kind] = _ANSWER | {"rankings"}
+_SCORED: frozenset[Kind] = frozenset({"prompts", "answers"})
 
 # In the order in which they are recognised: what has more to say comes first.
 LAYOUTS: dict[str, Layout] = {
-    "ranking": Layout(("prompt", "responses"), parsers.parse_ranking, _ORDER),
+    "ranking": Layout(("prompt", "responses"), parsers.parse_ranking, _ORDER, ("ranks", "scores"), "prompt"),
+    "arena": Layout(
+        ("conversation_a", "conversation_b", "winner"), published.parse_arena, _ORDER, ("model_a", "model_b")
+    ),
+    "arena_pairs": Layout(
+        ("prompt", "response_a", "response_b"),
+        published.parse_arena_pairs,
+        _ORDER,
+        ("winner", "winner_model_a", "winner_model_b", "winner_tie", "model_a", "model_b"),
+        "prompt",
+    ),
+    "shp": Layout(
+        ("history", "human_ref_A", "human_ref_B", "labels"),
+        published.parse_shp,
+        _ORDER,
+        ("score_A", "score_B"),
+        "history",
+    ),
+    "helpsteer3": Layout(
+        ("context", "response1", "response2", "overall_preference"), published.parse_helpsteer3, _ORDER
+    ),
+    "helpsteer2": Layout(
+        ("prompt", "response_1", "response_2", "preference_strength"),
+        published.parse_helpsteer2,
+        _ORDER,
+        asks="prompt",
+    ),
+    "oasst": Layout(published.TREE, published.parse_oasst, _ORDER, parts=published.oasst_parts),
     "sharegpt_preference": Layout(("conversations", "chosen", "rejected"), parsers.parse_sharegpt_preference, _ORDER),
-    "hh": Layout(("chosen", "rejected"), parsers.parse_hh, _ORDER),
-    "preference": Layout(("chosen", "rejected"), parsers.parse_preference, _ORDER),
+    "hh": Layout(("chosen", "rejected"), parsers.parse_hh, _ORDER, ("prompt",)),
+    "preference": Layout(("chosen", "rejected"), parsers.parse_preference, _ORDER, ("prompt",), "prompt"),
     "messages": Layout(("messages",), parsers.parse_messages, _ANSWER),
     "sharegpt": Layout(("conversations",), parsers.parse_sharegpt, _ANSWER),
-    "alpaca": Layout(("instruction", "output"), parsers.parse_alpaca, _ANSWER),
-    "prompt_completion": Layout(("prompt", "completion"), parsers.parse_prompt_completion, _ANSWER),
-    "question_answer": Layout(("question", "answer"), parsers.parse_question_answer, _ANSWER),
-    "prompt": Layout(("prompt",), parsers.parse_prompt, _PROMPT),
+    "alpaca": Layout(("instruction", "output"), parsers.parse_alpaca, _ANSWER, ("input", "history"), "instruction"),
+    "dolly": Layout(("instruction", "response"), published.parse_dolly, _ANSWER, ("category",), "instruction"),
+    "prompt_completion": Layout(("prompt", "completion"), parsers.parse_prompt_completion, _ANSWER, asks="prompt"),
+    "question_answer": Layout(("question", "answer"), parsers.parse_question_answer, _ANSWER, asks="question"),
+    "helpsteer": Layout(("prompt", "response", "helpfulness"), published.parse_helpsteer, _SCORED, asks="prompt"),
+    "prompt": Layout(("prompt",), parsers.parse_prompt, _PROMPT, asks="prompt"),
     "text": Layout(("text",), parsers.parse_text, _TEXT),
 }
+OWN = {name: frozenset((*layout.columns, *layout.optional)) for name, layout in LAYOUTS.items()}
+
+NOTHING_LEARNED = "no answer in it is to be learned"
+
+_ACTING = {name: keys.ACTING - own for name, own in OWN.items()}
+_SINGLE_MESSAGES = frozenset(("message_id", "parent_id", "text", "role"))
+_RATED = "; its answers are rated, not said to be good: data.columns={completion: response} learns them all"
 
 
 def recognise(row: Values, kind: Kind, source: str) -> str:
@@ -70,6 +98,11 @@ def recognise(row: Values, kind: Kind, source: str) -> str:
     if kind == "documents" and "text" in row:
         return "text"
     found = [name for name, layout in LAYOUTS.items() if row.keys() >= set(layout.columns)]
+    if row.keys() >= _SINGLE_MESSAGES:
+        raise UserError(
+            f"{source}: these are the single messages of OpenAssistant's trees; take the file with a tree in each row "
+            "(its name has 'trees' in it)"
+        )
     if "hh" in found and not parsers.is_transcript(row.get("prompt") or row["chosen"]):
         found.remove("hh")
     if not found:
@@ -81,15 +114,25 @@ def recognise(row: Values, kind: Kind, source: str) -> str:
     return found[0]
 
 
+def reads(margins: str = "column") -> dict[str, frozenset[str]]:
+    """The keys of a row that are read, or refused, in each format; for `align.text.keys.Unread`."""
+    unread = keys.SCORES if margins == "column" else frozenset[str]()
+    beside = {True: keys.OF_TEXTS - unread, False: keys.ROW_NAMES - unread}
+    return {name: own | beside[LAYOUTS[name].kinds == _TEXT] for name, own in OWN.items()}
+
+
 def check_kind(name: str, kind: Kind, source: str) -> None:
     """Raises `UserError` when no records of this kind can be made of a format."""
     if kind not in LAYOUTS[name].kinds:
+        more = _RATED if (name, kind) == ("helpsteer", "conversations") else ""
         able = ", ".join(other for other, layout in LAYOUTS.items() if kind in layout.kinds)
-        raise UserError(f"{source}: {kind} cannot be made of the format {name}; they are made of {able}")
+        raise UserError(f"{source}: {kind} cannot be made of the format {name}; they are made of {able}{more}")
 
 
 def map_columns(row: Values, columns: dict[str, str]) -> Values:
     """The row under our column names. `columns` maps ours to the file's; a column that the row lacks stays missing."""
+    if not columns:
+        return row
     taken = set(columns.values())
     kept = {name: value for name, value in row.items() if name not in taken}
     return kept | {ours: row[theirs] for ours, theirs in columns.items() if theirs in row}
@@ -104,22 +147,30 @@ def check_columns(row: Values, columns: dict[str, str], source: str) -> None:
 
 
 def to_document(parsed: Parsed, source: str = "") -> Document:
-    """The text, or the turns and the best answer with blank lines between."""
-    turns = [*(turn.content for turn in parsed.prompt), *_best(parsed)]
-    return Document(parsed.text or "\n\n".join(turns), source)
+    """The text, or the turns and the best answer with blank lines between. Raises `BadRow` where they have thoughts."""
+    turns = (*parsed.prompt, *_best(parsed))
+    if any(turn.thoughts for turn in turns):
+        raise BadRow("thoughts have no place of their own in a document; set data.thoughts to inline or drop")
+    return Document(parsed.text or "\n\n".join(turn.text for turn in turns), source)
 
 
 def to_conversation(parsed: Parsed, source: str = "") -> Conversation:
-    """The prompt and the best answer; turns after the last answer are left out. Raises `BadRow` where there is none."""
-    answer = _best(parsed)
-    if answer and not answer[0]:
-        raise BadRow("the best answer is empty")
-    if answer:
-        return Conversation((*parsed.prompt, Message("assistant", answer[0])), source)
-    last = max((i for i, turn in enumerate(parsed.prompt) if turn.role == "assistant"), default=-1)
+    """The prompt and the best answer; turns after the last answer are left out.
+
+    Raises `BadRow` where there is none, `LeftOut` where no answer is to be learned.
+    """
+    best = _best(parsed)
+    if best and best[0].content and best[0].learned:
+        return Conversation((*parsed.prompt, *best), source)
+    messages = (*parsed.prompt, *best)
+    last = max((i for i, turn in enumerate(messages) if turn.role == "assistant"), default=-1)
     if last < 0:
         raise BadRow("there is no answer in this row")
-    return Conversation(parsed.prompt[: last + 1], source)
+    if not messages[last].text:
+        raise BadRow("the best answer is empty")
+    if not any(turn.learned for turn in messages if turn.role == "assistant"):
+        raise LeftOut(NOTHING_LEARNED)
+    return Conversation(messages[: last + 1], source)
 
 
 def to_prompt(parsed: Parsed, source: str = "") -> Prompt:
@@ -128,18 +179,18 @@ def to_prompt(parsed: Parsed, source: str = "") -> Prompt:
 
 
 def to_ranking(parsed: Parsed, source: str = "") -> Ranking:
-    """The answers in their order. Raises `BadRow` where they have none."""
+    """The answers in their order. Raises `BadRow` where they have none, or more to them than a text."""
     if not parsed.ranks:
         raise BadRow("these answers have no ranks yet; rank them first")
-    return Ranking(parsed.prompt, parsed.answers, parsed.ranks, source=source)
+    return Ranking(parsed.prompt, _texts(parsed), parsed.ranks, source=source, margin=parsed.margin)
 
 
 def to_answers(parsed: Parsed, source: str = "") -> Answers:
-    """Every answer, in the order of the row. Raises `BadRow` where there is none."""
-    found = parsed.answers or parsed.unranked
+    """Every answer, in the order of the row. Raises `BadRow` where there is none, or more to one than a text."""
+    found = _texts(parsed) or parsed.unranked
     if not found:
         raise BadRow("there is no answer in this row to score")
-    return Answers(parsed.prompt, found, parsed.ranks, source)
+    return Answers(parsed.prompt, found, parsed.ranks, source, parsed.good)
 
 
 MAKERS: dict[Kind, Callable[[Parsed, str], Record]] = {
@@ -151,20 +202,47 @@ MAKERS: dict[Kind, Callable[[Parsed, str], Record]] = {
 }
 
 
-def make(row: Values, name: str, kind: Kind, source: str) -> tuple[Record, str]:
-    """The record in a row of the named format, and the rule that was applied to it, or "".
+def make(
+    row: Values, name: str, kind: Kind, source: str, how: Handling = AS_THEY_ARE
+) -> tuple[Record, tuple[str, ...]]:
+    """The record in a row of the named format, and the rules that were applied to it.
 
     Raises `BadRow` for a row that is not what the format says, `LeftOut` for one that a rule of the format leaves out.
     """
-    parsed = LAYOUTS[name].parse(row)
+    layout = LAYOUTS[name]
+    parsed = layout.parse(row)
+    if not _ACTING[name].isdisjoint(row):
+        parsed = with_keys(row, parsed, kind, OWN[name], layout.asks)
+    notes: tuple[str, ...] = (parsed.note,) if parsed.note else ()
+    if how is not AS_THEY_ARE:
+        prompt, answers, changes = turns.handled(parsed.prompt, parsed.answers, how)
+        parsed, notes = parsed._replace(prompt=prompt, answers=answers), (*notes, *changes)
+    if not parsed.text:
+        turns.answerable(parsed.prompt)
     record = MAKERS[kind](parsed, source)
     if isinstance(record, Ranking):
-        record = record._replace(**parsers.parse_besides(row)._asdict())
-    ends_with_user = kind == "conversations" and not parsed.answers
-    return record, AFTER_ANSWER if ends_with_user else parsed.note
+        record = with_besides(record, row, parsed, how.margins)
+    elif kind == "conversations" and not parsed.answers:
+        notes = (*notes, AFTER_ANSWER)
+    return record, notes
 
 
-def _best(parsed: Parsed) -> tuple[str, ...]:
+def parts_of(row: Values, name: str, kind: Kind) -> Iterable[Values]:
+    """The rows in a row: itself, but for a format whose rows hold several."""
+    parts = LAYOUTS[name].parts
+    return (row,) if parts is None else parts(row, kind)
+
+
+def _best(parsed: Parsed) -> tuple[Message, ...]:
     if not parsed.ranks:
         return parsed.answers[:1]
     return (parsed.answers[parsed.ranks.index(1)],)
+
+
+def _texts(parsed: Parsed) -> tuple[str, ...]:
+    for answer in parsed.answers:
+        if answer.calls:
+            raise BadRow("an answer that calls a tool can be learned in a conversation, not ranked or scored")
+        if answer.thoughts:
+            raise BadRow("answers to rank or score are texts alone; set data.thoughts to inline or drop")
+    return tuple(answer.content for answer in parsed.answers)

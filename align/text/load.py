@@ -26,10 +26,12 @@ from typing import Any, Generic, Literal, NamedTuple, TypeVar, overload
 
 from align.errors import UserError
 from align.sections import Data, Source
-from align.text.formats import Kind, Record, check_columns, check_kind, make, map_columns, recognise
+from align.text.formats import Kind, Record, check_columns, check_kind, make, map_columns, parts_of, reads, recognise
+from align.text.keys import Unread
 from align.text.parsers import BadRow, LeftOut
 from align.text.readers import Broken, BrokenRows, Row, iter_rows
 from align.text.records import Answers, Conversation, Document, Prompt, Ranking
+from align.text.turns import Handling
 
 RecordType = TypeVar("RecordType")
 
@@ -46,12 +48,14 @@ class SourceReport:
     n_broken: int
     left_out: dict[str, int]  # by the rule that left them out
     notes: dict[str, int]  # by the rule that was applied to them
+    unread: tuple[str, ...] = ()  # which keys nobody reads, and how many rows have them
 
     def lines(self) -> list[str]:
         weight = "" if self.weight == 1 else f", weight {self.weight:g}"
         counted = [f"{count} left out: {rule}" for rule, count in self.left_out.items()]
         counted += [f"{count} rows: {rule}" for rule, count in self.notes.items()]
         counted += [f"{self.n_broken} broken rows skipped"] if self.n_broken else []
+        counted += self.unread
         head = f"{self.path}: {self.n_records} of {self.n_rows} rows, format {self.format}{weight}"
         return [head, *(f"  {line}" for line in counted)]
 
@@ -155,23 +159,29 @@ def _read(source: Source, data: Data, kind: Kind, broken: BrokenRows, limit: int
     records: list[Record] = []
     left_out: Counter[str] = Counter()
     notes: Counter[str] = Counter()
+    unread, how = Unread(reads(data.margins)), Handling.of(data)
     n_broken_before = broken.count
     for row in iter_rows(source.path, source.split or data.split, broken):
         name = name or _format(row, given, kind, data.columns)
-        try:
-            record, note = make(map_columns(row.values, data.columns), name, kind, row.source)
-        except BadRow as error:
-            broken.add(Broken(row.source, f"{error} (format {name})"))
-        except LeftOut as error:
-            left_out[str(error)] += 1
-        else:
-            records.append(record)
-            notes[note] += bool(note)
-            if len(records) == limit:
-                break
+        values = map_columns(row.values, data.columns)
+        unread.add(values, name)
+        for part in parts_of(values, name, kind):
+            try:
+                record, changes = make(part, name, kind, row.source, how)
+            except BadRow as error:
+                broken.add(Broken(row.source, f"{error} (format {name})"))
+            except LeftOut as error:
+                left_out[str(error)] += 1
+            else:
+                records.append(record)
+                if changes:
+                    notes.update(changes)
+        if limit is not None and len(records) >= limit:
+            del records[limit:]
+            break
     n_broken = broken.count - n_broken_before
     n_rows = len(records) + left_out.total() + n_broken
-    counts = (n_rows, len(records), source.weight, n_broken, dict(left_out), dict(+notes))
+    counts = (n_rows, len(records), source.weight, n_broken, dict(left_out), dict(notes), tuple(unread.lines()))
     report = SourceReport(source.path, name or given, *counts)
     if not records:
         raise _nothing_left(report, broken)

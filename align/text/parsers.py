@@ -13,7 +13,9 @@ from collections.abc import Sequence
 from itertools import takewhile
 from typing import Any, NamedTuple
 
+from align.text import keys
 from align.text.records import Message, Role
+from align.text.turns import answerable, turns_of
 from align.text.values import (
     BadRow,
     LeftOut,
@@ -25,17 +27,8 @@ from align.text.values import (
     shown,
     string,
     turn_text,
-    turns_of,
     value_of,
 )
-
-
-class Besides(NamedTuple):
-    """What a row of any format with an order may say besides: all of it optional."""
-
-    annotator: str = ""
-    origin: str = ""  # the column `source`
-    margin: float | None = None
 
 
 class Parsed(NamedTuple):
@@ -43,10 +36,13 @@ class Parsed(NamedTuple):
 
     text: str = ""
     prompt: Turns = ()
-    answers: tuple[str, ...] = ()
+    answers: Turns = ()  # the assistant's
     ranks: tuple[int, ...] = ()  # of the answers, 1 is best; empty where there is no order
     unranked: tuple[str, ...] = ()  # answers that nobody has ordered yet: there to be scored, not to be learned from
     note: str = ""  # the rule that was applied to this row, if it needed one; counted for the log
+    spread: float | None = None  # the best answer's score less the worst's
+    margin: float | None = None  # as `Ranking` has it, where the format says it
+    good: bool | None = None  # whether the answer is a good one, where the row says it
 
 
 EMPTY_TURN = "a turn of the transcript is empty"
@@ -65,14 +61,14 @@ def parse_text(row: Values) -> Parsed:
 
 def parse_prompt(row: Values) -> Parsed:
     """{prompt}: a string, which is a user's turn, or messages that end with one."""
-    return Parsed(prompt=_prompt(row))
+    return Parsed(prompt=prompt_of(row))
 
 
 def parse_prompt_completion(row: Values) -> Parsed:
     """{prompt, completion}: two strings, or two lists of messages (TRL's conversational form)."""
-    prompt, completion = _prompt(row), listed(value_of(row, "completion"))
+    prompt, completion = prompt_of(row), listed(value_of(row, "completion"))
     if isinstance(completion, str):
-        return Parsed(prompt=prompt, answers=(turn_text(completion, "completion"),))
+        return Parsed(prompt=prompt, answers=(said(turn_text(completion, "completion")),))
     return _demonstration((*prompt, *turns_of(completion, "completion")))
 
 
@@ -84,19 +80,19 @@ def parse_messages(row: Values) -> Parsed:
 def parse_alpaca(row: Values) -> Parsed:
     """{instruction, input, output}: the user's turn is the instruction and, after a blank line, the input if any.
 
-    LLaMA-Factory's `system` and `history` (pairs of a question and an answer) come before it.
+    LLaMA-Factory's `history` (pairs of a question and an answer) comes before it.
     """
     asked = turn_text(value_of(row, "instruction"), "instruction")
     if given := str(row.get("input") or "").strip():
         asked = f"{asked}\n\n{given}"
-    system = str(row.get("system") or "").strip()
-    before = [Message("system", system)] if system else []
+    before: list[Message] = []
     for question, answer in listed(row.get("history")) or []:
         before += [
             Message("user", turn_text(question, "history")),
             Message("assistant", turn_text(answer, "history")),
         ]
-    return Parsed(prompt=(*before, Message("user", asked)), answers=(turn_text(value_of(row, "output"), "output"),))
+    answer = said(turn_text(value_of(row, "output"), "output"))
+    return Parsed(prompt=(*before, Message("user", asked)), answers=(answer,))
 
 
 def parse_sharegpt(row: Values) -> Parsed:
@@ -107,14 +103,14 @@ def parse_sharegpt(row: Values) -> Parsed:
 def parse_question_answer(row: Values) -> Parsed:
     """{question, answer}: two strings, as GSM8K."""
     asked = turn_text(value_of(row, "question"), "question")
-    return Parsed(prompt=(Message("user", asked),), answers=(turn_text(value_of(row, "answer"), "answer"),))
+    return Parsed(prompt=(Message("user", asked),), answers=(said(turn_text(value_of(row, "answer"), "answer")),))
 
 
 def parse_sharegpt_preference(row: Values) -> Parsed:
     """{conversations, chosen, rejected}: turns that both share, and one turn each."""
     shared = turns_of(listed(value_of(row, "conversations")), "conversations")
     chosen, rejected = (turns_of(as_list(value_of(row, name)), name) for name in ("chosen", "rejected"))
-    return _compared((*shared, *chosen), (*shared, *rejected))
+    return compared((*shared, *chosen), (*shared, *rejected))
 
 
 def parse_hh(row: Values) -> Parsed:
@@ -124,7 +120,7 @@ def parse_hh(row: Values) -> Parsed:
     """
     beginning = row.get("prompt") or ""
     chosen, rejected = (_transcript(beginning + string(value_of(row, name), name)) for name in ("chosen", "rejected"))
-    return _compared(chosen, rejected)
+    return compared(chosen, rejected)
 
 
 def parse_preference(row: Values) -> Parsed:
@@ -133,12 +129,14 @@ def parse_preference(row: Values) -> Parsed:
     The shared beginning of two strings is cut back to whole words. Messages may repeat the prompt or not.
     """
     chosen, rejected = (listed(value_of(row, name)) for name in ("chosen", "rejected"))
-    prompt = _prompt(row) if row.get("prompt") is not None else ()
+    prompt = prompt_of(row) if row.get("prompt") is not None else ()
     if isinstance(chosen, str) != isinstance(rejected, str):
         raise BadRow("chosen and rejected must both be strings or both lists of messages")
+    if not prompt:
+        _ask_for_prompt(row, chosen)
     if not isinstance(chosen, str):
         both = turns_of(chosen, "chosen"), turns_of(rejected, "rejected")
-        return _compared(*(turns if turns[0].role != "assistant" else (*prompt, *turns) for turns in both))
+        return compared(*(_after(prompt, turns) for turns in both))
     if prompt:
         return _pair(prompt, turn_text(chosen, "chosen"), turn_text(rejected, "rejected"))
     words = re.sub(r"\S+$", "", chosen[: _n_shared(chosen, rejected)])
@@ -148,36 +146,71 @@ def parse_preference(row: Values) -> Parsed:
     return _pair((Message("user", asked),), *answers)
 
 
+def _ask_for_prompt(row: Values, chosen: Any) -> None:
+    """Raises `BadRow` where another column than `prompt` may well be the prompt."""
+    known = ("prompt", "chosen", "rejected")
+    texts = [name for name, value in row.items() if isinstance(value, str) and value.strip() and name not in known]
+    texts = [name for name in texts if name not in keys.ROW_NAMES and not name.startswith("_")]
+    if texts and not is_transcript(chosen) and (isinstance(chosen, str) or _begins_with_answer(chosen)):
+        raise BadRow(
+            f"there is no column prompt, but {', '.join(texts)}; say which is the prompt, data.columns="
+            f"{{prompt: {texts[0]}}}, or that it is not, data.columns={{_{texts[0]}: {texts[0]}}}"
+        )
+
+
+def _begins_with_answer(turns: Any) -> bool:
+    return bool(turns) and isinstance(turns, list) and turns_of(turns[:1], "chosen")[0].role == "assistant"
+
+
+def _after(prompt: Turns, turns: Turns) -> Turns:
+    """The turns of an answer, after the prompt unless they repeat it. Raises `BadRow` where they have another one."""
+    if turns[0].role == "assistant" or not prompt:
+        return (*prompt, *turns)
+    if prompt[-1] not in turns:
+        raise BadRow(f"the turns lack the prompt's last one, {shown(prompt[-1].content)}; leave out one or the other")
+    system = [turn for turn in prompt[:1] if turn.role == "system" and turns[0].role != "system"]
+    return (*system, *turns)
+
+
 def parse_ranking(row: Values) -> Parsed:
     """{prompt, responses, ranks}: K >= 2 answers, rank 1 is best, equal ranks are ties; or no ranks at all.
 
-    An answer may be empty here: a model can say nothing, and people rank that too. Ranks are renumbered from 1 on.
+    Where there are scores and no ranks, the highest score is best. An answer may be empty here: a model can say
+    nothing, and people rank that too. Ranks are renumbered from 1 on.
     """
-    prompt, responses, ranks = _prompt(row), listed(value_of(row, "responses")), listed(row.get("ranks"))
+    prompt, responses, ranks = prompt_of(row), listed(value_of(row, "responses")), listed(row.get("ranks"))
+    if ranks is None and row.get("scores") is not None and isinstance(responses, list) and len(responses) > 1:
+        return _by_scores(prompt, responses, listed(row["scores"]))
     if ranks is None:
         return Parsed(prompt=prompt, unranked=_unranked(responses))
     if not (isinstance(responses, list) and len(responses) >= 2):
         raise BadRow(f"responses must be a list of at least 2 answers, found {shown(responses)}")
     if not (isinstance(ranks, list) and len(ranks) == len(responses)):
         raise BadRow(f"{len(responses)} responses need as many ranks, found {shown(ranks)}")
-    answers = tuple(string(response, "a response", may_be_empty=True).strip() for response in responses)
+    answers = tuple(said(text) for text in _texts(responses))
     order = {rank: place for place, rank in enumerate(sorted({rank_of(rank) for rank in ranks}), start=1)}
     return Parsed("", prompt, answers, tuple(order[rank_of(rank)] for rank in ranks))
 
 
-def parse_besides(row: Values) -> Besides:
-    """{annotator, source, margin} of a row with an order, each of them where it is given.
+def _by_scores(prompt: Turns, responses: list[Any], scores: Any) -> Parsed:
+    """Answers in the order of their scores, equal ones as ties."""
+    if not (isinstance(scores, list) and len(scores) == len(responses)):
+        raise BadRow(f"{len(responses)} responses need as many scores, found {shown(scores)}")
+    found = [number(score, "a score") for score in scores]
+    order = {score: place for place, score in enumerate(sorted(set(found), reverse=True), start=1)}
+    answers = tuple(said(text) for text in _texts(responses))
+    return Parsed("", prompt, answers, tuple(order[score] for score in found), spread=max(found) - min(found))
 
-    `margin` is how much better the preferred answer of a pair is, or the best of K than the worst: a number from 0 on
-    (TRL's column of that name).
-    """
-    annotator, origin = ("" if row.get(name) is None else str(row[name]) for name in ("annotator", "source"))
-    margin = row.get("margin")
-    if margin is None:
-        return Besides(annotator, origin)
-    if isinstance(margin, bool) or not isinstance(margin, int | float) or not 0 <= margin < math.inf:
-        raise BadRow(f"margin must be a number from 0 on, found {shown(margin)}")
-    return Besides(annotator, origin, float(margin))
+
+def number(value: Any, name: str) -> float:
+    """A finite number, also as the text of a CSV file's cell."""
+    try:
+        found = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        found = math.nan
+    if not math.isfinite(found):
+        raise BadRow(f"{name} must be a number, found {shown(value)}")
+    return found
 
 
 def is_transcript(value: Any) -> bool:
@@ -188,11 +221,11 @@ def is_transcript(value: Any) -> bool:
 def _demonstration(turns: Turns) -> Parsed:
     """Turns as a prompt and its answer; where they end with the user's, there is a prompt only."""
     if turns[-1].role != "assistant":
-        return Parsed(prompt=_ending_with_user(turns))
-    return Parsed(prompt=_ending_with_user(turns[:-1]), answers=(turns[-1].content,))
+        return Parsed(prompt=turns)
+    return Parsed(prompt=turns[:-1], answers=turns[-1:])
 
 
-def _compared(chosen: Turns, rejected: Turns) -> Parsed:
+def compared(chosen: Turns, rejected: Turns) -> Parsed:
     """Two conversations as a prompt, the turns that they share, and two answers.
 
     What comes after the last answer is left out. When more than the last turn differs, the first two answers that
@@ -202,14 +235,14 @@ def _compared(chosen: Turns, rejected: Turns) -> Parsed:
     note = AFTER_ANSWER if [len(turns) for turns in cut] != [len(chosen), len(rejected)] else ""
     chosen, rejected = cut
     if chosen == rejected:
-        return _pair(chosen[:-1], chosen[-1].content, rejected[-1].content)
+        return _pair(chosen[:-1], chosen[-1], rejected[-1])
     n_shared = _n_shared(chosen, rejected)
     parting = chosen[n_shared : n_shared + 1] + rejected[n_shared : n_shared + 1]
     if [turn.role for turn in parting] != ["assistant", "assistant"]:
         raise LeftOut(NO_SHARED_PROMPT)
     if max(len(chosen), len(rejected)) > n_shared + 1:
         note = DIFFER_EARLIER
-    return _pair(chosen[:n_shared], parting[0].content, parting[1].content, note)
+    return _pair(chosen[:n_shared], parting[0], parting[1], note)
 
 
 def _n_shared(one: Sequence[Any], other: Sequence[Any]) -> int:
@@ -217,10 +250,16 @@ def _n_shared(one: Sequence[Any], other: Sequence[Any]) -> int:
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
-def _pair(prompt: Turns, chosen: str, rejected: str, note: str = "") -> Parsed:
-    if chosen == rejected:
-        return Parsed("", _ending_with_user(prompt), (chosen, rejected), (1, 1), note=SAME_ANSWER)
-    return Parsed("", _ending_with_user(prompt), (chosen, rejected), (1, 2), note=note)
+def said(text: str) -> Message:
+    """An answer that is a text and no more."""
+    return Message("assistant", text)
+
+
+def _pair(prompt: Turns, chosen: str | Message, rejected: str | Message, note: str = "") -> Parsed:
+    answers = tuple(said(answer) if isinstance(answer, str) else answer for answer in (chosen, rejected))
+    if answers[0] == answers[1]:
+        return Parsed("", prompt, answers, (1, 1), note=SAME_ANSWER)
+    return Parsed("", prompt, answers, (1, 2), note=note)
 
 
 def _until_last_answer(turns: Turns) -> Turns:
@@ -246,24 +285,22 @@ def _transcript(text: str) -> Turns:
     return tuple(turns)
 
 
-def _prompt(row: Values) -> Turns:
+def prompt_of(row: Values) -> Turns:
+    """The column `prompt`: a text, which is a user's turn, or messages that end with one."""
     value = listed(value_of(row, "prompt"))
     if isinstance(value, list):
-        return _ending_with_user(turns_of(value, "prompt"))
+        return answerable(turns_of(value, "prompt"))
     if not isinstance(value, str):
         raise BadRow(f"prompt must be a string or a list of messages, found {shown(value)}")
     return (Message("user", turn_text(value, "prompt")),)
-
-
-def _ending_with_user(turns: Turns) -> Turns:
-    if not turns or turns[-1].role != "user":
-        found = f"it ends with the {turns[-1].role}'s" if turns else "there is none"
-        raise BadRow(f"a prompt ends with a turn of the user; {found}")
-    return turns
 
 
 def _unranked(responses: Any) -> tuple[str, ...]:
     """Answers without ranks; none where they are not a list of texts, since a prompt can be had of such a row too."""
     if not (isinstance(responses, list) and all(isinstance(response, str) for response in responses)):
         return ()
+    return _texts(responses)
+
+
+def _texts(responses: list[Any]) -> tuple[str, ...]:
     return tuple(string(response, "a response", may_be_empty=True).strip() for response in responses)

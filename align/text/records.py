@@ -100,6 +100,7 @@ class Answers(NamedTuple):
     responses: tuple[str, ...]
     ranks: tuple[int, ...] = ()
     source: str = ""
+    good: bool | None = None  # whether they are good ones, where the row says it (`label`)
 
 
 def plain(messages: tuple[Message, ...]) -> str | list[dict[str, Any]]:

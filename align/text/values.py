@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from align.text.records import Message, Role
+from align.text.records import Message
 
 Values = dict[str, Any]
 Turns = tuple[Message, ...]
@@ -17,10 +17,6 @@ class BadRow(Exception):
 
 class LeftOut(Exception):
     """A row that a documented rule leaves out. Its text is the rule."""
-
-
-_ROLES: dict[str, Role] = {"user": "user", "human": "user", "system": "system", "developer": "system"}
-_ROLES |= dict.fromkeys(("assistant", "gpt", "chatgpt", "model", "bot"), "assistant")
 
 
 def value_of(row: Values, name: str) -> Any:
@@ -59,24 +55,6 @@ def listed(value: Any) -> Any:
 
 def as_list(value: Any) -> Any:
     return [value] if isinstance(value, dict) else listed(value)
-
-
-def turns_of(value: Any, name: str) -> Turns:
-    if not (isinstance(value, list) and value):
-        raise BadRow(f"{name} must be a list of turns, found {shown(value)}")
-    return tuple(turn_of(turn, f"turn {number} of {name}") for number, turn in enumerate(value, start=1))
-
-
-def turn_of(turn: Any, where: str) -> Message:
-    if not isinstance(turn, dict):
-        raise BadRow(f"{where} must be an object with role and content, found {shown(turn)}")
-    said_by = turn.get("role") or turn.get("from")
-    if said_by not in _ROLES:
-        raise BadRow(f"{where} has the role {shown(said_by)}; the roles are system, user and assistant")
-    content = turn.get("content") if turn.get("content") is not None else turn.get("value")
-    if content is None:
-        raise BadRow(f"{where} ({said_by}) has no content" + (", only a tool call" if turn.get("tool_calls") else ""))
-    return Message(_ROLES[said_by], turn_text(joined_parts(content, where), f"{where} ({said_by})"))
 
 
 def joined_parts(content: Any, where: str) -> Any:

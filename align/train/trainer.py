@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
-from trl import DPOTrainer
+from trl import DPOTrainer, KTOTrainer
 
 if TYPE_CHECKING:
     from align.train.run import Run
@@ -28,6 +28,7 @@ FIGURES = {
     "rewards/rejected": "rewards/rejected",
     "logps/chosen": "logps/chosen",
     "logps/rejected": "logps/rejected",
+    "kl": "kl/train",
     "grad_norm": "grad_norm",
     "eval_loss": "loss/validation",
     "eval_rewards/accuracies": "accuracy/validation",
@@ -40,6 +41,16 @@ class PreferenceTrainer(DPOTrainer):
 
     def _prepare_dataset(self, dataset: Any, *unused: Any, **also_unused: Any) -> Any:
         return dataset  # TRL would write and tokenise a conversation here
+
+    def _send_telemetry(self) -> None:
+        pass
+
+
+class UnpairedTrainer(KTOTrainer):
+    """A `KTOTrainer` for rows of `prompt_ids`, `completion_ids`, `label`, `KL_completion_ids`."""
+
+    def _prepare_dataset(self, dataset: Any, *unused: Any, **also_unused: Any) -> Any:
+        return dataset
 
     def _send_telemetry(self) -> None:
         pass

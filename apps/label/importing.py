@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from align.errors import UserError
-from align.text.formats import LAYOUTS, make, recognise
+from align.text.formats import LAYOUTS, make, parts_of, reads, recognise
+from align.text.keys import Unread
 from align.text.parsers import BadRow, LeftOut, shown
 from align.text.readers import iter_rows
 from align.text.records import Answers
@@ -38,6 +39,7 @@ class Imported(NamedTuple):
     n_rows: int
     left_out: dict[str, int]  # rows by the rule of their format that leaves them out
     added: Added
+    unread: list[str]  # which keys nobody reads, and how many rows have them
 
 
 def import_files(project: Project, files: list[str], kind: Kind = "rank", dry_run: bool = False) -> Imported:
@@ -45,8 +47,9 @@ def import_files(project: Project, files: list[str], kind: Kind = "rank", dry_ru
 
     Raises `UserError` that names every file and line that cannot be used, up to 20; then nothing was written.
     """
+    unread = Unread(reads())
     with staging() as stage:
-        n_rows, left_out = _stage(stage, files, kind, project.recipe.ranking.max_answers)
+        n_rows, left_out = _stage(stage, files, kind, project.recipe.ranking.max_answers, unread)
         added = Added()
         for batch in batches(stage):
             added = added.plus(add_tasks(project.store, project.id, batch, kind, dry_run))
@@ -54,7 +57,7 @@ def import_files(project: Project, files: list[str], kind: Kind = "rank", dry_ru
         queue.draw(project.store, project.id)
     if not dry_run:
         project.store.analyze()
-    return Imported(n_rows, left_out, added)
+    return Imported(n_rows, left_out, added, unread.lines())
 
 
 def lines(found: Imported, dry_run: bool) -> list[str]:
@@ -62,6 +65,7 @@ def lines(found: Imported, dry_run: bool) -> list[str]:
     a = found.added
     will = "would add" if dry_run else "added"
     told = [f"{found.n_rows:,} rows read", *(f"  {n:,} left out: {rule}" for rule, n in found.left_out.items())]
+    told += [f"  {line}" for line in found.unread]
     told.append(f"{will} {a.tasks:,} tasks, {a.answers:,} answers and {a.prompts:,} prompts that were not there")
     if a.extended:
         told.append(f"  {a.extended:,} tasks that nobody had seen {'would get' if dry_run else 'got'} more answers")
@@ -103,7 +107,9 @@ def batches(stage: sqlite3.Connection) -> Iterator[list[NewPrompt]]:
         yield batch
 
 
-def _stage(stage: sqlite3.Connection, files: list[str], kind: Kind, most: int) -> tuple[int, dict[str, int]]:
+def _stage(
+    stage: sqlite3.Connection, files: list[str], kind: Kind, most: int, unread: Unread
+) -> tuple[int, dict[str, int]]:
     """Checks all rows and puts them into the stage. Raises `UserError` if one of them cannot be used."""
     broken = BrokenRows("skip")
     left_out: dict[str, int] = {}
@@ -112,13 +118,14 @@ def _stage(stage: sqlite3.Connection, files: list[str], kind: Kind, most: int) -
         for row in iter_rows(file, broken=broken):
             n_rows += 1
             try:
-                prompt = new_prompt(row, kind, most)
+                name = _format(row)
+                unread.add(row.values, name)
+                for part in parts_of(row.values, name, "answers"):
+                    _put(stage, new_prompt(Row(part, row.source), name, kind, most))
             except BadRow as error:
                 broken.add(Broken(row.source, str(error)))
             except LeftOut as error:
                 left_out[str(error)] = left_out.get(str(error), 0) + 1
-            else:
-                _put(stage, prompt)
     if broken.count:
         more = [f"  and {broken.count - len(broken.listed)} more"] if broken.count > len(broken.listed) else []
         told = [f"  {one.source}: {one.reason}" for one in broken.listed]
@@ -135,14 +142,19 @@ def _put(stage: sqlite3.Connection, prompt: NewPrompt) -> None:
     stage.execute("INSERT INTO row (prompt, body) SELECT n, ? FROM prompt WHERE hash = ?", (body, key))
 
 
-def new_prompt(row: Row, kind: Kind, most: int) -> NewPrompt:
-    """The prompt and the answers in a row. Raises `BadRow` or `LeftOut`."""
+def _format(row: Row) -> str:
+    """The format of a row that has answers. Raises `BadRow` for any other row."""
     try:
         name = recognise(row.values, "answers", row.source)
     except UserError:
         name = ""
     if not name or "answers" not in LAYOUTS[name].kinds:
         raise BadRow(f"no answers in the columns {', '.join(row.values)}; prompt and responses are wanted")
+    return name
+
+
+def new_prompt(row: Row, name: str, kind: Kind, most: int) -> NewPrompt:
+    """The prompt and the answers in a row of the named format. Raises `BadRow` or `LeftOut`."""
     if name == "ranking" and not _are_texts(row.values["responses"]):
         raise BadRow(f"responses must be a list of texts, found {shown(row.values['responses'])}")
     record, _ = make(row.values, name, "answers", row.source)

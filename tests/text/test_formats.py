@@ -7,8 +7,9 @@ from typing import get_args
 import pytest
 
 from align.errors import UserError
-from align.sections import Format
-from align.text.formats import LAYOUTS, MAKERS, check_columns, check_kind, make, map_columns, recognise
+from align.sections import Data, Format
+from align.text.formats import LAYOUTS, MAKERS, check_columns, check_kind, make, map_columns, parts_of, recognise
+from align.text.load import load
 from align.text.parsers import (
     AFTER_ANSWER,
     DIFFER_EARLIER,
@@ -75,7 +76,38 @@ ROWS = {
     "ranking": {"prompt": "Name a colour.", "responses": ["Blue", "Red"], "ranks": [2, 1]},
     "ranking, in a CSV": {"prompt": "Name a colour.", "responses": '["Blue", "Red"]', "ranks": "[2, 1]"},
 }
-ORDERED = [name for name in ROWS if name.split(",")[0] in ("sharegpt_preference", "hh", "preference", "ranking")]
+ROWS |= {
+    "dolly": {"instruction": "Name a colour.", "context": "", "response": "Red", "category": "open_qa"},
+    "ranking, scores": {"prompt": "Name a colour.", "responses": ["Blue", "Red"], "scores": [0.5, 2]},
+    "arena": {
+        "conversation_a": [user("Name a colour."), assistant("Blue")],
+        "conversation_b": [user("Name a colour."), assistant("Red")],
+        "winner": "model_b",
+    },
+    "arena_pairs": {"prompt": "Name a colour.", "response_a": "Red", "response_b": "Blue", "winner": "model_a"},
+    "arena_pairs, flags": {
+        "prompt": ["Name a colour."],
+        "response_a": ["Blue"],
+        "response_b": ["Red"],
+        "winner_model_a": 0,
+        "winner_model_b": 1,
+        "winner_tie": 0,
+    },
+    "shp": {"history": "Name a colour.", "human_ref_A": "Red", "human_ref_B": "Blue", "labels": 1},
+    "helpsteer2": {
+        "prompt": "Name a colour.",
+        "response_1": "Blue",
+        "response_2": "Red",
+        "preference_strength": 2,
+    },
+    "helpsteer3": {
+        "context": [user("Name a colour.")],
+        "response1": "Red",
+        "response2": "Blue",
+        "overall_preference": -1,
+    },
+}
+ORDERED = [name for name in ROWS if "rankings" in LAYOUTS[name.split(",")[0]].kinds]
 
 
 def made(row, kind, columns=None):
@@ -97,7 +129,7 @@ def test_recognised(name):
 def test_conversations_take_the_best_answer(name):
     record, note = made(ROWS[name], "conversations")
     assert record == Conversation((ASK, Message("assistant", "Red")), "here")
-    assert note == ""
+    assert note == ()
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -224,18 +256,7 @@ def test_turns_that_end_with_the_user():
     assert [turn.content for turn in made(row, "prompts")[0].messages] == list("abc")
     record, note = made(row, "conversations")
     assert [turn.content for turn in record.messages] == list("ab")
-    assert note == AFTER_ANSWER
-
-
-def test_the_table_of_the_module_is_true():
-    from align.text import formats
-
-    rows = [line.strip("| ").split("|") for line in (formats.__doc__ or "").splitlines() if line.startswith("| ")]
-    header, *lines = [[cell.strip() for cell in row] for row in rows]
-    for name, _, *cells in lines:
-        able = {kind for kind, cell in zip(header[2:], [*cells, "", "", ""], strict=False) if cell}
-        assert able == LAYOUTS[name].kinds
-    assert {line[0] for line in lines} == set(LAYOUTS)
+    assert note == (AFTER_ANSWER,)
 
 
 def test_columns_can_be_mapped():
@@ -262,19 +283,19 @@ class TestTranscripts:
         shared = "\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant: "
         ranking, note = made({"chosen": shared + "d", "rejected": shared + "e"}, "rankings")
         assert [turn.content for turn in ranking.prompt] == list("abc")
-        assert (ranking.responses, note) == (("d", "e"), "")
+        assert (ranking.responses, note) == (("d", "e"), ())
 
     def test_more_than_the_last_turn_differs(self):
         row = {"chosen": HH.format("Red\n\nHuman: x\n\nAssistant: y"), "rejected": HH.format("Blue")}
-        assert made(row, "rankings") == (Ranking((ASK,), ("Red", "Blue"), (1, 2), "", "here"), DIFFER_EARLIER)
+        assert made(row, "rankings") == (Ranking((ASK,), ("Red", "Blue"), (1, 2), "", "here"), (DIFFER_EARLIER,))
 
     def test_a_human_turn_at_the_end_is_left_out(self):
         row = {"chosen": HH.format("Red\n\nHuman: thanks"), "rejected": HH.format("Blue")}
-        assert made(row, "rankings") == (Ranking((ASK,), ("Red", "Blue"), (1, 2), "", "here"), AFTER_ANSWER)
+        assert made(row, "rankings") == (Ranking((ASK,), ("Red", "Blue"), (1, 2), "", "here"), (AFTER_ANSWER,))
 
     def test_the_same_answer_twice_is_a_tie(self):
         row = {"chosen": HH.format("Red"), "rejected": HH.format("Red")}
-        assert made(row, "rankings") == (Ranking((ASK,), ("Red", "Red"), (1, 1), "", "here"), SAME_ANSWER)
+        assert made(row, "rankings") == (Ranking((ASK,), ("Red", "Red"), (1, 1), "", "here"), (SAME_ANSWER,))
 
     @pytest.mark.parametrize(
         ("chosen", "rejected"),
@@ -313,7 +334,7 @@ def test_messages_that_differ_before_the_last_turn_are_handled_as_transcripts_ar
     rejected = [user("a"), assistant("x"), user("y"), assistant("z")]
     ranking, note = made({"chosen": chosen, "rejected": rejected}, "rankings")
     assert (ranking.prompt, ranking.responses) == ((Message("user", "a"),), ("b", "x"))
-    assert note == DIFFER_EARLIER
+    assert note == (DIFFER_EARLIER,)
 
 
 @pytest.mark.parametrize(
@@ -326,23 +347,23 @@ def test_messages_that_differ_before_the_last_turn_are_handled_as_transcripts_ar
         ("prompts", {"prompt": ""}, "prompt is empty"),
         ("prompts", {"prompt": None}, "prompt is null"),
         ("prompts", {"prompt": []}, r"prompt must be a list of turns, found \[\]"),
-        ("prompts", {"prompt": [SYSTEM]}, "ends with a turn of the user; it ends with the system's"),
+        ("prompts", {"prompt": [SYSTEM]}, "ends with a turn of the user, or of a tool; it ends with the system's"),
         ("prompts", {"prompt": [user("a"), assistant("b")]}, "it ends with the assistant's"),
         ("conversations", {"prompt": "a", "completion": ""}, "completion is empty"),
         ("conversations", {"prompt": "a", "completion": [user("b")]}, "no answer in this row"),
         ("conversations", {"messages": [user("a")]}, "no answer in this row"),
-        ("conversations", {"messages": [assistant("a")]}, "ends with a turn of the user; there is none"),
+        ("conversations", {"messages": [assistant("a")]}, "ends with a turn of the user, or of a tool; there is none"),
         ("conversations", {"messages": "a"}, 'messages must be a list of turns, found "a"'),
         ("conversations", {"messages": ["a"]}, "turn 1 of messages must be an object with role and content"),
         (
             "conversations",
-            {"messages": [user("a"), {"role": "tool", "content": "b"}]},
-            'turn 2 of messages has the role "tool"',
+            {"messages": [user("a"), {"role": "judge", "content": "b"}]},
+            'turn 2 of messages has the role "judge"',
         ),
         (
             "conversations",
             {"messages": [user("a"), {"role": "assistant", "content": None, "tool_calls": [{"id": 1}]}]},
-            r"turn 2 of messages \(assistant\) has no content, only a tool call",
+            r"turn 2 of messages \(assistant\): tool_calls must be objects with a function and its name",
         ),
         ("conversations", {"messages": [user("a"), assistant(" ")]}, r"turn 2 of messages \(assistant\) is empty"),
         (
@@ -384,3 +405,136 @@ def test_a_named_format_asks_for_its_columns():
         make(ROWS["prompt_completion"], "messages", "conversations", "here")
     with pytest.raises(BadRow, match='a transcript begins with "Human:", found "Red"'):
         make({"chosen": "Red", "rejected": "Blue"}, "hh", "rankings", "here")
+
+
+class TestVerdicts:
+    """Arena, SHP and HelpSteer say in their own ways which of two answers is better."""
+
+    @pytest.mark.parametrize(
+        ("name", "verdict", "ranks"),
+        [
+            ("arena", {"winner": "model_a"}, (1, 2)),
+            ("arena", {"winner": "tie"}, (1, 1)),
+            ("arena", {"winner": "tie (bothbad)"}, (1, 1)),
+            ("arena", {"winner": "both_bad"}, (1, 1)),
+            ("arena_pairs, flags", {"winner_model_b": "0", "winner_tie": "1"}, (1, 1)),
+            ("shp", {"labels": 0}, (2, 1)),
+            ("helpsteer2", {"preference_strength": 0}, (1, 1)),
+            ("helpsteer2", {"preference_strength": "-3"}, (1, 2)),
+            ("helpsteer3", {"overall_preference": 1}, (2, 1)),
+        ],
+    )
+    def test_ties_and_either_side(self, name, verdict, ranks):
+        assert made({**ROWS[name], **verdict}, "rankings")[0].ranks == ranks
+
+    @pytest.mark.parametrize(
+        ("name", "verdict", "said"),
+        [
+            ("arena", {"winner": "nobody"}, 'winner must be model_a, model_b or tie, found "nobody"'),
+            ("arena_pairs", {"winner": 1}, "winner must be model_a, model_b or tie, found 1"),
+            ("arena_pairs, flags", {"winner_tie": 1}, "one of winner_model_a, winner_model_b and winner_tie must be 1"),
+            ("arena_pairs, flags", {"response_b": ["Red", "Blue"]}, "1 prompts need as many answers, found 1 and 2"),
+            ("shp", {"labels": 2}, r"labels must be 1 \(human_ref_A is better\) or 0, found 2"),
+            ("helpsteer2", {"preference_strength": None}, "preference_strength is null"),
+            ("helpsteer3", {"overall_preference": "much"}, 'overall_preference must be a number, found "much"'),
+            ("ranking, scores", {"scores": [1]}, r"2 responses need as many scores, found \[1\]"),
+            ("ranking, scores", {"scores": [1, None]}, "a score must be a number, found null"),
+            ("dolly", {"response": ""}, "response is empty"),
+        ],
+    )
+    def test_bad_ones(self, name, verdict, said):
+        with pytest.raises(BadRow, match=said):
+            made({**ROWS[name], **verdict}, "answers")
+
+    def test_strengths_are_margins(self):
+        assert made(ROWS["helpsteer2"], "rankings")[0].margin == 2
+        assert made(ROWS["helpsteer3"], "rankings")[0].margin == 1
+
+    def test_equal_scores_are_ties(self):
+        row = {"prompt": "a", "responses": ["b", "c", "d"], "scores": [1, 3.5, 1]}
+        assert made(row, "rankings")[0].ranks == (2, 1, 2)
+        assert made({**row, "ranks": [1, 2, 3]}, "rankings")[0].ranks == (1, 2, 3)
+
+    def test_the_same_answer_twice_is_a_tie(self):
+        row = {**ROWS["shp"], "human_ref_B": "Red"}
+        assert made(row, "rankings") == (Ranking((ASK,), ("Red", "Red"), (1, 1), "", "here"), (SAME_ANSWER,))
+
+    def test_several_turns_of_a_battle(self):
+        row = {"prompt": ["a", "b"], "response_a": ["x", "y"], "response_b": ["x", "z"], "winner": "model_b"}
+        ranking, _ = made(row, "rankings")
+        assert [turn.content for turn in ranking.prompt] == ["a", "x", "b"]
+        assert (ranking.responses, ranking.ranks) == (("y", "z"), (2, 1))
+
+    def test_rated_answers_are_scored_and_not_learned(self):
+        row = {"prompt": "Name a colour.", "response": "Red", "helpfulness": 4}
+        assert made(row, "answers")[0] == Answers((ASK,), ("Red",), (), "here")
+        with pytest.raises(UserError, match=r"rated, not said to be good: data.columns={completion: response}"):
+            check_kind(recognise(row, "conversations", "here"), "conversations", "here")
+        assert made(row, "conversations", {"completion": "response"})[0].messages[1].content == "Red"
+
+
+def reply(text, rank=None, replies=(), role="assistant", **more):
+    return {"text": text, "role": role, "rank": rank, "replies": list(replies), "deleted": False, **more}
+
+
+FOLLOWED = reply("b", 0, [reply("c", None, [reply("f", 1), reply("e", 0)], "prompter")])
+GONE = [reply("x", 2, deleted=True), reply("y", None, review_result=False)]
+ASKED = reply("a", None, [reply("d", 1), FOLLOWED, *GONE], "prompter")
+TREE = {"message_tree_id": "1", "tree_state": "ready_for_export", "prompt": ASKED}
+
+
+class TestTrees:
+    """OpenAssistant: ranked replies and best paths."""
+
+    def records(self, kind, tree):
+        name = recognise(tree, kind, "here")
+        return [make(part, name, kind, "here")[0] for part in parts_of(tree, name, kind)]
+
+    def test_the_best_path(self):
+        (record,) = self.records("conversations", TREE)
+        assert [turn.content for turn in record.messages] == ["a", "b", "c", "e"]
+        (record,) = self.records("prompts", TREE)
+        assert [turn.content for turn in record.messages] == ["a", "b", "c"]
+
+    def test_ranked_replies(self):
+        first, second = self.records("rankings", TREE)
+        assert (first.prompt, first.responses, first.ranks) == ((Message("user", "a"),), ("b", "d"), (1, 2))
+        assert [turn.content for turn in second.prompt] == ["a", "b", "c"]
+        assert (second.responses, second.ranks) == (("e", "f"), (1, 2))
+
+    @pytest.mark.parametrize(
+        ("change", "said"),
+        [
+            ({"tree_state": "aborted_low_grade"}, "not ready for export"),
+            ({"prompt": reply("a", role="prompter")}, "no reply that was kept, or no two ranked ones"),
+            ({"prompt": reply("a", None, [reply("b")], "prompter", deleted=True)}, "no reply that was kept"),
+        ],
+    )
+    def test_trees_that_are_left_out(self, change, said):
+        for kind in ("conversations", "rankings"):
+            with pytest.raises(LeftOut, match=said):
+                self.records(kind, TREE | change)
+
+    def test_bad_trees(self):
+        with pytest.raises(BadRow, match='prompt must be the first message of a tree, found "a"'):
+            self.records("conversations", TREE | {"prompt": "a"})
+        with pytest.raises(BadRow, match=r"turn 2 of messages .* is empty"):
+            self.records("conversations", TREE | {"prompt": reply("a", None, [reply(" ")], "prompter")})
+
+    def test_single_messages_are_refused(self):
+        row = {"message_id": "2", "parent_id": "1", "text": "a", "role": "prompter", "rank": 0}
+        with pytest.raises(UserError, match="take the file with a tree in each row"):
+            recognise(row, "rankings", "here")
+
+    def test_one_row_may_be_several_records(self, write):
+        path = write("a.jsonl", [TREE, TREE | {"tree_state": "growing"}, TREE])
+        loaded = load(Data(path=path, validation=0, limit=3), "rankings", 1)
+        assert [record.source.rpartition(":")[2] for record in loaded.train] == ["1", "1", "3"]
+        assert loaded.report.sources[0].left_out == {"the tree is not ready for export (tree_state)": 1}
+
+
+def test_turns_may_repeat_the_prompt_but_not_change_it():
+    row = {"chosen": [user("Hi"), assistant("a")], "rejected": [user("Hi"), assistant("b")]}
+    assert len(made({**row, "prompt": [SYSTEM, user("Hi")]}, "rankings")[0].prompt) == 2
+    with pytest.raises(BadRow, match=r'the turns lack the prompt.s last one, "Ho"'):
+        made({**row, "prompt": "Ho"}, "rankings")

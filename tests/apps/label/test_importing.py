@@ -138,6 +138,27 @@ def test_other_formats_with_answers_do_as_well(bench: Any) -> None:
     assert run(bench, pairs, ranked, "t.csv") == Added(prompts=3, answers=6, tasks=3)
 
 
+def test_trees_battles_and_system_columns_are_read_and_other_keys_named(bench: Any) -> None:
+    replies = [{"text": text, "role": "assistant", "rank": rank} for rank, text in enumerate("ab")]
+    followed = replies[0] | {"replies": [{"text": "q2", "role": "prompter", "replies": replies}]}
+    tree = {"text": "q1", "role": "prompter", "replies": [followed, replies[1]]}
+    rows = [
+        {"message_tree_id": "1", "tree_state": "ready_for_export", "prompt": tree},
+        {"prompt": "q3", "response_a": "a", "response_b": "b", "winner": "tie", "system": "Be brief.", "lang": "en"},
+    ]
+    done = import_files(bench.project, [bench.file("a.jsonl", rows)])
+    assert [[turn["content"] for turn in task.messages] for task in found(bench)] == [
+        ["q1"],
+        ["q1", "a", "q2"],
+        ["Be brief.", "q3"],
+    ]
+    assert lines(done, False)[:2] == ["2 rows read", "  not read: lang (1 rows)"]
+
+
+def test_keys_that_are_refused_are_named(bench: Any) -> None:
+    assert 'images = ["a.png"]: only text is learned' in refused(bench, generated("q", "a", "b", images=["a.png"]))
+
+
 def test_gold_and_practice_rows_carry_their_ranks(bench: Any) -> None:
     file = bench.file("gold.jsonl", [generated("q", "a", "b", "c") | {"ranks": [3, 1, 1], "explanation": "b and c"}])
     assert run(bench, file, kind="gold") == Added(prompts=1, answers=3, tasks=1)
