@@ -72,8 +72,9 @@ def encoded(tokenizer: Any, rankings: list[Ranking], data: sections.Data, keep_t
     rows, counts = encode_rankings(tokenizer, rankings, data.max_tokens, data.too_long, keep_tied)
     say(*(f"{count} of {len(rankings)} rankings {reason}" for reason, count in counts.items() if count))
     if rankings and not rows:
-        longer, tied = counts.values()
+        longer, tied, same = counts.values()
         why = [f"{tied} are all tied, so they prefer no answer"] if tied else []
+        why += [f"{same} have answers of the same tokens"] if same else []
         why += [f"{longer} are too long; raise data.max_tokens = {data.max_tokens}"] if longer else []
         raise UserError(f"data.path: none of {len(rankings)} rankings is left: {', '.join(why)}")
     return rows

@@ -47,8 +47,9 @@ def encode_rankings(
 ) -> tuple[list[Ranked], dict[str, int]]:
     """Rankings as tokens, and how many were left out or cut.
 
-    One with an answer that is too long is left out, or its answers are cut with their EOS kept. One without any
-    preference, all tied, teaches nothing and is left out; with `keep_tied` it stays, for a loss that reads ties.
+    One with an answer that is too long is left out, or its answers are cut with their EOS kept. Answers that then have
+    the same tokens share a rank. One without any preference, all tied, teaches nothing and is left out; with
+    `keep_tied` it stays, for a loss that reads ties.
     """
     prompts = encode_prompts(tokenizer, [ranking.prompt for ranking in rankings])
     responses = iter(encode_responses(tokenizer, [(r.prompt, answer) for r in rankings for answer in r.responses]))
@@ -66,19 +67,39 @@ def ranked(
     """`encode_rankings` of what is encoded: the prompt's tokens and the answer's, for each answer in turn."""
     encoded = iter(pairs)
     rows: list[Ranked] = []
-    tied = long = 0
+    tied = long = same = 0
     for ranking in rankings:
         both = [next(encoded) for _ in ranking.responses]
         prompt, answers = both[0][0], [before + answer for before, answer in both]
         is_long, is_tied = max(map(len, answers)) > max_tokens, len(set(ranking.ranks)) == 1 and not keep_tied
         hopeless = is_long and (too_long == "drop" or len(prompt) > max_tokens - 2)
         tied, long = tied + is_tied, long + is_long
-        if not (is_tied or hopeless):
-            answers = [shortened(answer, max_tokens) for answer in answers]
+        if is_tied or hopeless:
+            continue
+        answers = [shortened(answer, max_tokens) for answer in answers]
+        ranks = one_rank_each(answers, ranking.ranks)
+        same += ranks != ranking.ranks
+        if keep_tied or len(set(ranks)) > 1:
             said = (ranking.annotator, origin(ranking), ranking.margin)
-            rows.append(Ranked(answers, ranking.ranks, ranking.prompt, ranking.responses, *said, len(prompt)))
+            rows.append(Ranked(answers, ranks, ranking.prompt, ranking.responses, *said, len(prompt)))
     what = "left out" if too_long == "drop" else "cut before their EOS, or left out if the prompt fills them"
-    return rows, {f"longer than max_tokens={max_tokens}: {what}": long, "all tied: left out": tied}
+    counts = {f"longer than max_tokens={max_tokens}: {what}": long, "all tied: left out": tied}
+    return rows, counts | {"answers of different ranks have equal tokens: tied, or left out if no pair is left": same}
+
+
+def one_rank_each(answers: list[list[int]], ranks: tuple[int, ...]) -> tuple[int, ...]:
+    """Ranks in which answers of the same tokens stand together, at the mean of their ranks (Borda's count).
+
+    One that stood above and below another answer then says nothing of it, or little.
+    """
+    places: dict[tuple[int, ...], list[int]] = {}
+    for answer, rank in zip(answers, ranks, strict=True):
+        places.setdefault(tuple(answer), []).append(rank)
+    if all(len(set(given)) == 1 for given in places.values()):
+        return ranks
+    means = [sum(places[tuple(answer)]) / len(places[tuple(answer)]) for answer in answers]
+    order = {mean: place for place, mean in enumerate(sorted(set(means)), start=1)}
+    return tuple(order[mean] for mean in means)
 
 
 def origin(ranking: Ranking) -> str:

@@ -1,7 +1,7 @@
 """Rankings as tokens: what is kept, what is cut, and where a ranking says it comes from."""
 
 from align.text.encode import encode_prompt
-from align.text.rankings import Ranked, encode_rankings, origin, padded_size, shortened
+from align.text.rankings import Ranked, encode_rankings, one_rank_each, origin, padded_size, shortened
 from align.text.records import Message, Ranking
 
 ASK = (Message("user", "say red"),)
@@ -36,3 +36,18 @@ def test_all_tied_rankings_stay_only_for_a_loss_that_reads_them(tokenizer):
     rows, counts = encode_rankings(tokenizer, rankings, 48, "drop", keep_tied=True)
     assert [row.ranks for row in rows] == [(1, 1), (1, 2)]
     assert set(counts.values()) == {0}
+
+
+def test_answers_that_cutting_makes_equal_are_no_preference(tokenizer):
+    red = "red " * 60
+    pair, three = Ranking(ASK, (red + "a", red + "b"), (1, 2)), Ranking(ASK, (red + "a", "c", red + "b"), (1, 3, 2))
+    rows, counts = encode_rankings(tokenizer, [pair, three], 48, "truncate")
+    assert [row.ranks for row in rows] == [(1, 2, 1)]
+    assert [count for reason, count in counts.items() if "equal tokens" in reason] == [2]
+    assert [row.ranks for row in encode_rankings(tokenizer, [pair], 48, "truncate", keep_tied=True)[0]] == [(1, 1)]
+
+
+def test_equal_answers_share_the_mean_of_their_ranks():
+    assert one_rank_each([[1], [2], [3]], (2, 1, 3)) == (2, 1, 3)
+    assert one_rank_each([[1], [2], [1]], (1, 2, 3)) == (1, 1, 1)
+    assert one_rank_each([[1], [1], [2]], (1, 2, 3)) == (1, 1, 2)
