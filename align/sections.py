@@ -84,7 +84,7 @@ class Data(Section):
     """Rows to read: local files or a hub name, in any format of align/text/formats.py."""
 
     path: str | list[str | Source]
-    """A file (.json .jsonl .csv .parquet .txt, each also .gz), a folder of them, a hub name, or a list with weights."""
+    """A file (.json .jsonl .csv .tsv .txt .parquet .arrow), a folder of them, a hub name, or a list with weights."""
     split: str = "train"
     """The split of a hub data set."""
     format: Format = "auto"

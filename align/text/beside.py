@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from typing import Any
 
 from align.text import keys
-from align.text.parsers import Parsed, number
+from align.text.parsers import Parsed
 from align.text.records import Message, Ranking
 from align.text.turns import tools_of
-from align.text.values import BadRow, LeftOut, Turns, Values, listed, shown, turn_text
+from align.text.values import BadRow, LeftOut, Turns, Values, listed, number, scalar, shown, turn_text
 
 Told = dict[str, tuple[str, Any]]  # by the name of a key its spelling and value: what `keys.found` gives
 
@@ -107,12 +107,12 @@ def _with_thoughts(told: Told, parsed: Parsed) -> Turns:
 def with_besides(ranking: Ranking, row: Values, parsed: Parsed, margins: str) -> Ranking:
     """Annotator, source and margin of a row, each of them where it is given."""
     annotator, origin = ("" if row.get(name) is None else str(row[name]) for name in ("annotator", "source"))
-    margin = row.get("margin")
+    margin = scalar(row.get("margin"))
     if margins == "scores":
         margin = _score_margin(row, parsed)
     elif margin is None:
         margin = ranking.margin
-    elif isinstance(margin, bool) or not isinstance(margin, int | float) or not 0 <= margin < math.inf:
+    elif isinstance(margin, bool) or not isinstance(margin, int | float) or not 0 <= margin <= sys.float_info.max:
         raise BadRow(f"margin must be a number from 0 on, found {shown(margin)}")
     return ranking._replace(annotator=annotator, origin=origin, margin=None if margin is None else float(margin))
 

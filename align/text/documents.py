@@ -18,7 +18,7 @@ from itertools import pairwise
 
 BLOCK = 2000  # characters after which a block of paragraphs ends
 
-_SEPARATOR = re.compile(r"<\|endoftext\|>")
+SEPARATOR = "<|endoftext|>"
 _HEADING = re.compile(r"^ ?= [^=\n]+ = ?$", re.MULTILINE)
 _BLANK_LINES = re.compile(r"\n(?:[ \t]*\n)+")
 _LINE_END = re.compile(r"\n")
@@ -36,8 +36,15 @@ def cut_text(text: str) -> Iterator[tuple[int, str]]:
             yield line, document.rstrip("\n")
 
 
+def cut_row(text: str) -> list[str]:
+    """The documents of a row's text, which is one, unless it has separators inside. Blank ones are left out."""
+    if SEPARATOR not in text:
+        return [text]
+    return [part.strip("\n") for part in text.split(SEPARATOR) if part.strip()]
+
+
 def _spans(text: str) -> Iterator[tuple[int, int]]:
-    separators = list(_SEPARATOR.finditer(text))
+    separators = list(re.finditer(re.escape(SEPARATOR), text))
     if separators:
         starts, ends = [match.end() for match in separators], [match.start() for match in separators]
         return zip([0, *starts], [*ends, len(text)], strict=True)

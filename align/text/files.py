@@ -1,6 +1,7 @@
-"""The files that data sets come in, row by row: .json, .jsonl, .csv and .txt, each also as .gz, and .parquet.
+"""The files that data sets come in, row by row: .json .jsonl .csv .tsv .txt (each also .gz), .parquet and .arrow.
 
-A row that cannot be read is a `Broken` one among the others; a file that cannot be read at all is a `UserError`.
+A row that cannot be read is a `Broken` one among the others; a file that cannot be read at all is a `UserError`. NaN is
+null, and each text of a CSV file is a `Cell`.
 """
 
 from __future__ import annotations
@@ -9,17 +10,29 @@ import csv
 import gzip
 import io
 import json
+import math
+import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
 from align.errors import UserError
 from align.text.documents import cut_text
-from align.text.rows import Broken, Row
+from align.text.rows import Broken, Cell, Row
 
-EXTENSIONS = (".json", ".jsonl", ".csv", ".txt", ".json.gz", ".jsonl.gz", ".csv.gz", ".txt.gz", ".parquet")
-KNOWN = ".json .jsonl .csv .txt (each also .gz) and .parquet"
+_TEXTS = (".json", ".jsonl", ".csv", ".tsv", ".txt")
+_TABLES = (".parquet", ".arrow")  # Arrow's streams are what `datasets` saves
+EXTENSIONS = (*_TEXTS, *(f"{extension}.gz" for extension in _TEXTS), *_TABLES)
+KNOWN = ".json .jsonl .csv .tsv .txt (each also .gz), .parquet and .arrow"
+
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/v1"
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")  # half of a surrogate pair, as JSON may write it, or one of two that belong
+
+
+class _BadJSON(ValueError):
+    """JSON that Python would read, but not as it was meant. Its text is the reason."""
 
 
 def extension_of(name: str) -> str | None:
@@ -40,10 +53,12 @@ def write_lines(path: Path, rows: Iterable[Any]) -> None:
 def file_rows(file: Path) -> Iterator[Row | Broken]:
     """The rows of one file. Raises `UserError` for an unknown extension, or a file that cannot be read at all."""
     extension = extension_of(file.name)
+    if _is_pointer(file):
+        raise UserError(f"{file}: is a Git LFS pointer, not the file; run git lfs pull where it was cloned")
     if extension is None:
         raise UserError(f"{file}: cannot tell its format from its name; the formats are {KNOWN}")
-    if extension == ".parquet":
-        yield from _parquet_rows(file)
+    if extension in _TABLES:
+        yield from _table_rows(file)
         return
     opened: Callable[[Path], Any] = gzip.open if extension.endswith(".gz") else lambda path: path.open("rb")
     try:
@@ -53,21 +68,49 @@ def file_rows(file: Path) -> Iterator[Row | Broken]:
         raise UserError(f"{file}: cannot read this file: {error}") from None
 
 
+def _is_pointer(file: Path) -> bool:
+    if not file.is_file():
+        return False
+    with file.open("rb") as stream:
+        return stream.read(len(_LFS_POINTER)) == _LFS_POINTER
+
+
 def _jsonl_rows(stream: IO[bytes], name: str) -> Iterator[Row | Broken]:
     for number, line in enumerate(stream, start=1):
-        if line.strip():
+        if not line.isspace():
             yield _json_row(line.removeprefix(b"\xef\xbb\xbf"), f"{name}:{number}")
 
 
 def _json_row(line: bytes, source: str) -> Row | Broken:
     try:
-        return object_row(json.loads(line.decode("utf-8")), source)
-    except UnicodeDecodeError as error:
-        return Broken(source, _not_utf8(error))
+        text = line.decode("utf-8")
+        row = object_row(_DECODER.decode(text), source)
     except json.JSONDecodeError as error:
         return Broken(source, f"not valid JSON ({error.msg} at character {error.pos + 1})")
-    except RecursionError:
-        return Broken(source, "not valid JSON (nested too deeply)")
+    except (ValueError, RecursionError) as error:
+        return Broken(source, _why(error))
+    return _whole(row) if "\\" in text and _HALF.search(text) else row
+
+
+def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise _BadJSON(f"the key {next(key for key in keys if keys.count(key) > 1)!r} stands twice in one object")
+    return found
+
+
+_CONSTANTS = {"NaN": None, "Infinity": math.inf, "-Infinity": -math.inf}
+_DECODER = json.JSONDecoder(object_pairs_hook=_no_key_twice, parse_constant=_CONSTANTS.__getitem__)
+
+
+def _why(error: Exception) -> str:
+    """Why JSON cannot be read, where it is not its syntax."""
+    if isinstance(error, UnicodeDecodeError):
+        return _not_utf8(error)
+    if isinstance(error, RecursionError):
+        return "not valid JSON (nested too deeply)"
+    return str(error) if isinstance(error, _BadJSON) else "a number has more digits than can be read"
 
 
 def object_row(value: Any, source: str) -> Row | Broken:
@@ -77,33 +120,78 @@ def object_row(value: Any, source: str) -> Row | Broken:
     return Broken(source, f"a row is an object with named columns, found {_kind(value)}")
 
 
+def without_nan(values: dict[str, Any]) -> dict[str, Any]:
+    """A row of a table, whose numbers are NaN where there is none."""
+    return {name: None if isinstance(value, float) and value != value else value for name, value in values.items()}
+
+
+def _whole(row: Row | Broken) -> Row | Broken:
+    """The row, unless a column, or its name, has half of a surrogate pair: no tokenizer or log could write it."""
+    for column in row.values.items() if isinstance(row, Row) else ():
+        try:
+            json.dumps(column, ensure_ascii=False).encode("utf-8")
+        except UnicodeEncodeError:
+            return Broken(row.source, f"column {column[0]!r} is not valid Unicode (half of a surrogate pair)")
+    return row
+
+
 def _json_rows(stream: IO[bytes], name: str) -> Iterator[Row | Broken]:
     content = stream.read()
     try:
-        given = json.loads(content.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise UserError(f"{name}: {_not_utf8(error)}") from None
+        text = content.decode("utf-8-sig")
+        rows = _rows_in(_DECODER.decode(text), name)
     except json.JSONDecodeError as error:
         if error.msg == "Extra data" and error.lineno > 1:  # JSON Lines under the name .json, which the hub has much of
             yield from _jsonl_rows(io.BytesIO(content), name)
             return
         raise UserError(f"{name}:{error.lineno}: not valid JSON ({error.msg} at column {error.colno})") from None
-    rows = given.get("data") if isinstance(given, dict) else given
-    if not isinstance(rows, list):
-        found = f"an object with {', '.join(map(repr, given))}" if isinstance(given, dict) else _kind(given)
-        raise UserError(f'{name}: a .json file is a list of objects or {{"data": [...]}}, found {found}')
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{name}: {_why(error)}") from None
+    has_halves = _HALF.search(text)
     for number, value in enumerate(rows, start=1):
-        yield object_row(value, f"{name}:row {number}")
+        row = object_row(value, f"{name}:row {number}")
+        yield _whole(row) if has_halves else row
 
 
-def _csv_rows(stream: IO[bytes], name: str) -> Iterator[Row | Broken]:
-    csv.field_size_limit(
-        2**31 - 1
-    )  # a cell is a text here, and may be longer than the 131072 characters of the default
+def _rows_in(given: Any, name: str) -> Sequence[Any]:
+    """The rows of a .json file: a list of them, {"data": [...]}, one row alone, or columns."""
+    if isinstance(given, list):
+        return given
+    if isinstance(given, dict) and isinstance(given.get("data"), list):
+        return list(given["data"])
+    if isinstance(given, dict):
+        if columns := _columns(given):
+            return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+        if any(isinstance(value, str) or _are_turns(value) for value in given.values()):
+            return [given]
+    found = f"an object with {', '.join(map(repr, given))}" if isinstance(given, dict) else _kind(given)
+    able = 'a list of objects or {"data": [...]}, one row, or columns of one length'
+    raise UserError(f"{name}: a .json file is {able}; found {found}")
+
+
+def _columns(given: dict[str, Any]) -> dict[str, list[Any]]:
+    """Columns of one length, as lists or as pandas writes them ({"0": ..., "1": ...}); none where this is a row.
+
+    A list of objects is no column: it holds the turns of a row.
+    """
+    values = list(given.values())
+    if values and all(isinstance(value, dict) and value.keys() == values[0].keys() for value in values):
+        return {name: list(value.values()) for name, value in given.items()} if all(map(str.isdigit, values[0])) else {}
+    are_columns = all(isinstance(value, list) and not any(isinstance(cell, dict) for cell in value) for value in values)
+    return given if are_columns and len({len(value) for value in values}) == 1 and values[0] else {}
+
+
+def _are_turns(value: Any) -> bool:
+    return isinstance(value, list) and any(isinstance(turn, dict) and {"role", "from"} & turn.keys() for turn in value)
+
+
+def _csv_rows(stream: IO[bytes], name: str, delimiter: str = ",") -> Iterator[Row | Broken]:
+    csv.field_size_limit(2**31 - 1)  # a cell is a text here, and may be longer than the default's 131072 characters
     text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
-    reader = csv.reader(text, strict=True)
+    reader = csv.reader(text, strict=True, delimiter=delimiter)
     try:
         header = next(reader, [])
+        _check_names(header, name)
         number = reader.line_num + 1
         for cells in reader:
             if cells:
@@ -120,7 +208,7 @@ def _csv_row(header: list[str], cells: list[str], source: str) -> Row | Broken:
         "".join(cells).encode("utf-8")
     except UnicodeEncodeError:  # a byte that surrogateescape let through
         return Broken(source, "not UTF-8 text")
-    return Row(dict(zip(header, cells, strict=True)), source)
+    return Row(dict(zip(header, map(Cell, cells), strict=True)), source)
 
 
 def _txt_rows(stream: IO[bytes], name: str) -> Iterator[Row | Broken]:
@@ -131,18 +219,36 @@ def _txt_rows(stream: IO[bytes], name: str) -> Iterator[Row | Broken]:
         raise UserError(f"{name}: {_not_utf8(error)}") from None
 
 
-def _parquet_rows(file: Path) -> Iterator[Row | Broken]:
+def _check_names(names: list[str], file: str) -> None:
+    if twice := next((name for name in names if names.count(name) > 1), ""):
+        raise UserError(f"{file}: two columns have the name {twice!r}; rename or remove one")
+
+
+def _table_rows(file: Path) -> Iterator[Row | Broken]:
     import pyarrow
-    from pyarrow import parquet
 
     try:
         number = 0
-        for batch in parquet.ParquetFile(file).iter_batches(batch_size=1000):
+        for batch in _batches(file):
+            _check_names(batch.schema.names, str(file))
+            has_floats = any(map(pyarrow.types.is_floating, batch.schema.types))
             for values in batch.to_pylist():
                 number += 1
-                yield Row(values, f"{file}:row {number}")
+                yield Row(without_nan(values) if has_floats else values, f"{file}:row {number}")
     except (pyarrow.ArrowException, OSError) as error:
-        raise UserError(f"{file}: cannot read this Parquet file: {error}") from None
+        kind = "Parquet file" if file.suffix.lower() == ".parquet" else "Arrow stream"
+        raise UserError(f"{file}: cannot read this {kind}: {error}") from None
+
+
+def _batches(file: Path) -> Iterator[Any]:
+    import pyarrow
+    from pyarrow import parquet
+
+    if file.suffix.lower() == ".parquet":
+        yield from parquet.ParquetFile(file).iter_batches(batch_size=1000)
+    else:
+        with pyarrow.memory_map(str(file)) as source:
+            yield from pyarrow.ipc.open_stream(source)
 
 
 def _kind(value: Any) -> str:
@@ -165,5 +271,6 @@ _READERS: dict[str, Callable[[IO[bytes], str], Iterator[Row | Broken]]] = {
     ".json": _json_rows,
     ".jsonl": _jsonl_rows,
     ".csv": _csv_rows,
+    ".tsv": partial(_csv_rows, delimiter="\t"),
     ".txt": _txt_rows,
 }

@@ -103,7 +103,7 @@ def recognise(row: Values, kind: Kind, source: str) -> str:
             f"{source}: these are the single messages of OpenAssistant's trees; take the file with a tree in each row "
             "(its name has 'trees' in it)"
         )
-    if "hh" in found and not parsers.is_transcript(row.get("prompt") or row["chosen"]):
+    if "hh" in found and not parsers.has_transcripts(row):
         found.remove("hh")
     if not found:
         known = "\n".join(f"  {name}: {', '.join(layout.columns)}" for name, layout in LAYOUTS.items() if name != "hh")
@@ -214,6 +214,8 @@ def make(
     if not _ACTING[name].isdisjoint(row):
         parsed = with_keys(row, parsed, kind, OWN[name], layout.asks)
     notes: tuple[str, ...] = (parsed.note,) if parsed.note else ()
+    if name != "hh" and parsers.is_transcript(row.get("prompt")):
+        notes = (parsers.TRANSCRIPT, *notes)
     if how is not AS_THEY_ARE:
         prompt, answers, changes = turns.handled(parsed.prompt, parsed.answers, how)
         parsed, notes = parsed._replace(prompt=prompt, answers=answers), (*notes, *changes)

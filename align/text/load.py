@@ -26,6 +26,7 @@ from typing import Any, Generic, Literal, NamedTuple, TypeVar, overload
 
 from align.errors import UserError
 from align.sections import Data, Source
+from align.text.documents import SEPARATOR, cut_row
 from align.text.formats import Kind, Record, check_columns, check_kind, make, map_columns, parts_of, reads, recognise
 from align.text.keys import Unread
 from align.text.parsers import BadRow, LeftOut
@@ -34,6 +35,9 @@ from align.text.records import Answers, Conversation, Document, Prompt, Ranking
 from align.text.turns import Handling
 
 RecordType = TypeVar("RecordType")
+
+GLUED = f"{SEPARATOR} stands in the text: cut there into documents"
+N_NAMED = 5  # files that are named in the log; the rest are counted
 
 
 @dataclass(frozen=True)
@@ -70,11 +74,14 @@ class LoadReport:
     n_validation: int
     n_shared_prompts: int  # validation rows whose prompt is trained on too; only a validation path can have them
     skipped: tuple[Broken, ...]  # the first few broken rows
+    no_data: tuple[str, ...] = ()  # files in a folder that are about the data
 
     def lines(self) -> list[str]:
         """For the log: sources, counts, and the broken rows that were skipped, with reasons."""
         told = [line for source in self.sources for line in source.lines()]
         told += [f"  {row.source}: {row.reason}" for row in self.skipped]
+        more = f" and {len(self.no_data) - N_NAMED} more" * (len(self.no_data) > N_NAMED)
+        told += [f"not read, for they are no data: {', '.join(self.no_data[:N_NAMED])}{more}"] if self.no_data else []
         held_out = f" to train on, {self.n_validation}" if self.n_validation else ", none"
         told += [f"{self.n_train} {self.kind}{held_out} held out for validation"]
         if self.n_shared_prompts:
@@ -160,7 +167,7 @@ def _read(source: Source, data: Data, kind: Kind, broken: BrokenRows, limit: int
     left_out: Counter[str] = Counter()
     notes: Counter[str] = Counter()
     unread, how = Unread(reads(data.margins)), Handling.of(data)
-    n_broken_before = broken.count
+    n_broken_before, n_good = broken.count, 0
     for row in iter_rows(source.path, source.split or data.split, broken):
         name = name or _format(row, given, kind, data.columns)
         values = map_columns(row.values, data.columns)
@@ -173,14 +180,19 @@ def _read(source: Source, data: Data, kind: Kind, broken: BrokenRows, limit: int
             except LeftOut as error:
                 left_out[str(error)] += 1
             else:
-                records.append(record)
+                n_good += 1
+                if isinstance(record, Document) and SEPARATOR in record.text:
+                    records += [record._replace(text=text) for text in cut_row(record.text)]
+                    changes = (*changes, GLUED)
+                else:
+                    records.append(record)
                 if changes:
                     notes.update(changes)
         if limit is not None and len(records) >= limit:
             del records[limit:]
             break
     n_broken = broken.count - n_broken_before
-    n_rows = len(records) + left_out.total() + n_broken
+    n_rows = n_good + left_out.total() + n_broken
     counts = (n_rows, len(records), source.weight, n_broken, dict(left_out), dict(notes), tuple(unread.lines()))
     report = SourceReport(source.path, name or given, *counts)
     if not records:
@@ -248,4 +260,5 @@ def _report(kind: Kind, reads: list[_Read], train: list[Any], validation: list[A
     trained_on = {prompt_text(record) for record in train}
     n_shared = sum(prompt_text(record) in trained_on for record in validation)
     sources = tuple(read.report for read in reads)
-    return LoadReport(kind, sources, len(train), len(validation), n_shared, tuple(broken.listed))
+    no_data = tuple(dict.fromkeys(broken.no_data))
+    return LoadReport(kind, sources, len(train), len(validation), n_shared, tuple(broken.listed), no_data)

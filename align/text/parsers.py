@@ -7,7 +7,6 @@ use by a rule of its format is `LeftOut`; such rows are counted by reason and ne
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 from itertools import takewhile
@@ -22,11 +21,16 @@ from align.text.values import (
     Turns,
     Values,
     as_list,
+    is_missing,
     listed,
+    number,
+    optional,
     rank_of,
     shown,
     string,
+    trimmed,
     turn_text,
+    turns_or_text,
     value_of,
 )
 
@@ -51,6 +55,10 @@ SAME_ANSWER = "chosen and rejected are the same: kept as a tie"
 DIFFER_EARLIER = "chosen and rejected differ in more than the last turn: the first answers that differ were taken"
 AFTER_ANSWER = "turns after the last answer were left out"
 
+REPEATED = "chosen and rejected repeat the prompt: it was cut off"
+TRANSCRIPT = "a transcript in prompt was read as turns"
+
+_STOPS = ".?!:。？！："
 _TRANSCRIPT_TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):")
 
 
@@ -66,7 +74,7 @@ def parse_prompt(row: Values) -> Parsed:
 
 def parse_prompt_completion(row: Values) -> Parsed:
     """{prompt, completion}: two strings, or two lists of messages (TRL's conversational form)."""
-    prompt, completion = prompt_of(row), listed(value_of(row, "completion"))
+    prompt, completion = prompt_of(row), turns_or_text(value_of(row, "completion"))
     if isinstance(completion, str):
         return Parsed(prompt=prompt, answers=(said(turn_text(completion, "completion")),))
     return _demonstration((*prompt, *turns_of(completion, "completion")))
@@ -83,16 +91,25 @@ def parse_alpaca(row: Values) -> Parsed:
     LLaMA-Factory's `history` (pairs of a question and an answer) comes before it.
     """
     asked = turn_text(value_of(row, "instruction"), "instruction")
-    if given := str(row.get("input") or "").strip():
+    if given := optional(row, "input"):
         asked = f"{asked}\n\n{given}"
-    before: list[Message] = []
-    for question, answer in listed(row.get("history")) or []:
-        before += [
-            Message("user", turn_text(question, "history")),
-            Message("assistant", turn_text(answer, "history")),
-        ]
     answer = said(turn_text(value_of(row, "output"), "output"))
-    return Parsed(prompt=(*before, Message("user", asked)), answers=(answer,))
+    return Parsed(prompt=(*_history(row.get("history")), Message("user", asked)), answers=(answer,))
+
+
+def _history(value: Any) -> Turns:
+    """Pairs of a question and an answer as turns; or turns, where user and assistant alternate."""
+    given = listed(value)
+    if is_missing(given) or given in ("", []):
+        return ()
+    if isinstance(given, list) and all(isinstance(turn, dict) for turn in given):
+        turns = turns_of(given, "history")
+        if [turn.role for turn in turns] == ["user", "assistant"] * (len(turns) // 2):
+            return turns
+    if not (isinstance(given, list) and all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in given)):
+        raise BadRow(f"history must be a list of [question, answer], found {shown(given)}")
+    said = [(turn_text(question, "history"), turn_text(answer, "history")) for question, answer in given]
+    return tuple(turn for asked, answer in said for turn in (Message("user", asked), Message("assistant", answer)))
 
 
 def parse_sharegpt(row: Values) -> Parsed:
@@ -116,11 +133,13 @@ def parse_sharegpt_preference(row: Values) -> Parsed:
 def parse_hh(row: Values) -> Parsed:
     """{chosen, rejected}: HH-RLHF's transcripts; a `prompt` column, where there is one, is the beginning of both.
 
-    Two turns of one speaker in a row are one turn. A transcript with an empty turn is left out.
+    They may repeat the prompt. Two turns of one speaker in a row are one turn. One with an empty turn is left out.
     """
-    beginning = row.get("prompt") or ""
-    chosen, rejected = (_transcript(beginning + string(value_of(row, name), name)) for name in ("chosen", "rejected"))
-    return compared(chosen, rejected)
+    beginning = string(row["prompt"], "prompt", may_be_empty=True) if not is_missing(row.get("prompt")) else ""
+    both = [string(value_of(row, name), name) for name in ("chosen", "rejected")]
+    if not all(text.lstrip().startswith(beginning.strip()) for text in both):
+        both = [beginning + text for text in both]
+    return compared(*map(_transcript, both))
 
 
 def parse_preference(row: Values) -> Parsed:
@@ -128,19 +147,21 @@ def parse_preference(row: Values) -> Parsed:
 
     The shared beginning of two strings is cut back to whole words. Messages may repeat the prompt or not.
     """
-    chosen, rejected = (listed(value_of(row, name)) for name in ("chosen", "rejected"))
-    prompt = prompt_of(row) if row.get("prompt") is not None else ()
+    chosen, rejected = (turns_or_text(value_of(row, name)) for name in ("chosen", "rejected"))
+    prompt = prompt_of(row) if not is_missing(row.get("prompt")) else ()
     if isinstance(chosen, str) != isinstance(rejected, str):
         raise BadRow("chosen and rejected must both be strings or both lists of messages")
     if not prompt:
         _ask_for_prompt(row, chosen)
     if not isinstance(chosen, str):
-        both = turns_of(chosen, "chosen"), turns_of(rejected, "rejected")
-        return compared(*(_after(prompt, turns) for turns in both))
+        each = turns_of(chosen, "chosen"), turns_of(rejected, "rejected")
+        return compared(*(_after(prompt, turns) for turns in each))
     if prompt:
-        return _pair(prompt, turn_text(chosen, "chosen"), turn_text(rejected, "rejected"))
+        chosen, rejected = turn_text(chosen, "chosen"), turn_text(rejected, "rejected")
+        return _unrepeated(prompt, chosen, rejected) or _pair(prompt, chosen, rejected)
     words = re.sub(r"\S+$", "", chosen[: _n_shared(chosen, rejected)])
-    asked, *answers = (text.strip() for text in (words, chosen[len(words) :], rejected[len(words) :]))
+    asked, begin = words.strip(), len(words.rstrip())
+    answers = [trimmed(text[begin:]) for text in (chosen, rejected)]
     if not (asked and all(answers)):
         raise BadRow("chosen and rejected do not begin with the same prompt and go on differently; add a prompt column")
     return _pair((Message("user", asked),), *answers)
@@ -172,6 +193,21 @@ def _after(prompt: Turns, turns: Turns) -> Turns:
     return (*system, *turns)
 
 
+def _unrepeated(prompt: Turns, *answers: str) -> Parsed | None:
+    """The pair whose answers both begin with the prompt, without it; none if they do not.
+
+    One word without a full stop is not enough: answers may begin with the same one. Nor is one answer of two.
+    """
+    asked = prompt[-1].content
+    if not (answers[0].startswith(asked) and answers[1].startswith(asked)):
+        return None
+    rests = [answer.removeprefix(asked) for answer in answers]
+    if asked[-1] not in _STOPS and (len(asked.split()) == 1 or any(rest[:1].strip() for rest in rests)):
+        return None
+    chosen, rejected = (turn_text(rest, "an answer after the prompt that it repeats") for rest in rests)
+    return _pair(prompt, chosen, rejected, REPEATED)
+
+
 def parse_ranking(row: Values) -> Parsed:
     """{prompt, responses, ranks}: K >= 2 answers, rank 1 is best, equal ranks are ties; or no ranks at all.
 
@@ -179,9 +215,9 @@ def parse_ranking(row: Values) -> Parsed:
     nothing, and people rank that too. Ranks are renumbered from 1 on.
     """
     prompt, responses, ranks = prompt_of(row), listed(value_of(row, "responses")), listed(row.get("ranks"))
-    if ranks is None and row.get("scores") is not None and isinstance(responses, list) and len(responses) > 1:
+    if is_missing(ranks) and not is_missing(row.get("scores")) and isinstance(responses, list) and len(responses) > 1:
         return _by_scores(prompt, responses, listed(row["scores"]))
-    if ranks is None:
+    if is_missing(ranks):
         return Parsed(prompt=prompt, unranked=_unranked(responses))
     if not (isinstance(responses, list) and len(responses) >= 2):
         raise BadRow(f"responses must be a list of at least 2 answers, found {shown(responses)}")
@@ -202,20 +238,18 @@ def _by_scores(prompt: Turns, responses: list[Any], scores: Any) -> Parsed:
     return Parsed("", prompt, answers, tuple(order[score] for score in found), spread=max(found) - min(found))
 
 
-def number(value: Any, name: str) -> float:
-    """A finite number, also as the text of a CSV file's cell."""
-    try:
-        found = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        found = math.nan
-    if not math.isfinite(found):
-        raise BadRow(f"{name} must be a number, found {shown(value)}")
-    return found
-
-
 def is_transcript(value: Any) -> bool:
-    """Whether a value is written as HH-RLHF writes its dialogues."""
-    return isinstance(value, str) and value.lstrip().startswith("Human:") and "\n\nAssistant:" in value
+    """Whether a value is written as HH-RLHF writes its dialogues, or as one with words before it, which is refused."""
+    if not isinstance(value, str) or "\n\nAssistant:" not in value:
+        return False
+    return value.lstrip()[:6] == "Human:" or ("\n\nHuman:" in value and value.rstrip().endswith("\n\nAssistant:"))
+
+
+def has_transcripts(row: Values) -> bool:
+    """Whether the texts that are compared in a row go on with a transcript, or are one."""
+    if isinstance(row.get("prompt"), str) and row["prompt"].strip():
+        return is_transcript(row["prompt"]) and isinstance(row["chosen"], str)
+    return isinstance(row["chosen"], str) and {"Human", "Assistant"} <= {*_TRANSCRIPT_TURN.findall(row["chosen"])}
 
 
 def _demonstration(turns: Turns) -> Parsed:
@@ -270,9 +304,9 @@ def _until_last_answer(turns: Turns) -> Turns:
 
 
 def _transcript(text: str) -> Turns:
-    _, *parts = _TRANSCRIPT_TURN.split(text.strip())
-    if not parts:
-        raise BadRow(f'a transcript begins with "Human:", found {shown(text)}')
+    before, *parts = _TRANSCRIPT_TURN.split(text.strip())
+    if before or not parts:
+        raise BadRow(f'a transcript begins with "Human:", found {shown(text)}; take out what stands before')
     turns: list[Message] = []
     for speaker, said in zip(parts[::2], parts[1::2], strict=True):
         role: Role = "user" if speaker == "Human" else "assistant"
@@ -287,7 +321,9 @@ def _transcript(text: str) -> Turns:
 
 def prompt_of(row: Values) -> Turns:
     """The column `prompt`: a text, which is a user's turn, or messages that end with one."""
-    value = listed(value_of(row, "prompt"))
+    value = turns_or_text(value_of(row, "prompt"))
+    if is_transcript(value):
+        return answerable(_transcript(value.rstrip().removesuffix("Assistant:")))
     if isinstance(value, list):
         return answerable(turns_of(value, "prompt"))
     if not isinstance(value, str):
@@ -303,4 +339,4 @@ def _unranked(responses: Any) -> tuple[str, ...]:
 
 
 def _texts(responses: list[Any]) -> tuple[str, ...]:
-    return tuple(string(response, "a response", may_be_empty=True).strip() for response in responses)
+    return tuple(trimmed(string(response, "a response", may_be_empty=True)) for response in responses)

@@ -8,10 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from align.text.parsers import SAME_ANSWER, Parsed, compared, number, parse_messages, parse_ranking, prompt_of, said
+from align.text.parsers import SAME_ANSWER, Parsed, compared, parse_messages, parse_ranking, prompt_of, said
 from align.text.records import Message
 from align.text.turns import turns_of
-from align.text.values import BadRow, LeftOut, Turns, Values, listed, shown, turn_text, value_of
+from align.text.values import BadRow, LeftOut, Turns, Values, listed, number, shown, turn_text, value_of
 
 TREE = ("message_tree_id", "tree_state", "prompt")
 NOT_READY = "the tree is not ready for export (tree_state)"

@@ -1,8 +1,9 @@
 """Rows of data sets: local files, folders of them, and data sets of the hub, each row with the place it stands in.
 
-A folder stands for all data files below it (`align.text.files`), sorted by path. Where their names say several splits
-(train.jsonl, test.jsonl), only those of the wanted split are read, and those that say none. Whatever does not exist and
-looks like a hub name ("owner/name", "name", "owner/name:config", each also with "@split") is left to `datasets`.
+A folder stands for all data files below it (`align.text.files`), sorted by path, also one that `datasets` saved; a
+licence, a readme and what describes a data set are no data. Where names of files or of their folders say several splits
+(train.jsonl, test/a.jsonl), only those of the wanted split are read, and those that say none. Whatever does not exist
+and looks like a hub name ("owner/name", "name", "owner/name:config", each also with "@split") is left to `datasets`.
 """
 
 from __future__ import annotations
@@ -14,12 +15,18 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from align.errors import UserError
-from align.text.files import KNOWN, extension_of, file_rows, object_row
+from align.text.files import KNOWN, extension_of, file_rows, object_row, without_nan
 from align.text.rows import Broken, BrokenRows, Row
 
 _HUB_NAME = re.compile(r"(?P<name>[\w.-]+(/[\w.-]+)?)(:(?P<config>[\w.-]+))?(@(?P<split>\S+))?")
 _SPLIT_WORDS = {"train": "train", "training": "train", "test": "test", "testing": "test", "eval": "test"}
 _SPLIT_WORDS |= dict.fromkeys(("validation", "valid", "val", "dev"), "validation")
+# What `datasets` and the hub write beside data, and what authors do: texts that nobody wants to train on.
+_DESCRIBES = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json")
+_NO_DATA = re.compile(
+    r"state\.json|(readme|licen[cs]es?|notices?|copying|citation|changelog|requirements)([._-].*)?\.txt(\.gz)?",
+    re.IGNORECASE,
+)
 
 
 class Rows(NamedTuple):
@@ -42,6 +49,7 @@ def read_rows(path: str | Path, split: str = "train", on_error: Literal["stop", 
 def iter_rows(path: str | Path, split: str = "train", broken: BrokenRows | None = None) -> Iterator[Row]:
     """`read_rows`, one row at a time, for what does not fit in memory."""
     broken = broken or BrokenRows()
+    broken.no_data += [str(file) for file in _inside(Path(path)) if _NO_DATA.fullmatch(file.name)]
     for row in _any_rows(str(path), split):
         if isinstance(row, Broken):
             broken.add(row)
@@ -64,11 +72,10 @@ def files_of(path: str | Path, split: str = "train") -> list[Path]:
     path = Path(path)
     if not path.is_dir():
         return [path]
-    inside = (file for file in sorted(path.rglob("*")) if file.is_file() and not file.name.startswith("."))
-    files = [file for file in inside if extension_of(file.name)]
+    files = [file for file in _inside(path) if not _NO_DATA.fullmatch(file.name)]
     if not files:
         raise UserError(f"{path}: no data file in this folder; the formats are {KNOWN}")
-    said = {file: _split_said(file) for file in files}
+    said = {file: _split_said(file.relative_to(path)) for file in files}
     splits = {name for name in said.values() if name}
     if len(splits) < 2:
         return files
@@ -78,9 +85,18 @@ def files_of(path: str | Path, split: str = "train") -> list[Path]:
     return [file for file in files if said[file] in (wanted, None)]
 
 
+def _inside(path: Path) -> list[Path]:
+    """The files below a folder whose extension is one of data; hidden files and folders are left out."""
+    named = (file for file in sorted(path.rglob("*")) if extension_of(file.name) and file.name not in _DESCRIBES)
+    seen = (file for file in named if not any(part.startswith(".") for part in file.relative_to(path).parts))
+    return [file for file in seen if file.is_file()]
+
+
 def _split_said(file: Path) -> str | None:
-    """The split that a file name begins with: train-00000-of-00002.parquet, dev.jsonl."""
-    return _SPLIT_WORDS.get(re.split(r"[^a-z]", file.name.lower())[0])
+    """The split that a file name begins with (train-00000-of-00002.parquet, dev.jsonl), or that its folder is named."""
+    begun = re.split(r"[^a-z]", file.name.lower())[0]
+    names = [begun, *(folder.name.lower() for folder in file.parents)]
+    return next((_SPLIT_WORDS[name] for name in names if name in _SPLIT_WORDS), None)
 
 
 def _hub_rows(path: str, name: str, config: str | None, split: str) -> Iterator[Row | Broken]:
@@ -91,7 +107,7 @@ def _hub_rows(path: str, name: str, config: str | None, split: str) -> Iterator[
     except Exception as error:  # datasets raises ValueError, OSError and more for what a user can mend
         raise _hub_error(path, error) from error
     for number, values in enumerate(dataset, start=1):
-        yield object_row(values, f"{name}[{split}]:row {number}")
+        yield object_row(without_nan(values), f"{name}[{split}]:row {number}")
 
 
 def _hub_error(path: str, error: Exception) -> UserError:

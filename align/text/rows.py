@@ -10,6 +10,12 @@ from align.errors import UserError
 N_LISTED = 20  # broken rows that are kept for the log; the rest are only counted
 
 
+class Cell(str):
+    """A text of a CSV file: the only kind in which a list, a number, or true and false may be written out."""
+
+    __slots__ = ()
+
+
 class Row(NamedTuple):
     """One row as it was found, and where: "file.jsonl:12" (line) or "file.json:row 3", both from 1."""
 
@@ -36,6 +42,7 @@ class BrokenRows:
     on_error: Literal["stop", "skip"] = "stop"
     count: int = 0
     listed: list[Broken] = field(default_factory=list)
+    no_data: list[str] = field(default_factory=list)  # files of a folder that are about the data (a licence): not read
 
     def add(self, broken: Broken) -> None:
         """Raises `UserError` unless broken rows are to be skipped."""

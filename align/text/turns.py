@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from align.text import keys
 from align.text.records import Message, Role
-from align.text.values import BadRow, Turns, Values, joined_parts, shown, string, turn_text
+from align.text.values import BadRow, Turns, Values, joined_parts, shown, string, trimmed, turn_text
 
 if TYPE_CHECKING:
     from align.sections import Data
@@ -49,7 +49,8 @@ AS_THEY_ARE = Handling()
 def turns_of(value: Any, name: str) -> Turns:
     """A list of turns. A system turn that is empty is none."""
     if not (isinstance(value, list) and value):
-        raise BadRow(f"{name} must be a list of turns, found {shown(value)}")
+        hint = "; a list that stands in a string is a text" if isinstance(value, str) else ""
+        raise BadRow(f"{name} must be a list of turns, found {shown(value)}{hint}")
     turns = [_plain(turn) or turn_of(turn, f"turn {n} of {name}") for n, turn in enumerate(value, start=1)]
     return tuple([turn for turn in turns if turn.content or turn.role != "system"])
 
@@ -80,10 +81,10 @@ def turn_of(turn: Any, where: str) -> Message:
         return tools_of(content, f"{where} (tools)")
     name = f"{where} ({said_by})"
     more = _more(turn, role, name) if len(turn) > 2 or content is None else {}
-    if content is None and not more.get("calls"):
+    if content is None and role != "system" and not more.get("calls"):
         raise BadRow(f"{name} has no content")
     if role in ("system", "tool") or more.get("calls"):
-        return Message(role, string(joined_parts(content or "", where), name, may_be_empty=True).strip(), **more)
+        return Message(role, trimmed(string(joined_parts(content or "", where), name, may_be_empty=True)), **more)
     return Message(role, turn_text(joined_parts(content, where), name), **more)
 
 

@@ -6,12 +6,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from align.text.documents import BLOCK, cut_text
+from align.text.documents import BLOCK, cut_row, cut_text
 
 
 def test_at_separators():
     text = "One.\n<|endoftext|>\n\nTwo,\n\ngoing on.\n<|endoftext|>Three.<|endoftext|>\n"
     assert list(cut_text(text)) == [(1, "One."), (4, "Two,\n\ngoing on."), (7, "Three.")]
+
+
+def test_a_row_is_one_document_unless_it_has_separators():
+    assert cut_row("\n\nOne.\n\nStill one.\n") == ["\n\nOne.\n\nStill one.\n"]
+    assert cut_row("One.\n<|endoftext|>\n Two.<|endoftext|>") == ["One.", " Two."]
 
 
 def test_before_wikitext_headings():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import get_args
 
 import pytest
@@ -15,11 +16,14 @@ from align.text.parsers import (
     DIFFER_EARLIER,
     EMPTY_TURN,
     NO_SHARED_PROMPT,
+    REPEATED,
     SAME_ANSWER,
+    TRANSCRIPT,
     BadRow,
     LeftOut,
 )
 from align.text.records import Answers, Conversation, Document, Message, Prompt, Ranking
+from align.text.rows import Cell
 
 
 def user(text: str) -> dict[str, str]:
@@ -74,7 +78,7 @@ ROWS = {
     },
     "preference, null prompt": {"prompt": None, "chosen": "Name a colour. Red", "rejected": "Name a colour. Blue"},
     "ranking": {"prompt": "Name a colour.", "responses": ["Blue", "Red"], "ranks": [2, 1]},
-    "ranking, in a CSV": {"prompt": "Name a colour.", "responses": '["Blue", "Red"]', "ranks": "[2, 1]"},
+    "ranking, in a CSV": {"prompt": "Name a colour.", "responses": Cell('["Blue", "Red"]'), "ranks": Cell("[2, 1]")},
 }
 ROWS |= {
     "dolly": {"instruction": "Name a colour.", "context": "", "response": "Red", "category": "open_qa"},
@@ -214,7 +218,12 @@ def test_every_row_with_an_order_may_name_annotator_source_and_margin():
     assert (plain.annotator, plain.origin, plain.margin) == ("", "", None)
 
 
-@pytest.mark.parametrize("margin", [-1, "large", True, float("nan"), float("inf")])
+def test_a_margin_may_stand_in_a_cell():
+    assert made({**ROWS["preference"], "margin": Cell("1.5")}, "rankings")[0].margin == 1.5
+    assert made({**ROWS["preference"], "margin": Cell("")}, "rankings")[0].margin is None
+
+
+@pytest.mark.parametrize("margin", [-1, "large", "1.5", True, float("nan"), float("inf"), 10**400, Cell("1e999")])
 def test_a_margin_is_a_number_from_0_on(margin):
     with pytest.raises(BadRow, match="margin must be a number from 0 on"):
         made({**ROWS["preference"], "margin": margin}, "rankings")
@@ -243,6 +252,29 @@ def test_alpaca_with_an_input_a_system_turn_and_a_history():
         ("assistant", "4"),
     ]
     assert made(row, "conversations")[0].messages == tuple(Message(*turn) for turn in turns)
+
+
+def test_a_history_may_be_turns():
+    row = {"instruction": "c", "output": "d", "input": math.nan, "system": None, "history": [user("a"), assistant("b")]}
+    assert [turn.content for turn in made(row, "conversations")[0].messages] == list("abcd")
+
+
+@pytest.mark.parametrize(
+    "history", ["none", [["a", "b", "c"]], [user("a")], [user("a"), user("b")], [None], {"a": "b"}]
+)
+def test_a_history_that_is_no_list_of_pairs(history):
+    with pytest.raises(BadRow, match=r"history must be a list of \[question, answer\], found"):
+        made({"instruction": "c", "output": "d", "history": history}, "conversations")
+
+
+@pytest.mark.parametrize("name", ["prompt", "prompt_completion", "preference", "ranking"])
+def test_a_transcript_in_the_prompt_is_turns_in_every_format(name):
+    rows = {"prompt": {}, "prompt_completion": {"completion": "d"}, "preference": {"chosen": "d", "rejected": "e"}}
+    rows["ranking"] = {"responses": ["d", "e"], "ranks": [1, 2]}
+    row = {"prompt": "Human: a\n\nAssistant: b\n\nHuman: c\n\nAssistant:", **rows[name]}
+    record, note = make(row, name, "prompts", "here")
+    assert [(turn.role, turn.content) for turn in record.messages] == [("user", "a"), ("assistant", "b"), ("user", "c")]
+    assert note == (TRANSCRIPT,)
 
 
 def test_several_turns_are_kept():
@@ -309,6 +341,24 @@ class TestTranscripts:
         with pytest.raises(LeftOut, match=NO_SHARED_PROMPT):
             made({"chosen": chosen, "rejected": rejected}, "rankings")
 
+    def test_words_before_the_first_turn_are_not_dropped(self):
+        with pytest.raises(BadRow, match=r'a transcript begins with "Human:", found "Be brief.*take out what stands'):
+            made({"chosen": HH.format("Red"), "rejected": "Be brief." + HH.format("Blue")}, "rankings")
+
+    def test_nor_where_they_begin_the_first_row(self):
+        row = {"chosen": "Be brief." + HH.format("Red"), "rejected": "Be brief." + HH.format("Blue")}
+        assert recognise(row, "rankings", "here") == "hh"
+        with pytest.raises(BadRow, match="take out what stands before"):
+            made({"prompt": "Be brief." + HH.format(""), "completion": "Red"}, "conversations")
+
+    def test_messages_may_answer_a_transcript(self):
+        row = {"prompt": HH.format(""), "chosen": [assistant("Red")], "rejected": [assistant("Blue")]}
+        assert made(row, "rankings")[0] == Ranking((ASK,), ("Red", "Blue"), (1, 2), "", "here")
+
+    def test_a_prompt_column_that_the_transcripts_repeat(self):
+        row = {"prompt": HH.format(""), "chosen": HH.format("Red"), "rejected": HH.format("Blue")}
+        assert made(row, "rankings")[0] == Ranking((ASK,), ("Red", "Blue"), (1, 2), "", "here")
+
     def test_an_empty_turn(self):
         with pytest.raises(LeftOut, match=EMPTY_TURN):
             made({"chosen": HH.format("Red"), "rejected": HH.format("")}, "rankings")
@@ -327,6 +377,29 @@ def test_the_shared_beginning_of_strings_is_cut_to_whole_words():
     ranking, _ = made({"chosen": "The sky is bright blue", "rejected": "The sky is brown"}, "rankings")
     assert ranking.prompt == (Message("user", "The sky is"),)
     assert ranking.responses == ("bright blue", "brown")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "chosen", "rejected", "answers"),
+    [
+        ("Name a colour.", "Name a colour. Red", "Name a colour.\nBlue", ("Red", "Blue")),
+        ("Name a colour", "Name a colour Red", "Name a colour Blue", ("Red", "Blue")),
+        ("Name a colour", "Name a colourful bird", "Name a colour Blue", None),
+        ("Name a colour.", "Name a colour. Red", "Blue", None),
+        ("Red", "Red it is", "Red or blue", None),
+    ],
+)
+def test_answers_that_both_repeat_the_prompt_lose_it(prompt, chosen, rejected, answers):
+    ranking, note = made({"prompt": prompt, "chosen": chosen, "rejected": rejected}, "rankings")
+    assert ranking.responses == (answers or (chosen, rejected))
+    assert note == ((REPEATED,) if answers else ())
+
+
+def test_code_after_a_shared_beginning_keeps_its_indentation():
+    both = [f"def f():\n    x = {n}\n    return x\n" for n in (1, 2)]
+    ranking, _ = made({"chosen": both[0], "rejected": both[1].replace("x", "y")}, "rankings")
+    assert ranking.prompt == (Message("user", "def f():"),)
+    assert ranking.responses == ("    x = 1\n    return x", "    y = 2\n    return y")
 
 
 def test_messages_that_differ_before_the_last_turn_are_handled_as_transcripts_are():
@@ -420,7 +493,7 @@ class TestVerdicts:
             ("arena_pairs, flags", {"winner_model_b": "0", "winner_tie": "1"}, (1, 1)),
             ("shp", {"labels": 0}, (2, 1)),
             ("helpsteer2", {"preference_strength": 0}, (1, 1)),
-            ("helpsteer2", {"preference_strength": "-3"}, (1, 2)),
+            ("helpsteer2", {"preference_strength": Cell("-3")}, (1, 2)),
             ("helpsteer3", {"overall_preference": 1}, (2, 1)),
         ],
     )

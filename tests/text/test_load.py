@@ -187,6 +187,19 @@ def test_rows_left_out_by_a_rule_are_counted_and_stop_nothing(write):
     ]
 
 
+def test_a_row_that_glues_documents_is_cut_and_counted(write, tmp_path):
+    write("set/a.jsonl", [{"text": "One.<|endoftext|>Two."}, {"text": "Three."}, {"text": "Four."}])
+    write("set/LICENSE.txt", "Permission is hereby granted\n")
+    loaded = load(data(str(tmp_path / "set")), "documents", 1)
+    assert [record.text for record in loaded.train] == ["One.", "Two.", "Three.", "Four."]
+    assert loaded.report.lines()[:3] == [
+        f"{tmp_path}/set: 4 of 3 rows, format text",
+        "  1 rows: <|endoftext|> stands in the text: cut there into documents",
+        f"not read, for they are no data: {tmp_path}/set/LICENSE.txt",
+    ]
+    assert len(load(data(str(tmp_path / "set"), limit=1), "documents", 1).train) == 1
+
+
 def test_each_source_has_its_format_and_its_weight_in_the_report(write):
     sources = [write("a.jsonl", qa(1)), Source(path=write("b.jsonl", [{"prompt": "p"}]), weight=2.5, format="prompt")]
     lines = load(data(sources), "prompts", 1).report.lines()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import json
+import math
 import re
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 
 from align.errors import UserError
 from align.text.readers import files_of, iter_rows, read_rows
-from align.text.rows import N_LISTED
+from align.text.rows import N_LISTED, BrokenRows, Cell
 
 ROWS = [{"prompt": "Name a colour.", "completion": "Red."}, {"prompt": "And\nanother?", "completion": 'Not "red".'}]
 CSV = 'prompt,completion\nName a colour.,Red.\n"And\nanother?","Not ""red""."\n'
@@ -23,9 +25,16 @@ CSV = 'prompt,completion\nName a colour.,Red.\n"And\nanother?","Not ""red""."\n'
         ("a.jsonl", ROWS, [":1", ":2"]),
         ("a.json", ROWS, [":row 1", ":row 2"]),
         ("a.json", {"version": 1, "data": ROWS}, [":row 1", ":row 2"]),
+        (
+            "a.json",
+            {"prompt": [row["prompt"] for row in ROWS], "completion": ["Red.", 'Not "red".']},
+            [":row 1", ":row 2"],
+        ),
+        ("a.json", {key: {str(i): row[key] for i, row in enumerate(ROWS)} for key in ROWS[0]}, [":row 1", ":row 2"]),
         ("a.csv", CSV, [":2", ":3"]),
+        ("a.tsv", CSV.replace(",", "\t"), [":2", ":3"]),
     ],
-    ids=["jsonl", "json", "json data", "csv"],
+    ids=["jsonl", "json", "json data", "json columns", "json columns of pandas", "csv", "tsv"],
 )
 def test_files(write, name, content, places, packed):
     path = write(name + packed, content)
@@ -52,6 +61,33 @@ def test_json_lines_under_the_name_json(write):
     assert [row.source for row in read_rows(path).rows] == [f"{path}:1", f"{path}:2"]
 
 
+@pytest.mark.parametrize(
+    "row",
+    [ROWS[0], {"messages": [{"role": "user", "content": "a"}]}, {"prompt": [{"role": "user"}], "responses": ["a"]}],
+)
+def test_a_json_file_of_one_row(write, row):
+    assert [found.values for found in read_rows(write("a.json", json.dumps(row) + "\n")).rows] == [row]
+
+
+def test_nan_is_null(write, tmp_path):
+    import pandas
+
+    (row,) = read_rows(write("a.jsonl", '{"a": NaN, "b": {"c": NaN}, "d": Infinity}')).rows
+    assert row.values == {"a": None, "b": {"c": None}, "d": math.inf}
+    pandas.DataFrame({"a": [1.5, math.nan]}).to_parquet(tmp_path / "a.parquet")
+    assert [row.values for row in read_rows(tmp_path / "a.parquet").rows] == [{"a": 1.5}, {"a": None}]
+
+
+def test_only_texts_of_csv_files_are_cells(write):
+    cells = [read_rows(write(name, "a\n[1]\n")).rows[0].values["a"] for name in ("a.csv", "a.tsv")]
+    cells += [read_rows(write(f"b.{name}", [{"a": "[1]"}])).rows[0].values["a"] for name in ("jsonl", "parquet")]
+    assert [type(cell) for cell in cells] == [Cell, Cell, str, str]
+
+
+def test_a_pair_of_surrogates_is_one_character(write):
+    assert read_rows(write("a.jsonl", r'{"a": "\ud83d\ude00 \\ud800"}')).rows[0].values["a"] == "\U0001f600 \\ud800"
+
+
 def test_blank_lines_are_no_rows_but_count_as_lines(write):
     path = write("a.jsonl", '\ufeff{"text": "One."}\n\n  \n{"text": "Two."}')
     assert [row.source for row in read_rows(path).rows] == [f"{path}:1", f"{path}:4"]
@@ -69,6 +105,8 @@ def test_a_folder_is_its_files_in_order(write, tmp_path):
     write("set/c.parquet", [{"text": "3"}])
     write("set/README.md", "no data")
     write("set/.hidden.jsonl", [{"text": "4"}])
+    write("set/.cache/d.jsonl", [{"text": "5"}])
+    write("set/dataset_infos.json", {"default": {}})
     assert [row.values["text"] for row in iter_rows(tmp_path / "set")] == ["1", "2", "3"]
 
 
@@ -82,15 +120,50 @@ def test_a_folder_whose_files_name_splits_gives_the_wanted_one(write, tmp_path):
         files_of(tmp_path / "set", "holdout")
 
 
+def test_what_stands_beside_the_data_is_not_read_but_named(write, tmp_path):
+    for name in ("LICENSE.txt", "readme-de.txt", "licenses_of_songs.jsonl"):
+        write(f"set/{name}", "Permission is hereby granted\n" if name.endswith("txt") else [{"text": "a song"}])
+    broken = BrokenRows()
+    assert [row.values["text"] for row in iter_rows(tmp_path / "set", broken=broken)] == ["a song"]
+    assert [Path(name).name for name in broken.no_data] == ["LICENSE.txt", "readme-de.txt"]
+
+
+def test_a_folder_that_datasets_saved(tmp_path):
+    import datasets
+
+    parts = {"train": ROWS, "test": ROWS[:1]}
+    datasets.DatasetDict({name: datasets.Dataset.from_list(rows) for name, rows in parts.items()}).save_to_disk(
+        tmp_path / "saved"
+    )
+    assert [row.values for row in read_rows(tmp_path / "saved").rows] == ROWS
+    assert [row.source for row in read_rows(tmp_path / "saved", "test").rows] == [
+        f"{tmp_path}/saved/test/data-00000-of-00001.arrow:row 1"
+    ]
+
+
 def test_a_folder_that_names_one_split_is_read_whole(write, tmp_path):
     write("set/test.jsonl", [{"text": "1"}])
     assert len(read_rows(tmp_path / "set", "train").rows) == 1
 
 
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 222762\n"
+POINTERS = ("a.txt", "a.jsonl", "a.json.gz", "a.csv", "a.parquet", "a.bin")
 BROKEN = [
     ("a.jsonl", '{"a": 1}\n{"a": \n', ":2: not valid JSON (Expecting value at character 8)"),
     ("a.jsonl", '{"a": 1}\n[1]\n', ":2: a row is an object with named columns, found a list"),
     ("a.jsonl", "null\n", ":1: a row is an object with named columns, found null"),
+    ("a.jsonl", '{"a": 1}\n{"b": [{"a": 1, "c": 2, "a": 3}]}\n', ":2: the key 'a' stands twice in one object"),
+    ("a.jsonl", '{"a": 1}\n{"a": ' + "9" * 5000 + "}\n", ":2: a number has more digits than can be read"),
+    (
+        "a.jsonl",
+        '{"a": 1}\n{"a": "x", "by": "\\ud83d"}\n',
+        ":2: column 'by' is not valid Unicode (half of a surrogate pair)",
+    ),
+    (
+        "a.json",
+        '[{"a": 1}, {"\\udc00": 2}]',
+        ":row 2: column '\\udc00' is not valid Unicode (half of a surrogate pair)",
+    ),
     ("a.json", '[{"a": 1}, 3]', ":row 2: a row is an object with named columns, found a number"),
     ("a.csv", "a,b\n1,2\n1\n", ":3: 1 cells, but the header has 2 (a, b)"),
     ("a.csv", 'a,b\n"1\n",2\n1,2,3\n', ":4: 3 cells, but the header has 2 (a, b)"),
@@ -135,6 +208,9 @@ def test_only_the_first_broken_rows_are_listed(write):
     [
         ("a.json", b'[{"a": 1},\n]', r":2: not valid JSON"),
         ("a.json", b'{"rows": []}', r"a list of objects or .*found an object with 'rows'"),
+        ("a.json", b'{"prompt": ["a", "b"], "completion": ["c"]}', r"columns of one length; found an object with"),
+        ("a.json", b'[{"a": 1, "a": 2}]', r"the key 'a' stands twice in one object"),
+        ("a.json", b"[" * 100_000, r"nested too deeply"),
         ("a.json", b'"text"', r"found a string"),
         ("a.json", b'["\xff"]', r"not UTF-8 text \(byte 0xff at position 2\)"),
         ("a.txt", b"\xff", r"not UTF-8"),
@@ -142,7 +218,10 @@ def test_only_the_first_broken_rows_are_listed(write):
         ("a.jsonl.gz", b"not packed", r"cannot read this file: Not a gzipped file"),
         ("a.jsonl.gz", gzip.compress(b'{"a": 1}\n' * 9)[:-10], r"cannot read this file"),
         ("a.parquet", b"not parquet", r"cannot read this Parquet file"),
-        ("a.xlsx", b"", r"its name; the formats are .json .jsonl .csv .txt \(each also .gz\) and .parquet"),
+        ("a.csv", b"a,b,a\n1,2,3\n", r"two columns have the name 'a'"),
+        ("a.arrow", b"not Arrow", r"cannot read this Arrow stream"),
+        *((name, POINTER, r"is a Git LFS pointer, not the file; run git lfs pull") for name in POINTERS),
+        ("a.xlsx", b"", r"its name; the formats are .json .jsonl .csv .tsv .txt \(each also .gz\), .parquet"),
     ],
 )
 def test_a_file_that_cannot_be_read_stops_even_where_rows_are_skipped(tmp_path, name, content, said):
