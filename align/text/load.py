@@ -257,7 +257,7 @@ def _weighted(parts: list[list[Any]], weights: Sequence[float], seed: str) -> li
 
 
 def _report(kind: Kind, reads: list[_Read], train: list[Any], validation: list[Any], broken: BrokenRows) -> LoadReport:
-    trained_on = {prompt_text(record) for record in train}
+    trained_on = {prompt_text(record) for record in train} if validation else set()
     n_shared = sum(prompt_text(record) in trained_on for record in validation)
     sources = tuple(read.report for read in reads)
     no_data = tuple(dict.fromkeys(broken.no_data))

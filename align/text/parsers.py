@@ -147,7 +147,7 @@ def parse_preference(row: Values) -> Parsed:
 
     The shared beginning of two strings is cut back to whole words. Messages may repeat the prompt or not.
     """
-    chosen, rejected = (turns_or_text(value_of(row, name)) for name in ("chosen", "rejected"))
+    chosen, rejected = turns_or_text(value_of(row, "chosen")), turns_or_text(value_of(row, "rejected"))
     prompt = prompt_of(row) if not is_missing(row.get("prompt")) else ()
     if isinstance(chosen, str) != isinstance(rejected, str):
         raise BadRow("chosen and rejected must both be strings or both lists of messages")
@@ -290,8 +290,9 @@ def said(text: str) -> Message:
 
 
 def _pair(prompt: Turns, chosen: str | Message, rejected: str | Message, note: str = "") -> Parsed:
-    answers = tuple(said(answer) if isinstance(answer, str) else answer for answer in (chosen, rejected))
-    if answers[0] == answers[1]:
+    one, other = [said(answer) if isinstance(answer, str) else answer for answer in (chosen, rejected)]
+    answers = (one, other)
+    if one == other:
         return Parsed("", prompt, answers, (1, 1), note=SAME_ANSWER)
     return Parsed("", prompt, answers, (1, 2), note=note)
 

@@ -102,11 +102,10 @@ def listed(value: Any) -> Any:
 
 def turns_or_text(value: Any) -> Any:
     """`listed`, where a text may stand instead of turns: a cell's list that holds no object is a text."""
+    if not isinstance(value, Cell):
+        return value
     found = listed(value)
-    is_text = isinstance(value, Cell) and not (
-        isinstance(found, list) and any(isinstance(turn, dict) for turn in found)
-    )
-    return value if is_text else found
+    return found if isinstance(found, list) and any(isinstance(turn, dict) for turn in found) else value
 
 
 def scalar(value: Any) -> Any:
