@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from align.text.values import BadRow, Values, shown
+from align.text.values import BadRow, Values, scalar, shown
 
 
 class Key(NamedTuple):
@@ -217,6 +217,7 @@ def mark(value: Any, name: str) -> bool:
 
 def yes_or_no(value: Any) -> bool | None:
     """True and 1, false and 0, also as the text of a CSV file's cell; None for anything else."""
+    value = scalar(value)
     if isinstance(value, str):
         return True if value.strip().lower() in _YES else False if value.strip().lower() in _NO else None
     return bool(value) if isinstance(value, int | float) and value in (0, 1) else None

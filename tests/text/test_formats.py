@@ -10,6 +10,7 @@ import pytest
 from align.errors import UserError
 from align.sections import Data, Format
 from align.text.formats import LAYOUTS, MAKERS, check_columns, check_kind, make, map_columns, parts_of, recognise
+from align.text.keys import yes_or_no
 from align.text.load import load
 from align.text.parsers import (
     AFTER_ANSWER,
@@ -218,7 +219,9 @@ def test_every_row_with_an_order_may_name_annotator_source_and_margin():
     assert (plain.annotator, plain.origin, plain.margin) == ("", "", None)
 
 
-def test_a_margin_may_stand_in_a_cell():
+def test_marks_and_margins_may_stand_in_a_cell():
+    for mark, said in (("1.0", True), ("True", True), ("0.0", False), ("nan", None)):
+        assert yes_or_no(Cell(mark)) is said
     assert made({**ROWS["preference"], "margin": Cell("1.5")}, "rankings")[0].margin == 1.5
     assert made({**ROWS["preference"], "margin": Cell("")}, "rankings")[0].margin is None
 
