@@ -7,7 +7,8 @@ A tokenizer that brings a template keeps it. Any other gets one of two:
 - without them, a plain text form that needs no new token
   `User: What is 2+2?\\n\\nAssistant: 4<|endoftext|>`
 
-Both strip a turn's content and put one space before it. In a byte-level vocabulary a word carries the space before it,
+Both strip a turn's content and put one space before it, but for code of several lines whose first one is indented: that
+begins as it is. In a byte-level vocabulary a word carries the space before it,
 so the first word of a turn is the same token as in running text, and a model that only ever read documents knows it.
 The space stands on the answer's side of the generation prompt: sampling begins right after the marker or the colon, as
 in training. An empty answer is EOS alone.
@@ -31,8 +32,10 @@ MARKERS = (USER, ASSISTANT, SYSTEM)
 
 _TEMPLATE = (
     "{%% for message in messages %%}"
-    "{%% set content = message['content'] | trim %%}"
-    "{%% set content = ' ' + content if content else '' %%}"
+    "{%% set text = message['content'] | trim %%}"
+    "{%% set code = message['content'].rstrip().lstrip('\n') %%}"
+    "{%% set is_code = '\n' in code and (code[:2] == '  ' or code[:1] == '\t') %%}"
+    "{%% set content = code if is_code else ' ' + text if text else '' %%}"
     "{{ %(before_turn)s }}"
     "{%% if message['role'] == 'assistant' %%}{%% generation %%}{{ content + eos_token }}{%% endgeneration %%}"
     "{%% else %%}{{ content + %(after_turn)s }}{%% endif %%}"

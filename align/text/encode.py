@@ -25,6 +25,7 @@ from align.text.ends import ends_of
 from align.text.pieces import Row, Writer, special_token_remover
 from align.text.records import Conversation, Message
 from align.text.template import Marks, Template
+from align.text.values import trimmed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -200,9 +201,9 @@ def decode_answer(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], prompt
     marks = Template.of(tokenizer).marks
     thoughts, said = _parted(tokenizer, answer, marks, prompt_ids)
     if said is None:
-        return Said(str(tokenizer.decode(answer, skip_special_tokens=True)).strip(), "")
+        return Said(trimmed(str(tokenizer.decode(answer, skip_special_tokens=True))), "")
     clean = special_token_remover(tokenizer)
-    return Said(clean(said).strip(), clean(thoughts).strip())
+    return Said(trimmed(clean(said)), clean(thoughts).strip())
 
 
 def _parted(

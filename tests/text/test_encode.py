@@ -247,3 +247,16 @@ def test_the_rule_holds_for_any_text(tokenizers, asked, answers):
 
 def _roles(pair):
     return zip(("user", "assistant"), pair, strict=True)
+
+
+CODE = "    def red():\n        return 1\n    return red"
+
+
+@pytest.mark.parametrize("name", ["markers", "text form"])
+def test_our_templates_keep_the_indentation_of_code(tokenizers, name):
+    tokenizer = tokenizers[name]
+    ids = encode_response(tokenizer, ONE[:1], f"{CODE}\n")
+    assert tokenizer.decode(ids) == f"{CODE}<|endoftext|>"
+    assert decode_response(tokenizer, ids) == CODE
+    assert tokenizer.decode(encode_response(tokenizer, ONE[:1], "  Red. \n")) == " Red.<|endoftext|>"
+    assert tokenizer.decode(encode_response(tokenizer, ONE[:1], "\n\nRed.\n  Blue.")) == " Red.\n  Blue.<|endoftext|>"
