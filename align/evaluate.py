@@ -22,6 +22,7 @@ from align.evals.settings import Contestant, Prompts
 from align.generate import Sampling
 from align.judges.settings import Judge
 from align.tasks.settings import Task
+from align.text.records import last_question
 
 if TYPE_CHECKING:
     from align.evals.answers import Answers
@@ -150,7 +151,7 @@ def run(recipe: Recipe, dry_run: bool = False) -> None:
         report["tasks"] = tasks_done(recipe, contest, tasks)
         report["problems"] = told(contest.problems, markers)
     report["stages"]["evaluate"] = {"seconds": round(time.monotonic() - started, 2), "peak_memory_mb": memory.megabytes}
-    texts = [prompt.messages[-1].content for prompt in prompts]
+    texts = [last_question(prompt.messages) for prompt in prompts]
     shown = [
         (group.heading, group.note, examples.rows(answers, texts, group.indices))
         for group in examples.groups(answers, report["compared_by"], len(texts), recipe.samples)

@@ -26,6 +26,7 @@ from align import sections
 from align.config import DryRun, parse_training
 from align.errors import UserError, exit_on_user_error
 from align.rl.settings import Evaluation, Kl, Ppo, Ptx, Reward, Rollout
+from align.text.records import last_question
 
 if TYPE_CHECKING:
     from align.rl.learner import Learner
@@ -326,7 +327,9 @@ def evaluate(
     if run.writes:
         with (run.folder / "samples.jsonl").open("a", encoding="utf-8") as file:
             for i, prompt in enumerate(mine[: recipe.evaluation.samples]):
-                row = {"step": step, "prompt": prompt.messages[-1].content, "answer": rollouts.texts[i]}
+                row: dict[str, Any] = {"step": step, "prompt": last_question(prompt.messages)}
+                row |= {"thoughts": rollouts.thoughts[i]} if rollouts.thoughts[i] else {}
+                row["answer"] = rollouts.texts[i]
                 row |= {name.removeprefix("eval/"): round(float(column[i]), 4) for name, column in columns.items()}
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
     figures = means(accelerator, columns)

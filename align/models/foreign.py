@@ -57,7 +57,7 @@ class Reader:
         if not texts:
             return []
         if self.reads_pairs:
-            questions = ["\n\n".join(self._clean(turn.content) for turn in prompt) for prompt in prompts]
+            questions = ["\n\n".join(self._clean(turn.text) for turn in prompt) for prompt in prompts]
             rows = self.tokenizer(questions, [self._clean(text) for text in texts], verbose=False)["input_ids"]
             ends = [row.index(self.tokenizer.sep_token_id) + 1 for row in rows]
         else:

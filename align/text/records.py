@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 Role = Literal["system", "user", "assistant", "tool", "tools"]
@@ -55,6 +56,11 @@ class Message(NamedTuple):
         return said
 
     @property
+    def parts(self) -> tuple[str, ...]:
+        """Every text that is kept of it."""
+        return (self.content, self.thoughts, self.calls, self.name, self.call_id)
+
+    @property
     def text(self) -> str:
         """All that is said in it, for people and judges: its content, and the calls where there are some."""
         return "\n".join(part for part in (self.content, self.calls) if part)
@@ -101,6 +107,11 @@ class Answers(NamedTuple):
     ranks: tuple[int, ...] = ()
     source: str = ""
     good: bool | None = None  # whether they are good ones, where the row says it (`label`)
+
+
+def last_question(messages: Sequence[Message]) -> str:
+    """What the user asked last, for functions and lists of samples: a prompt may end with a tool's result."""
+    return next((turn for turn in reversed(messages) if turn.role == "user"), messages[-1]).content
 
 
 def plain(messages: tuple[Message, ...]) -> str | list[dict[str, Any]]:

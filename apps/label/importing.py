@@ -9,7 +9,6 @@ before is known by its content: an import that was interrupted, or given twice, 
 from __future__ import annotations
 
 import json
-import math
 import sqlite3
 import tempfile
 from collections.abc import Iterator
@@ -18,12 +17,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from align.errors import UserError
-from align.text.formats import LAYOUTS, make, parts_of, reads, recognise
-from align.text.keys import Unread
-from align.text.parsers import BadRow, LeftOut, shown
+from align.text.formats import LAYOUTS, make, recognise
 from align.text.readers import iter_rows
 from align.text.records import Answers
 from align.text.rows import Broken, BrokenRows, Row
+from align.text.values import BadRow, LeftOut, shown, string
 from apps.store import queue
 from apps.store.adding import Added, Kind, NewAnswer, NewPrompt, add_tasks, prompt_hash
 from apps.store.project import Project
@@ -159,17 +157,15 @@ def new_prompt(row: Row, name: str, kind: Kind, most: int) -> NewPrompt:
         raise BadRow(f"responses must be a list of texts, found {shown(row.values['responses'])}")
     record, _ = make(row.values, name, "answers", row.source)
     assert isinstance(record, Answers)
-    texts = [*(turn.content for turn in record.prompt), *record.responses]
-    for text in texts:
-        if "\0" in text:
-            raise BadRow("a text has the character NUL, which cannot be kept; remove it")
-        if len(text) > LONGEST_TEXT:
+    for text in (*(part for turn in record.prompt for part in turn.parts), *record.responses):
+        if len(_kept(text, "a text")) > LONGEST_TEXT:
             raise BadRow(f"a text has {len(text):,} characters; at most {LONGEST_TEXT:,} can be ranked")
     makers = _makers(row, len(record.responses))
     answers = tuple(NewAnswer(text, maker) for text, maker in zip(record.responses, makers, strict=True))
-    messages = [{"role": turn.role, "content": turn.content} for turn in record.prompt]
-    source = str(row.values.get("source") or Path(row.source.partition(":")[0]).name)
-    found = NewPrompt(messages, source.replace("\0", ""), answers, priority=_priority(row))
+    messages = [turn.as_dict() for turn in record.prompt]
+    source = _kept(str(row.values.get("source") or Path(row.source.partition(":")[0]).name), "source")
+    priority = 0.0 if row.values.get("priority") is None else float(_number(row.values["priority"], "priority"))
+    found = NewPrompt(messages, source, answers, priority=priority)
     return found if kind == "rank" else _with_expected(found, record, row, most)
 
 
@@ -184,9 +180,9 @@ def _with_expected(prompt: NewPrompt, record: Answers, row: Row, most: int) -> N
     if len(record.responses) > most:
         raise BadRow(f"{len(record.responses)} responses; at most {most} can be ranked (ranking.max_answers)")
     explanation = row.values.get("explanation") or ""
-    if not isinstance(explanation, str) or "\0" in explanation:
+    if not isinstance(explanation, str):
         raise BadRow(f"explanation must be a text, found {shown(explanation)}")
-    return prompt._replace(expected=record.ranks, explanation=explanation)
+    return prompt._replace(expected=record.ranks, explanation=_kept(explanation, "explanation"))
 
 
 def _are_texts(value: Any) -> bool:
@@ -200,25 +196,31 @@ def _are_texts(value: Any) -> bool:
 
 def _makers(row: Row, n: int) -> list[dict[str, Any]]:
     """Who gave each answer: `model`, or `models` with a name for each of them."""
-    common = {key: _plain(row.values[key]) for key in MAKER if row.values.get(key) is not None}
+    common = {key: _plain(row.values[key], key) for key in MAKER if row.values.get(key) is not None}
     models = row.values.get("models")
     if models is None:
         return [common] * n
     if not (isinstance(models, list) and len(models) == n):
         raise BadRow(f"{n} responses need as many models, found {shown(models)}")
-    return [common | {"model": _plain(model)} for model in models]
+    return [common | {"model": _plain(model, "models")} for model in models]
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, name: str) -> Any:
     """A name or a number; anything else, such as the list of an ensemble's folders, as text."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return value if is_number else str(value)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return _number(value, name) if is_number else _kept(str(value), name)
 
 
-def _priority(row: Row) -> float:
-    value = row.values.get("priority")
-    if value is None:
-        return 0.0
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise BadRow(f"priority must be a number, the highest first; found {shown(value)}")
-    return float(value)
+def _number(value: Any, name: str) -> int | float:
+    """A number that 64 bits hold. Raises `BadRow` for any other value."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not -(2**63) <= value < 2**64:  # NaN is not within them either
+        raise BadRow(f"{name} must be a number within 64 bits, found {shown(value)}")
+    return value  # type: ignore[no-any-return]
+
+
+def _kept(text: str, name: str) -> str:
+    """A text that the database can keep. Raises `BadRow` for one with NUL, or with half of a surrogate pair."""
+    if "\0" in text:
+        raise BadRow(f"{name} has the character NUL, which cannot be kept; remove it")
+    return string(text, name, may_be_empty=True)

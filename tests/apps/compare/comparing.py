@@ -66,7 +66,7 @@ class Parrot:
         half = len(self.text) // 2
         yield from (self.text[:half], self.text[half:])
         ids = self.tokenizer(self.text, add_special_tokens=False)["input_ids"][:2]
-        yield Answered(self.text, [self.tokenizer.eos_token_id], ids, "", "length")
+        yield Answered(self.text, "", [self.tokenizer.eos_token_id], ids, "", "length")
 
     def logits(self, prompt: list[int], ids: list[int]) -> Any:
         return Voice.logits(self, prompt, ids)  # type: ignore[arg-type]

@@ -105,7 +105,7 @@ def test_every_bad_row_is_told_with_its_line_and_nothing_is_imported(bench: Any)
     for number, reason in {
         2: "not valid JSON",
         3: "no answers in the columns prompt; prompt and responses are wanted",
-        4: 'priority must be a number, the highest first; found "high"',
+        4: 'priority must be a number within 64 bits, found "high"',
         5: "prompt is empty",
         6: 'responses must be a list of texts, found "a"',
         7: "the character NUL",
