@@ -100,8 +100,14 @@ def test_every_bad_row_is_told_with_its_line_and_nothing_is_imported(bench: Any)
         generated("q6", "x" * 100_001, "c"),
         generated("q7", "a", "b") | {"models": ["one"]},
         '{"prompt": "q8", "responses": ["\\ud800", "b"]}',
+        generated("q9", "a", "b", seed=10**400),
+        generated("q10", "a", "b", temperature=float("nan")),
+        '{"prompt": "q11", "responses": ["a", "b"], "source": "s\\ud83d"}',
+        '{"prompt": "q12", "responses": ["a", "b"], "model": "m\\ud83d"}',
+        generated("q13", "a", "b", priority=10**400),
+        generated("q14", "a", "b", source="s\0"),
     )
-    assert said.startswith("9 rows cannot be used; nothing was imported")
+    assert said.startswith("15 rows cannot be used; nothing was imported")
     for number, reason in {
         2: "not valid JSON",
         3: "no answers in the columns prompt; prompt and responses are wanted",
@@ -112,6 +118,12 @@ def test_every_bad_row_is_told_with_its_line_and_nothing_is_imported(bench: Any)
         8: "100,001 characters; at most 100,000",
         9: '2 responses need as many models, found ["one"]',
         10: "not valid Unicode",
+        11: "seed must be a number within 64 bits, found 1000",
+        12: "temperature must be a number within 64 bits, found NaN",
+        13: "source is not valid Unicode",
+        14: "model is not valid Unicode",
+        15: "priority must be a number within 64 bits, found 1000",
+        16: "source has the character NUL",
     }.items():
         line = next(line for line in said.splitlines() if f"bad.jsonl:{number}: " in line)
         assert reason in line
