@@ -23,12 +23,12 @@ from align.errors import UserError
 from align.models.load import load_config, load_whole, max_positions
 from align.models.purpose import many_scores
 from align.text.pieces import special_token_remover
+from align.text.records import Message
+from align.text.template import Template, Turns
 from align.text.tokenizer import plain_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
-
-    from align.text.records import Message
 
 Side = Literal["right", "left"]
 
@@ -61,9 +61,9 @@ class Reader:
             rows = self.tokenizer(questions, [self._clean(text) for text in texts], verbose=False)["input_ids"]
             ends = [row.index(self.tokenizer.sep_token_id) + 1 for row in rows]
         else:
-            turns = [[*({"role": t.role, "content": self._clean(t.content)} for t in prompt)] for prompt in prompts]
-            said = [{"role": "assistant", "content": self._clean(text)} for text in texts]
-            rows = self._written([[*before, last] for before, last in zip(turns, said, strict=True)], False)
+            turns = [tuple(map(self._cleaned, prompt)) for prompt in prompts]
+            said = [Message("assistant", self._clean(text)) for text in texts]
+            rows = self._written([(*before, last) for before, last in zip(turns, said, strict=True)], False)
             ends = [_n_shared(*pair) for pair in zip(self._written(turns, True), rows, strict=True)]
         return [(row[:end], row[end:]) for row, end in zip(rows, ends, strict=True)]
 
@@ -72,16 +72,15 @@ class Reader:
         end = row.index(self.tokenizer.sep_token_id) + 1 if self.tokenizer.sep_token_id in row else len(row)
         return [0] * end + [1] * (len(row) - end)
 
-    def _written(self, conversations: list[list[dict[str, str]]], add_generation_prompt: bool) -> list[list[int]]:
-        from jinja2 import TemplateError
+    def _cleaned(self, turn: Message) -> Message:
+        return turn if turn.role == "tools" else turn._replace(content=self._clean(turn.content))
 
+    def _written(self, conversations: list[Turns], add_generation_prompt: bool) -> list[list[int]]:
+        template = Template.of(self.tokenizer)
         try:
-            texts = [
-                self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=add_generation_prompt)
-                for turns in conversations
-            ]
-        except TemplateError as error:
-            raise UserError(f"{self.path}: its chat template refuses a conversation: {error}") from None
+            texts = [template.write(turns, add_generation_prompt) for turns in conversations]
+        except UserError as error:
+            raise UserError(f"{self.path}: {error}") from None
         return [list(row) for row in self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]]
 
 

@@ -40,7 +40,7 @@ def says(*texts: str) -> Any:
     """Stands for `sample`: a model that says these texts, whatever it is asked."""
 
     def sample(model: Any, prompts: Any, how: Any, eos: Any, *_: Any) -> list[Answer]:
-        rows = [TOKENIZER[0](text, add_special_tokens=False)["input_ids"] + [list(eos)[0]] for text in texts]
+        rows = [TOKENIZER[0](text, add_special_tokens=False)["input_ids"] + [next(iter(eos))] for text in texts]
         return [Answer(row, [-1.0] * len(row), True) for row in rows]
 
     return sample
@@ -58,7 +58,9 @@ def test_a_reply_has_thoughts_and_answer_apart(thinker: str, monkeypatch: pytest
     speaker = Speaker(Model(path=thinker), 64)
     speaking(monkeypatch, speaker_module, speaker.tokenizer, "[THINK]one two[/THINK] red", " blue", "[THINK]sun moon")
     thought, plain, unfinished = speaker.answer([ASKED] * 3, HOW, 1)
-    assert thought is not None and plain is not None and unfinished is not None
+    assert thought is not None
+    assert plain is not None
+    assert unfinished is not None
     assert (thought.text, thought.thoughts) == ("red", "one two")
     assert (plain.text, plain.thoughts) == ("blue", "")
     assert (unfinished.text, unfinished.thoughts) == ("", "sun moon")
@@ -116,6 +118,7 @@ def test_an_evaluation_knows_the_thoughts_again_and_reads_what_it_kept_before_th
     speaking(monkeypatch, speaker_module, voice.tokenizer, "[THINK]one[/THINK] red")
     first = voice.answer([ASKED], HOW, 1)
     assert voice.answer([ASKED], HOW, 1) == first
-    assert first[0] is not None and (first[0].text, first[0].thoughts) == ("red", "one")
+    assert first[0] is not None
+    assert (first[0].text, first[0].thoughts) == ("red", "one")
     assert (cache.computed, cache.read) == (1, 1)
     assert Reply(*json.loads('["red", [1], [2], true]')).thoughts == ""
