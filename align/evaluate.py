@@ -119,6 +119,7 @@ def run(recipe: Recipe, dry_run: bool = False) -> None:
     from align.evals import examples
     from align.evals.cache import Cache
     from align.evals.report import print_summary, write_report
+    from align.evals.voices import check_template
     from align.judges.panel import Panel
     from align.models.load import load_config
     from align.tasks.task import prepare
@@ -131,6 +132,7 @@ def run(recipe: Recipe, dry_run: bool = False) -> None:
     # What is missing or wrong is told before any model speaks.
     for name, model in recipe.models.items():
         load_config(model, f"models.{name}.path", to="speak")
+        check_template(model, f"models.{name}")
     prompts = read_prompts(recipe)
     tasks = {name: prepare(task, recipe.seed) for name, task in recipe.tasks.items()}
     cache = Cache(recipe.cache or Path(recipe.output) / "cache")
@@ -224,8 +226,7 @@ def examined(recipe: Recipe, contest: Contest, markers: Markers, answers: dict[s
     report["models"] = {name: summarise(recipe, name, said) for name, said in answers.items()}
     report |= compared(recipe, answers)
     if recipe.data is not None and recipe.reward is not None and recipe.rankings is not None:
-        data = recipe.data.model_copy(update={"path": recipe.rankings, "format": "auto", "columns": {}, "limit": None})
-        data = data.model_copy(update={"validation": 0.0})
+        data = recipe.data.of_other_rows(recipe.rankings)
         report["reward_model"] = examine(recipe.reward, data, markers.gold, recipe.seed, contest.voices.cache)
     report["texts"] = {name: described(said, recipe.seed) for name, said in answers.items()}
     report["stages"] = read_stages(recipe)

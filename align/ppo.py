@@ -192,7 +192,7 @@ def read(recipe: Recipe) -> Inputs:
     say(*loaded.report.lines())
     prompts = encode(recipe, tokenizer, loaded.train)
     heldout = loaded.validation[: recipe.train.eval_rows]
-    ptx = load_ptx(recipe.ptx, tokenizer, recipe.data.max_tokens, recipe.seed) if recipe.ptx else None
+    ptx = load_ptx(recipe.ptx, tokenizer, recipe.data, recipe.seed) if recipe.ptx else None
     return Inputs(tokenizer, prompts, encode(recipe, tokenizer, heldout) if heldout else [], ptx)
 
 

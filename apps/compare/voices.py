@@ -17,8 +17,9 @@ from align.text.tokenizer import rows_needed
 from align.train.machine import accelerator
 
 if TYPE_CHECKING:
+    from align import sections
     from align.text.records import Message
-    from apps.compare.recipe import Contestant, Recipe
+    from apps.compare.recipe import Recipe
 
 READ_AT_ONCE = 16384  # tokens that go through a reward model together
 AT_ONCE = 64  # positions whose distributions are compared together
@@ -53,9 +54,10 @@ class Figures(NamedTuple):
 class Voice:
     """A model that answers; `Speaker` says how it is loaded and asked."""
 
-    def __init__(self, name: str, settings: Contestant, most_tokens: int) -> None:
+    def __init__(self, name: str, settings: sections.Contestant, most_tokens: int) -> None:
         self.name = name
-        self.speaker = Speaker(settings, most_tokens, settings.asked == "plain")
+        plain, options = settings.asked == "plain", settings.template_options
+        self.speaker = Speaker(settings, most_tokens, plain, settings.template, options)
         self.tokenizer, self.max_tokens = self.speaker.tokenizer, self.speaker.max_tokens
         self.eos = [*ends_of(self.tokenizer).ids]
         if self.speaker.plain:  # a document goes on after the answer; the answer is one line of it

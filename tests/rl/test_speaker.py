@@ -12,13 +12,15 @@ from helpers import recipe_of
 from tiny import World, tiny_gpt
 
 from align import generate, ppo
+from align.config import build
+from align.errors import UserError
 from align.evals.cache import Cache
-from align.evals.voices import Voices
+from align.evals.voices import Voices, check_template
 from align.rl import sampler as sampler_module
 from align.rl import speaker as speaker_module
 from align.rl.sampling import Answer, Sampling
 from align.rl.speaker import Reply, Speaker
-from align.sections import Model
+from align.sections import AskedModel, Contestant, Model
 from align.text.records import Message
 
 ASKED = (Message("user", "say red"),)
@@ -114,7 +116,7 @@ def test_an_evaluation_knows_the_thoughts_again_and_reads_what_it_kept_before_th
     thinker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache = Cache(tmp_path)
-    voice = Voices({"a": Model(path=thinker)}, {"a": False}, 64, cache)["a"]
+    voice = Voices({"a": AskedModel(path=thinker)}, {"a": False}, 64, cache)["a"]
     speaking(monkeypatch, speaker_module, voice.tokenizer, "[THINK]one[/THINK] red")
     first = voice.answer([ASKED], HOW, 1)
     assert voice.answer([ASKED], HOW, 1) == first
@@ -122,3 +124,53 @@ def test_an_evaluation_knows_the_thoughts_again_and_reads_what_it_kept_before_th
     assert (first[0].text, first[0].thoughts) == ("red", "one")
     assert (cache.computed, cache.read) == (1, 1)
     assert Reply(*json.loads('["red", [1], [2], true]')).thoughts == ""
+
+
+TEMPLATE = (
+    "{% for m in messages %}<|{{ m.role }}|> {{ m.content }}{% endfor %}{{ tail | default('') }}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+def identity(world: World, folder: Path, **keys: Any) -> dict[str, Any]:
+    model = AskedModel(path=world.base, **keys)
+    check_template(model, "models.a")
+    return Voices({"a": model}, {"a": False}, 64, Cache(folder))["a"].identity
+
+
+def test_another_template_or_option_asks_anew_and_our_own_is_known_as_before(world: World, tmp_path: Path) -> None:
+    file = tmp_path / "chat.jinja"
+    file.write_text(TEMPLATE)
+    found = [
+        identity(world, tmp_path),
+        identity(world, tmp_path, template=str(file)),
+        identity(world, tmp_path, template=str(file), template_options={"tail": "!"}),
+    ]
+    assert found[0].keys() == {"model", "plain", "max_tokens", "torch", "transformers"}
+    assert found[1]["template"] != found[2]["template"]
+    file.write_text(TEMPLATE + "{# {{ strftime_now('%d') }} #}")
+    assert "date" in identity(world, tmp_path, template=str(file))
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ({"template": "none.jinja"}, "models.a.template: cannot read none.jinja"),
+        ({"template_options": {"enable_thinking": False}}, "models.a.template_options: this template does not read"),
+    ],
+)
+def test_a_template_that_cannot_be_is_told_by_the_models_key(world: World, keys: Any, told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        check_template(AskedModel(path=world.base, **keys), "models.a")
+
+
+def test_a_base_model_that_reads_documents_has_no_template() -> None:
+    with pytest.raises(UserError, match="no effect with asked: plain"):
+        build(Contestant, {"path": "x", "asked": "plain", "template": "chat.jinja"}, "models.a")
+
+
+def test_a_speaker_asks_through_the_template_that_it_is_given(world: World, tmp_path: Path) -> None:
+    (tmp_path / "chat.jinja").write_text(TEMPLATE)
+    speaker = Speaker(Model(path=world.base), 64, template=str(tmp_path / "chat.jinja"), options={"tail": " red"})
+    (ids,) = speaker.prompt_ids([ASKED])
+    assert speaker.tokenizer.decode(ids) == "<|user|> say red red<|assistant|>"
