@@ -3,7 +3,7 @@
     python -m align.generate recipes/generate.yaml
 
 Writes JSONL rows {prompt, responses, model, temperature, seed}; people, or the lab's annotators, rank them. What a
-model thought before it answered is in `thoughts`, one for each response, where it thought at all.
+model thought before it answered is in `response_thoughts`, one for each response, where it thought at all.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def answer_rows(recipe: Recipe, prompts: list[Prompt], n_at_once: int = 512) -> 
             yield {
                 "prompt": plain(prompt.messages),
                 "responses": [reply.text for reply in replies],
-                **({"thoughts": thoughts} if any(thoughts) else {}),
+                **({"response_thoughts": thoughts} if any(thoughts) else {}),
                 "model": recipe.model.path,
                 "temperature": recipe.sampling.temperature,
                 "seed": recipe.seed,

@@ -51,7 +51,7 @@ class Past(NamedTuple):
     revision: int
     turn: int  # give the last one's as `before` to go on
     at: float
-    beginning: str  # of the prompt's last turn
+    beginning: str  # of what the user asked last
 
 
 def save_draft(store: Store, person_id: int, task_id: int, payload: Any, rev: int) -> Drafted:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from itertools import combinations
 from pathlib import Path
 from statistics import fmean
@@ -22,7 +23,7 @@ from align.errors import RewardError, UserError
 from align.evals.cache import Cache
 from align.judges.reward_exam import examine
 from align.judges.scoring import RewardModelJudge
-from align.models.foreign import has_linear_score
+from align.models.foreign import Reader, has_linear_score
 from align.models.load import load_config
 from align.models.scalar import load_scalar_model, score_all
 from align.rl.rewards import ModelReward
@@ -234,3 +235,30 @@ def test_only_a_matrix_can_become_a_value_head(tokenizer, tmp_path, llama):
     assert not has_linear_score(load_config(sections.Model(path=path)))
     with pytest.raises(UserError, match="its score is no single linear head"):
         load_scalar_model(sections.Model(path=path))
+
+
+TOOLS = [{"type": "function", "function": {"name": "sun"}}]
+READS_TOOLS = (
+    "{{ bos_token }}{% for tool in tools or [] %}<{{ tool.function.name }}>{% endfor %}{% for m in messages %}"
+    "{{ m.role }} {{ m.reasoning_content | default('') }} {{ m.content }}"
+    "{% for call in m.tool_calls or [] %}<{{ call.function.name }}>{% endfor %}{% endfor %}"
+)
+
+
+def test_it_is_given_tools_calls_and_thoughts_as_its_template_has_them(tokenizer, tmp_path):
+    asking = deepcopy(tokenizer)
+    asking.chat_template = READS_TOOLS
+    asking.save_pretrained(tmp_path)
+    turns = (
+        Message("tools", json.dumps(TOOLS)),
+        Message("user", "say red"),
+        Message("assistant", "", "one two", json.dumps(TOOLS), learned=False),
+        Message("tool", "moon", name="sun"),
+    )
+    ((before, after),) = Reader(str(tmp_path)).encode([turns], ["blue"])
+    said = [*(turn.as_dict() for turn in turns[1:]), {"role": "assistant", "content": "blue"}]
+    assert asking.decode(before + after) == asking.apply_chat_template(said, tools=TOOLS, tokenize=False)
+    asking.chat_template = "{{ raise_exception('no tools here') }}"
+    asking.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=f"{tmp_path}: the chat template refuses these turns .*no tools here"):
+        Reader(str(tmp_path)).encode([turns], ["blue"])

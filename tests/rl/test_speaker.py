@@ -87,7 +87,7 @@ def test_generated_rows_have_thoughts_beside_the_responses(
         generate.run(recipe)
         row = json.loads((tmp_path / "out.jsonl").read_text())
         assert row["responses"] == ["red", "blue"]
-        assert row.get("thoughts") == thoughts
+        assert row.get("response_thoughts") == thoughts
 
 
 class Noting:
