@@ -28,13 +28,13 @@ class Message(NamedTuple):
 
     @classmethod
     def of(cls, turn: dict[str, Any]) -> Message:
-        """A turn as `as_dict` writes it."""
-        calls = turn.get("tool_calls")
+        """A turn as `as_dict` writes it; calls may be JSON already."""
+        calls = turn.get("tool_calls") or ""
         return cls(
             turn["role"],
             turn["content"],
             turn.get("reasoning_content", ""),
-            json.dumps(calls, ensure_ascii=False) if calls else "",
+            calls if isinstance(calls, str) else json.dumps(calls, ensure_ascii=False),
             turn.get("name", ""),
             turn.get("tool_call_id", ""),
             turn.get("weight", 1) != 0,

@@ -25,6 +25,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter
 from pydantic import AfterValidator, Field
 
+from align.text.records import Message
 from apps.store import progress, tasks, work
 from apps.store.people import LEADS
 from apps.store.project import Project
@@ -177,8 +178,8 @@ def shown_turn(turn: dict[str, Any]) -> dict[str, Any]:
     found = {"role": role, "text": text, "html": (verbatim if role in ("tool", "tools") else rendered)(text)}
     if thoughts := turn.get("reasoning_content"):
         found["thoughts"] = {"text": thoughts, "html": rendered(thoughts)}
-    if calls := turn.get("tool_calls"):
-        told = "\n".join(map(told_call, calls))
+    if calls := Message.of(turn).calls:
+        told = "\n".join(map(told_call, json.loads(calls)))
         found["calls"] = {"text": told, "html": verbatim(told)}
     return found | {"name": turn.get("name", "")}
 

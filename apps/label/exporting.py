@@ -149,7 +149,7 @@ def preference_rows(task: Judged, judgment: Judgment) -> Iterator[dict[str, Any]
             continue
         better, worse = (i, j) if ranks[i] < ranks[j] else (j, i)
         yield {
-            "prompt": [turn for turn in task.messages if turn["role"] != "tools"],
+            "prompt": [Message.of(turn).as_dict() for turn in task.messages if turn["role"] != "tools"],
             "chosen": [{"role": "assistant", "content": task.answers[better].text}],
             "rejected": [{"role": "assistant", "content": task.answers[worse].text}],
             "annotator": judgment.person,

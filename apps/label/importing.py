@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from align.errors import UserError
 from align.text.formats import LAYOUTS, make, recognise
 from align.text.readers import iter_rows
-from align.text.records import Answers
+from align.text.records import Answers, Message
 from align.text.rows import Broken, BrokenRows, Row
 from align.text.values import BadRow, LeftOut, shown, string
 from apps.store import queue
@@ -162,11 +162,16 @@ def new_prompt(row: Row, name: str, kind: Kind, most: int) -> NewPrompt:
             raise BadRow(f"a text has {len(text):,} characters; at most {LONGEST_TEXT:,} can be ranked")
     makers = _makers(row, len(record.responses))
     answers = tuple(NewAnswer(text, maker) for text, maker in zip(record.responses, makers, strict=True))
-    messages = [turn.as_dict() for turn in record.prompt]
+    messages = list(map(kept_turn, record.prompt))
     source = _kept(str(row.values.get("source") or Path(row.source.partition(":")[0]).name), "source")
     priority = 0.0 if row.values.get("priority") is None else float(_number(row.values["priority"], "priority"))
     found = NewPrompt(messages, source, answers, priority=priority)
     return found if kind == "rank" else _with_expected(found, record, row, most)
+
+
+def kept_turn(turn: Message) -> dict[str, Any]:
+    """A turn as the database has it. Calls are text: their keys have an order, and the database's JSON has another."""
+    return turn.as_dict() | ({"tool_calls": turn.calls} if turn.calls else {})
 
 
 def _with_expected(prompt: NewPrompt, record: Answers, row: Row, most: int) -> NewPrompt:

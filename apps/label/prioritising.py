@@ -17,6 +17,7 @@ from align.text.readers import iter_rows
 from align.text.records import Answers
 from align.text.rows import Broken, BrokenRows, Row
 from align.text.values import BadRow, shown
+from apps.label.importing import kept_turn
 from apps.store import queue
 from apps.store.project import Project
 from apps.store.scores import Prioritised, ScoredPrompt, keep_scores, prioritise
@@ -85,7 +86,7 @@ def _scored(row: Row) -> ScoredPrompt:
         raise BadRow(f"{len(record.responses)} responses need a score of each member for each, found {shown(scores)}")
     if not all(isinstance(x, int | float) and abs(x) <= sys.float_info.max for row in scores for x in row):
         raise BadRow(f"scores must be numbers, found {shown(scores)}")
-    messages = [turn.as_dict() for turn in record.prompt]
+    messages = list(map(kept_turn, record.prompt))
     return ScoredPrompt(messages, record.responses, [[float(x) for x in row] for row in scores])
 
 
