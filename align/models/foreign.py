@@ -11,6 +11,7 @@ row the class reads, and on which side it may be padded, is not known here but t
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -73,7 +74,11 @@ class Reader:
         return [0] * end + [1] * (len(row) - end)
 
     def _cleaned(self, turn: Message) -> Message:
-        return turn if turn.role == "tools" else turn._replace(content=self._clean(turn.content))
+        """A turn without special tokens, also where JSON could write them otherwise."""
+        content = _respelt(turn.content) if turn.role == "tools" else turn.content
+        texts = (content, turn.thoughts, _respelt(turn.calls), turn.name)
+        content, thoughts, calls, name = map(self._clean, texts)
+        return turn._replace(content=content, thoughts=thoughts, calls=calls, name=name)
 
     def _written(self, conversations: list[Turns], add_generation_prompt: bool) -> list[list[int]]:
         template = Template.of(self.tokenizer)
@@ -178,6 +183,11 @@ def score_weight(model: sections.Model) -> Tensor:
         raise UserError(f"{model.path}: its score is no single linear head, so no other model can begin with it")
     whole: Any = load_whole(AutoModelForSequenceClassification, model.path, model, 0)
     return whole.score.weight.detach().clone()
+
+
+def _respelt(written: str) -> str:
+    """JSON without escapes that could stand for a special token; "" as it is."""
+    return json.dumps(json.loads(written), ensure_ascii=False) if written else ""
 
 
 def _n_shared(one: list[int], other: list[int]) -> int:

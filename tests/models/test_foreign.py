@@ -255,6 +255,11 @@ def test_it_is_given_tools_calls_and_thoughts_as_its_template_has_them(tokenizer
         Message("assistant", "", "one two", json.dumps(TOOLS), learned=False),
         Message("tool", "moon", name="sun"),
     )
+    odd = "<|endoftext|>"  # is taken out, wherever and however it is written
+    escaped = json.dumps(TOOLS).replace("sun", "sun" + odd.replace("<", "\\u003c"))
+    written = Reader(str(tmp_path)).encode([turns], ["blue"])
+    told = (turns[0]._replace(content=escaped), *turns[1:2], turns[2]._replace(thoughts="one two" + odd, calls=escaped))
+    assert Reader(str(tmp_path)).encode([(*told, turns[3])], ["blue"]) == written
     ((before, after),) = Reader(str(tmp_path)).encode([turns], ["blue"])
     said = [*(turn.as_dict() for turn in turns[1:]), {"role": "assistant", "content": "blue"}]
     assert asking.decode(before + after) == asking.apply_chat_template(said, tools=TOOLS, tokenize=False)
