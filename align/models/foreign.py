@@ -23,7 +23,7 @@ from align import sections
 from align.errors import UserError
 from align.models.load import load_config, load_whole, max_positions
 from align.models.purpose import many_scores
-from align.text.pieces import special_token_remover
+from align.text.pieces import check_written, special_token_remover
 from align.text.records import Message
 from align.text.template import Template, Turns
 from align.text.tokenizer import plain_tokenizer
@@ -84,6 +84,8 @@ class Reader:
         template = Template.of(self.tokenizer)
         try:
             texts = [template.write(turns, add_generation_prompt) for turns in conversations]
+            for turns, text in zip(conversations, texts, strict=True):
+                check_written(template, turns, text)
         except UserError as error:
             raise UserError(f"{self.path}: {error}") from None
         return [list(row) for row in self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]]

@@ -263,7 +263,21 @@ def test_it_is_given_tools_calls_and_thoughts_as_its_template_has_them(tokenizer
     ((before, after),) = Reader(str(tmp_path)).encode([turns], ["blue"])
     said = [*(turn.as_dict() for turn in turns[1:]), {"role": "assistant", "content": "blue"}]
     assert asking.decode(before + after) == asking.apply_chat_template(said, tools=TOOLS, tokenize=False)
-    asking.chat_template = "{{ raise_exception('no tools here') }}"
+
+
+@pytest.mark.parametrize(
+    ("template", "told"),
+    [
+        ("{{ raise_exception('no system turns') }}", "the chat template refuses these turns .*no system turns"),
+        (
+            "{% for m in messages[1:] %}{{ m.content }}{% endfor %}",
+            r"does not write all of turn 1 \(system\): 'be kind'",
+        ),
+    ],
+)
+def test_what_its_template_refuses_or_leaves_out_is_told(template, told, tokenizer, tmp_path):
+    asking = deepcopy(tokenizer)
+    asking.chat_template = template
     asking.save_pretrained(tmp_path)
-    with pytest.raises(UserError, match=f"{tmp_path}: the chat template refuses these turns .*no tools here"):
-        Reader(str(tmp_path)).encode([turns], ["blue"])
+    with pytest.raises(UserError, match=f"{tmp_path}: .*{told}"):
+        Reader(str(tmp_path)).encode([(Message("system", "be kind"), Message("user", "say red"))], ["blue"])
