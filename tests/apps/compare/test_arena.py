@@ -6,7 +6,6 @@ import json
 import random
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from offices import at_once, new_id
 from align.errors import UserError
 from apps.compare.arena import Arena, Battle
 from apps.compare.server import check
-from apps.compare.voices import Answered, Thought
 from apps.label.__main__ import main as label
 from apps.store import events, work
 from apps.store.errors import Refused
@@ -133,16 +131,14 @@ def test_two_equal_answers_are_no_battle(arena: Place) -> None:
     assert ada.vote(last["battle"], "a", new_id()).status_code == 409
 
 
-def test_a_battle_shows_answers_without_what_was_thought_before(arena: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    def thinking(self: Parrot, *_: Any) -> Iterator[str | Answered]:
-        yield from (Thought("one"), " two", Answered(f"two {self.name}", "one", [0], [1, 2], "", "eos"))
-
-    monkeypatch.setattr(Parrot, "answer", thinking)
+def test_a_battle_shows_answers_without_what_was_thought_before(arena: Place) -> None:
     for name in list(arena.voices.by_name):
-        arena.voices.by_name[name] = Parrot(name, "", arena.voices.by_name["sft"])  # type: ignore[assignment]
+        parrot = Parrot(name, f"two {name}", arena.voices.by_name["sft"], "one")
+        arena.voices.by_name[name] = parrot  # type: ignore[assignment]
     told = arena.member("ada").events("battle", {"prompt": "say red"})
     assert "one" not in json.dumps(told)
-    assert of_side(told, 0, "piece") == ["", " two"]
+    assert of_side(told, 0, "piece")[0] == ""
+    assert "".join(of_side(told, 0, "piece")) == of_side(told, 0, "text")[0]
 
 
 def test_the_same_two_answers_again_change_the_vote_and_keep_the_order_of_the_first_time(
