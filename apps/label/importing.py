@@ -11,16 +11,19 @@ from __future__ import annotations
 import json
 import sqlite3
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from align.errors import UserError
-from align.text.formats import LAYOUTS, make, recognise
+from align.text.formats import LAYOUTS, make, parts_of, reads, recognise
+from align.text.keys import Unread
 from align.text.readers import iter_rows
-from align.text.records import Answers, Message
+from align.text.records import Answers, Message, Prompt
 from align.text.rows import Broken, BrokenRows, Row
+from align.text.turns import THOUGHTS_DROPPED, Handling
 from align.text.values import BadRow, LeftOut, shown, string
 from apps.store import queue
 from apps.store.adding import Added, Kind, NewAnswer, NewPrompt, add_tasks, prompt_hash
@@ -29,6 +32,8 @@ from apps.store.project import Project
 BATCH = 200  # prompts in one transaction
 LONGEST_TEXT = 100_000  # characters of a prompt's turn or of an answer
 MAKER = ("model", "temperature", "seed")
+THOUGHTS = "thoughts stand in it; those of an answer are not shown"
+WITHOUT_THOUGHTS = Handling(thoughts="drop")
 
 
 class Imported(NamedTuple):
@@ -36,6 +41,7 @@ class Imported(NamedTuple):
 
     n_rows: int
     left_out: dict[str, int]  # rows by the rule of their format that leaves them out
+    notes: dict[str, int]  # rows by the rule that was applied to them
     added: Added
     unread: list[str]  # which keys nobody reads, and how many rows have them
 
@@ -47,7 +53,7 @@ def import_files(project: Project, files: list[str], kind: Kind = "rank", dry_ru
     """
     unread = Unread(reads())
     with staging() as stage:
-        n_rows, left_out = _stage(stage, files, kind, project.recipe.ranking.max_answers, unread)
+        n_rows, left_out, notes = _stage(stage, files, kind, project.recipe.ranking.max_answers, unread)
         added = Added()
         for batch in batches(stage):
             added = added.plus(add_tasks(project.store, project.id, batch, kind, dry_run))
@@ -55,7 +61,7 @@ def import_files(project: Project, files: list[str], kind: Kind = "rank", dry_ru
         queue.draw(project.store, project.id)
     if not dry_run:
         project.store.analyze()
-    return Imported(n_rows, left_out, added, unread.lines())
+    return Imported(n_rows, left_out, notes, added, unread.lines())
 
 
 def lines(found: Imported, dry_run: bool) -> list[str]:
@@ -63,7 +69,7 @@ def lines(found: Imported, dry_run: bool) -> list[str]:
     a = found.added
     will = "would add" if dry_run else "added"
     told = [f"{found.n_rows:,} rows read", *(f"  {n:,} left out: {rule}" for rule, n in found.left_out.items())]
-    told += [f"  {line}" for line in found.unread]
+    told += [*(f"  {n:,} rows: {note}" for note, n in found.notes.items()), *(f"  {line}" for line in found.unread)]
     told.append(f"{will} {a.tasks:,} tasks, {a.answers:,} answers and {a.prompts:,} prompts that were not there")
     if a.extended:
         told.append(f"  {a.extended:,} tasks that nobody had seen {'would get' if dry_run else 'got'} more answers")
@@ -107,10 +113,11 @@ def batches(stage: sqlite3.Connection) -> Iterator[list[NewPrompt]]:
 
 def _stage(
     stage: sqlite3.Connection, files: list[str], kind: Kind, most: int, unread: Unread
-) -> tuple[int, dict[str, int]]:
+) -> tuple[int, dict[str, int], dict[str, int]]:
     """Checks all rows and puts them into the stage. Raises `UserError` if one of them cannot be used."""
     broken = BrokenRows("skip")
-    left_out: dict[str, int] = {}
+    left_out: Counter[str] = Counter()
+    notes: Counter[str] = Counter()
     n_rows = 0
     for file in files:
         for row in iter_rows(file, broken=broken):
@@ -119,18 +126,20 @@ def _stage(
                 name = _format(row)
                 unread.add(row.values, name)
                 for part in parts_of(row.values, name, "answers"):
-                    _put(stage, new_prompt(Row(part, row.source), name, kind, most))
+                    prompt, changes = new_prompt(Row(part, row.source), name, kind, most)
+                    _put(stage, prompt)
+                    notes.update(changes)
             except BadRow as error:
                 broken.add(Broken(row.source, str(error)))
             except LeftOut as error:
-                left_out[str(error)] = left_out.get(str(error), 0) + 1
+                left_out[str(error)] += 1
     if broken.count:
         more = [f"  and {broken.count - len(broken.listed)} more"] if broken.count > len(broken.listed) else []
         told = [f"  {one.source}: {one.reason}" for one in broken.listed]
         raise UserError("\n".join([f"{broken.count} rows cannot be used; nothing was imported", *told, *more]))
     if not n_rows:
         raise UserError(f"{', '.join(files)}: no rows in there")
-    return n_rows, left_out
+    return n_rows, dict(left_out), dict(notes)
 
 
 def _put(stage: sqlite3.Connection, prompt: NewPrompt) -> None:
@@ -151,12 +160,20 @@ def _format(row: Row) -> str:
     return name
 
 
-def new_prompt(row: Row, name: str, kind: Kind, most: int) -> NewPrompt:
-    """The prompt and the answers in a row of the named format. Raises `BadRow` or `LeftOut`."""
+def new_prompt(row: Row, name: str, kind: Kind, most: int) -> tuple[NewPrompt, tuple[str, ...]]:
+    """The prompt and the answers in a row of the named format, and the rules applied to it.
+
+    People judge answers without what was thought before them. Raises `BadRow` or `LeftOut`.
+    """
     if name == "ranking" and not _are_texts(row.values["responses"]):
         raise BadRow(f"responses must be a list of texts, found {shown(row.values['responses'])}")
-    record, _ = make(row.values, name, "answers", row.source)
+    record, notes = make(row.values, name, "answers", row.source, WITHOUT_THOUGHTS)
     assert isinstance(record, Answers)
+    if THOUGHTS_DROPPED in notes:  # those of earlier turns are a part of the prompt
+        prompt, _ = make(row.values, name, "prompts", row.source)
+        assert isinstance(prompt, Prompt)
+        record = record._replace(prompt=prompt.messages)
+        notes = (*(note for note in notes if note != THOUGHTS_DROPPED), THOUGHTS)
     for text in (*(part for turn in record.prompt for part in turn.parts), *record.responses):
         if len(_kept(text, "a text")) > LONGEST_TEXT:
             raise BadRow(f"a text has {len(text):,} characters; at most {LONGEST_TEXT:,} can be ranked")
@@ -166,7 +183,7 @@ def new_prompt(row: Row, name: str, kind: Kind, most: int) -> NewPrompt:
     source = _kept(str(row.values.get("source") or Path(row.source.partition(":")[0]).name), "source")
     priority = 0.0 if row.values.get("priority") is None else float(_number(row.values["priority"], "priority"))
     found = NewPrompt(messages, source, answers, priority=priority)
-    return found if kind == "rank" else _with_expected(found, record, row, most)
+    return found if kind == "rank" else _with_expected(found, record, row, most), notes
 
 
 def kept_turn(turn: Message) -> dict[str, Any]:
