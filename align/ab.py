@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 class Recipe(Section):
     """An A/B test of two templates."""
 
-    model: sections.Model
+    model: sections.AskedModel
     asked: Literal["chat", "plain"] = "chat"
     """chat asks in turns, through the chat template; plain in a text, for a base model."""
     max_tokens: int = Field(1024, gt=1)
@@ -60,6 +60,8 @@ class Recipe(Section):
             raise ValueError(f"task.shots = {self.task.shots}: give one number, for both templates")
         if self.against == self.task.template:
             raise ValueError(f"against = {self.against!r}: this is task.template too; name another")
+        if self.asked == "plain" and (self.model.template or self.model.template_options):
+            raise ValueError("model.template, model.template_options: no effect with asked: plain; leave them out")
         return self
 
 
@@ -90,12 +92,13 @@ def main() -> None:
 def run(recipe: Recipe, dry_run: bool = False) -> None:
     """Writes ab.json into `recipe.output` and prints the decision."""
     from align.evals.cache import Cache
-    from align.evals.voices import Voices
+    from align.evals.voices import Voices, check_template
     from align.models.load import load_config
 
     check_place(recipe.output)
     sides = read_sides(recipe)
     load_config(recipe.model, to="speak")
+    check_template(recipe.model, "model")
     if dry_run:
         print(to_yaml(recipe), f"questions: {len(sides.a.questions):,}", sep="\n")
         return

@@ -22,6 +22,7 @@ from align.evals.settings import Contestant, Prompts
 from align.generate import Sampling
 from align.judges.settings import Judge
 from align.tasks.settings import Task
+from align.text.records import last_question
 
 if TYPE_CHECKING:
     from align.evals.answers import Answers
@@ -118,6 +119,7 @@ def run(recipe: Recipe, dry_run: bool = False) -> None:
     from align.evals import examples
     from align.evals.cache import Cache
     from align.evals.report import print_summary, write_report
+    from align.evals.voices import check_template
     from align.judges.panel import Panel
     from align.models.load import load_config
     from align.tasks.task import prepare
@@ -130,6 +132,7 @@ def run(recipe: Recipe, dry_run: bool = False) -> None:
     # What is missing or wrong is told before any model speaks.
     for name, model in recipe.models.items():
         load_config(model, f"models.{name}.path", to="speak")
+        check_template(model, f"models.{name}")
     prompts = read_prompts(recipe)
     tasks = {name: prepare(task, recipe.seed) for name, task in recipe.tasks.items()}
     cache = Cache(recipe.cache or Path(recipe.output) / "cache")
@@ -150,7 +153,7 @@ def run(recipe: Recipe, dry_run: bool = False) -> None:
         report["tasks"] = tasks_done(recipe, contest, tasks)
         report["problems"] = told(contest.problems, markers)
     report["stages"]["evaluate"] = {"seconds": round(time.monotonic() - started, 2), "peak_memory_mb": memory.megabytes}
-    texts = [prompt.messages[-1].content for prompt in prompts]
+    texts = [last_question(prompt.messages) for prompt in prompts]
     shown = [
         (group.heading, group.note, examples.rows(answers, texts, group.indices))
         for group in examples.groups(answers, report["compared_by"], len(texts), recipe.samples)
@@ -223,8 +226,7 @@ def examined(recipe: Recipe, contest: Contest, markers: Markers, answers: dict[s
     report["models"] = {name: summarise(recipe, name, said) for name, said in answers.items()}
     report |= compared(recipe, answers)
     if recipe.data is not None and recipe.reward is not None and recipe.rankings is not None:
-        data = recipe.data.model_copy(update={"path": recipe.rankings, "format": "auto", "columns": {}, "limit": None})
-        data = data.model_copy(update={"validation": 0.0})
+        data = recipe.data.of_other_rows(recipe.rankings)
         report["reward_model"] = examine(recipe.reward, data, markers.gold, recipe.seed, contest.voices.cache)
     report["texts"] = {name: described(said, recipe.seed) for name, said in answers.items()}
     report["stages"] = read_stages(recipe)

@@ -2,7 +2,8 @@
 
     python -m align.generate recipes/generate.yaml
 
-Writes JSONL rows {prompt, responses, model, temperature, seed}; people, or the lab's annotators, rank them.
+Writes JSONL rows {prompt, responses, model, temperature, seed}; people, or the lab's annotators, rank them. What a
+model thought before it answered is in `response_thoughts`, one for each response, where it thought at all.
 """
 
 from __future__ import annotations
@@ -105,10 +106,12 @@ def answer_rows(recipe: Recipe, prompts: list[Prompt], n_at_once: int = 512) -> 
         repeated = [prompt.messages for prompt in chunk for _ in range(recipe.sampling.n)]
         answers = iter(speaker.sample(repeated, recipe.sampling.how(), randomness))
         for prompt in chunk:
-            responses = [next(answers).text for _ in range(recipe.sampling.n)]
+            replies = [next(answers) for _ in range(recipe.sampling.n)]
+            thoughts = [reply.thoughts for reply in replies]
             yield {
                 "prompt": plain(prompt.messages),
-                "responses": responses,
+                "responses": [reply.text for reply in replies],
+                **({"response_thoughts": thoughts} if any(thoughts) else {}),
                 "model": recipe.model.path,
                 "temperature": recipe.sampling.temperature,
                 "seed": recipe.seed,

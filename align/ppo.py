@@ -26,6 +26,7 @@ from align import sections
 from align.config import DryRun, parse_training
 from align.errors import UserError, exit_on_user_error
 from align.rl.settings import Evaluation, Kl, Ppo, Ptx, Reward, Rollout
+from align.text.records import last_question
 
 if TYPE_CHECKING:
     from align.rl.learner import Learner
@@ -191,7 +192,7 @@ def read(recipe: Recipe) -> Inputs:
     say(*loaded.report.lines())
     prompts = encode(recipe, tokenizer, loaded.train)
     heldout = loaded.validation[: recipe.train.eval_rows]
-    ptx = load_ptx(recipe.ptx, tokenizer, recipe.data.max_tokens, recipe.seed) if recipe.ptx else None
+    ptx = load_ptx(recipe.ptx, tokenizer, recipe.data, recipe.seed) if recipe.ptx else None
     return Inputs(tokenizer, prompts, encode(recipe, tokenizer, heldout) if heldout else [], ptx)
 
 
@@ -326,7 +327,9 @@ def evaluate(
     if run.writes:
         with (run.folder / "samples.jsonl").open("a", encoding="utf-8") as file:
             for i, prompt in enumerate(mine[: recipe.evaluation.samples]):
-                row = {"step": step, "prompt": prompt.messages[-1].content, "answer": rollouts.texts[i]}
+                row: dict[str, Any] = {"step": step, "prompt": last_question(prompt.messages)}
+                row |= {"thoughts": rollouts.thoughts[i]} if rollouts.thoughts[i] else {}
+                row["answer"] = rollouts.texts[i]
                 row |= {name.removeprefix("eval/"): round(float(column[i]), 4) for name, column in columns.items()}
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
     figures = means(accelerator, columns)

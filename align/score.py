@@ -49,6 +49,8 @@ class Recipe(Section):
     def _all_rows(self) -> Self:
         if self.data.validation != 0:
             raise ValueError(f"data.validation = {self.data.validation}: all rows are scored; leave it 0")
+        if self.data.template or self.data.template_options:
+            raise ValueError("data.template, data.template_options: reward models have their own; leave them out")
         return self
 
 

@@ -67,6 +67,28 @@ class Model(Section):
         return self
 
 
+class AskedModel(Model):
+    """A model that is asked through a chat template: its own, or another."""
+
+    template: str | None = None
+    """A file with a chat template (Jinja) to ask it with. By default the model's own."""
+    template_options: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
+    """Variables for the chat template, as {enable_thinking: false}."""
+
+
+class Contestant(AskedModel):
+    """A model that answers beside others."""
+
+    asked: Literal["chat", "plain"] = "chat"
+    """chat asks through the chat template; plain makes the last turn the first line of a document, for a base model."""
+
+    @model_validator(mode="after")
+    def _a_document_has_no_template(self) -> Self:
+        if self.asked == "plain" and (self.template or self.template_options):
+            raise ValueError("template and template_options have no effect with asked: plain; leave them out")
+        return self
+
+
 class Source(Section):
     """One of several data sets, with its weight."""
 
@@ -115,6 +137,18 @@ class Data(Section):
     """Use at most this many rows."""
     validation: float | str = 0.05
     """Held out for validation: a fraction of the rows, or a path of its own; 0 for none."""
+
+    def of_other_rows(self, path: str, limit: int | None = None) -> Data:
+        """The same for rows that a recipe names elsewhere: their format is their own, and none is held out."""
+        own: dict[str, object] = {
+            "path": path,
+            "split": "train",
+            "format": "auto",
+            "columns": {},
+            "limit": limit,
+            "validation": 0.0,
+        }
+        return self.model_copy(update=own)
 
     @field_validator("validation", mode="before")
     @classmethod

@@ -17,6 +17,7 @@ from pydantic import Field
 from align import sections
 from align.config import DryRun, parse_training
 from align.errors import exit_on_user_error
+from align.text.records import last_question
 
 if TYPE_CHECKING:
     from align.text.encode import Encoded
@@ -176,7 +177,7 @@ class _Samples:
 
         from align.models.language import unspeakable
         from align.rl.sampling import Sampling, sample
-        from align.text.encode import decode_response, encode_prompts
+        from align.text.encode import decode_answer, encode_prompts
         from align.text.ends import ends_of
 
         if not self.prompts or not self.run.writes:
@@ -192,9 +193,11 @@ class _Samples:
             never = unspeakable(self.tokenizer, model)
             answers = sample(model, ids, how, ends_of(self.tokenizer).ids, never, generator)
         with (self.run.folder / "samples.jsonl").open("a", encoding="utf-8") as file:
-            for prompt, answer in zip(self.prompts, answers, strict=True):
-                row = {"step": step, "prompt": prompt[-1].content}
-                row["answer"] = decode_response(self.tokenizer, answer.tokens)
+            for prompt, before, answer in zip(self.prompts, ids, answers, strict=True):
+                said = decode_answer(self.tokenizer, answer.tokens, before)
+                row: dict[str, Any] = {"step": step, "prompt": last_question(prompt)}
+                row |= {"thoughts": said.thoughts} if said.thoughts else {}
+                row["answer"] = said.text
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 

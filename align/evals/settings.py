@@ -9,11 +9,9 @@ from pydantic import Field, model_validator
 from align import sections
 
 
-class Contestant(sections.Model):
+class Contestant(sections.Contestant):
     """A model to evaluate."""
 
-    asked: Literal["chat", "plain"] = "chat"
-    """chat asks through the chat template; plain makes the prompt the first line of a document, for a base model."""
     best_of: int | None = Field(None, gt=1)
     """Draws so many answers to each prompt and keeps the one that the recipe's reward model scores highest."""
     seed: int | None = Field(None, ge=0)
@@ -29,6 +27,12 @@ class Prompts(sections.Data):
     """Held out: a fraction of the rows, or a path of its own; 0 for none."""
     part: Literal["train", "validation"] = "train"
     """Which of them are asked: validation for those that a stage with the same fraction and seed did not train on."""
+
+    @model_validator(mode="after")
+    def _templates_are_the_models(self) -> Self:
+        if self.template or self.template_options:
+            raise ValueError("template, template_options: give them beside a model, as models.NAME.template")
+        return self
 
     @model_validator(mode="after")
     def _has_that_part(self) -> Self:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
 from functools import cached_property, partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from align import sections
+from align.errors import UserError
 from align.evals.cache import Cache
 from align.models.fingerprint import fingerprint
 from align.text.records import plain as as_row
@@ -29,9 +31,11 @@ SILENCE_S = 10.0  # between lines of progress
 class Voices:
     """All models by name."""
 
-    def __init__(self, models: Mapping[str, sections.Model], plain: Mapping[str, bool], n: int, cache: Cache) -> None:
+    def __init__(
+        self, models: Mapping[str, sections.AskedModel], plain: Mapping[str, bool], n: int, cache: Cache
+    ) -> None:
         """`plain` says of each model whether it is a base model; `n` is the longest prompt and answer in tokens."""
-        self.cache = cache
+        self.cache, self.date = cache, date.today()  # which some templates write: one day for all portions
         self._by_name = {name: Voice(name, model, plain[name], n, cache, self) for name, model in models.items()}
         self._speaking: tuple[Voice, Speaker] | None = None
 
@@ -41,10 +45,14 @@ class Voices:
     def speaker(self, voice: Voice) -> Speaker:
         """The voice's loaded model; whichever was loaded before it leaves the memory first."""
         from align.rl.speaker import Speaker
+        from align.text.template import fix_date
 
         if self._speaking is None or self._speaking[0] is not voice:
             self._speaking = None
-            self._speaking = voice, Speaker(voice.model, voice.max_tokens, voice.plain)
+            template, options = voice.model.template, voice.model.template_options
+            speaker = Speaker(voice.model, voice.max_tokens, voice.plain, template, options)
+            fix_date(speaker.tokenizer, self.date)
+            self._speaking = voice, speaker
         return self._speaking[1]
 
 
@@ -52,7 +60,7 @@ class Voice:
     """One model: a `Speaker` that remembers what it said."""
 
     def __init__(
-        self, name: str, model: sections.Model, plain: bool, max_tokens: int, cache: Cache, voices: Voices
+        self, name: str, model: sections.AskedModel, plain: bool, max_tokens: int, cache: Cache, voices: Voices
     ) -> None:
         self.name, self.model, self.plain, self.cache = name, model, plain, cache
         self._voices, self._most = voices, max_tokens
@@ -68,14 +76,27 @@ class Voice:
     def identity(self) -> dict[str, Any]:
         """All that its words depend on, but for what it is asked."""
         packages = {package: version(package) for package in ("torch", "transformers")}
-        return {"model": fingerprint(self.model), "plain": self.plain, "max_tokens": self.max_tokens} | packages
+        found = {"model": fingerprint(self.model), "plain": self.plain, "max_tokens": self.max_tokens} | packages
+        return found if self.plain else found | self._wording()
+
+    def _wording(self) -> dict[str, Any]:
+        """How it is asked, where that is not one of our own templates; and on which day, if that is written."""
+        from align.text.chat import is_ours
+
+        template = self.tokenizer.chat_template
+        if is_ours(template):
+            return {}
+        dated = {"date": self._voices.date.isoformat()} if "strftime_now" in str(template) else {}
+        return {"template": template} | dated
 
     @cached_property
     def tokenizer(self) -> Any:
         """The model's tokenizer, for which the model itself is not needed."""
-        from align.text.tokenizer import load_tokenizer
+        from align.text.template import fix_date
 
-        return load_tokenizer(self.model.path, self.model.trust_remote_code)
+        found = tokenizer_of(self.model)
+        fix_date(found, self._voices.date)
+        return found
 
     def prompt_ids(self, asked: Sequence[Asked]) -> list[list[int]]:
         """As `Speaker.prompt_ids`."""
@@ -116,6 +137,23 @@ class Voice:
 
     def _scored(self, rows: Sequence[Row]) -> list[list[float]]:
         return self._voices.speaker(self).logprobs(rows)
+
+
+def tokenizer_of(model: sections.AskedModel) -> Any:
+    """The tokenizer of a model, with the template that it is asked with."""
+    from align.text.tokenizer import load_tokenizer
+
+    return load_tokenizer(model.path, model.trust_remote_code, model.template, model.template_options)
+
+
+def check_template(model: sections.AskedModel, key: str) -> None:
+    """Raises `UserError` that names the key of a recipe, if a model cannot be asked with the template given for it."""
+    if model.template is None and not model.template_options:
+        return
+    try:
+        tokenizer_of(model)
+    except UserError as error:
+        raise UserError(str(error).replace("data.template", f"{key}.template")) from None
 
 
 class Progress:

@@ -12,6 +12,7 @@ from typing import Any
 from align import sections
 from align.errors import JudgeError, UserError
 from align.judges.verdicts import Mark, Prompts
+from align.text.records import last_question
 
 READ_AT_ONCE = 16384  # tokens that go through a reward model together
 
@@ -29,7 +30,7 @@ class FunctionJudge:
         self.fingerprint = f"function {function} {_source_hash(self.function)}"
 
     def score(self, prompts: Prompts, texts: Sequence[str]) -> list[Mark]:
-        return [self._mark(prompt[-1].content, text) for prompt, text in zip(prompts, texts, strict=True)]
+        return [self._mark(last_question(prompt), text) for prompt, text in zip(prompts, texts, strict=True)]
 
     def _mark(self, prompt: str, text: str) -> Mark:
         try:

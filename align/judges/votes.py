@@ -10,13 +10,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from align.errors import UserError
 from align.judges.verdicts import Prompts, Said, Verdict
 from align.text.files import file_rows
-from align.text.parsers import BadRow, parse_ranking
-from align.text.rows import Broken
+from align.text.formats import make
+from align.text.records import Answers
+from align.text.rows import Broken, Row
+from align.text.values import BadRow
 
 if TYPE_CHECKING:
     from align.text.records import Message
@@ -54,7 +56,7 @@ class VotesJudge:
             try:
                 if isinstance(row, Broken):
                     raise BadRow(row.reason)
-                prompt, ballot = _ballot(row.values)
+                prompt, ballot = _ballot(row)
             except BadRow as bad:
                 raise UserError(f"{name}.votes: {row.source}: {bad}; mend this row, or export the votes anew") from None
             self.ballots.setdefault(prompt, []).append(ballot)
@@ -79,11 +81,12 @@ class VotesJudge:
         return Verdict(0.5 + ((sum(votes) > 0) - (sum(votes) < 0)) / 2)
 
 
-def _ballot(values: dict[str, Any]) -> tuple[tuple[Message, ...], Ballot]:
-    row = parse_ranking(values)
-    if not row.ranks:
+def _ballot(row: Row) -> tuple[tuple[Message, ...], Ballot]:
+    record, _ = make(row.values, "ranking", "answers", row.source)
+    assert isinstance(record, Answers)
+    if not record.ranks:
         raise BadRow("no column 'ranks'")
-    models = values.get("models") or []
-    if not (isinstance(models, list) and len(models) in (0, len(row.answers))):
-        raise BadRow(f"{len(row.answers)} responses need as many models, found {models!r}")
-    return row.prompt, Ballot(tuple(answer.content for answer in row.answers), models, row.ranks)
+    models = row.values.get("models") or []
+    if not (isinstance(models, list) and len(models) in (0, len(record.responses))):
+        raise BadRow(f"{len(record.responses)} responses need as many models, found {models!r}")
+    return record.prompt, Ballot(record.responses, models, record.ranks)

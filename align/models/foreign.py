@@ -11,6 +11,7 @@ row the class reads, and on which side it may be padded, is not known here but t
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,13 +23,13 @@ from align import sections
 from align.errors import UserError
 from align.models.load import load_config, load_whole, max_positions
 from align.models.purpose import many_scores
-from align.text.pieces import special_token_remover
+from align.text.pieces import check_written, special_token_remover
+from align.text.records import Message
+from align.text.template import Template, Turns
 from align.text.tokenizer import plain_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
-
-    from align.text.records import Message
 
 Side = Literal["right", "left"]
 
@@ -57,13 +58,13 @@ class Reader:
         if not texts:
             return []
         if self.reads_pairs:
-            questions = ["\n\n".join(self._clean(turn.content) for turn in prompt) for prompt in prompts]
+            questions = ["\n\n".join(self._clean(turn.text) for turn in prompt) for prompt in prompts]
             rows = self.tokenizer(questions, [self._clean(text) for text in texts], verbose=False)["input_ids"]
             ends = [row.index(self.tokenizer.sep_token_id) + 1 for row in rows]
         else:
-            turns = [[*({"role": t.role, "content": self._clean(t.content)} for t in prompt)] for prompt in prompts]
-            said = [{"role": "assistant", "content": self._clean(text)} for text in texts]
-            rows = self._written([[*before, last] for before, last in zip(turns, said, strict=True)], False)
+            turns = [tuple(map(self._cleaned, prompt)) for prompt in prompts]
+            said = [Message("assistant", self._clean(text)) for text in texts]
+            rows = self._written([(*before, last) for before, last in zip(turns, said, strict=True)], False)
             ends = [_n_shared(*pair) for pair in zip(self._written(turns, True), rows, strict=True)]
         return [(row[:end], row[end:]) for row, end in zip(rows, ends, strict=True)]
 
@@ -72,16 +73,21 @@ class Reader:
         end = row.index(self.tokenizer.sep_token_id) + 1 if self.tokenizer.sep_token_id in row else len(row)
         return [0] * end + [1] * (len(row) - end)
 
-    def _written(self, conversations: list[list[dict[str, str]]], add_generation_prompt: bool) -> list[list[int]]:
-        from jinja2 import TemplateError
+    def _cleaned(self, turn: Message) -> Message:
+        """A turn without special tokens, also where JSON could write them otherwise."""
+        content = _respelt(turn.content) if turn.role == "tools" else turn.content
+        texts = (content, turn.thoughts, _respelt(turn.calls), turn.name)
+        content, thoughts, calls, name = map(self._clean, texts)
+        return turn._replace(content=content, thoughts=thoughts, calls=calls, name=name)
 
+    def _written(self, conversations: list[Turns], add_generation_prompt: bool) -> list[list[int]]:
+        template = Template.of(self.tokenizer)
         try:
-            texts = [
-                self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=add_generation_prompt)
-                for turns in conversations
-            ]
-        except TemplateError as error:
-            raise UserError(f"{self.path}: its chat template refuses a conversation: {error}") from None
+            texts = [template.write(turns, add_generation_prompt) for turns in conversations]
+            for turns, text in zip(conversations, texts, strict=True):
+                check_written(template, turns, text)
+        except UserError as error:
+            raise UserError(f"{self.path}: {error}") from None
         return [list(row) for row in self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]]
 
 
@@ -179,6 +185,11 @@ def score_weight(model: sections.Model) -> Tensor:
         raise UserError(f"{model.path}: its score is no single linear head, so no other model can begin with it")
     whole: Any = load_whole(AutoModelForSequenceClassification, model.path, model, 0)
     return whole.score.weight.detach().clone()
+
+
+def _respelt(written: str) -> str:
+    """JSON without escapes that could stand for a special token; "" as it is."""
+    return json.dumps(json.loads(written), ensure_ascii=False) if written else ""
 
 
 def _n_shared(one: list[int], other: list[int]) -> int:

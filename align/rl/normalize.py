@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from align import sections
 from align.config import Section
 from align.errors import UserError
 from align.text.rankings import Ranked
@@ -52,7 +51,7 @@ def demonstrated(recipe: Any, tokenizer: Any, training: list[Ranked]) -> list[li
 
     if recipe.demonstrations is None:
         return [row.answers[row.ranks.index(min(row.ranks))] for row in training[:1000]]
-    data = sections.Data(path=recipe.demonstrations, validation=0.0, limit=1000)
+    data = recipe.data.of_other_rows(recipe.demonstrations, limit=1000)
     conversations = load(data, "conversations", recipe.seed).train
     encoded, _ = encode_conversations(tokenizer, conversations, recipe.data.max_tokens, "drop")
     return [row.ids for row in encoded]
@@ -63,6 +62,7 @@ def sampled(recipe: Any, tokenizer: Any, training: list[Ranked]) -> list[list[in
     from align.rl.sampling import Sampling
     from align.rl.speaker import Speaker
     from align.text.batches import rows_of_step
+    from align.text.encode import encode_prompt, encode_response
     from align.text.ends import ends_of
 
     room = recipe.data.max_tokens - recipe.samples.max_tokens
@@ -73,9 +73,14 @@ def sampled(recipe: Any, tokenizer: Any, training: list[Ranked]) -> list[list[in
             f"{recipe.data.max_tokens}; lower the one or raise the other"
         )
     how = Sampling(recipe.samples.max_tokens, recipe.samples.temperature)
-    speaker = Speaker(recipe.model, recipe.data.max_tokens)
+    data = recipe.data
+    speaker = Speaker(recipe.model, data.max_tokens, template=data.template, options=data.template_options)
     prompts = [asked[i] for i in rows_of_step(1, len(asked), recipe.samples.n, recipe.seed)]
     replies = speaker.sample(prompts, how, speaker.randomness(recipe.seed))
     said = [reply.ids[:-1] if reply.ended else reply.ids for reply in replies]
     turn = ends_of(tokenizer).turn
-    return [[*reply.prompt_ids, *ids, turn] for reply, ids in zip(replies, said, strict=True)]
+    found = [[*reply.prompt_ids, *ids, turn] for reply, ids in zip(replies, said, strict=True)]
+    for index, (prompt, reply) in enumerate(zip(prompts, replies, strict=True)):
+        if reply.thoughts:  # as PPO has such an answer scored: by its text
+            found[index] = encode_prompt(tokenizer, prompt) + encode_response(tokenizer, prompt, reply.text)
+    return found

@@ -27,13 +27,13 @@ class PtxRows:
         return [self.rows[i] for i in picked]
 
 
-def load_ptx(settings: Ptx, tokenizer: Any, max_tokens: int, seed: int) -> PtxRows:
-    """Reads and encodes what the recipe names. Raises `UserError` if no row is left."""
+def load_ptx(settings: Ptx, tokenizer: Any, data: sections.Data, seed: int) -> PtxRows:
+    """Reads and encodes what the recipe names, its turns as `data` says. Raises `UserError` if no row is left."""
     from align.text.encode import encode_conversations
     from align.text.load import load
     from align.train.parallel import say
 
-    data = sections.Data(path=settings.path, validation=0.0, max_tokens=max_tokens)
+    data, max_tokens = data.of_other_rows(settings.path), data.max_tokens
     if settings.kind == "conversations":
         loaded = load(data, "conversations", seed)
         rows, counts = encode_conversations(tokenizer, loaded.train, max_tokens, "truncate")

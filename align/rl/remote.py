@@ -3,9 +3,11 @@
     POST <url>  {"prompts": ["...", [{"role": "user", "content": "..."}]], "responses": ["...", "..."]}
     200         {"scores": [0.5, -1.2]}
 
-A prompt is a string where it is a single turn of the user, else its messages. `python -m align.serve_rm` answers so,
-and any other server may. One that is down, slow or busy is asked again after a wait that doubles; what it then still
-does not answer, or answers wrongly, is a `RewardError` that names it.
+A prompt is a string where it is a single turn of the user, else its messages. What these say of thoughts and tools has
+the names that rows have for it: `reasoning_content`, `tool_calls`, `name`, `tool_call_id`, and a first turn of the role
+`tools` whose content is the list of functions as JSON. `python -m align.serve_rm` answers so, and any other server may.
+One that is down, slow or busy is asked again after a wait that doubles; what it then still does not answer, or answers
+wrongly, is a `RewardError` that names it.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from align import sections
 from align.errors import RewardError, UserError
 from align.rl.settings import Ensemble, Source, listed
 from align.rl.settings import Reward as RewardSettings
+from align.text.records import last_question
 
 if TYPE_CHECKING:
     from align.models.foreign import Reader
@@ -29,6 +30,8 @@ class Reward(Protocol):
 
     def score(self, prompts: Prompts, texts: Sequence[str], ids: Sequence[list[int]]) -> list[float]:
         """One finite score for each answer; `ids` are the policy's own tokens of prompt and answer, EOS included.
+
+        What was thought before an answer is no part of it: it is not in `texts`, and `ids` has no tokens of that one.
 
         Raises `RewardError` that says what is wrong with the reward and how to mend it.
         """
@@ -114,6 +117,7 @@ def judge(reward: Reward, prompts: Prompts, texts: Sequence[str], ids: Sequence[
 class ModelReward:
     """A reward model. With the policy's tokenizer it reads the very tokens that were sampled, else the text anew.
 
+    An answer that was thought about is always read anew, without the thoughts: rankings are about answers alone.
     Somebody else's always reads the text anew: its template may be another one (see `align.models.foreign`).
     """
 
@@ -157,9 +161,12 @@ class ModelReward:
 
     def member_scores(self, prompts: Prompts, texts: Sequence[str], ids: Sequence[list[int]]) -> list[list[float]]:
         """What each head says of each answer, (n_members, n_answers)."""
-        if self.reads_tokens:
-            return self.score_tokens(list(ids))
-        return self.score_tokens([prompt + response for prompt, response in self.encode(prompts, texts)])
+        rows = list(ids) if self.reads_tokens else [[] for _ in texts]
+        anew = [index for index, row in enumerate(rows) if not row]
+        encoded = self.encode([prompts[i] for i in anew], [texts[i] for i in anew])
+        for index, (prompt, response) in zip(anew, encoded, strict=True):
+            rows[index] = prompt + response
+        return self.score_tokens(rows)
 
     def score_tokens(self, rows: list[list[int]]) -> list[list[float]]:
         """The scores of rows of this model's own tokens, prompt and answer, as (n_members, n_answers)."""
@@ -250,7 +257,7 @@ class FunctionReward:
         self.function = find_function(name)
 
     def score(self, prompts: Prompts, texts: Sequence[str], ids: Sequence[list[int]]) -> list[float]:
-        asked = [messages[-1].content for messages in prompts]
+        asked = [last_question(messages) for messages in prompts]
         try:
             scores = plain_list(self.function(asked, list(texts)))
         except RewardError as error:

@@ -38,6 +38,7 @@ class Rollouts:
     gap: Gap | None = None  # between `sampled_logprobs` and what the policy says in a pass of training
     figures: dict[str, Tensor] = field(default_factory=dict)  # (batch,) columns that are only watched
     texts: list[str] = field(default_factory=list)  # the answers, decoded
+    thoughts: list[str] = field(default_factory=list)  # what was thought before each; "" where nothing was
 
     @classmethod
     def of(

@@ -21,7 +21,7 @@ from align.rl.rollouts import Rollouts
 from align.rl.sampling import Sampling, sample
 from align.rl.shaping import Shaping
 from align.text.batches import micro_batches
-from align.text.encode import decode_response
+from align.text.encode import decode_answer
 from align.text.ends import ends_of
 from align.train.parallel import failing_together
 from align.train.state import generator
@@ -167,12 +167,14 @@ class Sampler:
         part = self.shaping.scored_part(rollouts)
         messages = [prompt.messages for prompt in asked]
         answers = [ids[len(prompt.ids) :] for prompt, ids in zip(asked, part.sequences, strict=True)]
-        rollouts.texts = [decode_response(self.tokenizer, ids) for ids in answers]
+        said = [decode_answer(self.tokenizer, ids, one.ids) for one, ids in zip(asked, answers, strict=True)]
+        rollouts.texts, rollouts.thoughts = [one.text for one in said], [one.thoughts for one in said]
+        read = [[] if one.thoughts else ids for one, ids in zip(said, part.sequences, strict=True)]
         gold: list[float] | None = None
         with failing_together(self.accelerator):
-            scores, seen = judge(self.roles.reward, messages, rollouts.texts, part.sequences)
+            scores, seen = judge(self.roles.reward, messages, rollouts.texts, read)
             if self.roles.gold is not None:
-                gold = self.roles.gold.score(messages, rollouts.texts, part.sequences)
+                gold = self.roles.gold.score(messages, rollouts.texts, read)
         rollouts.figures = {name: torch.tensor(values) for name, values in seen.items()}
         if gold is not None:
             rollouts.figures["objective/gold"] = torch.tensor(gold)

@@ -18,7 +18,7 @@ from asyncio import wrap_future
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from fastapi import FastAPI, HTTPException, Request
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -27,7 +27,7 @@ from align.errors import UserError
 from align.rl.rewards import Prompts
 from align.rl.scorer import Scored
 from align.rl.settings import Batching, Limits
-from align.text.records import Message
+from align.text.records import Message, Role
 
 ScoreFunction = Callable[[Prompts, Sequence[str]], Scored]
 
@@ -36,15 +36,23 @@ ROOM_FOR_JSON = 65536  # bytes of names, quotes and commas
 
 
 class Turn(BaseModel):
-    """One message of a prompt."""
+    """One message of a prompt, as `Message.as_dict` writes it."""
 
     model_config = ConfigDict(extra="forbid")
-    role: Literal["system", "user", "assistant"]
+    role: Role
     content: str
+    reasoning_content: str = ""
+    tool_calls: list[dict[str, Any]] = []
+    name: str = ""
+    tool_call_id: str = ""
+    weight: float = 1
 
 
 class ScoreRequest(BaseModel):
-    """Answers to score; a prompt is a text, which is the user's turn, or messages that end with one."""
+    """Answers to score; a prompt is a text, which is the user's turn, or messages that end with the user's or a tool's.
+
+    A first turn of the role tools holds the tools that may be called, as JSON.
+    """
 
     model_config = ConfigDict(extra="forbid")
     prompts: list[str | list[Turn]]
@@ -55,13 +63,13 @@ class ScoreRequest(BaseModel):
         return [
             (Message("user", prompt),)
             if isinstance(prompt, str)
-            else tuple(Message(turn.role, turn.content) for turn in prompt)
+            else tuple(Message.of(turn.model_dump()) for turn in prompt)
             for prompt in self.prompts
         ]
 
     def n_characters(self) -> int:
         """Characters of all texts."""
-        asked = sum(len(message.content) for messages in self.turns() for message in messages)
+        asked = sum(len(part) for messages in self.turns() for message in messages for part in message.parts)
         return asked + sum(map(len, self.responses))
 
 
@@ -239,9 +247,11 @@ def parsed(body: bytes) -> ScoreRequest:
         n_prompts, n_responses = len(asked.prompts), len(asked.responses)
         raise HTTPException(422, f"{n_prompts} prompts and {n_responses} responses; give one prompt for each response")
     for index, turns in enumerate(asked.turns()):
-        if not turns or turns[-1].role != "user":
-            raise HTTPException(422, f"prompts.{index}: a prompt ends with a turn of the user")
-        if _is_half_a_character("".join([*(turn.content for turn in turns), asked.responses[index]])):
+        if not turns or turns[-1].role not in ("user", "tool"):
+            raise HTTPException(422, f"prompts.{index}: a prompt ends with a turn of the user, or of a tool")
+        if trouble := _tools_trouble(turns):
+            raise HTTPException(422, f"prompts.{index}: {trouble}")
+        if _is_half_a_character("".join([*(part for turn in turns for part in turn.parts), asked.responses[index]])):
             raise HTTPException(
                 422, f"prompts.{index} or responses.{index}: not valid Unicode (half of a surrogate pair)"
             )
@@ -258,6 +268,20 @@ def check_limits(asked: ScoreRequest, limits: Limits) -> None:
         raise HTTPException(
             413, f"{n_characters} characters; at most {limits.characters} in one request (limits.characters)"
         )
+
+
+def _tools_trouble(turns: tuple[Message, ...]) -> str:
+    """What is wrong with the turn that names the tools, if anything."""
+    if any(turn.role == "tools" for turn in turns[1:]):
+        return "a turn of the role tools comes before all others"
+    if turns[0].role != "tools":
+        return ""
+    try:
+        tools = json.loads(turns[0].content)
+    except (ValueError, RecursionError):
+        tools = None
+    is_list = isinstance(tools, list) and tools and all(isinstance(tool, dict) for tool in tools)
+    return "" if is_list else "the content of tools is a list of functions as JSON"
 
 
 def _is_half_a_character(text: str) -> bool:

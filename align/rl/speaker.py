@@ -13,7 +13,7 @@ from align.models.language import LanguageModel, token_logprobs, unspeakable
 from align.models.load import load_causal_lm, load_config, max_positions
 from align.rl.rollouts import Rollouts
 from align.rl.sampling import Answer, Sampling, sample
-from align.text.encode import decode_response, encode_prompts
+from align.text.encode import decode_answer, encode_prompts
 from align.text.ends import ends_of
 from align.text.tokenizer import load_tokenizer, rows_needed
 from align.train.machine import accelerator as make_accelerator
@@ -30,12 +30,13 @@ MOST_TOKENS = 16384  # at once
 
 
 class Reply(NamedTuple):
-    """An answer with the tokens that it came from."""
+    """An answer with the tokens that it came from. What the model thought before it, if it did, is apart from it."""
 
     text: str
     prompt_ids: list[int]
     ids: list[int]  # of the answer, its end included if said
     ended: bool
+    thoughts: str = ""
 
 
 class Speaker:
@@ -113,9 +114,10 @@ class Speaker:
         elif stop and len(self._tokens(stop)) == 1:
             eos += self._tokens(stop)
         answers = sample(self.model, ids, how, eos, self.unspeakable, randomness)
+        said = [decode_answer(self.tokenizer, answer.tokens, row) for row, answer in zip(ids, answers, strict=True)]
         return [
-            Reply(_before(decode_response(self.tokenizer, answer.tokens), stop), row, answer.tokens, answer.ended)
-            for row, answer in zip(ids, answers, strict=True)
+            Reply(_before(one.text, stop), row, answer.tokens, answer.ended, one.thoughts)
+            for one, row, answer in zip(said, ids, answers, strict=True)
         ]
 
     def _tokens(self, text: str) -> list[int]:

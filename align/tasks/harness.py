@@ -6,7 +6,8 @@
 
 Everything after `harness` is the harness's own command line (`--help`), its tasks come from the hub or, with
 `--include_path`, from a folder. `path` is what `model.path` is in a recipe: a run's model/, a Hugging Face folder or
-name, or an adapter, which is merged into its base. For a base model leave out --apply_chat_template.
+name, or an adapter, which is merged into its base; `template` a file with another chat template than its own. For a
+base model leave out --apply_chat_template.
 
 The harness puts no BOS before a text unless the tokenizer does so itself; the tasks of an evaluation always do.
 """
@@ -38,15 +39,23 @@ except ImportError:
 class AlignLM(HFLM):
     """A model that is loaded as a recipe's `model` section is, in fp32, on the device that there is."""
 
-    def __init__(self, path: str, trust_remote_code: bool = False, device: Any = None, **others: Any) -> None:
-        """`others` are HFLM's, such as batch_size. `device` is accelerate's choice, whatever the harness says."""
+    def __init__(
+        self,
+        path: str,
+        trust_remote_code: bool = False,
+        device: Any = None,
+        template: str | None = None,
+        **others: Any,
+    ) -> None:
+        """`others` are HFLM's, such as batch_size and enable_thinking. `device` is accelerate's choice, whatever the
+        harness says."""
         from align.models.language import with_ends
         from align.models.load import load_causal_lm, max_positions
         from align.text.tokenizer import load_tokenizer, rows_needed
         from align.train.machine import accelerator
 
         model = sections.Model(path=path, trust_remote_code=trust_remote_code)
-        tokenizer = load_tokenizer(path, trust_remote_code)
+        tokenizer = load_tokenizer(path, trust_remote_code, template)
         loaded = load_causal_lm(model, n_tokens=rows_needed(tokenizer)).to(accelerator("fp32").device)
         others.setdefault("max_length", max_positions(loaded.config))
         super().__init__(pretrained=with_ends(loaded, tokenizer), tokenizer=tokenizer, backend="causal", **others)

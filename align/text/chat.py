@@ -63,6 +63,11 @@ def ensure_chat_template(tokenizer: PreTrainedTokenizerBase) -> None:
         tokenizer.chat_template = "{{ bos_token }}" * len(own_bos(tokenizer)) + template
 
 
+def is_ours(template: object) -> bool:
+    """Whether a tokenizer's template is one that `ensure_chat_template` lends."""
+    return str(template).removeprefix("{{ bos_token }}") in (MARKER_TEMPLATE, TEXT_TEMPLATE)
+
+
 def own_bos(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """BOS, if this tokenizer begins every text with it by itself, else nothing."""
     begun = list(tokenizer("x")["input_ids"])[:1]

@@ -147,21 +147,8 @@ class Writer:
     def _write(self, messages: Turns, add_generation_prompt: bool) -> str:
         turns = tuple(map(self._clean, messages))
         written = self._template.write(turns, add_generation_prompt)
-        for number, turn in enumerate(turns, start=1):
-            self._check_written(number, turn, written)
+        check_written(self._template, turns, written)
         return written
-
-    def _check_written(self, number: int, turn: Message, written: str) -> None:
-        """Raises `UserError` if a turn is not in what was written. Thoughts of earlier turns need not be."""
-        if turn.role == "tools":
-            wanted = [] if self._template.writes_tools else [turn.content]
-        elif turn.role == "assistant":
-            wanted = [*_NAME.findall(turn.calls)[:1], *spoken_parts(turn.content)[-1:]]
-        else:
-            wanted = [turn.content.strip()]
-        for said in wanted:
-            if said not in written and json.dumps(said, ensure_ascii=False)[1:-1] not in written:  # as gpt-oss writes
-                raise _not_written(number, turn, said, "")
 
     def _cleaned(self, turn: Message) -> Message:
         """A turn without special tokens, but for those that mark the thoughts at an answer's beginning."""
@@ -197,6 +184,20 @@ def _answers(messages: Turns) -> list[int]:
     """The assistant's turns that somebody asked for."""
     asked = next((i for i, turn in enumerate(messages) if turn.role in ("user", "tool")), len(messages))
     return [i for i, turn in enumerate(messages) if i > asked and turn.role == "assistant"]
+
+
+def check_written(template: Template, turns: Turns, written: str) -> None:
+    """Raises `UserError` if a turn is not in what was written of all. Thoughts of earlier turns need not be."""
+    for number, turn in enumerate(turns, start=1):
+        if turn.role == "tools":
+            wanted = [] if template.writes_tools else [turn.content]
+        elif turn.role == "assistant":
+            wanted = [*_NAME.findall(turn.calls)[:1], *spoken_parts(turn.content)[-1:]]
+        else:
+            wanted = [turn.content.strip()]
+        for said in wanted:
+            if said not in written and json.dumps(said, ensure_ascii=False)[1:-1] not in written:  # as gpt-oss writes
+                raise _not_written(number, turn, said, "")
 
 
 def special_token_remover(tokenizer: PreTrainedTokenizerBase) -> Callable[[str], str]:

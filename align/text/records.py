@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 Role = Literal["system", "user", "assistant", "tool", "tools"]
@@ -27,13 +28,13 @@ class Message(NamedTuple):
 
     @classmethod
     def of(cls, turn: dict[str, Any]) -> Message:
-        """A turn as `as_dict` writes it."""
-        calls = turn.get("tool_calls")
+        """A turn as `as_dict` writes it; calls may be JSON already."""
+        calls = turn.get("tool_calls") or ""
         return cls(
             turn["role"],
             turn["content"],
             turn.get("reasoning_content", ""),
-            json.dumps(calls, ensure_ascii=False) if calls else "",
+            calls if isinstance(calls, str) else json.dumps(calls, ensure_ascii=False),
             turn.get("name", ""),
             turn.get("tool_call_id", ""),
             turn.get("weight", 1) != 0,
@@ -53,6 +54,11 @@ class Message(NamedTuple):
         if not self.learned:
             said["weight"] = 0
         return said
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Every text that is kept of it."""
+        return (self.content, self.thoughts, self.calls, self.name, self.call_id)
 
     @property
     def text(self) -> str:
@@ -101,6 +107,11 @@ class Answers(NamedTuple):
     ranks: tuple[int, ...] = ()
     source: str = ""
     good: bool | None = None  # whether they are good ones, where the row says it (`label`)
+
+
+def last_question(messages: Sequence[Message]) -> str:
+    """What the user asked last, for functions and lists of samples: a prompt may end with a tool's result."""
+    return next((turn for turn in reversed(messages) if turn.role == "user"), messages[-1]).content
 
 
 def plain(messages: tuple[Message, ...]) -> str | list[dict[str, Any]]:

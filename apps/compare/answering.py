@@ -3,8 +3,8 @@
 One after another would take as long, show nothing of the last for most of the time, and tell in the arena which
 model is the faster. The price is a key-value cache for each.
 
-    {side, piece}                      the text that a token adds, perhaps ""
-    {side, end, text, n_tokens, ...}   the answer is whole, or was stopped
+    {side, piece}                      the text that a token adds, perhaps ""; with `thought` one of its thoughts
+    {side, end, text, n_tokens, ...}   the answer is whole, or was stopped; `thoughts` before it are not in its text
     {side, figures}                    its tokens' log probabilities and KL, the reward
     {side, problem}                    this model cannot; the others go on
 """
@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from align.errors import UserError
+from apps.compare.voices import Thought
 
 if TYPE_CHECKING:
     from align.rl.sampling import Sampling
@@ -66,7 +67,7 @@ def conversation(
     began = time.monotonic()
     for n, said in answers(sides, how, seed, is_stopped):
         if isinstance(said, str):
-            yield {"side": n, "piece": said}
+            yield {"side": n, "piece": said} | ({"thought": True} if isinstance(said, Thought) else {})
         elif isinstance(said, UserError):
             yield {"side": n, "problem": str(said)}
         else:
@@ -77,7 +78,8 @@ def conversation(
 def ended(n: int, said: Answered, seconds: float) -> Event:
     """The end of an answer."""
     counts = {"n_tokens": len(said.ids), "n_characters": len(said.text), "seconds": round(seconds, 2)}
-    return {"side": n, "end": said.end, "rest": said.rest, "text": said.text, **counts}
+    thoughts = {"thoughts": said.thoughts} if said.thoughts else {}
+    return {"side": n, "end": said.end, "rest": said.rest, "text": said.text, **thoughts, **counts}
 
 
 def figures(voices: Voices, side: Side, said: Answered) -> Event:

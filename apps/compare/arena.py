@@ -19,6 +19,7 @@ from align.errors import UserError
 from align.rl.sampling import Sampling
 from align.text.records import Message
 from apps.compare.answering import Event, Side, answers
+from apps.compare.voices import Thought
 from apps.store import work
 from apps.store.adding import NewAnswer, NewPrompt
 from apps.store.errors import Refused
@@ -96,7 +97,7 @@ class Arena:
         sides = [Side(self.voices.by_name[name], asked) for name in battle.names]
         for n, said in answers(sides, self.how, battle.seed, ticket.stopped.is_set):
             if isinstance(said, str):
-                yield {"side": n, "piece": said}
+                yield {"side": n, "piece": "" if isinstance(said, Thought) else said}  # people judge the answer
             elif isinstance(said, UserError):
                 yield {"side": n, "problem": "This model could not answer; ask something else, perhaps shorter."}
             elif not ticket.stopped.is_set():

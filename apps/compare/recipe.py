@@ -8,7 +8,7 @@ app, whose people log in; then it may be served to others too.
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Self
 
 from pydantic import Field, model_validator
 
@@ -16,13 +16,6 @@ from align import sections
 from align.config import Section
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-
-
-class Contestant(sections.Model):
-    """A model that answers."""
-
-    asked: Literal["chat", "plain"] = "chat"
-    """chat asks through the chat template; plain makes the last turn the first line of a document, for a base model."""
 
 
 class Sampling(Section):
@@ -52,7 +45,7 @@ class Recipe(Section):
 
     name: str = Field("Models side by side", min_length=1, max_length=100)
     """Told on the page."""
-    models: dict[str, Contestant]
+    models: dict[str, sections.Contestant]
     """Name: {path: ...}, two or more. All are loaded once, in this order."""
     reference: str | None = None
     """The model that KL is measured to; the one named sft if there is one."""

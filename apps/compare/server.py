@@ -24,6 +24,7 @@ COLUMN = "align-compare"  # where main.js draws the page
 
 def check(recipe: Recipe) -> None:
     """Raises `UserError` for what is missing before anything is loaded: packages, models, the arena's project."""
+    from align.evals.voices import check_template
     from align.models.load import load_config
     from apps.store.project import guidelines_of, read
 
@@ -32,6 +33,7 @@ def check(recipe: Recipe) -> None:
             raise UserError(f"{package} is not installed; pip install '.[apps]'")
     for name, model in recipe.models.items():
         load_config(model, f"models.{name}.path", to="speak")
+        check_template(model, f"models.{name}")
     if recipe.reward is not None:
         load_config(sections.Model(path=recipe.reward), "reward", to="reward")
     if recipe.arena is not None:

@@ -11,14 +11,15 @@ from align.errors import UserError
 from align.models.language import LanguageModel, divergences, token_logprobs
 from align.rl.sampling import Sampling, stream
 from align.rl.speaker import Speaker
-from align.text.encode import decode_response
+from align.text.encode import Said, decode_answer
 from align.text.ends import ends_of
 from align.text.tokenizer import rows_needed
 from align.train.machine import accelerator
 
 if TYPE_CHECKING:
+    from align import sections
     from align.text.records import Message
-    from apps.compare.recipe import Contestant, Recipe
+    from apps.compare.recipe import Recipe
 
 READ_AT_ONCE = 16384  # tokens that go through a reward model together
 AT_ONCE = 64  # positions whose distributions are compared together
@@ -27,10 +28,15 @@ WINDOW = 8  # tokens that are decoded with a new one, for its spaces
 Asked = Sequence["Message"]
 
 
+class Thought(str):
+    """A piece of what a model thinks before it answers."""
+
+
 class Answered(NamedTuple):
     """A whole answer, or as much as there is of one that was stopped."""
 
-    text: str  # without special tokens and the space around it
+    text: str  # without thoughts, special tokens and the space around it
+    thoughts: str
     prompt_ids: list[int]
     ids: list[int]
     rest: str  # text that no piece had: bytes that make no whole character
@@ -48,9 +54,10 @@ class Figures(NamedTuple):
 class Voice:
     """A model that answers; `Speaker` says how it is loaded and asked."""
 
-    def __init__(self, name: str, settings: Contestant, most_tokens: int) -> None:
+    def __init__(self, name: str, settings: sections.Contestant, most_tokens: int) -> None:
         self.name = name
-        self.speaker = Speaker(settings, most_tokens, settings.asked == "plain")
+        plain, options = settings.asked == "plain", settings.template_options
+        self.speaker = Speaker(settings, most_tokens, plain, settings.template, options)
         self.tokenizer, self.max_tokens = self.speaker.tokenizer, self.speaker.max_tokens
         self.eos = [*ends_of(self.tokenizer).ids]
         if self.speaker.plain:  # a document goes on after the answer; the answer is one line of it
@@ -63,7 +70,7 @@ class Voice:
     def answer(
         self, asked: Asked, how: Sampling, seed: int, is_stopped: Callable[[], bool]
     ) -> Iterator[str | Answered]:
-        """The pieces of the answer's text, one for each token, then the whole.
+        """The pieces of the thoughts' and the answer's text, one for each token, then the whole.
 
         A character may take several tokens: all but the last of them come with "". Raises `UserError` for a prompt
         that leaves no room.
@@ -76,19 +83,24 @@ class Voice:
                 "a new one, or ask a shorter question."
             )
         ids: list[int] = []
+        said = Said("")
         pieces = Pieces(self.tokenizer)
         allowed = how._replace(max_tokens=min(how.max_tokens, room))
         speaker = self.speaker
         tokens = stream(speaker.model, prompt, allowed, self.eos, speaker.unspeakable, speaker.randomness(seed))
         for token in tokens:
             ids.append(token)
-            yield "" if token in self.eos else pieces.next(token)
+            piece = "" if token in self.eos else pieces.next(token)
+            if not said.text:  # thoughts come first: what follows the first words of the answer is all answer
+                said = decode_answer(self.tokenizer, ids, prompt)
+            is_thought = not said.text and bool(said.thoughts or piece.strip())  # a mark is no part of either
+            yield Thought(piece) if is_thought else piece
             if is_stopped():
                 break
         has_ended = bool(ids) and ids[-1] in self.eos
         cut = "stopped" if len(ids) < allowed.max_tokens else "length" if room >= how.max_tokens else "room"
-        text = decode_response(self.tokenizer, ids)
-        yield Answered(text, prompt, ids, pieces.rest(), "eos" if has_ended else cut)
+        said = decode_answer(self.tokenizer, ids, prompt)
+        yield Answered(said.text, said.thoughts, prompt, ids, pieces.rest(), "eos" if has_ended else cut)
 
     @torch.no_grad()
     def logits(self, prompt: list[int], ids: list[int]) -> torch.Tensor:

@@ -25,12 +25,13 @@ from typing import Annotated, Any
 from fastapi import APIRouter
 from pydantic import AfterValidator, Field
 
+from align.text.records import Message
 from apps.store import progress, tasks, work
 from apps.store.people import LEADS
 from apps.store.project import Project
 from apps.store.tasks import Given, Nothing
 from apps.web.calls import Body, Person
-from apps.web.render import rendered
+from apps.web.render import rendered, verbatim
 
 N_PAST = 30  # entries of a list of past work
 
@@ -163,12 +164,31 @@ def router(project: Project) -> APIRouter:
 
 def shown(given: Given) -> dict[str, Any]:
     """A task as the page gets it."""
-    prompt = [
-        {"role": turn["role"], "text": turn["content"], "html": rendered(turn["content"])} for turn in given.messages
-    ]
+    prompt = [shown_turn(turn) for turn in given.messages]
     answers = [{"slot": slot, "text": text, "html": rendered(text)} for slot, text in enumerate(given.answers)]
     rest = {key: value for key, value in given._asdict().items() if key not in ("messages", "answers")}
     return {**rest, "prompt": prompt, "answers": answers}
+
+
+def shown_turn(turn: dict[str, Any]) -> dict[str, Any]:
+    """A turn as the page gets it. What tools are given and give is no Markdown: it is shown as it is."""
+    role, text = turn["role"], turn["content"]
+    if role == "tools":
+        text = json.dumps(json.loads(text), ensure_ascii=False, indent=2)
+    found = {"role": role, "text": text, "html": (verbatim if role in ("tool", "tools") else rendered)(text)}
+    if thoughts := turn.get("reasoning_content"):
+        found["thoughts"] = {"text": thoughts, "html": rendered(thoughts)}
+    if calls := Message.of(turn).calls:
+        told = "\n".join(map(told_call, json.loads(calls)))
+        found["calls"] = {"text": told, "html": verbatim(told)}
+    return found | {"name": turn.get("name", "")}
+
+
+def told_call(call: dict[str, Any]) -> str:
+    """A call of a tool as people write it: weather({"city": "Oslo"})."""
+    function = call.get("function", call)
+    given = function.get("arguments", {})
+    return f"{function.get('name', '')}({given if isinstance(given, str) else json.dumps(given, ensure_ascii=False)})"
 
 
 def saved(answer: work.Saved) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 from align.errors import UserError
+from align.text.records import Message
 from apps.label import tables
 from apps.label.lead import Compute, Lead, Page, View, computed
 from apps.store.people import ROLES, Invited
@@ -178,7 +179,7 @@ class _Review:
         if task is None:
             return ["", gr.Dataframe(headers=["person"], value=[]), *answers, []]
         headers, rows = tables.rankings(task)
-        prompt = "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in task.messages)
+        prompt = "\n\n".join(f"{turn['role']}: {Message.of(turn).text}" for turn in task.messages)
         shown = gr.Textbox(value=prompt, rtl=is_rtl(task.messages[-1]["content"]))
         return [shown, gr.Dataframe(headers=headers, value=rows), *answers, tables.remarks(task)]
 

@@ -120,7 +120,7 @@ def ranking_rows(task: Judged, judgment: Judgment) -> Iterator[dict[str, Any]]:
         return
     said = judgment.last.payload
     yield {
-        "prompt": plain(tuple(Message(**message) for message in task.messages)),  # type: ignore[arg-type]
+        "prompt": plain(tuple(map(Message.of, task.messages))),
         "responses": [answer.text for answer in task.answers],
         "ranks": judgment.ranks,
         "annotator": judgment.person,
@@ -149,13 +149,20 @@ def preference_rows(task: Judged, judgment: Judgment) -> Iterator[dict[str, Any]
             continue
         better, worse = (i, j) if ranks[i] < ranks[j] else (j, i)
         yield {
-            "prompt": task.messages,
+            "prompt": [Message.of(turn).as_dict() for turn in task.messages if turn["role"] != "tools"],
             "chosen": [{"role": "assistant", "content": task.answers[better].text}],
             "rejected": [{"role": "assistant", "content": task.answers[worse].text}],
             "annotator": judgment.person,
             "source": task.source,
             "task": task.hash,
+            **_tools(task),
         }
+
+
+def _tools(task: Judged) -> dict[str, Any]:
+    """The tools of a prompt as a column of their own, as TRL has them; nothing where there are none."""
+    first = task.messages[0]
+    return {"tools": json.loads(first["content"])} if first["role"] == "tools" else {}
 
 
 ROWS = {"rankings": ranking_rows, "preferences": preference_rows}

@@ -9,9 +9,9 @@ before is known by its content: an import that was interrupted, or given twice, 
 from __future__ import annotations
 
 import json
-import math
 import sqlite3
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -20,10 +20,11 @@ from typing import Any, NamedTuple
 from align.errors import UserError
 from align.text.formats import LAYOUTS, make, parts_of, reads, recognise
 from align.text.keys import Unread
-from align.text.parsers import BadRow, LeftOut, shown
 from align.text.readers import iter_rows
-from align.text.records import Answers
+from align.text.records import Answers, Message, Prompt
 from align.text.rows import Broken, BrokenRows, Row
+from align.text.turns import THOUGHTS_DROPPED, Handling
+from align.text.values import BadRow, LeftOut, shown, string
 from apps.store import queue
 from apps.store.adding import Added, Kind, NewAnswer, NewPrompt, add_tasks, prompt_hash
 from apps.store.project import Project
@@ -31,6 +32,8 @@ from apps.store.project import Project
 BATCH = 200  # prompts in one transaction
 LONGEST_TEXT = 100_000  # characters of a prompt's turn or of an answer
 MAKER = ("model", "temperature", "seed")
+THOUGHTS = "thoughts stand in it; those of an answer are not shown"
+WITHOUT_THOUGHTS = Handling(thoughts="drop")
 
 
 class Imported(NamedTuple):
@@ -38,6 +41,7 @@ class Imported(NamedTuple):
 
     n_rows: int
     left_out: dict[str, int]  # rows by the rule of their format that leaves them out
+    notes: dict[str, int]  # rows by the rule that was applied to them
     added: Added
     unread: list[str]  # which keys nobody reads, and how many rows have them
 
@@ -49,7 +53,7 @@ def import_files(project: Project, files: list[str], kind: Kind = "rank", dry_ru
     """
     unread = Unread(reads())
     with staging() as stage:
-        n_rows, left_out = _stage(stage, files, kind, project.recipe.ranking.max_answers, unread)
+        n_rows, left_out, notes = _stage(stage, files, kind, project.recipe.ranking.max_answers, unread)
         added = Added()
         for batch in batches(stage):
             added = added.plus(add_tasks(project.store, project.id, batch, kind, dry_run))
@@ -57,7 +61,7 @@ def import_files(project: Project, files: list[str], kind: Kind = "rank", dry_ru
         queue.draw(project.store, project.id)
     if not dry_run:
         project.store.analyze()
-    return Imported(n_rows, left_out, added, unread.lines())
+    return Imported(n_rows, left_out, notes, added, unread.lines())
 
 
 def lines(found: Imported, dry_run: bool) -> list[str]:
@@ -65,7 +69,7 @@ def lines(found: Imported, dry_run: bool) -> list[str]:
     a = found.added
     will = "would add" if dry_run else "added"
     told = [f"{found.n_rows:,} rows read", *(f"  {n:,} left out: {rule}" for rule, n in found.left_out.items())]
-    told += [f"  {line}" for line in found.unread]
+    told += [*(f"  {n:,} rows: {note}" for note, n in found.notes.items()), *(f"  {line}" for line in found.unread)]
     told.append(f"{will} {a.tasks:,} tasks, {a.answers:,} answers and {a.prompts:,} prompts that were not there")
     if a.extended:
         told.append(f"  {a.extended:,} tasks that nobody had seen {'would get' if dry_run else 'got'} more answers")
@@ -109,10 +113,11 @@ def batches(stage: sqlite3.Connection) -> Iterator[list[NewPrompt]]:
 
 def _stage(
     stage: sqlite3.Connection, files: list[str], kind: Kind, most: int, unread: Unread
-) -> tuple[int, dict[str, int]]:
+) -> tuple[int, dict[str, int], dict[str, int]]:
     """Checks all rows and puts them into the stage. Raises `UserError` if one of them cannot be used."""
     broken = BrokenRows("skip")
-    left_out: dict[str, int] = {}
+    left_out: Counter[str] = Counter()
+    notes: Counter[str] = Counter()
     n_rows = 0
     for file in files:
         for row in iter_rows(file, broken=broken):
@@ -121,18 +126,20 @@ def _stage(
                 name = _format(row)
                 unread.add(row.values, name)
                 for part in parts_of(row.values, name, "answers"):
-                    _put(stage, new_prompt(Row(part, row.source), name, kind, most))
+                    prompt, changes = new_prompt(Row(part, row.source), name, kind, most)
+                    _put(stage, prompt)
+                    notes.update(changes)
             except BadRow as error:
                 broken.add(Broken(row.source, str(error)))
             except LeftOut as error:
-                left_out[str(error)] = left_out.get(str(error), 0) + 1
+                left_out[str(error)] += 1
     if broken.count:
         more = [f"  and {broken.count - len(broken.listed)} more"] if broken.count > len(broken.listed) else []
         told = [f"  {one.source}: {one.reason}" for one in broken.listed]
         raise UserError("\n".join([f"{broken.count} rows cannot be used; nothing was imported", *told, *more]))
     if not n_rows:
         raise UserError(f"{', '.join(files)}: no rows in there")
-    return n_rows, left_out
+    return n_rows, dict(left_out), dict(notes)
 
 
 def _put(stage: sqlite3.Connection, prompt: NewPrompt) -> None:
@@ -153,24 +160,35 @@ def _format(row: Row) -> str:
     return name
 
 
-def new_prompt(row: Row, name: str, kind: Kind, most: int) -> NewPrompt:
-    """The prompt and the answers in a row of the named format. Raises `BadRow` or `LeftOut`."""
+def new_prompt(row: Row, name: str, kind: Kind, most: int) -> tuple[NewPrompt, tuple[str, ...]]:
+    """The prompt and the answers in a row of the named format, and the rules applied to it.
+
+    People judge answers without what was thought before them. Raises `BadRow` or `LeftOut`.
+    """
     if name == "ranking" and not _are_texts(row.values["responses"]):
         raise BadRow(f"responses must be a list of texts, found {shown(row.values['responses'])}")
-    record, _ = make(row.values, name, "answers", row.source)
+    record, notes = make(row.values, name, "answers", row.source, WITHOUT_THOUGHTS)
     assert isinstance(record, Answers)
-    texts = [*(turn.content for turn in record.prompt), *record.responses]
-    for text in texts:
-        if "\0" in text:
-            raise BadRow("a text has the character NUL, which cannot be kept; remove it")
-        if len(text) > LONGEST_TEXT:
+    if THOUGHTS_DROPPED in notes:  # those of earlier turns are a part of the prompt
+        prompt, _ = make(row.values, name, "prompts", row.source)
+        assert isinstance(prompt, Prompt)
+        record = record._replace(prompt=prompt.messages)
+        notes = (*(note for note in notes if note != THOUGHTS_DROPPED), THOUGHTS)
+    for text in (*(part for turn in record.prompt for part in turn.parts), *record.responses):
+        if len(_kept(text, "a text")) > LONGEST_TEXT:
             raise BadRow(f"a text has {len(text):,} characters; at most {LONGEST_TEXT:,} can be ranked")
     makers = _makers(row, len(record.responses))
     answers = tuple(NewAnswer(text, maker) for text, maker in zip(record.responses, makers, strict=True))
-    messages = [{"role": turn.role, "content": turn.content} for turn in record.prompt]
-    source = str(row.values.get("source") or Path(row.source.partition(":")[0]).name)
-    found = NewPrompt(messages, source.replace("\0", ""), answers, priority=_priority(row))
-    return found if kind == "rank" else _with_expected(found, record, row, most)
+    messages = list(map(kept_turn, record.prompt))
+    source = _kept(str(row.values.get("source") or Path(row.source.partition(":")[0]).name), "source")
+    priority = 0.0 if row.values.get("priority") is None else float(_number(row.values["priority"], "priority"))
+    found = NewPrompt(messages, source, answers, priority=priority)
+    return found if kind == "rank" else _with_expected(found, record, row, most), notes
+
+
+def kept_turn(turn: Message) -> dict[str, Any]:
+    """A turn as the database has it. Calls are text: their keys have an order, and the database's JSON has another."""
+    return turn.as_dict() | ({"tool_calls": turn.calls} if turn.calls else {})
 
 
 def _with_expected(prompt: NewPrompt, record: Answers, row: Row, most: int) -> NewPrompt:
@@ -184,9 +202,9 @@ def _with_expected(prompt: NewPrompt, record: Answers, row: Row, most: int) -> N
     if len(record.responses) > most:
         raise BadRow(f"{len(record.responses)} responses; at most {most} can be ranked (ranking.max_answers)")
     explanation = row.values.get("explanation") or ""
-    if not isinstance(explanation, str) or "\0" in explanation:
+    if not isinstance(explanation, str):
         raise BadRow(f"explanation must be a text, found {shown(explanation)}")
-    return prompt._replace(expected=record.ranks, explanation=explanation)
+    return prompt._replace(expected=record.ranks, explanation=_kept(explanation, "explanation"))
 
 
 def _are_texts(value: Any) -> bool:
@@ -200,25 +218,31 @@ def _are_texts(value: Any) -> bool:
 
 def _makers(row: Row, n: int) -> list[dict[str, Any]]:
     """Who gave each answer: `model`, or `models` with a name for each of them."""
-    common = {key: _plain(row.values[key]) for key in MAKER if row.values.get(key) is not None}
+    common = {key: _plain(row.values[key], key) for key in MAKER if row.values.get(key) is not None}
     models = row.values.get("models")
     if models is None:
         return [common] * n
     if not (isinstance(models, list) and len(models) == n):
         raise BadRow(f"{n} responses need as many models, found {shown(models)}")
-    return [common | {"model": _plain(model)} for model in models]
+    return [common | {"model": _plain(model, "models")} for model in models]
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, name: str) -> Any:
     """A name or a number; anything else, such as the list of an ensemble's folders, as text."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return value if is_number else str(value)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return _number(value, name) if is_number else _kept(str(value), name)
 
 
-def _priority(row: Row) -> float:
-    value = row.values.get("priority")
-    if value is None:
-        return 0.0
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise BadRow(f"priority must be a number, the highest first; found {shown(value)}")
-    return float(value)
+def _number(value: Any, name: str) -> int | float:
+    """A number that 64 bits hold. Raises `BadRow` for any other value."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not -(2**63) <= value < 2**64:  # NaN is not within them either
+        raise BadRow(f"{name} must be a number within 64 bits, found {shown(value)}")
+    return value  # type: ignore[no-any-return]
+
+
+def _kept(text: str, name: str) -> str:
+    """A text that the database can keep. Raises `BadRow` for one with NUL, or with half of a surrogate pair."""
+    if "\0" in text:
+        raise BadRow(f"{name} has the character NUL, which cannot be kept; remove it")
+    return string(text, name, may_be_empty=True)

@@ -6,17 +6,18 @@ their disagreement, with one it is how close its scores are (`apps.store.scores.
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any, NamedTuple
 
 from align.errors import UserError
 from align.text.formats import make
-from align.text.parsers import BadRow, shown
 from align.text.readers import iter_rows
 from align.text.records import Answers
 from align.text.rows import Broken, BrokenRows, Row
+from align.text.values import BadRow, shown
+from apps.label.importing import kept_turn
 from apps.store import queue
 from apps.store.project import Project
 from apps.store.scores import Prioritised, ScoredPrompt, keep_scores, prioritise
@@ -83,9 +84,9 @@ def _scored(row: Row) -> ScoredPrompt:
     is_table = isinstance(scores, list) and all(isinstance(row, list) and row for row in scores)
     if not is_table or len(scores) != len(record.responses) or len(set(map(len, scores))) != 1:
         raise BadRow(f"{len(record.responses)} responses need a score of each member for each, found {shown(scores)}")
-    if not all(isinstance(x, int | float) and math.isfinite(x) for row in scores for x in row):
+    if not all(isinstance(x, int | float) and abs(x) <= sys.float_info.max for row in scores for x in row):
         raise BadRow(f"scores must be numbers, found {shown(scores)}")
-    messages = [{"role": turn.role, "content": turn.content} for turn in record.prompt]
+    messages = list(map(kept_turn, record.prompt))
     return ScoredPrompt(messages, record.responses, [[float(x) for x in row] for row in scores])
 
 

@@ -36,7 +36,7 @@ class NewAnswer(NamedTuple):
 class NewPrompt(NamedTuple):
     """A prompt with answers to it, from any number of rows."""
 
-    messages: list[dict[str, str]]
+    messages: list[dict[str, Any]]
     source: str
     answers: tuple[NewAnswer, ...]
     expected: tuple[int, ...] = ()  # ranks of the answers, for gold and practice
@@ -71,9 +71,13 @@ class Added(NamedTuple):
         return Added(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
 
 
-def prompt_hash(messages: Sequence[dict[str, str]]) -> str:
-    """What a prompt is known by in a project."""
-    return events.digest([[message["role"], message["content"]] for message in messages])
+def prompt_hash(messages: Sequence[dict[str, Any]]) -> str:
+    """What a prompt is known by in a project: its turns, and what they say besides (thoughts, calls of tools)."""
+
+    def known(role: str, content: str, **besides: Any) -> list[Any]:
+        return [role, content, *([besides] if besides else [])]
+
+    return events.digest([known(**message) for message in messages])
 
 
 def text_hash(text: str) -> str:

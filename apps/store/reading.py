@@ -85,7 +85,7 @@ class Judged:
     id: int
     hash: str
     kind: str
-    messages: list[dict[str, str]]
+    messages: list[dict[str, Any]]
     source: str
     answers: tuple[Answer, ...]
     expected: list[int] | None  # of gold and practice tasks
@@ -142,7 +142,7 @@ def judged_task(session: Session, project_id: int, task_id: int) -> Judged | Non
 
 
 def _judged(
-    task: Task, messages: list[dict[str, str]], source: str, answers: list[Answer], said: list[Judgment]
+    task: Task, messages: list[dict[str, Any]], source: str, answers: list[Answer], said: list[Judgment]
 ) -> Judged:
     return Judged(
         id=task.id,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from sqlalchemy import bindparam, select, update
@@ -18,7 +18,7 @@ N_AT_ONCE = 500  # tasks that are looked at, and written, in one transaction
 class ScoredPrompt(NamedTuple):
     """Scores of some answers to a prompt, (n_answers, n_members)."""
 
-    messages: list[dict[str, str]]
+    messages: list[dict[str, Any]]
     responses: Sequence[str]
     scores: Sequence[Sequence[float]]
 

@@ -119,7 +119,7 @@ class Prompt(Table):
     id: Mapped[int] = mapped_column(primary_key=True)
     project_id: Mapped[int] = mapped_column(ForeignKey("project.id"))
     hash: Mapped[str]
-    messages: Mapped[list[Any]]  # [{role, content}]
+    messages: Mapped[list[Any]]  # [{role, content, ...}], as `apps.label.importing` writes turns
     source: Mapped[str]  # the collection that it comes from
     __table_args__ = (UniqueConstraint("project_id", "hash"),)
 

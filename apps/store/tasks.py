@@ -44,7 +44,7 @@ class Given(NamedTuple):
     kind: str  # "rank" or "practice": a gold task looks like any other
     lease: str
     expires_at: float
-    messages: list[dict[str, str]]  # {role, content}
+    messages: list[dict[str, Any]]  # {role, content, ...}, as `apps.label.importing.kept_turn` writes them
     answers: list[str]  # by slot
     draft: Payload | None
     draft_rev: int

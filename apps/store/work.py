@@ -51,7 +51,7 @@ class Past(NamedTuple):
     revision: int
     turn: int  # give the last one's as `before` to go on
     at: float
-    beginning: str  # of the prompt's last turn
+    beginning: str  # of what the user asked last
 
 
 def save_draft(store: Store, person_id: int, task_id: int, payload: Any, rev: int) -> Drafted:
@@ -151,9 +151,15 @@ def history(store: Store, project_id: int, person_id: int, before: int | None = 
         query = query.where(Annotation.turn < before)
     with store.read() as session:
         return [
-            Past(a.id, a.task_id, a.status, a.n_revisions, a.turn, at, messages[-1]["content"][:200])
+            Past(a.id, a.task_id, a.status, a.n_revisions, a.turn, at, _question(messages)[:200])
             for a, messages, at in session.execute(query)
         ]
+
+
+def _question(messages: list[dict[str, Any]]) -> str:
+    """What the user asked last; a tool's result may follow it."""
+    asked = [message for message in messages if message["role"] == "user"]
+    return str((asked or messages)[-1]["content"])
 
 
 def get(store: Store, person_id: int, annotation_id: str) -> Given:

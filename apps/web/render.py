@@ -44,12 +44,17 @@ DELIMITERS = {"$$": "$$", r"\[": r"\]", r"\(": r"\)", "$": "$"}  # the longer on
 def rendered(text: str) -> str:
     """The text as safe HTML. Images and links become words that name their address."""
     if len(text) > MAX_CHARACTERS:
-        return f'<pre dir="auto">{html.escape(text)}</pre>'
+        return verbatim(text)
     try:
         made = _MARKDOWN.render(text)
     except (RecursionError, IndexError, ValueError):  # a text that the parser cannot take is shown as it is
-        made = f'<pre dir="auto">{html.escape(text)}</pre>'
+        made = verbatim(text)
     return nh3.clean(made, tags=set(ATTRIBUTES), attributes=ATTRIBUTES, link_rel=None)
+
+
+def verbatim(text: str) -> str:
+    """The text as it is, as safe HTML."""
+    return f'<pre dir="auto">{html.escape(text)}</pre>'
 
 
 def formula(latex: str, display: bool) -> str:

@@ -29,6 +29,13 @@ def test_a_question_by_hand():
     ]
 
 
+def test_a_judge_reads_what_tools_were_called_and_gave():
+    calls = '[{"type": "function", "function": {"name": "weather", "arguments": {}}}]'
+    turns = [Message("user", "warm ?"), Message("assistant", "", "I look.", calls), Message("tool", "-3")]
+    (asked,) = question(TEMPLATE, turns, "one", "two")
+    assert f"[user]\nwarm ?\n\n[assistant]\n{calls}\n\n[tool]\n-3\n[end" in asked["content"]
+
+
 def test_the_number_of_the_marks_follows_from_the_texts_and_is_in_none_of_them(monkeypatch):
     asked = question(TEMPLATE, PROMPT, "one", "two")
     assert asked == question(TEMPLATE, PROMPT, "one", "two")

@@ -175,7 +175,9 @@ def test_rank_file_is_pure_and_depends_on_the_seed(tmp_path):
 
 def test_the_last_user_turn_is_judged(tmp_path):
     turns = [("user", "what is one plus one ?"), ("assistant", "two ."), ("user", SUM)]
-    prompt = [{"role": role, "content": content} for role, content in turns]
+    prompt: list[dict[str, object]] = [{"role": role, "content": content} for role, content in turns]
+    prompt += [{"role": "tool", "content": "3", "name": "sum"}]  # what a tool says is no question
+    prompt[1] |= {"reasoning_content": "one and one", "weight": 0}
     rank_file(_write(tmp_path / "a", [{"prompt": prompt, "responses": [WRONG, GOOD]}]), tmp_path / "r", 1, 0.999)
     assert _read(tmp_path / "r")[0]["ranks"] == [2, 1]
 

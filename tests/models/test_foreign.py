@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from itertools import combinations
 from pathlib import Path
 from statistics import fmean
@@ -22,7 +23,7 @@ from align.errors import RewardError, UserError
 from align.evals.cache import Cache
 from align.judges.reward_exam import examine
 from align.judges.scoring import RewardModelJudge
-from align.models.foreign import has_linear_score
+from align.models.foreign import Reader, has_linear_score
 from align.models.load import load_config
 from align.models.scalar import load_scalar_model, score_all
 from align.rl.rewards import ModelReward
@@ -234,3 +235,49 @@ def test_only_a_matrix_can_become_a_value_head(tokenizer, tmp_path, llama):
     assert not has_linear_score(load_config(sections.Model(path=path)))
     with pytest.raises(UserError, match="its score is no single linear head"):
         load_scalar_model(sections.Model(path=path))
+
+
+TOOLS = [{"type": "function", "function": {"name": "sun"}}]
+READS_TOOLS = (
+    "{{ bos_token }}{% for tool in tools or [] %}<{{ tool.function.name }}>{% endfor %}{% for m in messages %}"
+    "{{ m.role }} {{ m.reasoning_content | default('') }} {{ m.content }}"
+    "{% for call in m.tool_calls or [] %}<{{ call.function.name }}>{% endfor %}{% endfor %}"
+)
+
+
+def test_it_is_given_tools_calls_and_thoughts_as_its_template_has_them(tokenizer, tmp_path):
+    asking = deepcopy(tokenizer)
+    asking.chat_template = READS_TOOLS
+    asking.save_pretrained(tmp_path)
+    turns = (
+        Message("tools", json.dumps(TOOLS)),
+        Message("user", "say red"),
+        Message("assistant", "", "one two", json.dumps(TOOLS), learned=False),
+        Message("tool", "moon", name="sun"),
+    )
+    odd = "<|endoftext|>"  # is taken out, wherever and however it is written
+    escaped = json.dumps(TOOLS).replace("sun", "sun" + odd.replace("<", "\\u003c"))
+    written = Reader(str(tmp_path)).encode([turns], ["blue"])
+    told = (turns[0]._replace(content=escaped), *turns[1:2], turns[2]._replace(thoughts="one two" + odd, calls=escaped))
+    assert Reader(str(tmp_path)).encode([(*told, turns[3])], ["blue"]) == written
+    ((before, after),) = Reader(str(tmp_path)).encode([turns], ["blue"])
+    said = [*(turn.as_dict() for turn in turns[1:]), {"role": "assistant", "content": "blue"}]
+    assert asking.decode(before + after) == asking.apply_chat_template(said, tools=TOOLS, tokenize=False)
+
+
+@pytest.mark.parametrize(
+    ("template", "told"),
+    [
+        ("{{ raise_exception('no system turns') }}", "the chat template refuses these turns .*no system turns"),
+        (
+            "{% for m in messages[1:] %}{{ m.content }}{% endfor %}",
+            r"does not write all of turn 1 \(system\): 'be kind'",
+        ),
+    ],
+)
+def test_what_its_template_refuses_or_leaves_out_is_told(template, told, tokenizer, tmp_path):
+    asking = deepcopy(tokenizer)
+    asking.chat_template = template
+    asking.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=f"{tmp_path}: .*{told}"):
+        Reader(str(tmp_path)).encode([(Message("system", "be kind"), Message("user", "say red"))], ["blue"])

@@ -130,6 +130,22 @@ def test_with_the_same_tokenizer_the_very_tokens_that_were_sampled_are_scored(wo
     assert reward.score(PROMPTS, TEXTS, ids) != pytest.approx(reward.score(PROMPTS, TEXTS, answers_of(tokenizer)))
 
 
+def test_an_answer_without_tokens_of_its_own_is_read_anew(world):
+    tokenizer = load_tokenizer(world.base)
+    reward = ModelReward(world.reward, tokenizer, "cpu", 8192)
+    ids = answers_of(tokenizer)
+    assert reward.score(PROMPTS, TEXTS, [[], *ids[1:]]) == pytest.approx(reward.score(PROMPTS, TEXTS, ids))
+
+
+def test_a_function_is_given_what_the_user_asked_last():
+    asked = (Message("user", "weather ?"), Message("assistant", "", calls="[{}]"), Message("tool", "rain"))
+    reward = FunctionReward("helpers:brevity")
+    given: list[str] = []
+    reward.function = lambda prompts, texts: given.extend(prompts) or [0.0] * len(texts)
+    reward.score([asked, (Message("user", "and now ?"),)], ["red", "blue"], [])
+    assert given == ["weather ?", "and now ?"]
+
+
 def test_with_another_tokenizer_the_text_is_read_anew(other_tokenizer, world, tmp_path):
     tiny_reward_model(other_tokenizer).save(tmp_path)
     other_tokenizer.save_pretrained(tmp_path)

@@ -94,6 +94,39 @@ def test_scores_come_in_the_order_of_the_answers(counting):
     assert counting.threads == {"scores"}
 
 
+CALL = {"type": "function", "function": {"name": "weather", "arguments": {"city": "Oslo"}}}
+TOOL_TURNS = (
+    Message("tools", '[{"type": "function", "function": {"name": "weather"}}]'),
+    Message("user", "is it warm ?"),
+    Message("assistant", "", "I must look.", json.dumps([CALL]), learned=False),
+    Message("tool", "-3", name="weather", call_id="c1"),
+)
+
+
+def test_thoughts_and_tools_of_a_prompt_go_whole_from_client_to_model():
+    given: list[Any] = []
+    with served(lambda prompts, texts: given.extend(prompts) or Scored([0.5], [[0.5]])) as url:
+        assert HttpReward(f"{url}/score", 60, 0, 8).score([TOOL_TURNS], ["a"], []) == [0.5]
+    assert given == [TOOL_TURNS]
+
+
+@pytest.mark.parametrize(
+    ("turns", "told"),
+    [
+        (TOOL_TURNS[:3], "ends with a turn of the user, or of a tool"),
+        ((Message("tools", "weather"), TOOL_TURNS[1]), "a list of functions as JSON"),
+        ((TOOL_TURNS[1], *TOOL_TURNS[:2]), "comes before all others"),
+        ((TOOL_TURNS[1], Message("tool", "-3", name="\ud800")), "half of a surrogate pair"),
+    ],
+)
+def test_turns_that_no_template_could_write_are_told(counting, turns, told):
+    body = {"prompts": [[turn.as_dict() for turn in turns]], "responses": ["a"]}
+    with served(counting) as url:
+        answer = httpx.post(f"{url}/score", content=json.dumps(body), trust_env=False, timeout=60)
+    assert answer.status_code == 422
+    assert told in answer.json()["detail"]
+
+
 def test_members_of_an_ensemble_are_told():
     with served(lambda prompts, texts: Scored([1.5] * len(texts), [[1.0, 2.0]] * len(texts))) as url:
         assert post(url, ["a"], ["b"]).json() == {"scores": [1.5], "member_scores": [[1.0, 2.0]]}

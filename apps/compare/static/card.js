@@ -20,7 +20,7 @@ export class Card {
   }
 
   take(event, shading) {
-    if ("piece" in event) this.tokens.add(event.piece);
+    if ("piece" in event) this.tokens.add(event.piece, event.thought === true);
     else if ("problem" in event) this.fail(event.problem);
     else if ("end" in event) this.#end(event);
     else if ("figures" in event) this.#figure(event.figures, shading);

@@ -56,12 +56,22 @@ export class Tokens {
     this.chosen = null;
   }
 
-  add(piece) {
+  /** `isThought`: it was thought before the answer; thoughts are folded above it. */
+  add(piece, isThought = false) {
+    if (isThought !== this.isThinking) Object.assign(this, { isThinking: isThought, hasText: false });
     const span = h("span", { class: "t", "data-n": this.spans.length });
     span.textContent = this.hasText ? piece : piece.trimStart(); // a first token brings the space before it
     this.hasText ||= span.textContent !== "";
     this.spans.push(span);
-    this.element.append(span);
+    (isThought ? this.#fold() : this.element).append(span);
+  }
+
+  #fold() {
+    if (!this.thoughts) {
+      this.thoughts = h("details", { class: "thoughts" }, h("summary", {}, "Thoughts"));
+      this.element.append(this.thoughts);
+    }
+    return this.thoughts;
   }
 
   /** The answer is whole: `rest` is text that no piece had; `hasEnd`: its last token says that it ends. */

@@ -3,7 +3,7 @@
 import { h, button, duration, textBlock } from "../dom.js";
 import * as dialogs from "./dialogs.js";
 
-const ROLES = { system: "System", user: "User", assistant: "Assistant" };
+const ROLES = { system: "System", user: "User", assistant: "Assistant", tool: "Tool", tools: "Tools" };
 const TOAST_MS = 12_000;
 
 export class Frame {
@@ -64,7 +64,8 @@ export class Frame {
     const { task, raw } = this.desk;
     if (!task) return;
     const turns = task.prompt.map((turn) =>
-      h("div", { class: `turn ${turn.role}` }, h("span", { class: "role" }, ROLES[turn.role]), textBlock(turn, raw)));
+      h("div", { class: `turn ${turn.role}` }, h("span", { class: "role", dir: "auto" }, ROLES[turn.role], turn.name ? ` ${turn.name}` : null),
+        h("div", {}, said(turn, raw))));
     this.toRaw = button(raw ? "Show rendered" : "Show raw text", () => this.desk.toggleRaw(), { key: "T", class: "quiet" });
     this.prompt.replaceChildren(h("header", {}, h("h2", {}, "Prompt"), this.toRaw), ...turns);
   }
@@ -231,3 +232,17 @@ export class Frame {
 }
 
 const signIn = () => h("a", { class: "primary", href: "/login?next=/app/" }, "Log in again");
+
+/** What a turn holds: thoughts and tools are folded, calls of tools stand below the text. */
+function said(turn, raw) {
+  if (turn.role === "tools") return [fold("What may be called", turn, raw)];
+  return [
+    turn.thoughts ? fold("Thoughts", turn.thoughts, raw) : null,
+    turn.text || !turn.calls ? textBlock(turn, raw) : null,
+    turn.calls ? h("div", { class: "calls" }, textBlock(turn.calls, raw)) : null,
+  ];
+}
+
+function fold(label, text, raw) {
+  return h("details", { class: "fold" }, h("summary", {}, label), textBlock(text, raw));
+}

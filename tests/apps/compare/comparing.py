@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 from starlette.types import ASGIApp
 
 from apps.compare.recipe import Recipe
-from apps.compare.voices import Answered, Voice, Voices
+from apps.compare.voices import Answered, Thought, Voice, Voices
 from apps.store import sessions
 from apps.store.people import Somebody
 from apps.store.project import Project
@@ -56,17 +56,18 @@ class Pace:
 
 
 class Parrot:
-    """A model that always says the same."""
+    """A model that always says the same, and perhaps thinks before."""
 
-    def __init__(self, name: str, text: str, like: Voice) -> None:
-        self.name, self.text = name, text
+    def __init__(self, name: str, text: str, like: Voice, thoughts: str = "") -> None:
+        self.name, self.text, self.thoughts = name, text, thoughts
         self.speaker, self.tokenizer, self.max_tokens = like.speaker, like.tokenizer, like.max_tokens
 
     def answer(self, *_: Any) -> Iterator[str | Answered]:
         half = len(self.text) // 2
+        yield from map(Thought, [self.thoughts] if self.thoughts else [])
         yield from (self.text[:half], self.text[half:])
         ids = self.tokenizer(self.text, add_special_tokens=False)["input_ids"][:2]
-        yield Answered(self.text, [self.tokenizer.eos_token_id], ids, "", "length")
+        yield Answered(self.text, self.thoughts, [self.tokenizer.eos_token_id], ids, "", "length")
 
     def logits(self, prompt: list[int], ids: list[int]) -> Any:
         return Voice.logits(self, prompt, ids)  # type: ignore[arg-type]

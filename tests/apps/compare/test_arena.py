@@ -131,6 +131,16 @@ def test_two_equal_answers_are_no_battle(arena: Place) -> None:
     assert ada.vote(last["battle"], "a", new_id()).status_code == 409
 
 
+def test_a_battle_shows_answers_without_what_was_thought_before(arena: Place) -> None:
+    for name in list(arena.voices.by_name):
+        parrot = Parrot(name, f"two {name}", arena.voices.by_name["sft"], "one")
+        arena.voices.by_name[name] = parrot  # type: ignore[assignment]
+    told = arena.member("ada").events("battle", {"prompt": "say red"})
+    assert "one" not in json.dumps(told)
+    assert of_side(told, 0, "piece")[0] == ""
+    assert "".join(of_side(told, 0, "piece")) == of_side(told, 0, "text")[0]
+
+
 def test_the_same_two_answers_again_change_the_vote_and_keep_the_order_of_the_first_time(
     arena: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -79,6 +79,21 @@ def test_answers_appear_token_by_token_side_by_side(
         assert ("KL" in facts) == (index != 1)  # sft is the reference
 
 
+def test_thoughts_are_folded_above_the_answer(make_place: Callable[..., Place], open_page: Any) -> None:
+    place = make_place()
+    attack = "one <img src=x onerror=pwned(1)>"
+    for name in list(place.voices.by_name):
+        parrot = Parrot(name, "red blue", place.voices.by_name["sft"], attack)
+        place.voices.by_name[name] = parrot  # type: ignore[assignment]
+    page = open_page(place)
+    page.ask("say red")
+    page.done()
+    tokens, fold = page.page.locator(".answer .tokens").first, page.page.locator(".answer .thoughts").first
+    assert tokens.inner_text().split() == ["Thoughts", "red", "blue"]
+    fold.locator("summary").click()
+    assert fold.inner_text().splitlines()[-1] == attack
+
+
 def test_stop_stops_and_the_next_question_works(make_place: Callable[..., Place], open_page: Any, pace: Pace) -> None:
     page = open_page(make_place(seed=9))
     page.ask("say red blue")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +15,11 @@ from tiny import tiny_gpt2
 
 from align.errors import UserError
 from align.rl.sampling import Sampling
+from align.sections import Contestant
 from align.text.records import Message
-from apps.compare.voices import Answered, Pieces, Voice, Voices
+from apps.compare import voices as voices_module
+from apps.compare.answering import Side, conversation
+from apps.compare.voices import Answered, Pieces, Thought, Voice, Voices
 
 HOW = Sampling(12)
 
@@ -147,3 +153,37 @@ def test_the_reward_is_the_reward_models_own(voices: Voices) -> None:
     scorer = Scorer(RewardModel(path=voices.reward.path), 4096)
     encoded = scorer.encode([list(turns)], ["red and blue"])
     assert voices.score(turns, "red and blue") == pytest.approx(scorer.score([[m.ids for m in encoded[0]]]).scores[0])
+
+
+@pytest.fixture
+def thinker(tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Voice]:
+    """A model that says what it is told to; its tokenizer has marks around thoughts."""
+    marked = deepcopy(tokenizer)
+    marked.add_special_tokens({"additional_special_tokens": ["[THINK]", "[/THINK]"]}, False)
+    tiny_gpt2(marked).save_pretrained(tmp_path)
+    marked.save_pretrained(tmp_path)
+    voice = Voice("thinker", Contestant(path=str(tmp_path)), 64)
+
+    def saying(text: str) -> Voice:
+        ids = [*voice.tokenizer(text, add_special_tokens=False)["input_ids"], voice.tokenizer.eos_token_id]
+        monkeypatch.setattr(voices_module, "stream", lambda *_: iter(ids))
+        return voice
+
+    return saying
+
+
+def test_thoughts_are_told_apart_from_the_answer_while_they_come(thinker: Callable[[str], Voice]) -> None:
+    *pieces, whole = thinker("[THINK] one two[/THINK] red blue").answer(asked("say red"), HOW, 1, lambda: False)
+    assert isinstance(whole, Answered)
+    assert (whole.thoughts, whole.text) == ("one two", "red blue")
+    assert "".join(str(piece) for piece in pieces if isinstance(piece, Thought)).strip() == "one two"
+    assert "".join(str(piece) for piece in pieces if not isinstance(piece, Thought)).strip() == "red blue"
+    assert len(pieces) == len(whole.ids)
+
+
+def test_what_the_page_gets_names_thoughts(voices: Voices, thinker: Callable[[str], Voice]) -> None:
+    voice = thinker("[THINK] one[/THINK] red")
+    *events, end, _ = conversation(voices, [Side(voice, asked("say red"))], HOW, 1, lambda: False)
+    assert "".join(event["piece"] for event in events if event.get("thought")).strip() == "one"
+    assert (end["thoughts"], end["text"]) == ("one", "red")
+    assert "thought" not in {key for event in events if event["piece"].strip() == "red" for key in event}

@@ -257,3 +257,23 @@ def test_times() -> None:
     assert iso(86400.5) == "1970-01-02T00:00:00.500Z"
     with pytest.raises(UserError, match="--until yesterday"):
         parse_time("yesterday", "--until")
+
+
+def test_thoughts_and_tools_of_a_prompt_come_back_as_they_were_imported(make: Any) -> None:
+    tools = [{"type": "function", "function": {"name": "weather", "arguments": {"town": "Oslo", "at": "noon"}}}]
+    turns = (
+        Message("tools", json.dumps(tools)),
+        Message("user", "warm ?"),
+        Message("assistant", "", "I must look.", json.dumps(tools), learned=False),
+        Message("tool", "-3", name="weather", call_id="c1"),
+    )
+    bench = make()
+    row = {"prompt": [turn.as_dict() for turn in turns], "responses": ["good", "bad"]}
+    import_files(bench.project, [bench.file("a.jsonl", [row])])
+    bench.rank("Ann", "good", "bad")
+    rows = out(bench, "rankings", "preferences")
+    assert rows["rankings"][0]["prompt"] == row["prompt"]
+    assert rows["preferences"][0]["tools"] == tools
+    for name in ("rankings", "preferences"):
+        data = build(Data, {"path": str(bench.folder / f"out/{name}.jsonl"), "validation": 0}, "data")
+        assert load(data, "rankings", 1).train[0].prompt == turns

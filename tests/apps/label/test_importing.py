@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import func, select
 
 from align.errors import UserError
+from align.text.records import Message
 from apps.label.importing import import_files, lines
 from apps.store.adding import Added
 from apps.store.reading import Judged, judged
@@ -100,18 +101,30 @@ def test_every_bad_row_is_told_with_its_line_and_nothing_is_imported(bench: Any)
         generated("q6", "x" * 100_001, "c"),
         generated("q7", "a", "b") | {"models": ["one"]},
         '{"prompt": "q8", "responses": ["\\ud800", "b"]}',
+        generated("q9", "a", "b", seed=10**400),
+        generated("q10", "a", "b", temperature=float("inf")),
+        '{"prompt": "q11", "responses": ["a", "b"], "source": "s\\ud83d"}',
+        '{"prompt": "q12", "responses": ["a", "b"], "model": "m\\ud83d"}',
+        generated("q13", "a", "b", priority=10**400),
+        generated("q14", "a", "b", source="s\0"),
     )
-    assert said.startswith("9 rows cannot be used; nothing was imported")
+    assert said.startswith("15 rows cannot be used; nothing was imported")
     for number, reason in {
         2: "not valid JSON",
         3: "no answers in the columns prompt; prompt and responses are wanted",
-        4: 'priority must be a number, the highest first; found "high"',
+        4: 'priority must be a number within 64 bits, found "high"',
         5: "prompt is empty",
         6: 'responses must be a list of texts, found "a"',
         7: "the character NUL",
         8: "100,001 characters; at most 100,000",
         9: '2 responses need as many models, found ["one"]',
         10: "not valid Unicode",
+        11: "seed must be a number within 64 bits, found 1000",
+        12: "temperature must be a number within 64 bits, found Infinity",
+        13: "is not valid Unicode",
+        14: "is not valid Unicode",
+        15: "priority must be a number within 64 bits, found 1000",
+        16: "source has the character NUL",
     }.items():
         line = next(line for line in said.splitlines() if f"bad.jsonl:{number}: " in line)
         assert reason in line
@@ -242,3 +255,42 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
                 assert session.scalar(select(func.count()).select_from(Task)) == n
     assert peaks[1] < 1.5 * peaks[0]
     assert peaks[0] > 200_000  # so a batch is counted
+
+
+def test_keys_that_mean_something_are_honoured_and_others_named(bench: Any) -> None:
+    call = {"type": "function", "function": {"name": "weather", "arguments": {"city": "Oslo"}}}
+    tools = [{"type": "function", "function": {"name": "weather"}}]
+    turns = [
+        {"role": "user", "content": "warm ?"},
+        {"role": "assistant", "content": "", "reasoning_content": "I must look.", "tool_calls": [call]},
+        {"role": "tool", "content": "-3", "name": "weather", "tool_call_id": "c1"},
+    ]
+    rows = [
+        generated("", "a", "b", system="Be brief.", colour="red") | {"prompt": turns, "tools": tools},
+        {"messages": [turns[0], {"role": "assistant", "content": "No.", "reasoning_content": "-3 is cold."}]},
+    ]
+    done = import_files(bench.project, [bench.file("a.jsonl", rows)])
+    assert lines(done, False)[1:3] == [
+        "  2 rows: thoughts stand in it; those of an answer are not shown",
+        "  not read: colour (1 rows)",
+    ]
+    (task,) = found(bench)
+    asked = Message.of(task.messages[0])
+    assert (asked.role, json.loads(asked.content)) == ("tools", tools)
+    kept = [turns[0], turns[1] | {"tool_calls": json.dumps([call])}, turns[2]]
+    assert task.messages[1:] == [{"role": "system", "content": "Be brief."}, *kept]
+    assert done.added.waiting == 1  # "No.", without its thoughts
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        (generated("q", "a", "b", images=["x.png"]), "only text is learned"),
+        (generated("q", "a", "b", system=7), "system must be a string, found 7"),
+        ({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "tool_calls": []}]}, "no content"),
+    ],
+)
+def test_a_row_whose_keys_cannot_be_honoured_is_told(bench: Any, row: Any, reason: str) -> None:
+    said = refused(bench, row)
+    assert "bad.jsonl:1: " in said
+    assert reason in said

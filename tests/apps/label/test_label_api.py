@@ -33,6 +33,45 @@ def test_a_task_comes_rendered_and_stays_the_same_after_a_reload(place: Place) -
     assert (again["id"], again["lease"], again["answers"]) == (task["id"], task["lease"], task["answers"])
 
 
+TOOL_TURNS: list[dict[str, Any]] = [
+    {"role": "tools", "content": '[{"type": "function", "function": {"name": "weather"}}]'},
+    {"role": "user", "content": "is it **warm** ?"},
+    {
+        "role": "assistant",
+        "content": "",
+        "reasoning_content": "<script>alert(1)</script> I *must* look.",
+        "tool_calls": [{"type": "function", "function": {"name": "weather", "arguments": {"city": "<b>Åre</b>"}}}],
+    },
+    {"role": "tool", "content": "*-3* <img src=x onerror=alert(1)>", "name": "weather"},
+]
+
+
+def test_thoughts_and_tools_come_apart_and_safe(place: Place) -> None:
+    place.add([prompt("", 4)._replace(messages=TOOL_TURNS)])
+    ada = place.member("ada")
+    tools, user, assistant, tool = claimed(ada)["prompt"]
+    assert tools["text"].splitlines()[3:5] == ['    "function": {', '      "name": "weather"']
+    assert "<strong>warm</strong>" in user["html"]
+    assert assistant["thoughts"]["text"] == TOOL_TURNS[2]["reasoning_content"]
+    assert "<em>must</em>" in assistant["thoughts"]["html"]
+    assert assistant["calls"]["text"] == 'weather({"city": "<b>Åre</b>"})'
+    assert (tool["name"], tool["html"]) == ("weather", '<pre dir="auto">*-3* &lt;img src=x onerror=alert(1)&gt;</pre>')
+    html = "".join(block["html"] for block in (tools, user, assistant, *(assistant[k] for k in ("thoughts", "calls"))))
+    assert "<script" not in html
+    assert "<b>" not in html
+
+
+def test_a_prompt_with_other_tools_is_another_prompt_and_the_past_names_the_question(place: Place) -> None:
+    other = [TOOL_TURNS[0] | {"content": "[]"}, *TOOL_TURNS[1:]]
+    place.add([prompt("", 4)._replace(messages=turns) for turns in (TOOL_TURNS, TOOL_TURNS, other)])
+    ada = place.member("ada")
+    for _ in range(2):
+        task = claimed(ada)
+        assert ada.call("POST", "submit", submission(task, ranking(1, 2, 3, 4))).status_code == 200
+    assert ada.call("POST", "claim", {}).json()["task"] is None
+    assert {past["beginning"] for past in ada.call("GET", "mine").json()["items"]} == {"is it **warm** ?"}
+
+
 def test_the_order_of_the_answers_is_each_persons_own(make_place: Callable[..., Place]) -> None:
     place = make_place(overlap=6)
     place.tasks(1)
