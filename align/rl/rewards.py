@@ -134,12 +134,15 @@ class ModelReward:
         from align.models.foreign import Reader, load_classifier
         from align.models.load import max_positions
         from align.models.scalar import load_scalar_model
+        from align.text.template import share_date
         from align.text.tokenizer import rows_needed, same_words
 
         section = sections.Model(path=path, trust_remote_code=trust_remote_code)
         self.path, self.device, self.max_tokens = path, device, max_tokens
         self.reader = reader_of(section)
         self.tokenizer = self.reader.tokenizer
+        if policy_tokenizer is not None:
+            share_date(self.tokenizer, policy_tokenizer)
         self.model: Any = loaded
         if isinstance(self.reader, Reader):
             self.model = load_classifier(section, self.reader).to(device).requires_grad_(False)

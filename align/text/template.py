@@ -171,6 +171,12 @@ def fix_date(tokenizer: PreTrainedTokenizerBase, date: datetime.date) -> None:
     vars(tokenizer)[_DATE] = datetime.datetime.combine(date, datetime.time())
 
 
+def share_date(tokenizer: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) -> None:
+    """The date that was fixed for a tokenizer holds for another one of the same run, a reward model's."""
+    if date := vars(other).get(_DATE):
+        vars(tokenizer)[_DATE] = date
+
+
 @lru_cache
 def _dated(template: str, date: datetime.datetime) -> str:
     """A template for which `strftime_now` is a macro that knows one moment."""

@@ -12,7 +12,7 @@ from align.errors import UserError
 from align.text.encode import Said, decode_answer, decode_response, encode_prompt, encode_response
 from align.text.ends import ends_of
 from align.text.records import Message
-from align.text.template import Template, fix_date, use_template
+from align.text.template import Template, fix_date, share_date, use_template
 from align.text.tokenizer import load_tokenizer
 
 from .conftest import CHATML, build
@@ -86,6 +86,10 @@ def test_a_date_is_written_as_it_was_fixed(tokenizer):
     assert start(tokenizer) == "03 Feb 2020 thinks"
     fix_date(tokenizer, datetime.date(2020, 2, 4))
     assert start(copy.deepcopy(tokenizer)) == "04 Feb 2020 thinks"
+    other = build("chatml")
+    other.chat_template = THINKS + CHATML
+    share_date(other, tokenizer)
+    assert start(other) == "04 Feb 2020 thinks"
     assert tokenizer.apply_chat_template([ASKED[0].as_dict()], tokenize=False).startswith(today)
 
 

@@ -9,7 +9,9 @@ from helpers import recipe_of, run
 
 from align import ppo, rm, sft
 from align.errors import UserError
-from align.train.inputs import inputs
+from align.text.encode import encode_prompt
+from align.text.records import Message
+from align.train.inputs import inputs, tokenizer_of
 
 
 def interrupted(stage, world, folder: Path, **changes) -> None:
@@ -88,3 +90,24 @@ def test_two_sources_whose_files_bear_one_name_both_count(world, tmp_path):
     paths = [str(tmp_path / name / "rows.jsonl") for name in ("a", "b")]
     found = inputs(recipe_of(sft, world, tmp_path / "run", data__path=paths))["data.path"]
     assert len(set(found.values())) == 2
+
+
+def test_a_run_that_goes_on_writes_the_date_of_its_beginning_by_the_template_that_it_had(world, tmp_path):
+    template = tmp_path / "dated.jinja"
+    template.write_text(
+        "{{ strftime_now('%Y') }}{% for message in messages %}{{ message['content'] }}{% endfor %}"
+        "{% if not add_generation_prompt %}{{ eos_token }}{% endif %}"
+    )
+    folder, changes = tmp_path / "run", {"data__template": str(template)}
+    interrupted(sft, world, folder, **changes)
+    begun = json.loads((folder / "inputs.json").read_text())
+    (folder / "inputs.json").write_text(json.dumps(begun | {"date": {"date": "1999-12-31"}}))
+    for resume, year in ((True, "1999"), (False, begun["date"]["date"][:4])):
+        tokenizer = tokenizer_of(recipe_of(sft, world, folder, resume=resume, **changes))
+        assert tokenizer.decode(encode_prompt(tokenizer, [Message("user", "a")])).replace(" ", "") == f"{year}a"
+    run(sft, world, folder, resume=True, **changes)
+    assert json.loads((folder / "inputs.json").read_text())["date"] == {"date": "1999-12-31"}
+    (folder / "result.json").unlink()
+    changed(template, b"%Y", b"%y")
+    with pytest.raises(UserError, match=r"other contents of data.template \(dated.jinja has changed\)"):
+        run(sft, world, folder, resume=True, **changes)
