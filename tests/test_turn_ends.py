@@ -13,10 +13,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from align import ppo, sft
 from align.rl.sampling import Sampling
 from align.rl.speaker import Speaker
-from align.sections import Model
+from align.sections import Contestant, Model
 from align.text.ends import ends_of
 from align.text.records import Message
-from apps.compare.recipe import Contestant
 from apps.compare.voices import Answered, Voice
 
 TEMPLATE = (
