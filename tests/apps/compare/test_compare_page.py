@@ -390,7 +390,8 @@ def test_stop_ends_a_battle_without_a_vote(arena: Place, open_page: Any, pace: P
     page.page.get_by_text("Answering …").wait_for()
     pace.let(2)
     page.page.locator(".answer").nth(1).locator(".t").first.wait_for(state="attached")
-    page.page.get_by_role("button", name="Stop").click()
+    with page.page.expect_response("**/stop"):  # only then may it go on: a stop is heeded between two tokens
+        page.page.get_by_role("button", name="Stop").click()
     pace.let(2)
     page.done("Stopped.")
     assert all(button.is_disabled() for button in page.page.locator(".verdicts button").all())

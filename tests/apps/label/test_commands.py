@@ -167,8 +167,8 @@ def test_prioritise_puts_the_uncertain_first(make: Any, capsys: pytest.CaptureFi
     ("row", "reason"),
     [
         ({"prompt": "q0", "responses": ["good", "bad"]}, "prompt, responses and scores are wanted"),
-        ({"prompt": "q0", "responses": ["good", "bad"], "scores": [1.0]}, "need a score of each member for each"),
-        ({"prompt": "q0", "responses": ["good", "bad"], "scores": [1.0, "x"]}, "scores must be numbers"),
+        ({"prompt": "q0", "responses": ["good", "bad"], "scores": [1.0]}, "2 responses need as many scores"),
+        ({"prompt": "q0", "responses": ["good", "bad"], "scores": [1.0, "x"]}, "a score must be a number"),
         (
             {"prompt": "qx", "responses": ["good", "bad"], "scores": [1.0, 2.0]},
             "none of its 2 answers is in this project",
