@@ -100,7 +100,8 @@ def test_stop_stops_and_the_next_question_works(make_place: Callable[..., Place]
     pace.let(3)
     page.page.locator(".answer").nth(2).locator(".t").first.wait_for(state="attached")
     drawn = pace.n_drawn
-    page.page.keyboard.press("Escape")
+    with page.page.expect_response("**/stop"):  # only then may it go on: a stop is heeded between two tokens
+        page.page.keyboard.press("Escape")
     page.page.get_by_text("Stopping …").wait_for()
     pace.let(3)
     page.done("Stopped.")
