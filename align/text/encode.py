@@ -264,7 +264,8 @@ def _piece_ids(tokenizer: PreTrainedTokenizerBase, rows: list[Row], last_only: b
     found = []
     for row, texts in zip(rows, known.texts, strict=True):
         pieces = row[-len(texts) :]
-        found.append([known.ids(*text) + [turn] * piece.append_end for piece, text in zip(pieces, texts, strict=True)])
+        ids = [known.ids(*text) for text in texts]
+        found.append([[*own, turn] if piece.append_end else own for piece, own in zip(pieces, ids, strict=True)])
     return found
 
 
@@ -285,7 +286,9 @@ class _Known:
 
     def ids(self, context: str, text: str) -> list[int]:
         """The tokens of a text where it stands after this context."""
-        given, both = self._ids.get(context, []), self._ids[context + text]
+        if not context:
+            return self._ids[text]
+        given, both = self._ids[context], self._ids[context + text]
         if both[: len(given)] == given:
             return both[len(given) :]
         for anchor in ("\n", self._anchor):  # after a special token, old SentencePiece tokenizers begin with a space

@@ -96,6 +96,8 @@ class Template:
 
     def _given(self, turn: Message) -> dict[str, Any]:
         """A turn as this template wants it."""
+        if not (self._parts or any(turn[2:6])):
+            return {"role": turn.role, "content": turn.content}
         given = turn.as_dict()
         given.pop("weight", None)
         thoughts = given.pop("reasoning_content", "")
