@@ -132,7 +132,8 @@ class Writer:
         closing = dict(THOUGHT_MARKS).get(opening, "")
         content = answer.content
         said = f"{opening}\n{answer.thoughts.strip()}\n{closing}\n\n{content}" if answer.thoughts else content.lstrip()
-        lead, spoken, after = written.partition(said.rpartition(closing)[2].strip()) if closing else ("", "", "")
+        spoken = said.rpartition(closing)[2].strip() if closing else ""
+        lead, spoken, after = written.partition(spoken) if spoken else ("", "", "")
         if not (opening and through.startswith(start)) or lead.strip():
             raise _does_not_go_on(before, through, prompt, answer)
         if not (said.startswith(opening) and closing in said):

@@ -39,7 +39,7 @@ _USER, _ANSWER, _THOUGHT, _TOOL = "zquserqz", "zqanswerqz", "zqthoughtqz", "zqto
 class Marks(NamedTuple):
     """What a template writes around thoughts. All are stripped of the space around them."""
 
-    opening: str  # before the thoughts, unless the generation prompt has it
+    opening: str  # before the thoughts, also where the generation prompt has it
     closing: str  # between thoughts and answer
     lead: str  # before an answer without thoughts
 
@@ -159,7 +159,7 @@ class Template:
         if self.thoughts_key:
             written = self._tried(asked, Message("assistant", _ANSWER, _THOUGHT))
             before, _, after = written.partition(_THOUGHT)
-            opening = before[_shared_length(prompt, before) :].strip() or opened_by(prompt)
+            opening = before[_shared_length(prompt, before) :].strip() or opened_by(before)
             return Marks(opening, after.partition(_ANSWER)[0].strip(), lead.strip())
         known = {token.content for token in self._tokenizer.added_tokens_decoder.values()}
         for opening, closing in THOUGHT_MARKS:
@@ -182,8 +182,8 @@ def share_date(tokenizer: PreTrainedTokenizerBase, other: PreTrainedTokenizerBas
 @lru_cache
 def _dated(template: str, date: datetime.datetime) -> str:
     """A template for which `strftime_now` is a macro that knows one moment."""
-    known = "".join(f" | replace('%{letter}', '{date.strftime('%' + letter)}')" for letter in _DIRECTIVES)
-    return "{% macro strftime_now(form) %}{{ form" + known + " }}{% endmacro %}{{ '' }}" + template
+    known = "".join(f" | replace('%{one}', '{date.strftime('%' + one)}')" for one in _DIRECTIVES.split())
+    return "{% macro strftime_now(format) %}{{ format" + known + " }}{% endmacro %}{{ '' }}" + template
 
 
 def use_template(
@@ -211,7 +211,8 @@ def use_template(
     tokenizer.chat_template = with_options if isinstance(given, dict) else with_options["default"]
 
 
-_DIRECTIVES = "aAdbBmyYHIpMSjUWwGuVcxX"  # of strftime, but for zones, which a day has not
+# Of strftime, but for zones, which a day has not. Those with a dash write numbers without a zero before them.
+_DIRECTIVES = "a A b B c C d D e F G h H I j m M p r R S T u U V w W x X y Y -d -e -m -y -H -I -j -M -S"
 _ALWAYS_GIVEN = {"messages", "tools", "documents", "add_generation_prompt", "raise_exception", "strftime_now"}
 _ALWAYS_GIVEN |= {"bos_token", "eos_token", "pad_token", "unk_token"}
 

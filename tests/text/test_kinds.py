@@ -105,6 +105,14 @@ def test_an_answer_that_is_like_a_piece_of_a_marker_is_learned_whole(name, answe
     assert stretches(tokenizer, row) == [before + KINDS[name].answer.format(answer)]
 
 
+def test_an_answer_may_be_thoughts_alone():
+    tokenizer, turns = tokenizer_of("r1", "bytes"), (NAME, Message("assistant", "", "Hm."))
+    [row], _ = encode_conversations(tokenizer, [Conversation(turns)], ROOM)
+    assert stretches(tokenizer, row) == [f"Hm.\n</think>\n\n{KINDS['r1'].eos}"]
+    with pytest.raises(UserError, match="opens a thought"):
+        encode_response(tokenizer, turns[:1], "")
+
+
 @pytest.mark.parametrize(
     ("name", "turns", "words"),
     [

@@ -16,6 +16,7 @@ from align.text.template import Template, fix_date, share_date, use_template
 from align.text.tokenizer import load_tokenizer
 
 from .conftest import CHATML, build
+from .kinds import tokenizer_of
 
 ASKED = (Message("user", "Name a colour."),)
 THINKS = (  # as the templates of Qwen 3 and of Llama 3.1: a switch, and today's date
@@ -93,6 +94,20 @@ def test_a_date_is_written_as_it_was_fixed(tokenizer):
     assert tokenizer.apply_chat_template([ASKED[0].as_dict()], tokenize=False).startswith(today)
 
 
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("strftime_now('%-d/%-m %F %e')", "3/2 2020-02-03  3"),
+        ("strftime_now(format='%B %d, %Y')", "February 03, 2020"),
+        ("strftime_now('%y') | int + 1", "21"),
+    ],
+)
+def test_a_date_is_fixed_however_it_is_asked_for(tokenizer, written, expected):
+    tokenizer.chat_template = "{{ " + written + " }}\n" + CHATML
+    fix_date(tokenizer, datetime.date(2020, 2, 3))
+    assert start(tokenizer) == expected
+
+
 def test_what_ends_an_answer_may_stand_before_the_next_turn_alone():
     tokenizer = build("phi 3")  # as GLM: a turn is closed by the next one's marker, which its model says
     tokenizer.chat_template = (
@@ -148,6 +163,12 @@ def test_a_thought_may_be_opened_by_the_generation_prompt():
     prompt = "<|im_start|>assistant\n<think>\n"
     assert said(tokenizer, "It is red.\n</think>\n\nRed.<|im_end|>", prompt) == ("Red.", "It is red.")
     assert said(tokenizer, "It is red, or", prompt) == ("", "It is red, or")
+
+
+def test_a_thought_is_known_also_where_the_generation_prompt_closes_an_empty_one():
+    tokenizer = tokenizer_of("qwen 3 that does not think", "bytes")
+    assert said(tokenizer, "<think>\nIt is red.\n</think>\n\nRed.<|im_end|>") == ("Red.", "It is red.")
+    assert said(tokenizer, "Red.<|im_end|>") == ("Red.", "")
 
 
 def test_thoughts_between_special_tokens_are_no_part_of_the_answer():
