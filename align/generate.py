@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,9 +97,13 @@ def run(recipe: Recipe, dry_run: bool = False) -> None:
 def answer_rows(recipe: Recipe, prompts: list[Prompt], n_at_once: int = 512) -> Iterator[dict[str, Any]]:
     """A row for each prompt, in order; progress is printed now and then."""
     from align.rl.speaker import Speaker
+    from align.text.encode import encode_prompts
+    from align.text.template import fix_date
 
     data = recipe.data
     speaker = Speaker(recipe.model, data.max_tokens, template=data.template, options=data.template_options)
+    fix_date(speaker.tokenizer, date.today())  # which some templates write: one day for all prompts
+    encode_prompts(speaker.tokenizer, [row.messages for row in prompts], [row.source for row in prompts])  # or refused
     randomness = speaker.randomness(recipe.seed)
     started = shown = time.monotonic()
     for first in range(0, len(prompts), n_at_once):

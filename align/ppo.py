@@ -362,7 +362,7 @@ def encode(recipe: Recipe, tokenizer: Any, prompts: list[Prompt]) -> list[Asked]
 
     end = recipe.reward.truncate_token is not None  # an answer that is cut at it is read with an EOS more
     room = recipe.data.max_tokens - recipe.rollout.max_tokens - end
-    ids = encode_prompts(tokenizer, [prompt.messages for prompt in prompts])
+    ids = encode_prompts(tokenizer, [prompt.messages for prompt in prompts], [prompt.source for prompt in prompts])
     asked = [Asked(p.messages, row) for p, row in zip(prompts, ids, strict=True) if len(row) <= room]
     if len(asked) < len(prompts):
         say(

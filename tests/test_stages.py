@@ -419,6 +419,19 @@ def test_generate_writes_several_answers_to_each_prompt_in_order(world, tmp_path
     assert answered(world, tmp_path / "other.jsonl", sampling={"n": 3, "temperature": 1.0}, seed=8) != rows
 
 
+def test_a_prompt_that_the_template_refuses_is_named_before_any_is_answered(world, tmp_path):
+    refused = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "red"}]
+    asked = write_rows(tmp_path / "asked.jsonl", [{"prompt": "red"}, {"prompt": refused}])
+    (tmp_path / "strict.jinja").write_text(
+        "{% for m in messages %}{{ raise_exception('no system') if m.role == 'system' }}{{ m.content }}{% endfor %}"
+    )
+    data = {"path": asked, "max_tokens": 48, "validation": 0.0, "template": str(tmp_path / "strict.jinja")}
+    with pytest.raises(UserError, match=r"asked\.jsonl:2: .* no system; try data\.system"):
+        answered(world, tmp_path / "answers.jsonl", data=data)
+    with pytest.raises(UserError, match=r"asked\.jsonl:2: .* no system; try data\.system"):
+        run(ppo, world, tmp_path / "ppo", data=data)
+
+
 def test_generate_replaces_a_file_only_if_asked_for(world, tmp_path):
     path = tmp_path / "answers.jsonl"
     path.write_text("mine")

@@ -64,6 +64,7 @@ def sampled(recipe: Any, tokenizer: Any, training: list[Ranked]) -> list[list[in
     from align.text.batches import rows_of_step
     from align.text.encode import encode_prompt, encode_response
     from align.text.ends import ends_of
+    from align.text.template import share_date
 
     room = recipe.data.max_tokens - recipe.samples.max_tokens
     asked = [row.prompt for row in training if row.n_prompt <= room]
@@ -75,6 +76,7 @@ def sampled(recipe: Any, tokenizer: Any, training: list[Ranked]) -> list[list[in
     how = Sampling(recipe.samples.max_tokens, recipe.samples.temperature)
     data = recipe.data
     speaker = Speaker(recipe.model, data.max_tokens, template=data.template, options=data.template_options)
+    share_date(speaker.tokenizer, tokenizer)
     prompts = [asked[i] for i in rows_of_step(1, len(asked), recipe.samples.n, recipe.seed)]
     replies = speaker.sample(prompts, how, speaker.randomness(recipe.seed))
     said = [reply.ids[:-1] if reply.ended else reply.ids for reply in replies]

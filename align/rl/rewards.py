@@ -16,13 +16,12 @@ from align import sections
 from align.errors import RewardError, UserError
 from align.rl.settings import Ensemble, Source, listed
 from align.rl.settings import Reward as RewardSettings
-from align.text.records import last_question
+from align.text.records import Message, last_question
 
 if TYPE_CHECKING:
     from align.models.foreign import Reader
-    from align.text.records import Message
 
-Prompts = Sequence[Sequence["Message"]]
+Prompts = Sequence[Sequence[Message]]
 
 
 class Reward(Protocol):
@@ -143,6 +142,7 @@ class ModelReward:
         self.tokenizer = self.reader.tokenizer
         if policy_tokenizer is not None:
             share_date(self.tokenizer, policy_tokenizer)
+            self._check_reading()
         self.model: Any = loaded
         if isinstance(self.reader, Reader):
             self.model = load_classifier(section, self.reader).to(device).requires_grad_(False)
@@ -153,6 +153,16 @@ class ModelReward:
             self.model = model.to(device).eval().requires_grad_(False)
         self.n_positions = max_positions(self.model.trunk.config)
         self.reads_tokens = policy_tokenizer is not None and same_words(self.tokenizer, policy_tokenizer)
+
+    def _check_reading(self) -> None:
+        """Raises `UserError` where its template refuses answers without thoughts: before the run, not within it."""
+        try:
+            self.encode([(Message("user", "x"),)], ["x"])
+        except UserError as error:
+            raise UserError(
+                f"reward model {self.path}: answers are scored without thoughts, and it cannot read such: {error}; "
+                "these are keys of align.rm, which saves the template with the reward model"
+            ) from None
 
     @property
     def n_members(self) -> int:

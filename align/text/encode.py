@@ -16,7 +16,8 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import accumulate, chain, islice, takewhile
+from contextlib import contextmanager
+from itertools import accumulate, chain, islice, takewhile, zip_longest
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from align.errors import UserError
@@ -107,7 +108,10 @@ def encode_conversations(
     Raises `UserError` that names the row which the template refuses, or that says why no row is left.
     """
     writer = Writer(tokenizer)
-    written = [_written(writer, row, last_only) for row in conversations]
+    written = []
+    for row in conversations:
+        with _named(row.source):
+            written.append(writer.conversation(row.messages, last_only))
     _tell_removed(tokenizer, writer)
     teaching = [rows for rows in written if any(piece.is_target for row in rows for piece in row)]
     encoded = _encoded(tokenizer, list(chain.from_iterable(teaching)), max_tokens)
@@ -139,10 +143,14 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message
     return encode_prompts(tokenizer, [messages])[0]
 
 
-def encode_prompts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Sequence[Message]]) -> list[list[int]]:
-    """`encode_prompt` for many. Raises `UserError` when the template refuses one of them."""
-    writer = Writer(tokenizer)
-    rows = [writer.prompt(tuple(messages)) for messages in prompts]
+def encode_prompts(
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Sequence[Message]], sources: Iterable[str] = ()
+) -> list[list[int]]:
+    """`encode_prompt` for many. Raises `UserError` when the template refuses one of them; `sources` name their rows."""
+    writer, rows = Writer(tokenizer), []
+    for messages, source in zip_longest(prompts, sources, fillvalue=""):
+        with _named(source):
+            rows.append(writer.prompt(tuple(messages)))
     _tell_removed(tokenizer, writer)
     return [list(chain.from_iterable(ids)) for ids in _piece_ids(tokenizer, rows)]
 
@@ -153,14 +161,14 @@ def encode_response(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Messa
 
 
 def encode_responses(
-    tokenizer: PreTrainedTokenizerBase, pairs: Iterable[tuple[Sequence[Message], str]]
+    tokenizer: PreTrainedTokenizerBase, pairs: Iterable[tuple[Sequence[Message], str]], sources: Iterable[str] = ()
 ) -> list[list[int]]:
-    """`encode_response` for many (prompt, response)."""
-    writer = Writer(tokenizer)
-    rows = [
-        [writer.text(tuple(messages)), writer.answer(tuple(messages), Message("assistant", response))]
-        for messages, response in pairs
-    ]
+    """`encode_response` for many (prompt, response). Raises `UserError` as `encode_prompts` does."""
+    writer, rows = Writer(tokenizer), []
+    for (messages, response), source in zip_longest(pairs, sources, fillvalue=""):
+        with _named(source):
+            prompt, answer = tuple(messages), Message("assistant", response)
+            rows.append([writer.text(prompt), writer.answer(prompt, answer)])
     _tell_removed(tokenizer, writer)
     return [ids[-1] for ids in _piece_ids(tokenizer, rows, last_only=True)]
 
@@ -227,11 +235,13 @@ def _parted(
     return "", None
 
 
-def _written(writer: Writer, row: Conversation, last_only: bool) -> list[Row]:
+@contextmanager
+def _named(source: str) -> Iterator[None]:
+    """Refusals begin with the place of the row that is refused, where it has one."""
     try:
-        return writer.conversation(row.messages, last_only)
+        yield
     except UserError as error:
-        raise UserError(f"{row.source}: {error}" if row.source else str(error)) from None
+        raise UserError(f"{source}: {error}" if source else str(error)) from None
 
 
 def _tell_removed(tokenizer: PreTrainedTokenizerBase, writer: Writer) -> None:

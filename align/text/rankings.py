@@ -51,8 +51,9 @@ def encode_rankings(
     the same tokens share a rank. One without any preference, all tied, teaches nothing and is left out; with
     `keep_tied` it stays, for a loss that reads ties.
     """
-    prompts = encode_prompts(tokenizer, [ranking.prompt for ranking in rankings])
-    responses = iter(encode_responses(tokenizer, [(r.prompt, answer) for r in rankings for answer in r.responses]))
+    prompts = encode_prompts(tokenizer, [r.prompt for r in rankings], [r.source for r in rankings])
+    said = [(r.prompt, answer) for r in rankings for answer in r.responses]
+    responses = iter(encode_responses(tokenizer, said, [r.source for r in rankings for _ in r.responses]))
     pairs = [(prompt, next(responses)) for prompt, r in zip(prompts, rankings, strict=True) for _ in r.responses]
     return ranked(pairs, rankings, max_tokens, too_long, keep_tied)
 

@@ -1,5 +1,6 @@
 """Where scores come from, and how a source that misbehaves is told by its name."""
 
+import datetime
 import sys
 from typing import Any
 
@@ -14,6 +15,7 @@ from align.rl.rewards import EnsembleReward, FunctionReward, ModelReward, build_
 from align.rl.settings import Reward
 from align.text.encode import encode_conversation, encode_prompt, encode_response
 from align.text.records import Message
+from align.text.template import fix_date
 from align.text.tokenizer import load_tokenizer, train_tokenizer
 
 PROMPTS = [[Message("user", "say red")], [Message("system", "be kind"), Message("user", "say blue cat")]]
@@ -135,6 +137,34 @@ def test_an_answer_without_tokens_of_its_own_is_read_anew(world):
     reward = ModelReward(world.reward, tokenizer, "cpu", 8192)
     ids = answers_of(tokenizer)
     assert reward.score(PROMPTS, TEXTS, [[], *ids[1:]]) == pytest.approx(reward.score(PROMPTS, TEXTS, ids))
+
+
+@pytest.fixture
+def of_template(world, tmp_path):
+    """A reward model whose template begins prompts, or ends them, with something more."""
+
+    def made(before: str = "", after: str = "") -> str:
+        tokenizer = load_tokenizer(world.reward)
+        tokenizer.chat_template = f"{before}{tokenizer.chat_template}{after}"
+        tiny_reward_model(tokenizer).save(tmp_path)
+        tokenizer.save_pretrained(tmp_path)
+        return str(tmp_path)
+
+    return made
+
+
+def test_a_reward_model_that_reads_no_answer_without_thoughts_is_refused_before_the_run(world, of_template):
+    path = of_template(after="{{ '<think>' if add_generation_prompt }}")
+    with pytest.raises(UserError, match=r"reward model .* without thoughts.*data\.template\); .*align\.rm"):
+        ModelReward(path, load_tokenizer(world.base), "cpu", 8192)
+
+
+def test_a_reward_model_writes_the_date_of_the_run(world, of_template):
+    policy = load_tokenizer(world.base)
+    fix_date(policy, datetime.date(2020, 2, 3))
+    reward = ModelReward(of_template("{{ strftime_now('%Y-%m-%d') }}"), policy, "cpu", 8192)
+    [(prompt, _)] = reward.encode(PROMPTS[:1], TEXTS[:1])
+    assert reward.tokenizer.decode(prompt).startswith("2020-02-03")
 
 
 def test_a_function_is_given_what_the_user_asked_last():

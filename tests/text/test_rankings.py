@@ -1,8 +1,13 @@
 """Rankings as tokens: what is kept, what is cut, and where a ranking says it comes from."""
 
+import pytest
+
+from align.errors import UserError
 from align.text.encode import encode_prompt
 from align.text.rankings import Ranked, encode_rankings, one_rank_each, origin, padded_size, shortened
 from align.text.records import Message, Ranking
+
+from .kinds import tokenizer_of
 
 ASK = (Message("user", "say red"),)
 
@@ -22,6 +27,13 @@ def test_what_a_ranking_says_besides_its_order_is_kept(tokenizer):
     assert (row.annotator, row.origin, row.margin) == ("ann", "f.jsonl", 1.5)
     assert row.answers[0][: row.n_prompt] == encode_prompt(tokenizer, ASK)
     assert row.text == "user: say red"
+
+
+@pytest.mark.parametrize(("kind", "prompt"), [("gemma", (Message("system", "Be brief."), *ASK)), ("r1", ASK)])
+def test_a_ranking_that_the_template_refuses_is_named(kind, prompt):
+    rows = [Ranking(prompt, ("a", "b"), (1, 2), source="f.jsonl:7")]
+    with pytest.raises(UserError, match=r"^f\.jsonl:7: .*(data\.system|opens a thought)"):
+        encode_rankings(tokenizer_of(kind, "bytes"), rows, 48, "drop")
 
 
 def test_a_ranking_comes_from_its_own_source_or_else_from_its_file():
