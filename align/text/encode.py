@@ -17,7 +17,7 @@ import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import accumulate, chain, islice, takewhile, zip_longest
+from itertools import accumulate, chain, islice, repeat, takewhile
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from align.errors import UserError
@@ -148,7 +148,7 @@ def encode_prompts(
 ) -> list[list[int]]:
     """`encode_prompt` for many. Raises `UserError` when the template refuses one of them; `sources` name their rows."""
     writer, rows = Writer(tokenizer), []
-    for messages, source in zip_longest(prompts, sources, fillvalue=""):
+    for messages, source in zip(prompts, chain(sources, repeat("")), strict=False):
         with _named(source):
             rows.append(writer.prompt(tuple(messages)))
     _tell_removed(tokenizer, writer)
@@ -165,7 +165,7 @@ def encode_responses(
 ) -> list[list[int]]:
     """`encode_response` for many (prompt, response). Raises `UserError` as `encode_prompts` does."""
     writer, rows = Writer(tokenizer), []
-    for (messages, response), source in zip_longest(pairs, sources, fillvalue=""):
+    for (messages, response), source in zip(pairs, chain(sources, repeat("")), strict=False):
         with _named(source):
             prompt, answer = tuple(messages), Message("assistant", response)
             rows.append([writer.text(prompt), writer.answer(prompt, answer)])

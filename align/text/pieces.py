@@ -226,8 +226,10 @@ def _does_not_go_on(before: str, through: str, prompt: Turns, answer: Message) -
         "give data.template a template that writes under add_generation_prompt exactly what it writes before an "
         "assistant turn"
     ]
-    if answer.thoughts or len(spoken_parts(answer.content)) > 1:
+    if answer.thoughts:
         helps.append("data.thoughts=drop leaves thoughts out, data.template_options may let the template think")
+    elif len(spoken_parts(answer.content)) > 1:
+        helps.append("data.template_options may let the template think, else take the thoughts out of the contents")
     if prompt[-1].role == "assistant":
         helps.append("data.same_role=join makes one turn of two of the assistant's")
     differing = (i for i, (a, b) in enumerate(zip(before, through, strict=False)) if a != b)
