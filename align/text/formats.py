@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 
 from align.errors import UserError
 from align.text import keys, parsers, published, turns
-from align.text.beside import with_besides, with_keys
+from align.text.beside import BAD_ANSWER, NOT_LEARNED, with_besides, with_keys
 from align.text.parsers import AFTER_ANSWER, BadRow, LeftOut, Parsed, Values
 from align.text.records import Answers, Conversation, Document, Message, Prompt, Ranking
 from align.text.turns import AS_THEY_ARE, Handling
@@ -147,7 +147,12 @@ def check_columns(row: Values, columns: dict[str, str], source: str) -> None:
 
 
 def to_document(parsed: Parsed, source: str = "") -> Document:
-    """The text, or the turns and the best answer with blank lines between. Raises `BadRow` where they have thoughts."""
+    """The text, or the turns and the best answer with blank lines between.
+
+    Raises `BadRow` where they have thoughts, `LeftOut` for a row that is not to be learned.
+    """
+    if not parsed.learned or parsed.good is False:
+        raise _left_out(parsed)
     turns = (*parsed.prompt, *_best(parsed))
     if any(turn.thoughts for turn in turns):
         raise BadRow("thoughts have no place of their own in a document; set data.thoughts to inline or drop")
@@ -159,6 +164,8 @@ def to_conversation(parsed: Parsed, source: str = "") -> Conversation:
 
     Raises `BadRow` where there is none, `LeftOut` where no answer is to be learned.
     """
+    if not parsed.learned or parsed.good is False:
+        raise _left_out(parsed)
     best = _best(parsed)
     if best and best[0].content and best[0].learned:
         return Conversation((*parsed.prompt, *best), source)
@@ -179,9 +186,13 @@ def to_prompt(parsed: Parsed, source: str = "") -> Prompt:
 
 
 def to_ranking(parsed: Parsed, source: str = "") -> Ranking:
-    """The answers in their order. Raises `BadRow` where they have none, or more to them than a text."""
+    """The answers in their order. Raises `BadRow` where they have none, or more to them than a text, `LeftOut` where
+    they are not to be learned.
+    """
     if not parsed.ranks:
         raise BadRow("these answers have no ranks yet; rank them first")
+    if not _are_learned(parsed):
+        raise LeftOut(NOT_LEARNED)
     return Ranking(parsed.prompt, _texts(parsed), parsed.ranks, source=source, margin=parsed.margin)
 
 
@@ -190,7 +201,7 @@ def to_answers(parsed: Parsed, source: str = "") -> Answers:
     found = _texts(parsed) or parsed.unranked
     if not found:
         raise BadRow("there is no answer in this row to score")
-    return Answers(parsed.prompt, found, parsed.ranks, source, parsed.good)
+    return Answers(parsed.prompt, found, parsed.ranks, source, parsed.good, _are_learned(parsed))
 
 
 MAKERS: dict[Kind, Callable[[Parsed, str], Record]] = {
@@ -212,7 +223,7 @@ def make(
     layout = LAYOUTS[name]
     parsed = layout.parse(row)
     if not _ACTING[name].isdisjoint(row):
-        parsed = with_keys(row, parsed, kind, OWN[name], layout.asks)
+        parsed = with_keys(row, parsed, OWN[name], layout.asks)
     notes: tuple[str, ...] = (parsed.note,) if parsed.note else ()
     if name != "hh" and parsers.is_transcript(row.get("prompt")):
         notes = (parsers.TRANSCRIPT, *notes)
@@ -230,9 +241,17 @@ def make(
 
 
 def parts_of(row: Values, name: str, kind: Kind) -> Iterable[Values]:
-    """The rows in a row: itself, but for a format whose rows hold several."""
+    """The rows in a row: itself, but for a format whose rows hold several. Raises `BadRow` where it cannot be told."""
     parts = LAYOUTS[name].parts
     return (row,) if parts is None else parts(row, kind)
+
+
+def _left_out(parsed: Parsed) -> LeftOut:
+    return LeftOut(BAD_ANSWER if parsed.learned else NOT_LEARNED)
+
+
+def _are_learned(parsed: Parsed) -> bool:
+    return parsed.learned and False not in [answer.learned for answer in parsed.answers]
 
 
 def _best(parsed: Parsed) -> tuple[Message, ...]:

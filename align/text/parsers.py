@@ -47,6 +47,7 @@ class Parsed(NamedTuple):
     spread: float | None = None  # the best answer's score less the worst's
     margin: float | None = None  # as `Ranking` has it, where the format says it
     good: bool | None = None  # whether the answer is a good one, where the row says it
+    learned: bool = True  # whether the row is to be learned
 
 
 EMPTY_TURN = "a turn of the transcript is empty"
@@ -170,13 +171,20 @@ def parse_preference(row: Values) -> Parsed:
 def _ask_for_prompt(row: Values, chosen: Any) -> None:
     """Raises `BadRow` where another column than `prompt` may well be the prompt."""
     known = ("prompt", "chosen", "rejected")
-    texts = [name for name, value in row.items() if isinstance(value, str) and value.strip() and name not in known]
+    texts = [name for name, value in row.items() if name not in known and _may_ask(value)]
     texts = [name for name in texts if name not in keys.ROW_NAMES and not name.startswith("_")]
     if texts and not is_transcript(chosen) and (isinstance(chosen, str) or _begins_with_answer(chosen)):
         raise BadRow(
             f"there is no column prompt, but {', '.join(texts)}; say which is the prompt, data.columns="
             f"{{prompt: {texts[0]}}}, or that it is not, data.columns={{_{texts[0]}: {texts[0]}}}"
         )
+
+
+def _may_ask(value: Any) -> bool:
+    """Whether a value is a text, or turns."""
+    if isinstance(value, str):
+        return bool(value.strip())
+    return isinstance(value, list) and any(isinstance(turn, dict) for turn in value)
 
 
 def _begins_with_answer(turns: Any) -> bool:

@@ -9,6 +9,7 @@ import pytest
 
 from align.errors import UserError
 from align.sections import Data, Format
+from align.text.beside import BAD_ANSWER
 from align.text.formats import LAYOUTS, MAKERS, check_columns, check_kind, make, map_columns, parts_of, recognise
 from align.text.keys import yes_or_no
 from align.text.load import load
@@ -25,6 +26,7 @@ from align.text.parsers import (
 )
 from align.text.records import Answers, Conversation, Document, Message, Prompt, Ranking
 from align.text.rows import Cell
+from align.text.turns import Handling
 
 
 def user(text: str) -> dict[str, str]:
@@ -522,6 +524,26 @@ class TestVerdicts:
         with pytest.raises(BadRow, match=said):
             made({**ROWS[name], **verdict}, "answers")
 
+    @pytest.mark.parametrize("name", ["arena", "arena_pairs"])
+    def test_two_bad_answers_are_no_demonstration(self, name):
+        row = {**ROWS[name], "winner": "tie (bothbad)"}
+        for kind in ("conversations", "documents"):
+            with pytest.raises(LeftOut, match=BAD_ANSWER):
+                made(row, kind)
+        assert made(row, "answers")[0].good is False
+
+    def test_answers_that_nobody_has_judged_yet(self):
+        row = {"prompt": "a", "response_a": "b", "response_b": "c"}
+        assert made(row, "answers")[0] == Answers((Message("user", "a"),), ("b", "c"), (), "here")
+        assert made(row, "prompts")[0].messages == (Message("user", "a"),)
+        with pytest.raises(BadRow, match="no ranks yet"):
+            made(row, "rankings")
+
+    def test_scores_against_the_label_are_no_margin(self):
+        row = {**ROWS["shp"], "score_A": 1, "score_B": 3}
+        with pytest.raises(BadRow, match="the better answer has the lower score"):
+            make(row, "shp", "rankings", "here", Handling(margins="scores"))
+
     def test_strengths_are_margins(self):
         assert made(ROWS["helpsteer2"], "rankings")[0].margin == 2
         assert made(ROWS["helpsteer3"], "rankings")[0].margin == 1
@@ -594,6 +616,10 @@ class TestTrees:
     def test_bad_trees(self):
         with pytest.raises(BadRow, match='prompt must be the first message of a tree, found "a"'):
             self.records("conversations", TREE | {"prompt": "a"})
+        for replies, said in ((5, "replies must be a list of messages, found 5"), ([reply("b", "0")], "whole number")):
+            for kind in ("conversations", "rankings"):
+                with pytest.raises(BadRow, match=said):
+                    self.records(kind, TREE | {"prompt": {**ASKED, "replies": replies}})
         with pytest.raises(BadRow, match=r"turn 2 of messages .* is empty"):
             self.records("conversations", TREE | {"prompt": reply("a", None, [reply(" ")], "prompter")})
 
@@ -601,6 +627,11 @@ class TestTrees:
         row = {"message_id": "2", "parent_id": "1", "text": "a", "role": "prompter", "rank": 0}
         with pytest.raises(UserError, match="take the file with a tree in each row"):
             recognise(row, "rankings", "here")
+
+    def test_a_bad_tree_is_skipped_with_its_line(self, write):
+        path = write("a.jsonl", [TREE, TREE | {"prompt": {**ASKED, "replies": 5}}])
+        (broken,) = load(Data(path=path, validation=0, on_error="skip"), "rankings", 1).report.skipped
+        assert broken.source.endswith(":2")
 
     def test_one_row_may_be_several_records(self, write):
         path = write("a.jsonl", [TREE, TREE | {"tree_state": "growing"}, TREE])
@@ -614,3 +645,15 @@ def test_turns_may_repeat_the_prompt_but_not_change_it():
     assert len(made({**row, "prompt": [SYSTEM, user("Hi")]}, "rankings")[0].prompt) == 2
     with pytest.raises(BadRow, match=r'the turns lack the prompt.s last one, "Ho"'):
         made({**row, "prompt": "Ho"}, "rankings")
+
+
+@pytest.mark.parametrize("name", ["question", "messages"])
+def test_another_column_that_may_be_the_prompt(name):
+    for row in (
+        {"chosen": "The red", "rejected": "The blue"},
+        {"chosen": [assistant("a")], "rejected": [assistant("b")]},
+    ):
+        asking = {**row, name: [user("Hi")] if name == "messages" else "Hi"}
+        with pytest.raises(BadRow, match=rf"data.columns={{prompt: {name}}}, or that it is not"):
+            made(asking, "rankings")
+        assert made(asking, "rankings", {"prompt": name})[0].prompt == (Message("user", "Hi"),)
