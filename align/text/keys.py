@@ -80,7 +80,7 @@ OF_ROWS = (
     Key("score_rejected", ("score_rejected", "rejected_score", "rejected_rating"), "See `score_chosen`."),
     Key(
         "model",
-        ("model", "models", "temperature", "seed", "priority", "explanation", "member_scores", "response_thoughts"),
+        ("model", "models", "temperature", "seed", "priority", "member_scores", "response_thoughts"),
         "Who wrote the answers, and more that `apps.label import` and `prioritise` read; of no meaning to the stages.",
     ),
     Key(
