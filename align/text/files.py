@@ -201,7 +201,8 @@ def _csv_rows(stream: IO[bytes], name: str, delimiter: str = ",") -> Iterator[Ro
                 yield _csv_row(header, cells, f"{name}:{number}")
             number = reader.line_num + 1
     except csv.Error as error:
-        raise UserError(f"{name}:{reader.line_num}: not valid CSV: {error}") from None
+        help = "a cell that has quotes stands in quotes, and its own are doubled"
+        raise UserError(f"{name}:{reader.line_num}: not valid CSV: {error}; {help}") from None
 
 
 def _csv_row(header: list[str], cells: list[str], source: str) -> Row | Broken:

@@ -87,7 +87,11 @@ NOTHING_LEARNED = "no answer in it is to be learned"
 
 _ACTING = {name: keys.ACTING - own for name, own in OWN.items()}
 _SINGLE_MESSAGES = frozenset(("message_id", "parent_id", "text", "role"))
-_RATED = "; its answers are rated, not said to be good: data.columns={completion: response} learns them all"
+_HELPS = {
+    ("helpsteer", "conversations"): "; its answers are rated, not said to be good: "
+    "data.columns={completion: response} learns them all",
+    ("prompt", "conversations"): "; name the column that holds the answer, as data.columns={completion: response}",
+}
 
 
 def recognise(row: Values, kind: Kind, source: str) -> str:
@@ -124,8 +128,8 @@ def reads(margins: str = "column") -> dict[str, frozenset[str]]:
 def check_kind(name: str, kind: Kind, source: str) -> None:
     """Raises `UserError` when no records of this kind can be made of a format."""
     if kind not in LAYOUTS[name].kinds:
-        more = _RATED if (name, kind) == ("helpsteer", "conversations") else ""
         able = ", ".join(other for other, layout in LAYOUTS.items() if kind in layout.kinds)
+        more = _HELPS.get((name, kind), "")
         raise UserError(f"{source}: {kind} cannot be made of the format {name}; they are made of {able}{more}")
 
 

@@ -201,6 +201,7 @@ def found(
 
 
 NOTHING = ("", None)  # what `found` lacks
+NAMELESS = "a column without a name"  # the index that pandas writes
 
 
 def unless(name: str) -> str:
@@ -258,7 +259,7 @@ class Unread:
             turns.update(dict.fromkeys(_unread(keys, TURN_NAMES), count))
         told = [(rows, "not read", "rows"), (turns, "not read in turns", "turns")]
         return [
-            f"{what}: {', '.join(f'{name} ({count:,} {of})' for name, count in counted.most_common())}"
+            f"{what}: {', '.join(f'{name or NAMELESS} ({count:,} {of})' for name, count in counted.most_common())}"
             for counted, what, of in told
             if counted
         ]

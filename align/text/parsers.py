@@ -78,7 +78,7 @@ def parse_prompt_completion(row: Values) -> Parsed:
     prompt, completion = prompt_of(row), turns_or_text(value_of(row, "completion"))
     if isinstance(completion, str):
         return Parsed(prompt=prompt, answers=(said(turn_text(completion, "completion")),))
-    return _demonstration((*prompt, *turns_of(completion, "completion")))
+    return _demonstration(_after(prompt, turns_of(completion, "completion")))
 
 
 def parse_messages(row: Values) -> Parsed:

@@ -428,7 +428,7 @@ def test_messages_that_differ_before_the_last_turn_are_handled_as_transcripts_ar
         ("prompts", {"prompt": [SYSTEM]}, "ends with a turn of the user, or of a tool; it ends with the system's"),
         ("prompts", {"prompt": [user("a"), assistant("b")]}, "it ends with the assistant's"),
         ("conversations", {"prompt": "a", "completion": ""}, "completion is empty"),
-        ("conversations", {"prompt": "a", "completion": [user("b")]}, "no answer in this row"),
+        ("conversations", {"prompt": "a", "completion": [user("a")]}, "no answer in this row"),
         ("conversations", {"messages": [user("a")]}, "no answer in this row"),
         ("conversations", {"messages": [assistant("a")]}, "ends with a turn of the user, or of a tool; there is none"),
         ("conversations", {"messages": "a"}, 'messages must be a list of turns, found "a"'),
@@ -563,6 +563,13 @@ class TestVerdicts:
         assert [turn.content for turn in ranking.prompt] == ["a", "x", "b"]
         assert (ranking.responses, ranking.ranks) == (("y", "z"), (2, 1))
 
+    def test_a_prompt_with_another_answer_names_the_remedy(self):
+        row = {"prompt": "Name a colour.", "response": "Red"}
+        with pytest.raises(
+            UserError, match=r"name the column that holds the answer, as data.columns={completion: resp"
+        ):
+            check_kind(recognise(row, "conversations", "here"), "conversations", "here")
+
     def test_rated_answers_are_scored_and_not_learned(self):
         row = {"prompt": "Name a colour.", "response": "Red", "helpfulness": 4}
         assert made(row, "answers")[0] == Answers((ASK,), ("Red",), (), "here")
@@ -641,6 +648,11 @@ class TestTrees:
 
 
 def test_turns_may_repeat_the_prompt_but_not_change_it():
+    completion = [user("Hi"), assistant("a")]
+    assert made({"prompt": "Hi", "completion": completion}, "conversations")[0].messages == (
+        Message("user", "Hi"),
+        Message("assistant", "a"),
+    )
     row = {"chosen": [user("Hi"), assistant("a")], "rejected": [user("Hi"), assistant("b")]}
     assert len(made({**row, "prompt": [SYSTEM, user("Hi")]}, "rankings")[0].prompt) == 2
     with pytest.raises(BadRow, match=r'the turns lack the prompt.s last one, "Ho"'):

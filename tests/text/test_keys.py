@@ -388,5 +388,5 @@ def test_no_name_has_two_meanings():
 
 def test_a_text_says_nothing_else():
     unread = Unread(reads())
-    unread.add({"text": "a", "system": "b", "source": "c"}, "text")
-    assert unread.lines() == ["not read: system (1 rows)"]
+    unread.add({"text": "a", "system": "b", "source": "c", "": "0"}, "text")
+    assert unread.lines() == ["not read: system (1 rows), a column without a name (1 rows)"]

@@ -220,6 +220,7 @@ def test_only_the_first_broken_rows_are_listed(write):
         ("a.json", b'["\xff"]', r"not UTF-8 text \(byte 0xff at position 2\)"),
         ("a.txt", b"\xff", r"not UTF-8"),
         ("a.csv", b'a\n"x\n', r"not valid CSV"),
+        ("a.tsv", b'a\tb\n"x" y\tz\n', r"not valid CSV: .*; a cell that has quotes stands in quotes"),
         ("a.jsonl.gz", b"not packed", r"cannot read this file: Not a gzipped file"),
         ("a.jsonl.gz", gzip.compress(b'{"a": 1}\n' * 9)[:-10], r"cannot read this file"),
         ("a.parquet", b"not parquet", r"cannot read this Parquet file"),
