@@ -149,6 +149,8 @@ def parse_preference(row: Values) -> Parsed:
     The shared beginning of two strings is cut back to whole words. Messages may repeat the prompt or not.
     """
     chosen, rejected = turns_or_text(value_of(row, "chosen")), turns_or_text(value_of(row, "rejected"))
+    if has_transcripts(row):  # in a file whose first row has none
+        return parse_hh(row)
     prompt = prompt_of(row) if not is_missing(row.get("prompt")) else ()
     if isinstance(chosen, str) != isinstance(rejected, str):
         raise BadRow("chosen and rejected must both be strings or both lists of messages")
@@ -317,15 +319,19 @@ def _transcript(text: str) -> Turns:
     if before or not parts:
         raise BadRow(f'a transcript begins with "Human:", found {shown(text)}; take out what stands before')
     turns: list[Message] = []
-    for speaker, said in zip(parts[::2], parts[1::2], strict=True):
+    for speaker, said in zip(parts[::2], map(_spoken, parts[1::2]), strict=True):
         role: Role = "user" if speaker == "Human" else "assistant"
-        if not said.strip():
+        if not said:
             raise LeftOut(EMPTY_TURN)
         if turns and turns[-1].role == role:
-            turns[-1] = Message(role, f"{turns[-1].content}\n\n{said.strip()}")
+            turns[-1] = Message(role, f"{turns[-1].content}\n\n{said}")
         else:
-            turns.append(Message(role, said.strip()))
+            turns.append(Message(role, said))
     return tuple(turns)
+
+
+def _spoken(text: str) -> str:
+    return trimmed(text.removeprefix(" ")) if text.strip() else ""
 
 
 def prompt_of(row: Values) -> Turns:

@@ -647,6 +647,22 @@ class TestTrees:
         assert loaded.report.sources[0].left_out == {"the tree is not ready for export (tree_state)": 1}
 
 
+@pytest.mark.parametrize("begun", ["\n    x = 1\n    y = 2", "     x = 1\n    y = 2"])
+def test_code_in_a_transcript_keeps_its_indentation(begun):
+    row = {"chosen": f"\n\nHuman: Hi\n\nAssistant:{begun}", "rejected": "\n\nHuman: Hi\n\nAssistant: No."}
+    assert made(row, "rankings")[0].responses == ("    x = 1\n    y = 2", "No.")
+
+
+def test_transcripts_are_read_alike_wherever_they_stand_in_a_file(write):
+    said = "\n\nHuman: Hi\n\nAssistant:"
+    apart = {"prompt": said, "chosen": " a", "rejected": " b"}
+    whole = {"chosen": f"{said} a", "rejected": f"{said} b"}
+    for row in (apart, whole, {**whole, "prompt": said}):
+        path = write("a.jsonl", [{"prompt": "x", "chosen": "y", "rejected": "z"}, row])
+        ranking = load(Data(path=path, validation=0), "rankings", 1).train[1]
+        assert (ranking.prompt, ranking.responses) == ((Message("user", "Hi"),), ("a", "b"))
+
+
 def test_turns_may_repeat_the_prompt_but_not_change_it():
     completion = [user("Hi"), assistant("a")]
     assert made({"prompt": "Hi", "completion": completion}, "conversations")[0].messages == (
