@@ -50,7 +50,9 @@ def _check_mask(told: Told) -> None:
     """Raises `BadRow` for a mask of another role than the user."""
     _, role = told.get("mask", keys.NOTHING)
     if role is not None and str(role).lower() not in ("user", "human"):
-        raise BadRow(f"mask = {shown(role)}: only User can be masked; mark turns with weight, 1 or 0")
+        raise BadRow(
+            f"mask = {shown(role)}: only User can be masked; mark turns with weight, 1 or 0{keys.unless('mask')}"
+        )
 
 
 def _with_question_parts(told: Told, prompt: Turns, is_one_text: bool) -> Turns:
@@ -79,7 +81,7 @@ def _lettered(options: Any, name: str) -> list[str]:
     elif isinstance(options, list):
         letters, texts = list(ascii_uppercase[: len(options)]), options
     else:
-        raise BadRow(f"{name} must be a list of texts, found {shown(options)}")
+        raise BadRow(f"{name} must be a list of texts, found {shown(options)}{keys.unless(name)}")
     if len(letters) != len(texts):
         raise BadRow(f"{name} has {len(texts)} texts and {len(letters)} letters")
     lines = [(letter, turn_text(text, name)) for letter, text in zip(letters, texts, strict=True) if text is not None]

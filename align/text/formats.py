@@ -8,6 +8,7 @@ the last answer. Answers to be scored may be unranked, as `align.generate` write
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from operator import attrgetter
 from typing import Literal, NamedTuple
 
 from align.errors import UserError
@@ -86,6 +87,7 @@ OWN = {name: frozenset((*layout.columns, *layout.optional)) for name, layout in 
 NOTHING_LEARNED = "no answer in it is to be learned"
 
 _ACTING = {name: keys.ACTING - own for name, own in OWN.items()}
+_LEARNED = attrgetter("learned")
 _SINGLE_MESSAGES = frozenset(("message_id", "parent_id", "text", "role"))
 _HELPS = {
     ("helpsteer", "conversations"): "; its answers are rated, not said to be good: "
@@ -229,7 +231,7 @@ def make(
     if not _ACTING[name].isdisjoint(row):
         parsed = with_keys(row, parsed, OWN[name], layout.asks)
     notes: tuple[str, ...] = (parsed.note,) if parsed.note else ()
-    if name != "hh" and parsers.is_transcript(row.get("prompt")):
+    if layout.asks and parsers.is_transcript(row.get(layout.asks)):
         notes = (parsers.TRANSCRIPT, *notes)
     if how is not AS_THEY_ARE:
         prompt, answers, changes = turns.handled(parsed.prompt, parsed.answers, how)
@@ -255,7 +257,7 @@ def _left_out(parsed: Parsed) -> LeftOut:
 
 
 def _are_learned(parsed: Parsed) -> bool:
-    return parsed.learned and False not in [answer.learned for answer in parsed.answers]
+    return parsed.learned and all(map(_LEARNED, parsed.answers))
 
 
 def _best(parsed: Parsed) -> tuple[Message, ...]:

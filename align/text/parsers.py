@@ -57,7 +57,7 @@ DIFFER_EARLIER = "chosen and rejected differ in more than the last turn: the fir
 AFTER_ANSWER = "turns after the last answer were left out"
 
 REPEATED = "chosen and rejected repeat the prompt: it was cut off"
-TRANSCRIPT = "a transcript in prompt was read as turns"
+TRANSCRIPT = "a transcript in the prompt was read as turns"
 
 _STOPS = ".?!:。？！："
 _TRANSCRIPT_TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):")
@@ -91,11 +91,11 @@ def parse_alpaca(row: Values) -> Parsed:
 
     LLaMA-Factory's `history` (pairs of a question and an answer) comes before it.
     """
-    asked = turn_text(value_of(row, "instruction"), "instruction")
+    *before, asked = prompt_of(row, "instruction")
     if given := optional(row, "input"):
-        asked = f"{asked}\n\n{given}"
+        asked = asked._replace(content=f"{asked.content}\n\n{given}")
     answer = said(turn_text(value_of(row, "output"), "output"))
-    return Parsed(prompt=(*_history(row.get("history")), Message("user", asked)), answers=(answer,))
+    return Parsed(prompt=(*_history(row.get("history")), *before, asked), answers=(answer,))
 
 
 def _history(value: Any) -> Turns:
@@ -120,8 +120,7 @@ def parse_sharegpt(row: Values) -> Parsed:
 
 def parse_question_answer(row: Values) -> Parsed:
     """{question, answer}: two strings, as GSM8K."""
-    asked = turn_text(value_of(row, "question"), "question")
-    return Parsed(prompt=(Message("user", asked),), answers=(said(turn_text(value_of(row, "answer"), "answer")),))
+    return Parsed(prompt=prompt_of(row, "question"), answers=(said(turn_text(value_of(row, "answer"), "answer")),))
 
 
 def parse_sharegpt_preference(row: Values) -> Parsed:
@@ -257,8 +256,9 @@ def is_transcript(value: Any) -> bool:
 
 def has_transcripts(row: Values) -> bool:
     """Whether the texts that are compared in a row go on with a transcript, or are one."""
-    if isinstance(row.get("prompt"), str) and row["prompt"].strip():
-        return is_transcript(row["prompt"]) and isinstance(row["chosen"], str)
+    prompt = row.get("prompt")
+    if isinstance(prompt, str) and prompt and not prompt.isspace():
+        return is_transcript(prompt) and isinstance(row["chosen"], str)
     return isinstance(row["chosen"], str) and {"Human", "Assistant"} <= {*_TRANSCRIPT_TURN.findall(row["chosen"])}
 
 
@@ -334,16 +334,16 @@ def _spoken(text: str) -> str:
     return trimmed(text.removeprefix(" ")) if text.strip() else ""
 
 
-def prompt_of(row: Values) -> Turns:
-    """The column `prompt`: a text, which is a user's turn, or messages that end with one."""
-    value = turns_or_text(value_of(row, "prompt"))
+def prompt_of(row: Values, name: str = "prompt") -> Turns:
+    """The column of the prompt: a text, which is a user's turn or a transcript, or messages that end with one."""
+    value = turns_or_text(value_of(row, name))
     if is_transcript(value):
         return answerable(_transcript(value.rstrip().removesuffix("Assistant:")))
     if isinstance(value, list):
-        return answerable(turns_of(value, "prompt"))
+        return answerable(turns_of(value, name))
     if not isinstance(value, str):
-        raise BadRow(f"prompt must be a string or a list of messages, found {shown(value)}")
-    return (Message("user", turn_text(value, "prompt")),)
+        raise BadRow(f"{name} must be a string or a list of messages, found {shown(value)}")
+    return (Message("user", turn_text(value, name)),)
 
 
 def _unranked(responses: Any) -> tuple[str, ...]:

@@ -9,7 +9,6 @@ import math
 from collections.abc import Iterator
 
 from align.text.parsers import SAME_ANSWER, Parsed, compared, parse_messages, parse_ranking, prompt_of, said
-from align.text.records import Message
 from align.text.turns import turns_of
 from align.text.values import BadRow, LeftOut, Turns, Values, listed, number, rank_of, shown, turn_text, value_of
 
@@ -24,8 +23,8 @@ _RANKS = {"a": (1, 2), "b": (2, 1), "tie": (1, 1), "bad": (1, 1)}
 
 def parse_dolly(row: Values) -> Parsed:
     """{instruction, response}: the context, if any, stands before the instruction, as in every format of one text."""
-    asked = Message("user", turn_text(value_of(row, "instruction"), "instruction"))
-    return Parsed(prompt=(asked,), answers=(said(turn_text(value_of(row, "response"), "response")),))
+    answer = said(turn_text(value_of(row, "response"), "response"))
+    return Parsed(prompt=prompt_of(row, "instruction"), answers=(answer,))
 
 
 def parse_helpsteer(row: Values) -> Parsed:
@@ -48,12 +47,12 @@ def parse_helpsteer3(row: Values) -> Parsed:
 
 def parse_shp(row: Values) -> Parsed:
     """{history, human_ref_A, human_ref_B, labels}: 1 where the first comment is the better one, 0 where the second."""
-    asked = Message("user", turn_text(value_of(row, "history"), "history"))
+    asked = prompt_of(row, "history")
     texts = tuple(turn_text(value_of(row, name), name) for name in ("human_ref_A", "human_ref_B"))
     label = value_of(row, "labels")
     if label not in (0, 1, "0", "1"):
         raise BadRow(f"labels must be 1 (human_ref_A is better) or 0, found {shown(label)}")
-    parsed = _judged((asked,), texts, "a" if int(label) else "b")
+    parsed = _judged(asked, texts, "a" if int(label) else "b")
     if row.get("score_A") is None or row.get("score_B") is None:
         return parsed
     scores = [number(row[name], name) for name in ("score_A", "score_B")]
@@ -74,7 +73,9 @@ def parse_arena_pairs(row: Values) -> Parsed:
     if not len(asked) == len(answers[0]) == len(answers[1]):
         raise BadRow(f"{len(asked)} prompts need as many answers, found {len(answers[0])} and {len(answers[1])}")
     both = [
-        tuple(turn for user, text in zip(asked, texts, strict=True) for turn in (Message("user", user), said(text)))
+        tuple(
+            turn for user, text in zip(asked, texts, strict=True) for turn in (*prompt_of({"prompt": user}), said(text))
+        )
         for texts in answers
     ]
     parsed = compared(*both)

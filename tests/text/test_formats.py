@@ -653,6 +653,26 @@ def test_code_in_a_transcript_keeps_its_indentation(begun):
     assert made(row, "rankings")[0].responses == ("    x = 1\n    y = 2", "No.")
 
 
+@pytest.mark.parametrize(
+    ("asks", "answers"),
+    [("prompt", "completion"), ("instruction", "output"), ("instruction", "response"), ("question", "answer")],
+)
+def test_transcripts_are_read_alike_in_every_column(asks, answers):
+    row = {asks: "\n\nHuman: Hi\n\nAssistant: a\n\nHuman: Ho\n\nAssistant:", answers: "b"}
+    record, notes = made(row, "conversations")
+    assert [turn.content for turn in record.messages] == ["Hi", "a", "Ho", "b"]
+    assert notes == (TRANSCRIPT,)
+    with pytest.raises(BadRow, match="take out what stands before"):
+        made({**row, asks: f"Be brief.{row[asks]}"}, "conversations")
+
+
+@pytest.mark.parametrize("name", ["arena_pairs", "shp", "helpsteer2", "ranking"])
+def test_transcripts_are_read_alike_in_comparisons(name):
+    row = {**ROWS[name], LAYOUTS[name].asks: "\n\nHuman: Hi\n\nAssistant:"}
+    record, notes = made(row, "rankings")
+    assert (record.prompt, notes) == ((Message("user", "Hi"),), (TRANSCRIPT,))
+
+
 def test_transcripts_are_read_alike_wherever_they_stand_in_a_file(write):
     said = "\n\nHuman: Hi\n\nAssistant:"
     apart = {"prompt": said, "chosen": " a", "rejected": " b"}

@@ -185,7 +185,9 @@ class TestLearningMarks:
             else:
                 assert made(row, kind) == made(ROWS[name], kind)
             assert made({**row, "weight": 1}, kind) == made(ROWS[name], kind)
-            with pytest.raises(BadRow, match=r"weight must be 1 or true .* found 0.3"):
+            with pytest.raises(
+                BadRow, match=r"weight must be 1 or true .* found 0.3; to leave it unread, set data.columns"
+            ):
                 made({**row, "weight": 0.3}, kind)
 
     def test_a_marked_answer_is_not_compared(self):
