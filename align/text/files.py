@@ -102,7 +102,6 @@ def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-_NAN = ("nan", "NaN")  # as pandas writes a missing value that was made a text, and reads one
 _CONSTANTS = {"NaN": None, "Infinity": math.inf, "-Infinity": -math.inf}
 _DECODER = json.JSONDecoder(object_pairs_hook=_no_key_twice, parse_constant=_CONSTANTS.__getitem__)
 
@@ -212,7 +211,10 @@ def _csv_row(header: list[str], cells: list[str], source: str) -> Row | Broken:
         "".join(cells).encode("utf-8")
     except UnicodeEncodeError:  # a byte that surrogateescape let through
         return Broken(source, "not UTF-8 text")
-    return Row({name: None if cell in _NAN else Cell(cell) for name, cell in zip(header, cells, strict=True)}, source)
+    values = dict(zip(header, map(Cell, cells), strict=True))
+    if "nan" in cells or "NaN" in cells:  # as pandas writes a missing value that was made a text, and reads one
+        return Row({name: None if cell in ("nan", "NaN") else cell for name, cell in values.items()}, source)
+    return Row(values, source)
 
 
 def _txt_rows(stream: IO[bytes], name: str) -> Iterator[Row | Broken]:

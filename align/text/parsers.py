@@ -59,6 +59,7 @@ AFTER_ANSWER = "turns after the last answer were left out"
 REPEATED = "chosen and rejected repeat the prompt: it was cut off"
 TRANSCRIPT = "a transcript in the prompt was read as turns"
 
+_ANSWERS = "\n\nAssistant:"
 _STOPS = ".?!:。？！："
 _TRANSCRIPT_TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):")
 
@@ -148,7 +149,8 @@ def parse_preference(row: Values) -> Parsed:
     The shared beginning of two strings is cut back to whole words. Messages may repeat the prompt or not.
     """
     chosen, rejected = turns_or_text(value_of(row, "chosen")), turns_or_text(value_of(row, "rejected"))
-    if has_transcripts(row):  # in a file whose first row has none
+    begun = row.get("prompt") or chosen
+    if isinstance(begun, str) and _ANSWERS in begun and has_transcripts(row):  # in a file whose first row has none
         return parse_hh(row)
     prompt = prompt_of(row) if not is_missing(row.get("prompt")) else ()
     if isinstance(chosen, str) != isinstance(rejected, str):
@@ -249,9 +251,9 @@ def _by_scores(prompt: Turns, responses: list[Any], scores: Any) -> Parsed:
 
 def is_transcript(value: Any) -> bool:
     """Whether a value is written as HH-RLHF writes its dialogues, or as one with words before it, which is refused."""
-    if not isinstance(value, str) or "\n\nAssistant:" not in value:
+    if not isinstance(value, str) or _ANSWERS not in value:
         return False
-    return value.lstrip()[:6] == "Human:" or ("\n\nHuman:" in value and value.rstrip().endswith("\n\nAssistant:"))
+    return value.lstrip()[:6] == "Human:" or ("\n\nHuman:" in value and value.rstrip().endswith(_ANSWERS))
 
 
 def has_transcripts(row: Values) -> bool:
