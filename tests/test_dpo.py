@@ -447,6 +447,14 @@ def test_pairs_are_a_good_and_a_bad_answer(world, tmp_path, capsys):
     assert "training: 4 good and 4 bad answers" in capsys.readouterr().out
 
 
+def test_answers_that_are_not_to_be_learned_are_left_out(world, tmp_path, capsys):
+    rows = [{"prompt": f"say {i}", "completion": "red", "label": True, "weight": i % 2} for i in range(4)]
+    data = {"data__path": write_rows(tmp_path / "marked.jsonl", rows), "data__validation": 0.0}
+    found, _ = dpo.read(recipe_of(dpo, world, tmp_path, dpo__loss="kto", **data), load_tokenizer(world.base))
+    assert len(found) == 2
+    assert "2 of 4 training rows left out: marked as not to be learned" in capsys.readouterr().out
+
+
 def test_unpaired_runs_with_adapters_begin_at_a_half(world, tmp_path):
     changes = {"data__path": marked_rows(tmp_path), "dpo__loss": "kto", "model__adapter": "lora", "train__steps": 2}
     rows = metrics(run(dpo, world, tmp_path / "run", **changes))

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from align.errors import UserError
 from align.sections import Data
+from align.text.beside import NOT_LEARNED
 from align.text.rankings import encode_rankings
 from align.text.records import Answers, Ranking
 from align.train.parallel import say
@@ -36,9 +37,12 @@ class Marked(NamedTuple):
 
 def encode_marked(data: Data, tokenizer: Any, rows: list[Answers], what: str) -> list[Marked]:
     """The answers of some rows as tokens. Raises `UserError` for a row without marks, and if none is left."""
+    learned = [row for row in rows if row.learned]
+    if len(learned) < len(rows):
+        say(f"{len(rows) - len(learned)} of {len(rows)} {what} rows left out: {NOT_LEARNED}")
     alone = [
         Ranking(row.prompt, (answer,), (1 if is_good else 2,), source=row.source)
-        for row in rows
+        for row in learned
         for answer, is_good in zip(row.responses, marks_of(row), strict=True)
     ]
     encoded, counts = encode_rankings(tokenizer, alone, data.max_tokens, data.too_long, keep_tied=True)

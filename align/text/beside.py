@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from string import ascii_uppercase
 from typing import Any
 
 from align.text import keys
 from align.text.parsers import Parsed
 from align.text.records import Message, Ranking
 from align.text.turns import tools_of
-from align.text.values import BadRow, LeftOut, Turns, Values, listed, number, scalar, shown, turn_text
+from align.text.values import BadRow, Turns, Values, listed, number, scalar, shown, turn_text
 
 Told = dict[str, tuple[str, Any]]  # by the name of a key its spelling and value: what `keys.found` gives
 
-BAD_ANSWER = "label says that the answer is a bad one"
+BAD_ANSWER = "the row says that its answer is a bad one"
 UNREAD_LABEL = "a label that is neither true nor false was not read"
 NOT_LEARNED = "marked as not to be learned"
 
 
-def with_keys(row: Values, parsed: Parsed, kind: str, own: frozenset[str], asks: str) -> Parsed:
+def with_keys(row: Values, parsed: Parsed, own: frozenset[str], asks: str) -> Parsed:
     """What the keys beside a format's own columns say; `asks` is the column that is the user's turn as one text.
 
-    Raises `BadRow` for one that is refused or contradicts the row, `LeftOut` for a row that is not to be learned.
+    Raises `BadRow` for one that is refused or contradicts the row.
     """
     told = keys.found(row, keys.IN_ROWS, own)
     if parsed.text or not told:
@@ -30,27 +32,27 @@ def with_keys(row: Values, parsed: Parsed, kind: str, own: frozenset[str], asks:
     good = keys.yes_or_no(label)
     if name and good is None:
         parsed = parsed._replace(note=parsed.note or UNREAD_LABEL)
-    elif good is False and parsed.ranks:
+    elif name and parsed.ranks:
         raise BadRow(f"{name} = {shown(label)} beside answers with an order: which does it mean?{keys.unless(name)}")
-    elif good is False and kind in ("conversations", "documents"):
-        raise LeftOut(BAD_ANSWER)
-    _check_marks(told, kind)
+    _check_mask(told)
     prompt = _with_question_parts(told, parsed.prompt, isinstance(row.get(asks), str))
     if "system" in told:
         name, text = told["system"]
         prompt = _with_first(prompt, Message("system", turn_text(text, name)), name)
     if "tools" in told and (tools := tools_of(told["tools"][1], told["tools"][0])).content != "[]":
         prompt = _with_first(prompt, tools, told["tools"][0])
-    return parsed._replace(prompt=prompt, answers=_with_thoughts(told, parsed), good=good)
+    good = parsed.good if good is None else good
+    learned = keys.marked(told) is not False
+    return parsed._replace(prompt=prompt, answers=_with_thoughts(told, parsed), good=good, learned=learned)
 
 
-def _check_marks(told: Told, kind: str) -> None:
-    """Raises `LeftOut` for a row that is not to be learned, `BadRow` for a mark that says neither."""
+def _check_mask(told: Told) -> None:
+    """Raises `BadRow` for a mask of another role than the user."""
     _, role = told.get("mask", keys.NOTHING)
     if role is not None and str(role).lower() not in ("user", "human"):
-        raise BadRow(f"mask = {shown(role)}: only User can be masked; mark turns with weight, 1 or 0")
-    if keys.marked(told) is False and kind in ("conversations", "documents", "rankings"):
-        raise LeftOut(NOT_LEARNED)
+        raise BadRow(
+            f"mask = {shown(role)}: only User can be masked; mark turns with weight, 1 or 0{keys.unless('mask')}"
+        )
 
 
 def _with_question_parts(told: Told, prompt: Turns, is_one_text: bool) -> Turns:
@@ -67,15 +69,24 @@ def _with_question_parts(told: Told, prompt: Turns, is_one_text: bool) -> Turns:
 
 
 def _lettered(options: Any, name: str) -> list[str]:
-    """Options as lines: "A. iron", "B. apple". They come as a list, by letter, or as ARC's {text, label}."""
+    """Options as lines: "A. iron", "B. apple". They come as a list, by letter, or as ARC's {text, label}.
+
+    Texts that all begin with their letters stay as they are.
+    """
     options = listed(options)
     if isinstance(options, dict) and isinstance(options.get("text"), list) and isinstance(options.get("label"), list):
-        options = dict(zip(options["label"], options["text"], strict=False))
-    if isinstance(options, list):
-        options = {chr(ord("A") + place): text for place, text in enumerate(options)}
-    if not isinstance(options, dict):
-        raise BadRow(f"{name} must be a list of texts, found {shown(options)}")
-    return [f"{letter}. {turn_text(text, name)}" for letter, text in options.items() if text is not None]
+        letters, texts = options["label"], options["text"]
+    elif isinstance(options, dict):
+        letters, texts = list(options), list(options.values())
+    elif isinstance(options, list):
+        letters, texts = list(ascii_uppercase[: len(options)]), options
+    else:
+        raise BadRow(f"{name} must be a list of texts, found {shown(options)}{keys.unless(name)}")
+    if len(letters) != len(texts):
+        raise BadRow(f"{name} has {len(texts)} texts and {len(letters)} letters")
+    lines = [(letter, turn_text(text, name)) for letter, text in zip(letters, texts, strict=True) if text is not None]
+    has_letters = all(re.match(rf"\(?{re.escape(str(letter))}[.):]", text, re.IGNORECASE) for letter, text in lines)
+    return [text if has_letters else f"{letter}. {text}" for letter, text in lines]
 
 
 def _with_first(prompt: Turns, turn: Message, name: str) -> Turns:
@@ -118,8 +129,10 @@ def with_besides(ranking: Ranking, row: Values, parsed: Parsed, margins: str) ->
 
 
 def _score_margin(row: Values, parsed: Parsed) -> float:
+    if parsed.spread is not None and parsed.spread < 0:
+        raise BadRow("the better answer has the lower score; data.margins=scores wants a higher one")
     if parsed.spread is not None:
-        return abs(parsed.spread)
+        return parsed.spread
     told = keys.found(row, keys.IN_ROWS, frozenset(row) - keys.SCORES)
     both = [told.get(name, keys.NOTHING) for name in ("score_chosen", "score_rejected")]
     if not all(name for name, _ in both):

@@ -1,7 +1,7 @@
 """The files that data sets come in, row by row: .json .jsonl .csv .tsv .txt (each also .gz), .parquet and .arrow.
 
 A row that cannot be read is a `Broken` one among the others; a file that cannot be read at all is a `UserError`. NaN is
-null, and each text of a CSV file is a `Cell`.
+null, also as a CSV file's cell, and each text of a CSV file is a `Cell`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import IO, Any
 from align.errors import UserError
 from align.text.documents import cut_text
 from align.text.rows import Broken, Cell, Row
+from align.text.values import shown
 
 _TEXTS = (".json", ".jsonl", ".csv", ".tsv", ".txt")
 _TABLES = (".parquet", ".arrow")  # Arrow's streams are what `datasets` saves
@@ -96,7 +97,8 @@ def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         keys = [key for key, _ in pairs]
-        raise _BadJSON(f"the key {next(key for key in keys if keys.count(key) > 1)!r} stands twice in one object")
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise _BadJSON(f"the key {twice!r} stands twice in one object, {shown(found)}")
     return found
 
 
@@ -198,7 +200,8 @@ def _csv_rows(stream: IO[bytes], name: str, delimiter: str = ",") -> Iterator[Ro
                 yield _csv_row(header, cells, f"{name}:{number}")
             number = reader.line_num + 1
     except csv.Error as error:
-        raise UserError(f"{name}:{reader.line_num}: not valid CSV: {error}") from None
+        help = "a cell that has quotes stands in quotes, and its own are doubled"
+        raise UserError(f"{name}:{reader.line_num}: not valid CSV: {error}; {help}") from None
 
 
 def _csv_row(header: list[str], cells: list[str], source: str) -> Row | Broken:
@@ -208,7 +211,10 @@ def _csv_row(header: list[str], cells: list[str], source: str) -> Row | Broken:
         "".join(cells).encode("utf-8")
     except UnicodeEncodeError:  # a byte that surrogateescape let through
         return Broken(source, "not UTF-8 text")
-    return Row(dict(zip(header, map(Cell, cells), strict=True)), source)
+    values = dict(zip(header, map(Cell, cells), strict=True))
+    if "nan" in cells or "NaN" in cells:  # as pandas writes a missing value that was made a text, and reads one
+        return Row({name: None if cell in ("nan", "NaN") else cell for name, cell in values.items()}, source)
+    return Row(values, source)
 
 
 def _txt_rows(stream: IO[bytes], name: str) -> Iterator[Row | Broken]:
@@ -220,6 +226,10 @@ def _txt_rows(stream: IO[bytes], name: str) -> Iterator[Row | Broken]:
 
 
 def _check_names(names: list[str], file: str) -> None:
+    try:
+        "".join(names).encode("utf-8")
+    except UnicodeEncodeError:
+        raise UserError(f"{file}: the names of the columns are not UTF-8 text; write the file as UTF-8") from None
     if twice := next((name for name in names if names.count(name) > 1), ""):
         raise UserError(f"{file}: two columns have the name {twice!r}; rename or remove one")
 

@@ -8,11 +8,12 @@ the last answer. Answers to be scored may be unranked, as `align.generate` write
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from operator import attrgetter
 from typing import Literal, NamedTuple
 
 from align.errors import UserError
 from align.text import keys, parsers, published, turns
-from align.text.beside import with_besides, with_keys
+from align.text.beside import BAD_ANSWER, NOT_LEARNED, with_besides, with_keys
 from align.text.parsers import AFTER_ANSWER, BadRow, LeftOut, Parsed, Values
 from align.text.records import Answers, Conversation, Document, Message, Prompt, Ranking
 from align.text.turns import AS_THEY_ARE, Handling
@@ -86,8 +87,13 @@ OWN = {name: frozenset((*layout.columns, *layout.optional)) for name, layout in 
 NOTHING_LEARNED = "no answer in it is to be learned"
 
 _ACTING = {name: keys.ACTING - own for name, own in OWN.items()}
+_LEARNED = attrgetter("learned")
 _SINGLE_MESSAGES = frozenset(("message_id", "parent_id", "text", "role"))
-_RATED = "; its answers are rated, not said to be good: data.columns={completion: response} learns them all"
+_HELPS = {
+    ("helpsteer", "conversations"): "; its answers are rated, not said to be good: "
+    "data.columns={completion: response} learns them all",
+    ("prompt", "conversations"): "; name the column that holds the answer, as data.columns={completion: response}",
+}
 
 
 def recognise(row: Values, kind: Kind, source: str) -> str:
@@ -124,8 +130,8 @@ def reads(margins: str = "column") -> dict[str, frozenset[str]]:
 def check_kind(name: str, kind: Kind, source: str) -> None:
     """Raises `UserError` when no records of this kind can be made of a format."""
     if kind not in LAYOUTS[name].kinds:
-        more = _RATED if (name, kind) == ("helpsteer", "conversations") else ""
         able = ", ".join(other for other, layout in LAYOUTS.items() if kind in layout.kinds)
+        more = _HELPS.get((name, kind), "")
         raise UserError(f"{source}: {kind} cannot be made of the format {name}; they are made of {able}{more}")
 
 
@@ -147,7 +153,12 @@ def check_columns(row: Values, columns: dict[str, str], source: str) -> None:
 
 
 def to_document(parsed: Parsed, source: str = "") -> Document:
-    """The text, or the turns and the best answer with blank lines between. Raises `BadRow` where they have thoughts."""
+    """The text, or the turns and the best answer with blank lines between.
+
+    Raises `BadRow` where they have thoughts, `LeftOut` for a row that is not to be learned.
+    """
+    if not parsed.learned or parsed.good is False:
+        raise _left_out(parsed)
     turns = (*parsed.prompt, *_best(parsed))
     if any(turn.thoughts for turn in turns):
         raise BadRow("thoughts have no place of their own in a document; set data.thoughts to inline or drop")
@@ -159,6 +170,8 @@ def to_conversation(parsed: Parsed, source: str = "") -> Conversation:
 
     Raises `BadRow` where there is none, `LeftOut` where no answer is to be learned.
     """
+    if not parsed.learned or parsed.good is False:
+        raise _left_out(parsed)
     best = _best(parsed)
     if best and best[0].content and best[0].learned:
         return Conversation((*parsed.prompt, *best), source)
@@ -179,9 +192,13 @@ def to_prompt(parsed: Parsed, source: str = "") -> Prompt:
 
 
 def to_ranking(parsed: Parsed, source: str = "") -> Ranking:
-    """The answers in their order. Raises `BadRow` where they have none, or more to them than a text."""
+    """The answers in their order. Raises `BadRow` where they have none, or more to them than a text, `LeftOut` where
+    they are not to be learned.
+    """
     if not parsed.ranks:
         raise BadRow("these answers have no ranks yet; rank them first")
+    if not _are_learned(parsed):
+        raise LeftOut(NOT_LEARNED)
     return Ranking(parsed.prompt, _texts(parsed), parsed.ranks, source=source, margin=parsed.margin)
 
 
@@ -190,7 +207,7 @@ def to_answers(parsed: Parsed, source: str = "") -> Answers:
     found = _texts(parsed) or parsed.unranked
     if not found:
         raise BadRow("there is no answer in this row to score")
-    return Answers(parsed.prompt, found, parsed.ranks, source, parsed.good)
+    return Answers(parsed.prompt, found, parsed.ranks, source, parsed.good, _are_learned(parsed))
 
 
 MAKERS: dict[Kind, Callable[[Parsed, str], Record]] = {
@@ -212,9 +229,9 @@ def make(
     layout = LAYOUTS[name]
     parsed = layout.parse(row)
     if not _ACTING[name].isdisjoint(row):
-        parsed = with_keys(row, parsed, kind, OWN[name], layout.asks)
+        parsed = with_keys(row, parsed, OWN[name], layout.asks)
     notes: tuple[str, ...] = (parsed.note,) if parsed.note else ()
-    if name != "hh" and parsers.is_transcript(row.get("prompt")):
+    if layout.asks and parsers.is_transcript(row.get(layout.asks)):
         notes = (parsers.TRANSCRIPT, *notes)
     if how is not AS_THEY_ARE:
         prompt, answers, changes = turns.handled(parsed.prompt, parsed.answers, how)
@@ -230,9 +247,17 @@ def make(
 
 
 def parts_of(row: Values, name: str, kind: Kind) -> Iterable[Values]:
-    """The rows in a row: itself, but for a format whose rows hold several."""
+    """The rows in a row: itself, but for a format whose rows hold several. Raises `BadRow` where it cannot be told."""
     parts = LAYOUTS[name].parts
     return (row,) if parts is None else parts(row, kind)
+
+
+def _left_out(parsed: Parsed) -> LeftOut:
+    return LeftOut(BAD_ANSWER if parsed.learned else NOT_LEARNED)
+
+
+def _are_learned(parsed: Parsed) -> bool:
+    return parsed.learned and all(map(_LEARNED, parsed.answers))
 
 
 def _best(parsed: Parsed) -> tuple[Message, ...]:

@@ -80,7 +80,7 @@ OF_ROWS = (
     Key("score_rejected", ("score_rejected", "rejected_score", "rejected_rating"), "See `score_chosen`."),
     Key(
         "model",
-        ("model", "models", "temperature", "seed", "priority", "explanation", "member_scores", "response_thoughts"),
+        ("model", "models", "temperature", "seed", "priority", "member_scores", "response_thoughts"),
         "Who wrote the answers, and more that `apps.label import` and `prioritise` read; of no meaning to the stages.",
     ),
     Key(
@@ -201,6 +201,7 @@ def found(
 
 
 NOTHING = ("", None)  # what `found` lacks
+NAMELESS = "a column without a name"  # the index that pandas writes
 
 
 def unless(name: str) -> str:
@@ -208,10 +209,13 @@ def unless(name: str) -> str:
     return f"; to leave it unread, set data.columns={{_{name}: {name}}}"
 
 
-def mark(value: Any, name: str) -> bool:
+def mark(value: Any, name: str, where: str = "") -> bool:
     """A learning mark. Raises `BadRow` for one that is neither yes nor no."""
     if (is_good := yes_or_no(value)) is None:
-        raise BadRow(f"{name} must be 1 or true (learned), or 0 or false (not learned), found {shown(value)}")
+        help = "" if where else unless(name)
+        raise BadRow(
+            f"{where}{name} must be 1 or true (learned), or 0 or false (not learned), found {shown(value)}{help}"
+        )
     return is_good
 
 
@@ -225,8 +229,8 @@ def yes_or_no(value: Any) -> bool | None:
 
 def marked(told: dict[str, tuple[str, Any]], where: str = "") -> bool | None:
     """Whether all learning marks of a row or turn say that it is learned; None where there is none."""
-    marks = [mark(value, f"{where}{name}") for name, value in (told.get("weight", NOTHING),) if name]
-    marks += [not mark(value, f"{where}{name}") for name, value in (told.get("masked", NOTHING),) if name]
+    marks = [mark(value, name, where) for name, value in (told.get("weight", NOTHING),) if name]
+    marks += [not mark(value, name, where) for name, value in (told.get("masked", NOTHING),) if name]
     return all(marks) if marks else None
 
 
@@ -258,7 +262,7 @@ class Unread:
             turns.update(dict.fromkeys(_unread(keys, TURN_NAMES), count))
         told = [(rows, "not read", "rows"), (turns, "not read in turns", "turns")]
         return [
-            f"{what}: {', '.join(f'{name} ({count:,} {of})' for name, count in counted.most_common())}"
+            f"{what}: {', '.join(f'{name or NAMELESS} ({count:,} {of})' for name, count in counted.most_common())}"
             for counted, what, of in told
             if counted
         ]

@@ -172,7 +172,12 @@ def _read(source: Source, data: Data, kind: Kind, broken: BrokenRows, limit: int
         name = name or _format(row, given, kind, data.columns)
         values = map_columns(row.values, data.columns)
         unread.add(values, name)
-        for part in parts_of(values, name, kind):
+        try:
+            parts = parts_of(values, name, kind)
+        except BadRow as error:
+            broken.add(Broken(row.source, f"{error} (format {name})"))
+            continue
+        for part in parts:
             try:
                 record, changes = make(part, name, kind, row.source, how)
             except BadRow as error:

@@ -47,6 +47,7 @@ class Parsed(NamedTuple):
     spread: float | None = None  # the best answer's score less the worst's
     margin: float | None = None  # as `Ranking` has it, where the format says it
     good: bool | None = None  # whether the answer is a good one, where the row says it
+    learned: bool = True  # whether the row is to be learned
 
 
 EMPTY_TURN = "a turn of the transcript is empty"
@@ -56,8 +57,9 @@ DIFFER_EARLIER = "chosen and rejected differ in more than the last turn: the fir
 AFTER_ANSWER = "turns after the last answer were left out"
 
 REPEATED = "chosen and rejected repeat the prompt: it was cut off"
-TRANSCRIPT = "a transcript in prompt was read as turns"
+TRANSCRIPT = "a transcript in the prompt was read as turns"
 
+_ANSWERS = "\n\nAssistant:"
 _STOPS = ".?!:。？！："
 _TRANSCRIPT_TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):")
 
@@ -77,7 +79,7 @@ def parse_prompt_completion(row: Values) -> Parsed:
     prompt, completion = prompt_of(row), turns_or_text(value_of(row, "completion"))
     if isinstance(completion, str):
         return Parsed(prompt=prompt, answers=(said(turn_text(completion, "completion")),))
-    return _demonstration((*prompt, *turns_of(completion, "completion")))
+    return _demonstration(_after(prompt, turns_of(completion, "completion")))
 
 
 def parse_messages(row: Values) -> Parsed:
@@ -90,11 +92,11 @@ def parse_alpaca(row: Values) -> Parsed:
 
     LLaMA-Factory's `history` (pairs of a question and an answer) comes before it.
     """
-    asked = turn_text(value_of(row, "instruction"), "instruction")
+    *before, asked = prompt_of(row, "instruction")
     if given := optional(row, "input"):
-        asked = f"{asked}\n\n{given}"
+        asked = asked._replace(content=f"{asked.content}\n\n{given}")
     answer = said(turn_text(value_of(row, "output"), "output"))
-    return Parsed(prompt=(*_history(row.get("history")), Message("user", asked)), answers=(answer,))
+    return Parsed(prompt=(*_history(row.get("history")), *before, asked), answers=(answer,))
 
 
 def _history(value: Any) -> Turns:
@@ -119,8 +121,7 @@ def parse_sharegpt(row: Values) -> Parsed:
 
 def parse_question_answer(row: Values) -> Parsed:
     """{question, answer}: two strings, as GSM8K."""
-    asked = turn_text(value_of(row, "question"), "question")
-    return Parsed(prompt=(Message("user", asked),), answers=(said(turn_text(value_of(row, "answer"), "answer")),))
+    return Parsed(prompt=prompt_of(row, "question"), answers=(said(turn_text(value_of(row, "answer"), "answer")),))
 
 
 def parse_sharegpt_preference(row: Values) -> Parsed:
@@ -148,6 +149,9 @@ def parse_preference(row: Values) -> Parsed:
     The shared beginning of two strings is cut back to whole words. Messages may repeat the prompt or not.
     """
     chosen, rejected = turns_or_text(value_of(row, "chosen")), turns_or_text(value_of(row, "rejected"))
+    begun = row.get("prompt") or chosen
+    if isinstance(begun, str) and _ANSWERS in begun and has_transcripts(row):  # in a file whose first row has none
+        return parse_hh(row)
     prompt = prompt_of(row) if not is_missing(row.get("prompt")) else ()
     if isinstance(chosen, str) != isinstance(rejected, str):
         raise BadRow("chosen and rejected must both be strings or both lists of messages")
@@ -170,13 +174,20 @@ def parse_preference(row: Values) -> Parsed:
 def _ask_for_prompt(row: Values, chosen: Any) -> None:
     """Raises `BadRow` where another column than `prompt` may well be the prompt."""
     known = ("prompt", "chosen", "rejected")
-    texts = [name for name, value in row.items() if isinstance(value, str) and value.strip() and name not in known]
+    texts = [name for name, value in row.items() if name not in known and _may_ask(value)]
     texts = [name for name in texts if name not in keys.ROW_NAMES and not name.startswith("_")]
     if texts and not is_transcript(chosen) and (isinstance(chosen, str) or _begins_with_answer(chosen)):
         raise BadRow(
             f"there is no column prompt, but {', '.join(texts)}; say which is the prompt, data.columns="
             f"{{prompt: {texts[0]}}}, or that it is not, data.columns={{_{texts[0]}: {texts[0]}}}"
         )
+
+
+def _may_ask(value: Any) -> bool:
+    """Whether a value is a text, or turns."""
+    if isinstance(value, str):
+        return bool(value.strip())
+    return isinstance(value, list) and any(isinstance(turn, dict) for turn in value)
 
 
 def _begins_with_answer(turns: Any) -> bool:
@@ -240,15 +251,16 @@ def _by_scores(prompt: Turns, responses: list[Any], scores: Any) -> Parsed:
 
 def is_transcript(value: Any) -> bool:
     """Whether a value is written as HH-RLHF writes its dialogues, or as one with words before it, which is refused."""
-    if not isinstance(value, str) or "\n\nAssistant:" not in value:
+    if not isinstance(value, str) or _ANSWERS not in value:
         return False
-    return value.lstrip()[:6] == "Human:" or ("\n\nHuman:" in value and value.rstrip().endswith("\n\nAssistant:"))
+    return value.lstrip()[:6] == "Human:" or ("\n\nHuman:" in value and value.rstrip().endswith(_ANSWERS))
 
 
 def has_transcripts(row: Values) -> bool:
     """Whether the texts that are compared in a row go on with a transcript, or are one."""
-    if isinstance(row.get("prompt"), str) and row["prompt"].strip():
-        return is_transcript(row["prompt"]) and isinstance(row["chosen"], str)
+    prompt = row.get("prompt")
+    if isinstance(prompt, str) and prompt and not prompt.isspace():
+        return is_transcript(prompt) and isinstance(row["chosen"], str)
     return isinstance(row["chosen"], str) and {"Human", "Assistant"} <= {*_TRANSCRIPT_TURN.findall(row["chosen"])}
 
 
@@ -309,27 +321,31 @@ def _transcript(text: str) -> Turns:
     if before or not parts:
         raise BadRow(f'a transcript begins with "Human:", found {shown(text)}; take out what stands before')
     turns: list[Message] = []
-    for speaker, said in zip(parts[::2], parts[1::2], strict=True):
+    for speaker, said in zip(parts[::2], map(_spoken, parts[1::2]), strict=True):
         role: Role = "user" if speaker == "Human" else "assistant"
-        if not said.strip():
+        if not said:
             raise LeftOut(EMPTY_TURN)
         if turns and turns[-1].role == role:
-            turns[-1] = Message(role, f"{turns[-1].content}\n\n{said.strip()}")
+            turns[-1] = Message(role, f"{turns[-1].content}\n\n{said}")
         else:
-            turns.append(Message(role, said.strip()))
+            turns.append(Message(role, said))
     return tuple(turns)
 
 
-def prompt_of(row: Values) -> Turns:
-    """The column `prompt`: a text, which is a user's turn, or messages that end with one."""
-    value = turns_or_text(value_of(row, "prompt"))
+def _spoken(text: str) -> str:
+    return trimmed(text.removeprefix(" ")) if text.strip() else ""
+
+
+def prompt_of(row: Values, name: str = "prompt") -> Turns:
+    """The column of the prompt: a text, which is a user's turn or a transcript, or messages that end with one."""
+    value = turns_or_text(value_of(row, name))
     if is_transcript(value):
         return answerable(_transcript(value.rstrip().removesuffix("Assistant:")))
     if isinstance(value, list):
-        return answerable(turns_of(value, "prompt"))
+        return answerable(turns_of(value, name))
     if not isinstance(value, str):
-        raise BadRow(f"prompt must be a string or a list of messages, found {shown(value)}")
-    return (Message("user", turn_text(value, "prompt")),)
+        raise BadRow(f"{name} must be a string or a list of messages, found {shown(value)}")
+    return (Message("user", turn_text(value, name)),)
 
 
 def _unranked(responses: Any) -> tuple[str, ...]:

@@ -9,23 +9,22 @@ import math
 from collections.abc import Iterator
 
 from align.text.parsers import SAME_ANSWER, Parsed, compared, parse_messages, parse_ranking, prompt_of, said
-from align.text.records import Message
 from align.text.turns import turns_of
-from align.text.values import BadRow, LeftOut, Turns, Values, listed, number, shown, turn_text, value_of
+from align.text.values import BadRow, LeftOut, Turns, Values, listed, number, rank_of, shown, turn_text, value_of
 
 TREE = ("message_tree_id", "tree_state", "prompt")
 NOT_READY = "the tree is not ready for export (tree_state)"
 NO_REPLIES = "the tree has no reply that was kept, or no two ranked ones"
 
 _WINNERS = {"model_a": "a", "model_b": "b", "a": "a", "b": "b"}
-_WINNERS |= dict.fromkeys(("tie", "tie (bothbad)", "tie(bothbad)", "both_bad", "bothbad"), "tie")
-_RANKS = {"a": (1, 2), "b": (2, 1), "tie": (1, 1)}
+_WINNERS |= {"tie": "tie"} | dict.fromkeys(("tie (bothbad)", "tie(bothbad)", "both_bad", "bothbad"), "bad")
+_RANKS = {"a": (1, 2), "b": (2, 1), "tie": (1, 1), "bad": (1, 1)}
 
 
 def parse_dolly(row: Values) -> Parsed:
     """{instruction, response}: the context, if any, stands before the instruction, as in every format of one text."""
-    asked = Message("user", turn_text(value_of(row, "instruction"), "instruction"))
-    return Parsed(prompt=(asked,), answers=(said(turn_text(value_of(row, "response"), "response")),))
+    answer = said(turn_text(value_of(row, "response"), "response"))
+    return Parsed(prompt=prompt_of(row, "instruction"), answers=(answer,))
 
 
 def parse_helpsteer(row: Values) -> Parsed:
@@ -48,12 +47,12 @@ def parse_helpsteer3(row: Values) -> Parsed:
 
 def parse_shp(row: Values) -> Parsed:
     """{history, human_ref_A, human_ref_B, labels}: 1 where the first comment is the better one, 0 where the second."""
-    asked = Message("user", turn_text(value_of(row, "history"), "history"))
+    asked = prompt_of(row, "history")
     texts = tuple(turn_text(value_of(row, name), name) for name in ("human_ref_A", "human_ref_B"))
     label = value_of(row, "labels")
     if label not in (0, 1, "0", "1"):
         raise BadRow(f"labels must be 1 (human_ref_A is better) or 0, found {shown(label)}")
-    parsed = _judged((asked,), texts, "a" if int(label) else "b")
+    parsed = _judged(asked, texts, "a" if int(label) else "b")
     if row.get("score_A") is None or row.get("score_B") is None:
         return parsed
     scores = [number(row[name], name) for name in ("score_A", "score_B")]
@@ -68,16 +67,21 @@ def parse_arena(row: Values) -> Parsed:
 
 def parse_arena_pairs(row: Values) -> Parsed:
     """{prompt, response_a, response_b}: texts, or lists of as many. Who won is in winner, or in winner_model_a,
-    winner_model_b and winner_tie.
+    winner_model_b and winner_tie; without these, nobody has judged them yet.
     """
     asked, *answers = (_as_texts(row, name) for name in ("prompt", "response_a", "response_b"))
     if not len(asked) == len(answers[0]) == len(answers[1]):
         raise BadRow(f"{len(asked)} prompts need as many answers, found {len(answers[0])} and {len(answers[1])}")
     both = [
-        tuple(turn for user, text in zip(asked, texts, strict=True) for turn in (Message("user", user), said(text)))
+        tuple(
+            turn for user, text in zip(asked, texts, strict=True) for turn in (*prompt_of({"prompt": user}), said(text))
+        )
         for texts in answers
     ]
-    return _with_verdict(compared(*both), _winner(row))
+    parsed = compared(*both)
+    if all(row.get(name) is None for name in ("winner", *map(_flag, ("a", "b", "tie")))):
+        return Parsed(prompt=parsed.prompt, unranked=tuple(answer.content for answer in parsed.answers))
+    return _with_verdict(parsed, _winner(row))
 
 
 def parse_oasst(row: Values) -> Parsed:
@@ -95,14 +99,17 @@ def parse_oasst(row: Values) -> Parsed:
     raise LeftOut(NO_REPLIES)
 
 
-def oasst_parts(row: Values, kind: str) -> Iterator[Values]:
-    """The rows in a tree: messages, or rankings where they are wanted. A tree that has none is a row itself."""
+def oasst_parts(row: Values, kind: str) -> list[Values]:
+    """The rows in a tree: messages, or rankings where they are wanted. A tree that has none is a row itself.
+
+    Raises `BadRow` for replies that are none.
+    """
     root = row.get("prompt")
     beside = {name: value for name, value in row.items() if name not in TREE}
     found: list[Values] = []
     if isinstance(root, dict) and row.get("tree_state") == "ready_for_export" and _is_kept(root):
         found = list(_rankings((), root)) if kind in ("rankings", "answers") else _best_path(root)
-    yield from ({**beside, **part} for part in found) if found else [row]
+    return [{**beside, **part} for part in found] or [row]
 
 
 def _rankings(before: tuple[Values, ...], asked: Values) -> Iterator[Values]:
@@ -126,10 +133,12 @@ def _best_path(root: Values) -> list[Values]:
 
 
 def _replies(message: Values) -> list[Values]:
-    """The replies that were kept, the best-ranked first."""
+    """The replies that were kept, the best-ranked first. Raises `BadRow` for what cannot be replies."""
     given = message.get("replies") or []
-    kept = [reply for reply in given if isinstance(reply, dict) and _is_kept(reply)]
-    return sorted(kept, key=lambda reply: math.inf if reply.get("rank") is None else reply["rank"])
+    if not (isinstance(given, list) and all(isinstance(reply, dict) for reply in given)):
+        raise BadRow(f"replies must be a list of messages, found {shown(given)}")
+    kept = [reply for reply in given if _is_kept(reply)]
+    return sorted(kept, key=lambda reply: math.inf if reply.get("rank") is None else rank_of(reply["rank"]))
 
 
 def _is_kept(message: Values) -> bool:
@@ -149,9 +158,10 @@ def _judged(prompt: Turns, texts: tuple[str, ...], verdict: str | float) -> Pars
 
 
 def _with_verdict(parsed: Parsed, verdict: str) -> Parsed:
+    good = False if verdict == "bad" else None
     if parsed.answers[0] == parsed.answers[1]:
-        return parsed._replace(ranks=(1, 1), note=SAME_ANSWER)
-    return parsed._replace(ranks=_RANKS[verdict])
+        return parsed._replace(ranks=(1, 1), note=SAME_ANSWER, good=good)
+    return parsed._replace(ranks=_RANKS[verdict], good=good)
 
 
 def _by_strength(row: Values, name: str) -> float:

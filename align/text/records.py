@@ -107,6 +107,7 @@ class Answers(NamedTuple):
     ranks: tuple[int, ...] = ()
     source: str = ""
     good: bool | None = None  # whether they are good ones, where the row says it (`label`)
+    learned: bool = True  # whether the row's marks let them be learned
 
 
 def last_question(messages: Sequence[Message]) -> str:

@@ -90,9 +90,11 @@ def turn_of(turn: Any, where: str) -> Message:
 
 def _more(turn: Values, role: Role, where: str) -> dict[str, Any]:
     """What a turn says beside its role and content, as fields of a `Message`."""
-    if keys.TURN_NAMES.isdisjoint(turn.keys() - _ROLE_AND_CONTENT):
+    if ROLES.get(turn.get("from") or "", role) != role:
+        raise BadRow(f"{where}: role and from differ; leave one of them")
+    if keys.TURN_NAMES.isdisjoint(turn.keys() - _CONTENT - _ROLES) and not turn.keys() >= _CONTENT:
         return {}
-    told = keys.found(turn, keys.IN_TURNS, where=f"{where}: ")
+    told = keys.found(turn, keys.IN_TURNS, own=_ROLES, where=f"{where}: ")
     more: dict[str, Any] = {"learned": _learned(told, role, where)}
     for field, meaning in _FIELDS.items():
         name, value = told.get(meaning, keys.NOTHING)
@@ -103,7 +105,8 @@ def _more(turn: Values, role: Role, where: str) -> dict[str, Any]:
     return more
 
 
-_ROLE_AND_CONTENT = frozenset(("role", "from", "content", "value"))
+_CONTENT = frozenset(("content", "value"))
+_ROLES = frozenset(("role", "from"))
 _FIELDS = {"thoughts": "reasoning_content", "calls": "tool_calls", "name": "name", "call_id": "tool_call_id"}
 
 
@@ -123,7 +126,9 @@ def calls_of(value: Any, where: str) -> str:
         raise BadRow(f"{where} calls no tool, found {shown(value)}")
     for call in calls:
         function = call["function"]
-        given = {} if function.get("arguments") is None else parsed_json(function["arguments"], f"{where}: arguments")
+        given = parsed_json(function.get("arguments") or {}, f"{where}: arguments")
+        if not isinstance(given, dict):
+            raise BadRow(f"{where}: arguments must be an object with their names, found {shown(given)}")
         call["function"] = function | {"arguments": given}
     return written(calls, where)
 
@@ -160,7 +165,10 @@ def parsed_json(value: Any, where: str) -> Any:
 
 
 def written(value: Any, where: str) -> str:
-    return string(json.dumps(value, ensure_ascii=False, default=str), where)
+    try:
+        return string(json.dumps(value, ensure_ascii=False, default=str, allow_nan=False), where)
+    except ValueError:
+        raise BadRow(f"{where} has a number that JSON cannot say, found {shown(value)}") from None
 
 
 def handled(prompt: Turns, answers: Turns, how: Handling) -> tuple[Turns, Turns, tuple[str, ...]]:

@@ -28,6 +28,8 @@ class LeftOut(Exception):
 
 _TEXT_PARTS = ("text", "input_text", "output_text")
 _MEDIA = ("image", "image_url", "audio", "video")
+_ELSEWHERE = dict.fromkeys(("thinking", "reasoning"), "; thoughts are the turn's reasoning_content")
+_ELSEWHERE |= dict.fromkeys(("tool_use", "tool_call"), "; calls are the turn's tool_calls")
 _PART = '{"type": "text", "text": "..."}'
 _WORDS = {"": None, "nan": None, "none": None, "null": None, "true": True, "false": False}
 # Lists of texts, of turns or of pairs, numpy's (without commas) too; or one turn alone.
@@ -138,9 +140,11 @@ def joined_parts(content: Any, where: str) -> Any:
 def _part(part: Any, where: str) -> str:
     if not isinstance(part, dict):
         raise BadRow(f"{where} has content that is not text: a part {shown(part)}; a part is an object, {_PART}")
-    kind = part.get("type") or next((key for key in _MEDIA if part.get(key) is not None), "text")
+    media = next((key for key in _MEDIA if part.get(key) is not None), "text")
+    kind = media if part.get("type") in (None, "", "text") else part["type"]
     if kind not in _TEXT_PARTS:
-        raise BadRow(f"{where} has content that is not text: a part of the type {shown(kind)}; only text is read")
+        more = _ELSEWHERE.get(str(kind), "")
+        raise BadRow(f"{where} has content that is not text: a part of the type {shown(kind)}; only text is read{more}")
     text = part.get("text") if part.get("text") is not None else part.get("value")
     if not isinstance(text, str):
         raise BadRow(f"{where} has content that is not text: a part with {', '.join(map(repr, part))}; one is {_PART}")

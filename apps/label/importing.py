@@ -9,6 +9,7 @@ before is known by its content: an import that was interrupted, or given twice, 
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 import tempfile
 from collections import Counter
@@ -19,12 +20,12 @@ from typing import Any, NamedTuple
 
 from align.errors import UserError
 from align.text.formats import LAYOUTS, make, parts_of, reads, recognise
-from align.text.keys import Unread
+from align.text.keys import Unread, is_missing, named
 from align.text.readers import iter_rows
 from align.text.records import Answers, Message, Prompt
 from align.text.rows import Broken, BrokenRows, Row
 from align.text.turns import THOUGHTS_DROPPED, Handling
-from align.text.values import BadRow, LeftOut, shown, string
+from align.text.values import BadRow, LeftOut, listed, scalar, shown, string
 from apps.store import queue
 from apps.store.adding import Added, Kind, NewAnswer, NewPrompt, add_tasks, prompt_hash
 from apps.store.project import Project
@@ -34,6 +35,9 @@ LONGEST_TEXT = 100_000  # characters of a prompt's turn or of an answer
 MAKER = ("model", "temperature", "seed")
 THOUGHTS = "thoughts stand in it; those of an answer are not shown"
 WITHOUT_THOUGHTS = Handling(thoughts="drop")
+UNREAD = named("label", "weight", "annotator", "margin")  # what a stage reads, and nothing that people see hangs on
+READ = {"explanation", "model_a", "model_b"}
+_COLUMNS = re.compile(r"(set )?data\.columns=\{(\S+): (\S+)\}")
 
 
 class Imported(NamedTuple):
@@ -51,7 +55,7 @@ def import_files(project: Project, files: list[str], kind: Kind = "rank", dry_ru
 
     Raises `UserError` that names every file and line that cannot be used, up to 20; then nothing was written.
     """
-    unread = Unread(reads())
+    unread = Unread({name: known - UNREAD | READ for name, known in reads().items()})
     with staging() as stage:
         n_rows, left_out, notes = _stage(stage, files, kind, project.recipe.ranking.max_answers, unread)
         added = Added()
@@ -130,7 +134,7 @@ def _stage(
                     _put(stage, prompt)
                     notes.update(changes)
             except BadRow as error:
-                broken.add(Broken(row.source, str(error)))
+                broken.add(Broken(row.source, _COLUMNS.sub(r"rename \3 to \2", str(error))))  # there is no recipe here
             except LeftOut as error:
                 left_out[str(error)] += 1
     if broken.count:
@@ -181,8 +185,8 @@ def new_prompt(row: Row, name: str, kind: Kind, most: int) -> tuple[NewPrompt, t
     answers = tuple(NewAnswer(text, maker) for text, maker in zip(record.responses, makers, strict=True))
     messages = list(map(kept_turn, record.prompt))
     source = _kept(str(row.values.get("source") or Path(row.source.partition(":")[0]).name), "source")
-    priority = 0.0 if row.values.get("priority") is None else float(_number(row.values["priority"], "priority"))
-    found = NewPrompt(messages, source, answers, priority=priority)
+    priority = scalar(row.values.get("priority"))
+    found = NewPrompt(messages, source, answers, priority=float(_number(priority or 0, "priority")))
     return found if kind == "rank" else _with_expected(found, record, row, most), notes
 
 
@@ -208,27 +212,26 @@ def _with_expected(prompt: NewPrompt, record: Answers, row: Row, most: int) -> N
 
 
 def _are_texts(value: Any) -> bool:
-    if isinstance(value, str):  # a list in a CSV file's cell
-        try:
-            value = json.loads(value)
-        except json.JSONDecodeError:
-            return False
+    value = listed(value)
     return isinstance(value, list) and bool(value) and all(isinstance(text, str) for text in value)
 
 
 def _makers(row: Row, n: int) -> list[dict[str, Any]]:
-    """Who gave each answer: `model`, or `models` with a name for each of them."""
-    common = {key: _plain(row.values[key], key) for key in MAKER if row.values.get(key) is not None}
-    models = row.values.get("models")
-    if models is None:
+    """Who gave each answer: `model`, or a name for each in `models`, or in an arena's `model_a` and `model_b`."""
+    common = {key: _plain(row.values[key], key) for key in MAKER if not is_missing(row.values.get(key))}
+    models = listed(row.values.get("models"))
+    if is_missing(models) and n == 2 and not row.values.keys().isdisjoint(("model_a", "model_b")):
+        models = [row.values.get(name) for name in ("model_a", "model_b")]
+    if is_missing(models):
         return [common] * n
     if not (isinstance(models, list) and len(models) == n):
         raise BadRow(f"{n} responses need as many models, found {shown(models)}")
-    return [common | {"model": _plain(model, "models")} for model in models]
+    return [common | ({} if model is None else {"model": _plain(model, "model")}) for model in models]
 
 
 def _plain(value: Any, name: str) -> Any:
     """A name or a number; anything else, such as the list of an ensemble's folders, as text."""
+    value = value if name == "model" else scalar(value)
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return _number(value, name) if is_number else _kept(str(value), name)
 

@@ -9,6 +9,7 @@ import pytest
 
 from align.errors import UserError
 from align.sections import Data, Format
+from align.text.beside import BAD_ANSWER
 from align.text.formats import LAYOUTS, MAKERS, check_columns, check_kind, make, map_columns, parts_of, recognise
 from align.text.keys import yes_or_no
 from align.text.load import load
@@ -25,6 +26,7 @@ from align.text.parsers import (
 )
 from align.text.records import Answers, Conversation, Document, Message, Prompt, Ranking
 from align.text.rows import Cell
+from align.text.turns import Handling
 
 
 def user(text: str) -> dict[str, str]:
@@ -426,7 +428,7 @@ def test_messages_that_differ_before_the_last_turn_are_handled_as_transcripts_ar
         ("prompts", {"prompt": [SYSTEM]}, "ends with a turn of the user, or of a tool; it ends with the system's"),
         ("prompts", {"prompt": [user("a"), assistant("b")]}, "it ends with the assistant's"),
         ("conversations", {"prompt": "a", "completion": ""}, "completion is empty"),
-        ("conversations", {"prompt": "a", "completion": [user("b")]}, "no answer in this row"),
+        ("conversations", {"prompt": "a", "completion": [user("a")]}, "no answer in this row"),
         ("conversations", {"messages": [user("a")]}, "no answer in this row"),
         ("conversations", {"messages": [assistant("a")]}, "ends with a turn of the user, or of a tool; there is none"),
         ("conversations", {"messages": "a"}, 'messages must be a list of turns, found "a"'),
@@ -522,6 +524,26 @@ class TestVerdicts:
         with pytest.raises(BadRow, match=said):
             made({**ROWS[name], **verdict}, "answers")
 
+    @pytest.mark.parametrize("name", ["arena", "arena_pairs"])
+    def test_two_bad_answers_are_no_demonstration(self, name):
+        row = {**ROWS[name], "winner": "tie (bothbad)"}
+        for kind in ("conversations", "documents"):
+            with pytest.raises(LeftOut, match=BAD_ANSWER):
+                made(row, kind)
+        assert made(row, "answers")[0].good is False
+
+    def test_answers_that_nobody_has_judged_yet(self):
+        row = {"prompt": "a", "response_a": "b", "response_b": "c"}
+        assert made(row, "answers")[0] == Answers((Message("user", "a"),), ("b", "c"), (), "here")
+        assert made(row, "prompts")[0].messages == (Message("user", "a"),)
+        with pytest.raises(BadRow, match="no ranks yet"):
+            made(row, "rankings")
+
+    def test_scores_against_the_label_are_no_margin(self):
+        row = {**ROWS["shp"], "score_A": 1, "score_B": 3}
+        with pytest.raises(BadRow, match="the better answer has the lower score"):
+            make(row, "shp", "rankings", "here", Handling(margins="scores"))
+
     def test_strengths_are_margins(self):
         assert made(ROWS["helpsteer2"], "rankings")[0].margin == 2
         assert made(ROWS["helpsteer3"], "rankings")[0].margin == 1
@@ -540,6 +562,13 @@ class TestVerdicts:
         ranking, _ = made(row, "rankings")
         assert [turn.content for turn in ranking.prompt] == ["a", "x", "b"]
         assert (ranking.responses, ranking.ranks) == (("y", "z"), (2, 1))
+
+    def test_a_prompt_with_another_answer_names_the_remedy(self):
+        row = {"prompt": "Name a colour.", "response": "Red"}
+        with pytest.raises(
+            UserError, match=r"name the column that holds the answer, as data.columns={completion: resp"
+        ):
+            check_kind(recognise(row, "conversations", "here"), "conversations", "here")
 
     def test_rated_answers_are_scored_and_not_learned(self):
         row = {"prompt": "Name a colour.", "response": "Red", "helpfulness": 4}
@@ -594,6 +623,10 @@ class TestTrees:
     def test_bad_trees(self):
         with pytest.raises(BadRow, match='prompt must be the first message of a tree, found "a"'):
             self.records("conversations", TREE | {"prompt": "a"})
+        for replies, said in ((5, "replies must be a list of messages, found 5"), ([reply("b", "0")], "whole number")):
+            for kind in ("conversations", "rankings"):
+                with pytest.raises(BadRow, match=said):
+                    self.records(kind, TREE | {"prompt": {**ASKED, "replies": replies}})
         with pytest.raises(BadRow, match=r"turn 2 of messages .* is empty"):
             self.records("conversations", TREE | {"prompt": reply("a", None, [reply(" ")], "prompter")})
 
@@ -602,6 +635,11 @@ class TestTrees:
         with pytest.raises(UserError, match="take the file with a tree in each row"):
             recognise(row, "rankings", "here")
 
+    def test_a_bad_tree_is_skipped_with_its_line(self, write):
+        path = write("a.jsonl", [TREE, TREE | {"prompt": {**ASKED, "replies": 5}}])
+        (broken,) = load(Data(path=path, validation=0, on_error="skip"), "rankings", 1).report.skipped
+        assert broken.source.endswith(":2")
+
     def test_one_row_may_be_several_records(self, write):
         path = write("a.jsonl", [TREE, TREE | {"tree_state": "growing"}, TREE])
         loaded = load(Data(path=path, validation=0, limit=3), "rankings", 1)
@@ -609,8 +647,61 @@ class TestTrees:
         assert loaded.report.sources[0].left_out == {"the tree is not ready for export (tree_state)": 1}
 
 
+@pytest.mark.parametrize("begun", ["\n    x = 1\n    y = 2", "     x = 1\n    y = 2"])
+def test_code_in_a_transcript_keeps_its_indentation(begun):
+    row = {"chosen": f"\n\nHuman: Hi\n\nAssistant:{begun}", "rejected": "\n\nHuman: Hi\n\nAssistant: No."}
+    assert made(row, "rankings")[0].responses == ("    x = 1\n    y = 2", "No.")
+
+
+@pytest.mark.parametrize(
+    ("asks", "answers"),
+    [("prompt", "completion"), ("instruction", "output"), ("instruction", "response"), ("question", "answer")],
+)
+def test_transcripts_are_read_alike_in_every_column(asks, answers):
+    row = {asks: "\n\nHuman: Hi\n\nAssistant: a\n\nHuman: Ho\n\nAssistant:", answers: "b"}
+    record, notes = made(row, "conversations")
+    assert [turn.content for turn in record.messages] == ["Hi", "a", "Ho", "b"]
+    assert notes == (TRANSCRIPT,)
+    with pytest.raises(BadRow, match="take out what stands before"):
+        made({**row, asks: f"Be brief.{row[asks]}"}, "conversations")
+
+
+@pytest.mark.parametrize("name", ["arena_pairs", "shp", "helpsteer2", "ranking"])
+def test_transcripts_are_read_alike_in_comparisons(name):
+    row = {**ROWS[name], LAYOUTS[name].asks: "\n\nHuman: Hi\n\nAssistant:"}
+    record, notes = made(row, "rankings")
+    assert (record.prompt, notes) == ((Message("user", "Hi"),), (TRANSCRIPT,))
+
+
+def test_transcripts_are_read_alike_wherever_they_stand_in_a_file(write):
+    said = "\n\nHuman: Hi\n\nAssistant:"
+    apart = {"prompt": said, "chosen": " a", "rejected": " b"}
+    whole = {"chosen": f"{said} a", "rejected": f"{said} b"}
+    for row in (apart, whole, {**whole, "prompt": said}):
+        path = write("a.jsonl", [{"prompt": "x", "chosen": "y", "rejected": "z"}, row])
+        ranking = load(Data(path=path, validation=0), "rankings", 1).train[1]
+        assert (ranking.prompt, ranking.responses) == ((Message("user", "Hi"),), ("a", "b"))
+
+
 def test_turns_may_repeat_the_prompt_but_not_change_it():
+    completion = [user("Hi"), assistant("a")]
+    assert made({"prompt": "Hi", "completion": completion}, "conversations")[0].messages == (
+        Message("user", "Hi"),
+        Message("assistant", "a"),
+    )
     row = {"chosen": [user("Hi"), assistant("a")], "rejected": [user("Hi"), assistant("b")]}
     assert len(made({**row, "prompt": [SYSTEM, user("Hi")]}, "rankings")[0].prompt) == 2
     with pytest.raises(BadRow, match=r'the turns lack the prompt.s last one, "Ho"'):
         made({**row, "prompt": "Ho"}, "rankings")
+
+
+@pytest.mark.parametrize("name", ["question", "messages"])
+def test_another_column_that_may_be_the_prompt(name):
+    for row in (
+        {"chosen": "The red", "rejected": "The blue"},
+        {"chosen": [assistant("a")], "rejected": [assistant("b")]},
+    ):
+        asking = {**row, name: [user("Hi")] if name == "messages" else "Hi"}
+        with pytest.raises(BadRow, match=rf"data.columns={{prompt: {name}}}, or that it is not"):
+            made(asking, "rankings")
+        assert made(asking, "rankings", {"prompt": name})[0].prompt == (Message("user", "Hi"),)

@@ -98,6 +98,11 @@ def test_context_and_options_stand_around_the_question(name):
         for options in (["Red", "Blue"], {"A": "Red", "B": "Blue"}, {"text": ["Red", "Blue"], "label": ["A", "B"]}):
             (turn,) = prompt_in({**row, "options": options, "context": ""}, kind)
             assert turn.content == "Name a colour.\nA. Red\nB. Blue"
+    (turn,) = prompt_in({**row, "options": ["(a) Red", "(b) Blue"]}, "prompts")
+    assert turn.content == "Name a colour.\n(a) Red\n(b) Blue"
+    for options, said in (({"text": ["Red"], "label": ["A", "B"]}, "1 texts and 2 letters"), (["x"] * 27, "27 texts")):
+        with pytest.raises(BadRow, match=f"options has {said}"):
+            made({**row, "options": options}, "prompts")
     with pytest.raises(BadRow, match="options must be a list of texts, found"):
         made({**row, "options": "Red or blue"}, "prompts")
     with pytest.raises(BadRow, match=r'context must be a string, found \["a"\]'):
@@ -175,11 +180,21 @@ class TestLearningMarks:
             if kind in ("conversations", "rankings"):
                 with pytest.raises(LeftOut, match=NOT_LEARNED):
                     made(row, kind)
+            elif kind == "answers":
+                assert made(row, kind) == made(ROWS[name], kind)._replace(learned=False)
             else:
                 assert made(row, kind) == made(ROWS[name], kind)
             assert made({**row, "weight": 1}, kind) == made(ROWS[name], kind)
-            with pytest.raises(BadRow, match=r"weight must be 1 or true .* found 0.3"):
+            with pytest.raises(
+                BadRow, match=r"weight must be 1 or true .* found 0.3; to leave it unread, set data.columns"
+            ):
                 made({**row, "weight": 0.3}, kind)
+
+    def test_a_marked_answer_is_not_compared(self):
+        row = {"prompt": "Name a colour.", "chosen": [{**GOOD, "weight": 0}], "rejected": [BAD]}
+        with pytest.raises(LeftOut, match=NOT_LEARNED):
+            made(row, "rankings")
+        assert not made(row, "answers").learned
 
     def test_nemos_mask_names_a_role(self):
         assert made({**ROWS["sharegpt"], "mask": "User"}, "conversations").messages == (ASK, RED)
@@ -201,9 +216,11 @@ def test_bad_answers_are_no_demonstrations(name, label):
 
 
 @pytest.mark.parametrize("name", ORDERED)
-def test_a_label_beside_an_order_is_refused(name):
-    with pytest.raises(BadRow, match="label = 0 beside answers with an order"):
-        made({**ROWS[name], "label": 0}, "rankings")
+@pytest.mark.parametrize("label", [0, 1])
+def test_a_label_beside_an_order_is_refused(name, label):
+    for kind in ("rankings", "answers"):
+        with pytest.raises(BadRow, match=f"label = {label} beside answers with an order"):
+            made({**ROWS[name], "label": label}, kind)
 
 
 class TestThoughts:
@@ -278,6 +295,8 @@ class TestToolCalls:
                 "tool_calls must be objects with a function",
             ),
             ({"role": "assistant", "function_call": {"name": "f", "arguments": "{"}}, "arguments must be JSON"),
+            ({"role": "assistant", "function_call": {"name": "f", "arguments": "[1]"}}, "must be an object with their"),
+            ({"role": "assistant", "function_call": {"name": "f", "arguments": '{"x": NaN}'}}, "that JSON cannot say"),
             ({"role": "function_call", "content": "paint red"}, r"\(function_call\) must be JSON"),
             ({"role": "user", "content": "a", "tool_calls": CALLS}, "tool_calls, which only the assistant has"),
         ],
@@ -371,5 +390,5 @@ def test_no_name_has_two_meanings():
 
 def test_a_text_says_nothing_else():
     unread = Unread(reads())
-    unread.add({"text": "a", "system": "b", "source": "c"}, "text")
-    assert unread.lines() == ["not read: system (1 rows)"]
+    unread.add({"text": "a", "system": "b", "source": "c", "": "0"}, "text")
+    assert unread.lines() == ["not read: system (1 rows), a column without a name (1 rows)"]

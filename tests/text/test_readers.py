@@ -76,6 +76,7 @@ def test_nan_is_null(write, tmp_path):
     assert row.values == {"a": None, "b": {"c": None}, "d": math.inf}
     pandas.DataFrame({"a": [1.5, math.nan]}).to_parquet(tmp_path / "a.parquet")
     assert [row.values for row in read_rows(tmp_path / "a.parquet").rows] == [{"a": 1.5}, {"a": None}]
+    assert read_rows(write("a.csv", "a,b,c\nnan,NaN,Nan\n")).rows[0].values == {"a": None, "b": None, "c": "Nan"}
 
 
 def test_only_texts_of_csv_files_are_cells(write):
@@ -152,7 +153,11 @@ BROKEN = [
     ("a.jsonl", '{"a": 1}\n{"a": \n', ":2: not valid JSON (Expecting value at character 8)"),
     ("a.jsonl", '{"a": 1}\n[1]\n', ":2: a row is an object with named columns, found a list"),
     ("a.jsonl", "null\n", ":1: a row is an object with named columns, found null"),
-    ("a.jsonl", '{"a": 1}\n{"b": [{"a": 1, "c": 2, "a": 3}]}\n', ":2: the key 'a' stands twice in one object"),
+    (
+        "a.jsonl",
+        '{"a": 1}\n{"b": [{"a": 1, "c": 2, "a": 3}]}\n',
+        """:2: the key 'a' stands twice in one object, {"a": 3, "c": 2}""",
+    ),
     ("a.jsonl", '{"a": 1}\n{"a": ' + "9" * 5000 + "}\n", ":2: a number has more digits than can be read"),
     (
         "a.jsonl",
@@ -215,10 +220,12 @@ def test_only_the_first_broken_rows_are_listed(write):
         ("a.json", b'["\xff"]', r"not UTF-8 text \(byte 0xff at position 2\)"),
         ("a.txt", b"\xff", r"not UTF-8"),
         ("a.csv", b'a\n"x\n', r"not valid CSV"),
+        ("a.tsv", b'a\tb\n"x" y\tz\n', r"not valid CSV: .*; a cell that has quotes stands in quotes"),
         ("a.jsonl.gz", b"not packed", r"cannot read this file: Not a gzipped file"),
         ("a.jsonl.gz", gzip.compress(b'{"a": 1}\n' * 9)[:-10], r"cannot read this file"),
         ("a.parquet", b"not parquet", r"cannot read this Parquet file"),
         ("a.csv", b"a,b,a\n1,2,3\n", r"two columns have the name 'a'"),
+        ("a.csv", b"a,\xff\n1,2\n", r"the names of the columns are not UTF-8 text"),
         ("a.arrow", b"not Arrow", r"cannot read this Arrow stream"),
         *((name, POINTER, r"is a Git LFS pointer, not the file; run git lfs pull") for name in POINTERS),
         ("a.xlsx", b"", r"its name; the formats are .json .jsonl .csv .tsv .txt \(each also .gz\), .parquet"),

@@ -84,6 +84,19 @@ def test_two_answers_in_a_row_name_the_remedy():
     assert answerable((U, A, Message("tool", "7")))
 
 
+@pytest.mark.parametrize(
+    ("turn", "said"),
+    [
+        ({"role": "user", "from": "gpt", "content": "a"}, "role and from differ"),
+        ({"role": "user", "content": "a", "value": "b"}, "content and value differ"),
+    ],
+)
+def test_a_turn_that_says_two_things(turn, said):
+    with pytest.raises(BadRow, match=rf"turn 1 of messages \(user\): {said}"):
+        turns_of([turn], "messages")
+    assert turns_of([{"role": "user", "from": "human", "content": "a", "value": "a"}], "messages")[0].content == "a"
+
+
 def test_a_quick_look_reads_what_a_long_one_does():
     plain = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
     longer = [{"from": turn["role"], "value": f" {turn['content']}\n", "id": 1} for turn in plain]

@@ -111,6 +111,8 @@ def test_parts_of_a_content_that_are_text(part):
     [
         ({"type": "image_url", "image_url": {}}, 'a part of the type "image_url"; only text is read'),
         ({"text": "a", "image": "b.png"}, 'a part of the type "image"; only text is read'),
+        ({"type": "text", "text": "a", "image": "b.png"}, 'a part of the type "image"; only text is read'),
+        ({"type": "thinking", "thinking": "a"}, ".* only text is read; thoughts are the turn's reasoning_content"),
         ({"type": "text", "body": "a"}, "a part with 'type', 'body'; one is"),
         ("a", 'a part "a"; a part is an object'),
     ],

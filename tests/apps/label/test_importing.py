@@ -294,3 +294,32 @@ def test_a_row_whose_keys_cannot_be_honoured_is_told(bench: Any, row: Any, reaso
     said = refused(bench, row)
     assert "bad.jsonl:1: " in said
     assert reason in said
+
+
+def test_cells_of_a_csv_file_are_numbers_and_lists(bench: Any) -> None:
+    rows = [
+        "prompt,responses,models,temperature,priority",
+        'q,"[""a"", ""b""]","[""m"", ""n""]",0.5,2',
+        'r,"[""c""]",,,',
+    ]
+    run(bench, bench.file("a.csv", rows))
+    made = [answer.makers for answer in found(bench)[0].answers]
+    assert made == [[{"model": name, "temperature": 0.5}] for name in ("m", "n")]
+
+
+def test_the_models_of_a_battle_are_kept(bench: Any) -> None:
+    row = {"prompt": "q", "response_a": "a", "response_b": "b", "winner": "model_b", "model_a": "m", "model_b": "n"}
+    run(bench, bench.file("a.jsonl", [row]))
+    assert [answer.makers for answer in found(bench)[0].answers] == [[{"model": "m"}], [{"model": "n"}]]
+
+
+def test_marks_of_learning_are_named_as_unread(bench: Any) -> None:
+    rows = [{"prompt": "q", "completion": text, "label": text == "a", "weight": 0} for text in ("a", "b")]
+    (told,) = import_files(bench.project, [bench.file("a.jsonl", rows)]).unread
+    assert told == "not read: label (2 rows), weight (2 rows)"
+
+
+def test_a_remedy_is_one_for_the_file(bench: Any) -> None:
+    told = refused(bench, {"prompt": "q", "responses": ["a"], "images": ["x"]}, {"prompt": "q", "responses": '["a"]'})
+    assert "to leave it unread, rename images to _images" in told
+    assert 'responses must be a list of texts, found "[\\"a\\"]"' in told
