@@ -25,6 +25,7 @@ from align.text.chat import own_bos
 from align.text.ends import ends_of
 from align.text.pieces import Row, Writer, special_token_remover
 from align.text.records import Conversation, Message
+from align.text.rows import uncollected
 from align.text.template import Marks, Template
 from align.text.values import trimmed
 
@@ -95,6 +96,7 @@ def encode_conversation(
     return _encoded(tokenizer, rows, max_tokens)[0]
 
 
+@uncollected()
 def encode_conversations(
     tokenizer: PreTrainedTokenizerBase,
     conversations: Sequence[Conversation],
@@ -143,6 +145,7 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message
     return encode_prompts(tokenizer, [messages])[0]
 
 
+@uncollected()
 def encode_prompts(
     tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Sequence[Message]], sources: Iterable[str] = ()
 ) -> list[list[int]]:
@@ -160,6 +163,7 @@ def encode_response(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Messa
     return encode_responses(tokenizer, [(messages, response)])[0]
 
 
+@uncollected()
 def encode_responses(
     tokenizer: PreTrainedTokenizerBase, pairs: Iterable[tuple[Sequence[Message], str]], sources: Iterable[str] = ()
 ) -> list[list[int]]:

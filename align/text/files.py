@@ -84,13 +84,22 @@ def _jsonl_rows(stream: IO[bytes], name: str) -> Iterator[Row | Broken]:
 
 def _json_row(line: bytes, source: str) -> Row | Broken:
     try:
-        text = line.decode("utf-8")
-        row = object_row(_DECODER.decode(text), source)
+        text = line.decode("utf-8").rstrip()
+        row = object_row(_decoded(text), source)
     except json.JSONDecodeError as error:
         return Broken(source, f"not valid JSON ({error.msg} at character {error.pos + 1})")
     except (ValueError, RecursionError) as error:
         return Broken(source, _why(error))
     return _whole(row) if "\\" in text and _HALF.search(text) else row
+
+
+def _decoded(text: str) -> Any:
+    """What `_DECODER.decode` gives, in half its time for a whole line of JSON; what is none raises its errors."""
+    try:
+        value, end = _DECODER.scan_once(text, 0)
+    except StopIteration:
+        end = -1
+    return value if end == len(text) else _DECODER.decode(text)
 
 
 def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from align.text.keys import Unread
 from align.text.parsers import BadRow, LeftOut
 from align.text.readers import Broken, BrokenRows, Row, iter_rows
 from align.text.records import Answers, Conversation, Document, Prompt, Ranking
+from align.text.rows import uncollected
 from align.text.turns import Handling
 
 RecordType = TypeVar("RecordType")
@@ -113,6 +114,7 @@ def load(data: Data, kind: Literal["prompts"], seed: int) -> Loaded[Prompt]: ...
 def load(data: Data, kind: Literal["rankings"], seed: int) -> Loaded[Ranking]: ...
 @overload
 def load(data: Data, kind: Literal["answers"], seed: int) -> Loaded[Answers]: ...
+@uncollected()
 def load(data: Data, kind: Kind, seed: int) -> Loaded[Any]:
     """The records of this kind that a recipe's data section names; the same seed gives the same.
 

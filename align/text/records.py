@@ -63,7 +63,7 @@ class Message(NamedTuple):
     @property
     def text(self) -> str:
         """All that is said in it, for people and judges: its content, and the calls where there are some."""
-        return "\n".join(part for part in (self.content, self.calls) if part)
+        return "\n".join(part for part in (self.content, self.calls) if part) if self.calls else self.content
 
 
 class Document(NamedTuple):
