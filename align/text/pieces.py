@@ -255,6 +255,7 @@ def _not_written(number: int, turn: Message, said: str, found: str) -> UserError
         helps = "data.system=merge puts system turns before the user's, data.system=drop leaves them out"
     elif turn.role in ("tools", "tool") or (turn.calls and said in turn.calls):
         helps = "data.template can name a template that knows tools"
+        helps += ", data.columns={_tools: tools} leaves them unread" if turn.role == "tools" else ""
     elif said == turn.thoughts.strip():
         helps = "data.thoughts=inline writes thoughts into the answer, data.thoughts=drop leaves them out"
     else:
