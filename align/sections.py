@@ -118,7 +118,7 @@ class Data(Section):
     same_role: Literal["refuse", "join"] = "refuse"
     """Two turns of one speaker in a row: left to the template, which may refuse them, or joined to one."""
     first_assistant: Literal["keep", "drop"] = "keep"
-    """What becomes of an assistant's turn that stands before the first user's."""
+    """What becomes of an assistant's turn that stands before the first user's: kept as context, never learned."""
     thoughts: Literal["keep", "inline", "drop"] = "keep"
     """Thoughts (reasoning_content): given to the template, written into the content as <think>…</think>, or dropped."""
     margins: Literal["column", "scores"] = "column"

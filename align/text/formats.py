@@ -241,8 +241,10 @@ def make(
     record = MAKERS[kind](parsed, source)
     if isinstance(record, Ranking):
         record = with_besides(record, row, parsed, how.margins)
-    elif kind == "conversations" and not parsed.answers:
-        notes = (*notes, AFTER_ANSWER)
+    elif isinstance(record, Conversation):
+        notes = (*notes, AFTER_ANSWER) if not parsed.answers else notes
+        if record.messages[0].role != "user" and turns.begins_unasked(record.messages):
+            notes = (*notes, turns.UNASKED)
     return record, notes
 
 

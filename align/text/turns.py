@@ -24,6 +24,7 @@ MERGED = "a system turn was put before the next user's turn (data.system=merge)"
 SYSTEM_DROPPED = "a system turn was left out (data.system=drop)"
 JOINED = "turns of one speaker in a row were joined (data.same_role=join)"
 FIRST_DROPPED = "an assistant's turn before the first user's was left out (data.first_assistant=drop)"
+UNASKED = "the assistant's turn before the first user's is context, not learned (data.first_assistant=keep)"
 INLINED = "thoughts were written into the answer (data.thoughts=inline)"
 THOUGHTS_DROPPED = "thoughts were left out (data.thoughts=drop)"
 
@@ -193,6 +194,11 @@ def answerable(turns: Turns) -> Turns:
         help = "; data.same_role=join makes one turn of two" if found.endswith("assistant's") else ""
         raise BadRow(f"a prompt ends with a turn of the user, or of a tool; {found}{help}")
     return turns
+
+
+def begins_unasked(turns: Turns) -> bool:
+    """Whether the assistant speaks before anybody has asked: then the writer teaches no model to do so."""
+    return next((turn.role for turn in turns if turn.role not in ("system", "tools")), "") == "assistant"
 
 
 def _first_dropped(prompt: Turns, answers: Turns, how: Handling) -> tuple[Turns, Turns]:

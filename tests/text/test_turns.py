@@ -7,7 +7,7 @@ import pytest
 from align.sections import Data
 from align.text.load import load
 from align.text.records import Message
-from align.text.turns import Handling, answerable, handled, turns_of
+from align.text.turns import UNASKED, Handling, answerable, handled, turns_of
 from align.text.values import BadRow
 
 S, S2 = Message("system", "Be brief."), Message("system", "Be kind.")
@@ -123,3 +123,10 @@ def test_in_training_and_validation_counted(write):
             "  2 rows: turns of one speaker in a row were joined (data.same_role=join)",
             "  2 rows: thoughts were left out (data.thoughts=drop)",
         ]
+
+
+@pytest.mark.parametrize(("turns", "n"), [([S, A, U, A2], 1), ([A, U, A2], 1), ([S, U, A], 0), ([U, A], 0)])
+def test_an_answer_that_nobody_asked_for_is_counted(write, turns, n):
+    path = write("rows.jsonl", [{"messages": [turn.as_dict() for turn in turns]}])
+    (source,) = load(Data(path=path, validation=0), "conversations", 1).report.sources
+    assert source.notes == ({UNASKED: 1} if n else {})
