@@ -87,10 +87,14 @@ def invite(
 
 
 def reset(store: Store, name: str, days: float = 1, created_by: int | None = None) -> Invited:
-    """A link with which a known person sets a new password. Raises `Refused` for a name that nobody has."""
+    """A link with which a known person sets a new password; those made before do so no longer.
+
+    Raises `Refused` for a name that nobody has.
+    """
     token, now = secrets.token_urlsafe(32), store.clock()
     with store.write() as session:
         person = _named(session, name)
+        _end_links(session, person.id, now)
         session.add(_invitation(token, person.role, person.name, person.id, created_by, now, days))
         events.append(session, now, created_by, "reset", person.name, {})
         return Invited(token, _role(person), person.name, now + days * DAY_S)
@@ -130,6 +134,8 @@ def accept(store: Store, token: str, name: str | None, password: str) -> Somebod
             session.add(person)
             session.flush()
         found.used_by = person.id
+        session.flush()
+        _end_links(session, person.id, now)
         events.append(session, now, person.id, "accept", person.name, {"role": person.role})
         return _somebody(person)
 
@@ -200,6 +206,12 @@ def revoke(store: Store, name: str, by: int | None = None) -> int:
         n_ended = _end_sessions(session, person.id, now) if person else 0
         events.append(session, now, by, "revoke", person.name if person else name, {})
         return n_ended + len(invitations)
+
+
+def _end_links(session: Session, person_id: int, now: float) -> None:
+    """Takes back the open links that set a person's password: whoever has an older one must not get in by it."""
+    is_open = (Invitation.person_id == person_id) & Invitation.used_by.is_(None) & Invitation.revoked_at.is_(None)
+    session.execute(update(Invitation).where(is_open).values(revoked_at=now))
 
 
 def checked_name(name: str) -> str:

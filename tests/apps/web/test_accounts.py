@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 from offices import person
+from sqlalchemy import update
 from starlette.testclient import TestClient
 
 from apps.store import people, sessions
 from apps.store.engine import Store
+from apps.store.errors import LoginRefused
+from apps.store.tables import Invitation
 from apps.web.accounts import Site, _local
 from apps.web.server import create_app, guarded
 
@@ -77,6 +80,32 @@ def test_a_reset_keeps_the_name_and_ends_other_sessions(store: Store) -> None:
     assert client.post(f"/invitation/{token}", headers=FORM, data=form).status_code == 303
     assert [somebody.name for somebody in people.listed(store)] == ["Ada"]
     assert sessions.person_of(store, old) is None
+
+
+def test_of_several_links_that_set_a_password_one_is_good_and_once(store: Store) -> None:
+    person(store, "Ada")
+    client = client_of(store)
+    oldest, older, newest = (people.reset(store, "Ada").token for _ in range(3))
+    form = {"name": "Ada", "password": "other words instead", "again": "other words instead"}
+    for token in (oldest, older):
+        assert client.post(f"/invitation/{token}", headers=FORM, data=form).status_code == 404
+    left = people.invite(store, "annotator").token  # a link that is nobody's is another matter
+    assert client.post(f"/invitation/{newest}", headers=FORM, data=form).status_code == 303
+    assert client.post(f"/invitation/{newest}", headers=FORM, data=form).status_code == 404
+    assert people.invitation(store, left).role == "annotator"
+
+
+def test_using_a_link_ends_those_that_were_made_at_the_same_time(store: Store) -> None:
+    person(store, "Ada")
+    first = people.reset(store, "Ada").token
+    with store.write() as session:  # as a database has it that was written before links ended each other
+        session.execute(update(Invitation).values(revoked_at=None))
+    second = people.reset(store, "Ada").token
+    with store.write() as session:
+        session.execute(update(Invitation).values(revoked_at=None))
+    people.accept(store, second, None, "other words instead")
+    with pytest.raises(LoginRefused):
+        people.accept(store, first, None, "the words of a thief")
 
 
 def test_the_cookie_is_out_of_reach_of_scripts_and_other_sites(store: Store) -> None:
