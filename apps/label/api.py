@@ -47,6 +47,7 @@ def _unicode(payload: dict[str, Any]) -> dict[str, Any]:
 
 Payload = Annotated[dict[str, Any], AfterValidator(_unicode)]
 TaskId = Annotated[int, Field(ge=1, lt=2**63)]
+Number = Annotated[int, Field(ge=-(2**63), lt=2**63)]  # what the database holds
 Token = Annotated[str, Field(max_length=100)]
 Text = Annotated[str, Field(max_length=20_000)]
 
@@ -58,7 +59,7 @@ class Beat(Body):
 
 class Draft(Body):
     task: TaskId
-    rev: int
+    rev: Number
     payload: Payload
 
 
@@ -125,7 +126,7 @@ def router(project: Project) -> APIRouter:
         return {"task": None if given is None else shown(given)}
 
     @api.get("/mine")
-    def mine(person: Person, before: int | None = None) -> dict[str, Any]:
+    def mine(person: Person, before: Number | None = None) -> dict[str, Any]:
         found = work.history(store, project_id, person.id, before, N_PAST)
         return {
             "items": [past._asdict() for past in found],

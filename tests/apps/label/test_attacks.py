@@ -269,3 +269,12 @@ def test_names_are_text_on_every_page(make_place: Callable[..., Place]) -> None:
     wrong = place.client().post("/login", headers=OWN, data={"name": '"><script>pwned()</script>', "password": "x"})
     assert "<script>" not in wrong.text
     assert "<script>pwned" not in lead.client.get("/app/").text
+
+
+@pytest.mark.parametrize("number", [10**20, -(10**20), 2**63, "1e9", "x"])
+def test_numbers_that_no_database_holds_are_refused_in_words(shared: Place, number: object) -> None:
+    eve = shared.member(f"eve of {number}")
+    draft = {"task": 1, "rev": number, "payload": {}}
+    for answer in (eve.call("GET", f"mine?before={number}"), eve.call("PUT", "draft", draft)):
+        assert answer.status_code == 422
+        assert answer.json()["error"]["message"]
