@@ -89,7 +89,8 @@ class Guard:
     def _refusal(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)
         host = headers.get("host", "")
-        if self.hosts is not None and _name(host) not in self.hosts:
+        name = _name(host)
+        if not name or (self.hosts is not None and name not in self.hosts):
             return refuse(scope, 421, "host", "This server does not answer under that name.", "Open its own address.")
         if scope["method"] not in METHODS:
             return refuse(scope, 405, "method", "This method is not used here.")
@@ -199,8 +200,12 @@ def origin_hosts(origin: str | None, host: str) -> set[str] | None:
 
 
 def _name(netloc: str) -> str:
-    """The host's name in a Host header, without its port."""
-    return netloc.lower()[1 : netloc.find("]")] if netloc.startswith("[") else netloc.lower().partition(":")[0]
+    """The host's name in a Host header, without its port and brackets; "" where it is none."""
+    found = _HOST.fullmatch(netloc.lower())
+    return (found[1] or found[2]) if found else ""
+
+
+_HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([^\s:/?#@\[\]]+))(?::\d{0,5})?")
 
 
 async def _body(receive: Receive, scope: Scope) -> bytes | Response:

@@ -75,6 +75,19 @@ def test_other_host_names_are_refused(client: TestClient) -> None:
     assert origin_hosts(None, "0.0.0.0") is None
 
 
+@pytest.mark.parametrize(
+    "host", ["", " ", ":80", "[::1].evil", "[::1", "[label.test]", "a@label.test", "label.test:80:80"]
+)
+@pytest.mark.parametrize("hosts", [{"label.test", "::1"}, None])
+def test_what_is_no_host_name_is_refused_under_any(hosts: set[str] | None, host: str) -> None:
+    app = FastAPI()
+    app.add_api_route("/x", lambda: {})
+    client = TestClient(Guard(app, hosts=hosts), base_url=HOST)
+    assert client.get("/x", headers={"Host": host}).status_code == 421
+    for good in ("label.test", "LABEL.test:8443", "[::1]", "[::1]:7860"):
+        assert client.get("/x", headers={"Host": good}).status_code == 200
+
+
 def test_an_origin_that_is_given_is_the_only_one() -> None:
     app = FastAPI()
     app.add_api_route("/x", lambda: {}, methods=["POST"])
@@ -108,7 +121,7 @@ def status_of(app: Any, path: str) -> int:
         "path": unquote(path),
         "raw_path": path.encode(),
         "scheme": "http",
-        "headers": [],
+        "headers": [(b"host", b"label.test")],
     }
 
     async def receive() -> dict[str, Any]:
@@ -144,7 +157,13 @@ def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyP
     async def app(scope: Any, receive: Any, send: Any) -> None:
         pytest.fail("it saw a request without its body")
 
-    scope = {"type": "http", "method": "POST", "path": "/x", "scheme": "http", "headers": [(b"x-align", b"1")]}
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/x",
+        "scheme": "http",
+        "headers": [(b"x-align", b"1"), (b"host", b"a")],
+    }
     asyncio.run(Guard(app)(scope, receive, send))
     assert sent[0]["status"] == 408
 
