@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 from align.errors import UserError, exit_on_user_error
@@ -68,9 +69,9 @@ def _parser() -> argparse.ArgumentParser:
     renewed.add_argument("name")
     for linked in (invited, renewed):
         linked.add_argument("--port", type=int, default=PORT, help="where the app is served, unless `origin` is set")
-    command("people", _people, "list everybody")
+    command("people", _people, "list everybody, and open invitations")
     for name, run, meaning in (
-        ("revoke", _revoke, "end somebody's sessions and take back their invitations"),
+        ("revoke", _revoke, "end somebody's sessions and take back their invitations, or one by its id"),
         ("deactivate", _deactivate, "shut somebody out"),
         ("activate", _activate, "let somebody in again"),
     ):
@@ -158,12 +159,15 @@ def _people(given: argparse.Namespace) -> None:
     from rich.table import Table
 
     from apps.label.status import escape
-    from apps.store.people import listed
+    from apps.store.people import listed, waiting
 
     table = Table("person", "role", "", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     with opened(given.project, "read") as project:
         for person in listed(project.store):
             table.add_row(escape(person.name), person.role, "" if person.active else "shut out")
+        for one in waiting(project.store):
+            until = datetime.fromtimestamp(one.expires_at, UTC)
+            table.add_row(escape(one.name or one.id), one.role, f"invited until {until:%Y-%m-%d %H:%M} UTC")
     Console(highlight=False).print(table)
 
 

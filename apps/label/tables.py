@@ -95,13 +95,13 @@ def people(page: Page) -> Rows:
         rows.append([*row, NOTHING if found.last_at is None else clock(found.last_at)])
     for invited in page.invited:
         role = f"{invited.role}, invited until {clock(invited.expires_at)}"
-        rows.append([invited.name or "(they choose)", role, *[NOTHING] * (len(PEOPLE) - 2)])
+        rows.append([invited.name or f"{invited.id} (they choose)", role, *[NOTHING] * (len(PEOPLE) - 2)])
     return rows
 
 
 def names(page: Page) -> list[str]:
     """Whom an admin can do something about."""
-    invited = [one.name for one in page.invited if one.name is not None]
+    invited = [one.name or one.id for one in page.invited]
     return list(dict.fromkeys([*(one.name for one in page.people), *invited]))
 
 

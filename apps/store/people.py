@@ -63,6 +63,7 @@ def hash_token(token: str) -> str:
 class Waiting(NamedTuple):
     """Somebody who was invited and has not come yet."""
 
+    id: str  # by which an invitation without a name can be taken back
     role: Role
     name: str | None
     expires_at: float
@@ -151,7 +152,8 @@ def waiting(store: Store) -> list[Waiting]:
     is_open = Invitation.used_by.is_(None) & Invitation.revoked_at.is_(None) & Invitation.person_id.is_(None)
     query = select(Invitation).where(is_open, Invitation.expires_at > store.clock()).order_by(Invitation.created_at)
     with store.read() as session:
-        return [Waiting(_checked_role(one.role), one.name, one.expires_at) for one in session.scalars(query)]
+        found = session.scalars(query)
+        return [Waiting(_link_id(one), _checked_role(one.role), one.name, one.expires_at) for one in found]
 
 
 def by_name(store: Store, name: str) -> Somebody:
@@ -191,21 +193,34 @@ def set_role(store: Store, name: str, role: Role, by: int | None = None) -> Some
 
 
 def revoke(store: Store, name: str, by: int | None = None) -> int:
-    """Ends a person's sessions and takes back open invitations in their name. Returns how many there were."""
+    """Ends a person's sessions and takes back open invitations in their name. Returns how many there were.
+
+    An invitation without a name goes by its id, as `waiting` gives it. Raises `Refused` for a name or id of nobody.
+    """
     now = store.clock()
     with store.write() as session:
         person, key = _by_name(session, name), name_key(name)
-        still_open = Invitation.used_by.is_(None) & Invitation.revoked_at.is_(None) & Invitation.name.is_not(None)
+        still_open = Invitation.used_by.is_(None) & Invitation.revoked_at.is_(None)
         invitations = [
-            one for one in session.scalars(select(Invitation).where(still_open)) if name_key(one.name or "") == key
+            one
+            for one in session.scalars(select(Invitation).where(still_open))
+            if (name_key(one.name) == key if one.name is not None else _link_id(one) == name.strip())
         ]
         if person is None and not invitations:
-            raise Refused(f"{name}: nobody has this name, and nobody was invited by it; `people` lists all")
+            raise Refused(
+                f"{name}: nobody has this name, and nobody was invited by it or has an invitation of this id; "
+                "`people` lists all"
+            )
         for one in invitations:
             one.revoked_at = now
         n_ended = _end_sessions(session, person.id, now) if person else 0
         events.append(session, now, by, "revoke", person.name if person else name, {})
         return n_ended + len(invitations)
+
+
+def _link_id(invitation: Invitation) -> str:
+    """What an invitation is called. It tells nothing of the link, which its hash cannot be turned back into."""
+    return f"#{invitation.token_hash[:8]}"
 
 
 def _end_links(session: Session, person_id: int, now: float) -> None:

@@ -213,8 +213,11 @@ def test_the_page_lists_everybody_and_who_is_invited(office: Office, lead: Lead)
     assert rows["bob"][:4] == ["annotator", "1", "0", "0"]
     assert rows["dan"][0] == "annotator, shut out"
     assert rows["eve"][0].startswith("annotator, invited until ")
-    assert rows["(they choose)"][0].startswith("reviewer, invited until ")
-    assert tables.names(page) == ["ada", "bob", "cyd", "dan", "rita", "eve"]
+    unnamed = page.invited[1].id
+    assert rows[f"{unnamed} (they choose)"][0].startswith("reviewer, invited until ")
+    assert tables.names(page) == ["ada", "bob", "cyd", "dan", "rita", "eve", unnamed]
+    assert lead.revoke("ada", unnamed) == f"{unnamed}: 1 sessions and invitations ended."
+    assert unnamed not in tables.names(lead.page("rita"))
     assert page.asks.name == "rita"
     assert lead.revoke("ada", "eve") == "eve: 1 sessions and invitations ended."
     assert "eve" not in tables.names(lead.page("rita"))

@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 
 from apps.store import people, sessions
 from apps.store.engine import Store
-from apps.store.errors import LoginRefused
+from apps.store.errors import LoginRefused, Refused
 from apps.store.tables import Invitation
 from apps.web.accounts import Site, _local
 from apps.web.server import create_app, guarded
@@ -93,6 +93,19 @@ def test_of_several_links_that_set_a_password_one_is_good_and_once(store: Store)
     assert client.post(f"/invitation/{newest}", headers=FORM, data=form).status_code == 303
     assert client.post(f"/invitation/{newest}", headers=FORM, data=form).status_code == 404
     assert people.invitation(store, left).role == "annotator"
+
+
+def test_an_invitation_without_a_name_is_taken_back_by_its_id(store: Store) -> None:
+    kept, taken = (people.invite(store, "admin").token for _ in range(2))
+    ids = [one.id for one in people.waiting(store)]
+    assert len(set(ids)) == 2
+    assert not any(id.strip("#") in token for id in ids for token in (kept, taken))
+    assert people.revoke(store, ids[1]) == 1
+    assert people.invitation(store, kept).role == "admin"
+    with pytest.raises(LoginRefused):
+        people.accept(store, taken, "Eve", WORDS)
+    with pytest.raises(Refused, match="invitation of this id"):
+        people.revoke(store, ids[1])
 
 
 def test_using_a_link_ends_those_that_were_made_at_the_same_time(store: Store) -> None:
