@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from align.errors import UserError
 from align.text.records import Message
+from align.text.values import n_shared
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -56,6 +57,7 @@ class Template:
         self.thoughts_key = ""  # the key that it reads thoughts from; "parts" for parts of the content; "" for none
         self._try_contents()
         self._try_thoughts()
+        self._try_calls()
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerBase) -> Template:
@@ -73,12 +75,6 @@ class Template:
         try:
             return self._rendered(turns, add_generation_prompt)
         except Exception as error:  # templates fail with errors of Jinja, of Python, and of their own
-            if not any(turn.calls for turn in turns):
-                raise _refused(turns, error) from None
-        self._arguments_as_text = not self._arguments_as_text
-        try:
-            return self._rendered(turns, add_generation_prompt)
-        except Exception as error:
             raise _refused(turns, error) from None
 
     def _rendered(self, turns: Turns, add_generation_prompt: bool) -> str:
@@ -128,6 +124,17 @@ class Template:
                 return
         self.thoughts_key = ""
 
+    def _try_calls(self) -> None:
+        """Some templates add arguments to a text, and fail with an object; some would write it as Python does."""
+        called = {"name": _TOOL, "arguments": {_ANSWER: "x"}}
+        calls = json.dumps([{"id": "abcdefghi", "type": "function", "function": called}])  # Mistral's ids have nine
+        asked = (Message("user", _USER), Message("assistant", "", calls=calls))
+        for self._arguments_as_text in (False, True):
+            written = self._tried(*asked)
+            if _ANSWER in written and f"'{_ANSWER}'" not in written:
+                return
+        self._arguments_as_text = False
+
     def _tried(self, *turns: Message, add_generation_prompt: bool = False) -> str:
         """What it writes of made-up turns; "" where it refuses them."""
         try:
@@ -159,7 +166,7 @@ class Template:
         if self.thoughts_key:
             written = self._tried(asked, Message("assistant", _ANSWER, _THOUGHT))
             before, _, after = written.partition(_THOUGHT)
-            opening = before[_shared_length(prompt, before) :].strip() or opened_by(before)
+            opening = before[n_shared(prompt, before) :].strip() or opened_by(before)
             return Marks(opening, after.partition(_ANSWER)[0].strip(), lead.strip())
         known = {token.content for token in self._tokenizer.added_tokens_decoder.values()}
         for opening, closing in THOUGHT_MARKS:
@@ -271,11 +278,6 @@ def _refused(turns: Turns, error: Exception) -> UserError:
 def opened_by(prompt: str) -> str:
     """The mark of a thought that a generation prompt ends with, or ""."""
     return next((opening for opening, _ in THOUGHT_MARKS if prompt.rstrip().endswith(opening)), "")
-
-
-def _shared_length(one: str, other: str) -> int:
-    differing = (i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
-    return next(differing, min(len(one), len(other)))
 
 
 def spoken_parts(content: str) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from align.text.records import Message
@@ -171,3 +172,9 @@ def shown(value: Any) -> str:
     """A value for a message, shortened."""
     text = json.dumps(value, ensure_ascii=False, default=str).encode("utf-8", "backslashreplace").decode()
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def n_shared(one: Sequence[Any], other: Sequence[Any]) -> int:
+    """How many items two sequences, or characters two texts, begin with alike."""
+    differing = (i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
+    return next(differing, min(len(one), len(other)))

@@ -178,3 +178,27 @@ def test_thoughts_between_special_tokens_are_no_part_of_the_answer():
     tokenizer.chat_template += " "  # what was found of the template holds for the tokens that were there
     assert said(tokenizer, "[THINK]It is red.[/THINK]Red.<|endoftext|>") == ("Red.", "It is red.")
     assert said(tokenizer, "[THINK]It is red, or") == ("", "It is red, or")
+
+
+@pytest.mark.parametrize(
+    ("written", "as_text"),
+    [
+        ("call.arguments | tojson", False),
+        ("'' + call.arguments", True),  # fails with an object
+        ("call.arguments", True),  # would write it as Python does
+    ],
+)
+def test_arguments_of_calls_are_written_alike_after_a_row_that_was_refused(written, as_text):
+    tokenizer = build("chatml")
+    tokenizer.chat_template = (
+        "{% for message in messages %}{% if message['role'] == 'system' %}{{ raise_exception('no') }}{% endif %}"
+        "{% for tool in message.tool_calls or [] %}{% set call = tool.function %}"
+        "{{ call.name + '(' }}{{ " + written + " }}{{ ')' }}{% endfor %}{{ message['content'] }}{% endfor %}"
+    )
+    calls = json.dumps([{"type": "function", "function": {"name": "f", "arguments": {"a": "b"}}}])
+    turns = (*ASKED, Message("assistant", "", calls=calls), Message("tool", "7"))
+    for _ in range(2):
+        with pytest.raises(UserError, match="refuses these turns"):
+            encode_prompt(tokenizer, (Message("system", "s"), *turns))
+        assert 'f({"a": "b"})' in tokenizer.decode(encode_prompt(tokenizer, turns))
+    assert Template.of(tokenizer)._arguments_as_text == as_text
