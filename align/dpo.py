@@ -147,9 +147,7 @@ def run(recipe: Recipe, dry_run: DryRun | bool = False) -> None:
     from align.train.run import Run
 
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # TRL imports it, and it asks for kernels of its own
-    importlib.import_module(
-        "align.train.trainer"
-    )  # TRL's trainers: so that it is among the libraries whose memory is measured
+    importlib.import_module("align.train.trainer")  # with TRL, so that its memory is measured as a library's
     if (shape := asked_shape(dry_run)) is not None:
         check_positions(shape, recipe.data.max_tokens, "--model-shape")
         print_plan(recipe, plan(shape, recipe.data.max_tokens), {}, dry_run)

@@ -27,6 +27,7 @@ from align.text.pieces import check_written, special_token_remover
 from align.text.records import Message
 from align.text.template import Template, Turns
 from align.text.tokenizer import plain_tokenizer
+from align.text.values import n_shared
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -65,7 +66,7 @@ class Reader:
             turns = [tuple(map(self._cleaned, prompt)) for prompt in prompts]
             said = [Message("assistant", self._clean(text)) for text in texts]
             rows = self._written([(*before, last) for before, last in zip(turns, said, strict=True)], False)
-            ends = [_n_shared(*pair) for pair in zip(self._written(turns, True), rows, strict=True)]
+            ends = [n_shared(*pair) for pair in zip(self._written(turns, True), rows, strict=True)]
         return [(row[:end], row[end:]) for row, end in zip(rows, ends, strict=True)]
 
     def types(self, row: list[int]) -> list[int]:
@@ -190,8 +191,3 @@ def score_weight(model: sections.Model) -> Tensor:
 def _respelt(written: str) -> str:
     """JSON without escapes that could stand for a special token; "" as it is."""
     return json.dumps(json.loads(written), ensure_ascii=False) if written else ""
-
-
-def _n_shared(one: list[int], other: list[int]) -> int:
-    differing = (i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
-    return next(differing, min(len(one), len(other)))

@@ -16,6 +16,7 @@ from typing import Any
 from align.tasks.questions import Question
 from align.tasks.results import Outcome
 from align.tasks.template import Template
+from align.text.values import n_shared
 
 Row = tuple[list[int], list[int]]  # tokens given, tokens scored
 
@@ -69,13 +70,8 @@ def _split(speaker: Any, text: str, continuations: Sequence[str]) -> list[Row]:
     """Text and continuation are tokenised as one, and parted where the tokens of all continuations begin to differ
     from the text's own: a token may reach over the end of the text."""
     own, *wholes = speaker.prompt_ids([text, *(text + continuation for continuation in continuations)])
-    n = min(_n_shared(own, whole) for whole in wholes)
+    n = min(n_shared(own, whole) for whole in wholes)
     return [(whole[:n], whole[n:]) for whole in wholes]
-
-
-def _n_shared(one: Sequence[int], other: Sequence[int]) -> int:
-    differing = (i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
-    return next(differing, min(len(one), len(other)))
 
 
 def judged(

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from align.text.values import BadRow, Values, scalar, shown
+from align.text.values import BadRow, Values, is_missing, scalar, shown
 
 
 class Key(NamedTuple):
@@ -174,9 +174,9 @@ OF_TEXTS = named(*_QUIET, refused=True)  # those that are read, or refused, besi
 SCORES = named("score_chosen", "score_rejected")
 
 
-def is_missing(value: Any) -> bool:
+def says_nothing(value: Any) -> bool:
     """Whether a column says nothing: null, NaN, an empty text or list. Files give every row every column."""
-    return value is None or value != value or (isinstance(value, str | list | dict) and not value)
+    return is_missing(value) or (isinstance(value, str | list | dict) and not value)
 
 
 def found(
@@ -190,7 +190,7 @@ def found(
     told: dict[str, tuple[str, Any]] = {}
     for name, value in values.items():
         key = table.get(name)
-        if key is None or name in own or is_missing(value):
+        if key is None or name in own or says_nothing(value):
             continue
         if key.refused:
             raise BadRow(f"{where}{name} = {shown(value)}: {key.does}{'' if where else unless(name)}")

@@ -8,8 +8,6 @@ use by a rule of its format is `LeftOut`; such rows are counted by reason and ne
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from itertools import takewhile
 from typing import Any, NamedTuple
 
 from align.text import keys
@@ -23,6 +21,7 @@ from align.text.values import (
     as_list,
     is_missing,
     listed,
+    n_shared,
     number,
     optional,
     rank_of,
@@ -163,7 +162,7 @@ def parse_preference(row: Values) -> Parsed:
     if prompt:
         chosen, rejected = turn_text(chosen, "chosen"), turn_text(rejected, "rejected")
         return _unrepeated(prompt, chosen, rejected) or _pair(prompt, chosen, rejected)
-    words = re.sub(r"\S+$", "", chosen[: _n_shared(chosen, rejected)])
+    words = re.sub(r"\S+$", "", chosen[: n_shared(chosen, rejected)])
     asked, begin = words.strip(), len(words.rstrip())
     answers = [trimmed(text[begin:]) for text in (chosen, rejected)]
     if not (asked and all(answers)):
@@ -282,18 +281,13 @@ def compared(chosen: Turns, rejected: Turns) -> Parsed:
     chosen, rejected = cut
     if chosen == rejected:
         return _pair(chosen[:-1], chosen[-1], rejected[-1])
-    n_shared = _n_shared(chosen, rejected)
-    parting = chosen[n_shared : n_shared + 1] + rejected[n_shared : n_shared + 1]
+    n_before = n_shared(chosen, rejected)
+    parting = chosen[n_before : n_before + 1] + rejected[n_before : n_before + 1]
     if [turn.role for turn in parting] != ["assistant", "assistant"]:
         raise LeftOut(NO_SHARED_PROMPT)
-    if max(len(chosen), len(rejected)) > n_shared + 1:
+    if max(len(chosen), len(rejected)) > n_before + 1:
         note = DIFFER_EARLIER
-    return _pair(chosen[:n_shared], parting[0], parting[1], note)
-
-
-def _n_shared(one: Sequence[Any], other: Sequence[Any]) -> int:
-    """How many items two sequences begin with alike."""
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+    return _pair(chosen[:n_before], parting[0], parting[1], note)
 
 
 def said(text: str) -> Message:

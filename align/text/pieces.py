@@ -27,6 +27,7 @@ from align.text.chat import special_tokens
 from align.text.ends import ends_of
 from align.text.records import Message
 from align.text.template import THOUGHT_MARKS, Template, Turns, opened_by, spoken_parts
+from align.text.values import n_shared
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -232,8 +233,7 @@ def _does_not_go_on(before: str, through: str, prompt: Turns, answer: Message) -
         helps.append("data.template_options may let the template think, else take the thoughts out of the contents")
     if prompt[-1].role == "assistant":
         helps.append("data.same_role=join makes one turn of two of the assistant's")
-    differing = (i for i, (a, b) in enumerate(zip(before, through, strict=False)) if a != b)
-    shared = next(differing, min(len(before), len(through)))
+    shared = n_shared(before, through)
     return UserError(
         "this chat template does not write an answer right after its generation prompt: the prompt goes on with "
         f"{before[shared:][:40]!r}, the answered conversation with {through[shared:][:40]!r}; "
