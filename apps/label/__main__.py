@@ -41,6 +41,7 @@ def _parser() -> argparse.ArgumentParser:
         return added
 
     serve = command("serve", _serve, "open the app for browsers")
+    serve.add_argument("more", nargs="*", metavar="project.yaml", help="further projects of the same database")
     serve.add_argument("--host", default="127.0.0.1", help="address to listen at; 127.0.0.1 is this machine alone")
     serve.add_argument("--port", type=int, default=PORT)
     imported = command("import", _import, "make tasks of prompts and answers")
@@ -88,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
 def _serve(given: argparse.Namespace) -> None:
     from apps.label.server import serve
 
-    serve(given.project, given.host, given.port)
+    serve([given.project, *given.more], given.host, given.port)
 
 
 def _import(given: argparse.Namespace) -> None:

@@ -11,6 +11,7 @@
     POST mine/ID      {payload, seconds} → as submit
     GET  progress, guidelines, config
 
+Where a server has several projects, each call names one: ?project=ID. `GET projects` lists them.
 Besides X-Align the page names its person in X-Align-Person, once it knows: a page that was left open while somebody
 else logged in says nothing in their name. `saved` is said after the commit. A task is blind: no model, output id or
 score is in it. Its texts come twice, as they are and as safe HTML. Errors are {error: {code, message, remedy}}. The
@@ -20,9 +21,10 @@ functions are plain `def`, so FastAPI runs them in threads: none of them waits f
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends, HTTPException, Request
 from pydantic import AfterValidator, Field
 
 from align.text.records import Message
@@ -88,76 +90,93 @@ class Revise(Body):
     seconds: float = 0.0
 
 
-def router(project: Project) -> APIRouter:
-    """The routes of a project."""
-    store, project_id, recipe = project.store, project.id, project.recipe
+def chosen(request: Request, person: Person, project: Number | None = None) -> Project:
+    """The project that a call names, or the only one. Raises 404 for one that is not served here."""
+    projects: Mapping[int, Project] = request.app.state.projects
+    if project is None and len(projects) == 1:
+        return next(iter(projects.values()))
+    if project is None or project not in projects:
+        raise HTTPException(404, "There is no such project here: add ?project=ID, as GET /api/projects lists them")
+    return projects[project]
+
+
+Chosen = Annotated[Project, Depends(chosen)]
+
+
+def router() -> APIRouter:
+    """The routes, for all projects of `app.state.projects`."""
     api = APIRouter(prefix="/api", include_in_schema=False)
 
+    @api.get("/projects")
+    def projects(person: Person, request: Request) -> dict[str, Any]:
+        served: Mapping[int, Project] = request.app.state.projects
+        return {"projects": [{"id": one.id, "name": one.recipe.name} for one in served.values()]}
+
     @api.post("/claim")
-    def claim(person: Person) -> dict[str, Any]:
-        found = tasks.claim(store, project_id, person.id)
+    def claim(project: Chosen, person: Person) -> dict[str, Any]:
+        found = tasks.claim(project.store, project.id, person.id)
         if isinstance(found, Nothing):
             return {"task": None, "nothing": found.reason, "message": found.message, "retry_at": found.retry_at}
         return {"task": shown(found)}
 
     @api.post("/heartbeat")
-    def heartbeat(person: Person, body: Beat) -> dict[str, Any]:
-        return {"expires_at": tasks.heartbeat(store, person.id, body.task, body.lease)}
+    def heartbeat(project: Chosen, person: Person, body: Beat) -> dict[str, Any]:
+        return {"expires_at": tasks.heartbeat(project.store, person.id, body.task, body.lease)}
 
     @api.put("/draft")
-    def draft(person: Person, body: Draft) -> dict[str, Any]:
-        return work.save_draft(store, person.id, body.task, body.payload, body.rev)._asdict()
+    def draft(project: Chosen, person: Person, body: Draft) -> dict[str, Any]:
+        return work.save_draft(project.store, person.id, body.task, body.payload, body.rev)._asdict()
 
     @api.post("/submit")
-    def submit(person: Person, body: Submit) -> dict[str, Any]:
-        return saved(work.submit(store, person.id, body.id, body.task, body.lease, body.payload, body.seconds))
+    def submit(project: Chosen, person: Person, body: Submit) -> dict[str, Any]:
+        return saved(work.submit(project.store, person.id, body.id, body.task, body.lease, body.payload, body.seconds))
 
     @api.post("/skip")
-    def skip(person: Person, body: Skip) -> dict[str, Any]:
-        return saved(work.skip(store, person.id, body.id, body.task, body.lease, body.reason))
+    def skip(project: Chosen, person: Person, body: Skip) -> dict[str, Any]:
+        return saved(work.skip(project.store, person.id, body.id, body.task, body.lease, body.reason))
 
     @api.post("/flag")
-    def flag(person: Person, body: Flag) -> dict[str, Any]:
-        return saved(work.flag(store, person.id, body.id, body.task, body.lease, body.reason, body.comment))
+    def flag(project: Chosen, person: Person, body: Flag) -> dict[str, Any]:
+        return saved(work.flag(project.store, person.id, body.id, body.task, body.lease, body.reason, body.comment))
 
     @api.post("/undo")
-    def undo(person: Person, body: Undo) -> dict[str, Any]:
-        given = work.undo(store, project_id, person.id, body.id)
+    def undo(project: Chosen, person: Person, body: Undo) -> dict[str, Any]:
+        given = work.undo(project.store, project.id, person.id, body.id)
         return {"task": None if given is None else shown(given)}
 
     @api.get("/mine")
-    def mine(person: Person, before: Number | None = None) -> dict[str, Any]:
-        found = work.history(store, project_id, person.id, before, N_PAST)
+    def mine(project: Chosen, person: Person, before: Number | None = None) -> dict[str, Any]:
+        found = work.history(project.store, project.id, person.id, before, N_PAST)
         return {
             "items": [past._asdict() for past in found],
             "before": found[-1].turn if len(found) == N_PAST else None,
         }
 
     @api.get("/mine/{annotation_id}")
-    def one_of_mine(person: Person, annotation_id: str) -> dict[str, Any]:
-        return {"task": shown(work.get(store, person.id, annotation_id))}
+    def one_of_mine(project: Chosen, person: Person, annotation_id: str) -> dict[str, Any]:
+        return {"task": shown(work.get(project.store, person.id, annotation_id))}
 
     @api.post("/mine/{annotation_id}")
-    def revise(person: Person, annotation_id: str, body: Revise) -> dict[str, Any]:
-        return saved(work.revise(store, person.id, annotation_id, body.payload, body.seconds))
+    def revise(project: Chosen, person: Person, annotation_id: str, body: Revise) -> dict[str, Any]:
+        return saved(work.revise(project.store, person.id, annotation_id, body.payload, body.seconds))
 
     @api.get("/progress")
-    def my_progress(person: Person) -> dict[str, Any]:
-        return progress.mine(store, project_id, person.id)._asdict()
+    def my_progress(project: Chosen, person: Person) -> dict[str, Any]:
+        return progress.mine(project.store, project.id, person.id)._asdict()
 
     @api.get("/guidelines")
-    def guidelines(person: Person) -> dict[str, Any]:
+    def guidelines(project: Chosen, person: Person) -> dict[str, Any]:
         return {"html": rendered(project.guidelines)}
 
     @api.get("/config")
-    def config(person: Person) -> dict[str, Any]:
+    def config(project: Chosen, person: Person) -> dict[str, Any]:
         return {
-            "project": {"id": project_id, "name": recipe.name},
+            "project": {"id": project.id, "name": project.recipe.name},
             "person": {"id": person.id, "name": person.name},
             "lead": person.role in LEADS,
-            "questions": recipe.questions.model_dump(mode="json"),
-            "ranking": {"ties": recipe.ranking.ties},
-            "show": recipe.show,
+            "questions": project.recipe.questions.model_dump(mode="json"),
+            "ranking": {"ties": project.recipe.ranking.ties},
+            "show": project.recipe.show,
         }
 
     return api

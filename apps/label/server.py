@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp
 
+from align.errors import UserError
 from align.serve_rm import listening
 from apps.label import api, dashboard
 from apps.label.apart import Apart
@@ -14,33 +19,63 @@ from apps.store import people
 from apps.store.people import LEADS, ROLES
 from apps.store.project import Project, opened
 from apps.web import server
-from apps.web.accounts import Site
+from apps.web.accounts import Accounts, Site
 from apps.web.shell import options, shell
 
 COLUMN = "align-label"  # where main.js draws the labelling page
 
 
-def serve(path: str, host: str, port: int) -> None:
-    """Serves the project of a project.yaml until SIGINT or SIGTERM."""
-    with opened(path) as project, listening(host, port) as place:
-        app = ranking_app(project, host, Apart())
+def serve(paths: Sequence[str], host: str, port: int) -> None:
+    """Serves projects until SIGINT or SIGTERM. Raises `UserError` unless their files name one database."""
+    with ExitStack() as stack:
+        projects = [stack.enter_context(opened(path)) for path in paths]
+        _share_a_server(paths, projects)
+        first, place = projects[0], stack.enter_context(listening(host, port))
+        app = ranking_app(projects, host, Apart())
         here = f"http://{host}:{place.getsockname()[1]}"
-        print(f"{project.recipe.name} is at {project.recipe.origin or here}; Ctrl-C stops it", flush=True)
-        if not people.listed(project.store):
-            print(f"nobody can log in yet: python -m apps.label invite {path} --role admin", flush=True)
-        if host not in ("127.0.0.1", "localhost", "::1") and not (project.recipe.origin or "").startswith("https://"):
+        names = ", ".join(project.recipe.name for project in projects)
+        print(f"{names}: {first.recipe.origin or here}; Ctrl-C stops it", flush=True)
+        if not people.listed(first.store):
+            print(f"nobody can log in yet: python -m apps.label invite {paths[0]} --role admin", flush=True)
+        if host not in ("127.0.0.1", "localhost", "::1") and not (first.recipe.origin or "").startswith("https://"):
             print("warning: without https passwords can be read on the way; see `origin`", flush=True)
-        server.serve(app, place, behind_proxy=project.recipe.origin is not None)
+        server.serve(app, place, behind_proxy=first.recipe.origin is not None)
 
 
-def ranking_app(project: Project, host: str = "127.0.0.1", compute: Compute = computed) -> ASGIApp:
+def ranking_app(projects: Sequence[Project], host: str = "127.0.0.1", compute: Compute = computed) -> ASGIApp:
     """The application that is served at `host`. `compute`: what computes the lead's figures."""
-    recipe = project.recipe
-    site = Site(recipe.name, "label", recipe.origin, recipe.session_hours)
-    app = server.create_app(project.store, site, {"label": Path(__file__).parent / "static"})
-    app.include_router(api.router(project))
-    page = shell(recipe.name, COLUMN)
+    first = projects[0]
+    several = len(projects) > 1
+    name = "Ranking" if several else first.recipe.name
+    home = "/projects" if several else "/app/"
+    site = Site(name, "label", first.recipe.origin, first.recipe.session_hours, home)
+    app = server.create_app(first.store, site, {"label": Path(__file__).parent / "static"})
+    app.state.projects = {project.id: project for project in projects}
+    app.include_router(api.router())
+    app.add_api_route("/projects", _projects, include_in_schema=False)
+    page = shell(name, COLUMN)
     server.mount_gradio(app, page, "/app", ROLES, **options(COLUMN, "/static/label/main.js"))
-    lead = dashboard.dashboard(project, compute)
+    lead = dashboard.dashboard(first, compute)
     server.mount_gradio(app, lead, "/lead", LEADS, theme=dashboard.theme(), css=dashboard.CSS)
     return server.guarded(app, site, host)
+
+
+def _projects(request: Request) -> Response:
+    """Which project to work in."""
+    accounts: Accounts = request.app.state.accounts
+    person = accounts.person(request)
+    if person is None:
+        return RedirectResponse("/login?next=/projects", 303)
+    projects = {project.id: project.recipe.name for project in request.app.state.projects.values()}
+    return accounts.page(request, "projects", projects=projects, leads=person.role in LEADS)
+
+
+def _share_a_server(paths: Sequence[str], projects: Sequence[Project]) -> None:
+    """One server has one set of accounts, one address and one length of sessions."""
+    for path, project in zip(paths[1:], projects[1:], strict=True):
+        for key in ("database", "origin", "session_hours"):
+            mine, others = getattr(project.recipe, key), getattr(projects[0].recipe, key)
+            if mine != others:
+                raise UserError(f"{path}: {key} = {mine}, but {paths[0]} has {others}; one server has one of each")
+        if project.id in [one.id for one in projects if one is not project]:
+            raise UserError(f"{path}: name: another file here has the project {project.recipe.name!r}; leave one out")

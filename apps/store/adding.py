@@ -8,6 +8,7 @@ answers with their expected ranks.
 from __future__ import annotations
 
 import math
+import secrets
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -274,13 +275,14 @@ class _Batch:
             return
         first = take_places(self.session, self.project_id, len(tasks))
         required = self.settings.overlap if self.kind == "rank" else 1
-        common: dict[str, Any] = {"project_id": self.project_id, "kind": self.kind, "shown": False, "n_done": 0}
+        common: dict[str, Any] = {"project_id": self.project_id, "kind": self.kind, "n_done": 0}
+        common |= {"shown": False, "assigned": False}
         common |= {"status": "open", "required": required, "propensity": 1.0, "pool": 1}
         rows: list[dict[str, Any]] = []
         for place, task in enumerate(tasks, start=first):
             name = task_hash(self.kind, task.prompt, task.members)
             own = {"hash": name, "prompt_id": known[task.prompt].id, "expected": task.expected, "place": place}
-            rows.append({**own, "priority": task.priority, **common})
+            rows.append({**own, "public_id": drawn_id(), "priority": task.priority, **common})
         written = self.session.execute(insert(Task).returning(Task.id, Task.hash), rows)
         id_of = {row.hash: row.id for row in written}
         outputs = [
@@ -289,6 +291,11 @@ class _Batch:
             for place, name in enumerate(task.members)
         ]
         self.session.execute(insert(TaskOutput), outputs)
+
+
+def drawn_id() -> int:
+    """A public id: as large as JavaScript's numbers hold exactly, so that hardly any two are the same."""
+    return secrets.randbelow(2**53 - 1) + 1
 
 
 def share_out(

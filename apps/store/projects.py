@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 from sqlalchemy import case, func, select, update
 from sqlalchemy.orm import Session
 
@@ -9,33 +11,49 @@ from apps.store import events
 from apps.store.engine import Store
 from apps.store.errors import NotYours
 from apps.store.settings import Settings
-from apps.store.tables import Desk, Project, Task
+from apps.store.tables import Desk, Guidelines, Project, Task
 
 
 def sync(store: Store, name: str, settings: Settings, guidelines: str = "") -> int:
     """Makes the project, or brings its settings up to date. Returns its id.
 
     Another overlap holds for tasks that are there already: what is then short of people goes behind the queue again,
-    and what has enough of them is done. Guidelines get a new version when their text changes.
+    and what has enough of them is done. Guidelines get a new version when the file's text changes; until it does, what
+    was edited on the page stays.
     """
-    config = settings.model_dump(mode="json")
+    config, file = settings.model_dump(mode="json"), text_digest(guidelines)
     with store.read() as session:
         found = session.scalar(select(Project).where(Project.name == name))
-        if found is not None and found.settings == config and found.guidelines == guidelines:
+        if found is not None and found.settings == config and found.guidelines_file == file:
             return found.id
+    now = store.clock()
     with store.write() as session:
         project = session.scalar(select(Project).where(Project.name == name))
         if project is None:
-            project = Project(name=name, settings=config, guidelines=guidelines, guidelines_version=1, last_place=0)
+            project = Project(name=name, settings=config, guidelines="", guidelines_version=0, last_place=0)
+            project.guidelines_file, project.paused = "", False
             session.add(project)
             session.flush()
-        elif project.guidelines != guidelines:
-            project.guidelines, project.guidelines_version = guidelines, project.guidelines_version + 1
+        if project.guidelines_file != file:
+            new_guidelines(session, project, guidelines, now)
+            project.guidelines_file = file
         project.settings = config
         _require(session, project.id, settings.overlap)
         data = {"settings": events.digest(config), "guidelines_version": project.guidelines_version}
-        events.append(session, store.clock(), None, "project", name, data)
+        events.append(session, now, None, "project", name, data)
         return project.id
+
+
+def new_guidelines(session: Session, project: Project, text: str, now: float, by: int | None = None) -> None:
+    """The next version of a project's guidelines; those before are kept."""
+    project.guidelines, project.guidelines_version = text, project.guidelines_version + 1
+    version = Guidelines(project_id=project.id, version=project.guidelines_version, text=text, person_id=by, at=now)
+    session.add(version)
+
+
+def text_digest(text: str) -> str:
+    """SHA-256 of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def find(store: Store, name: str) -> int | None:
@@ -80,7 +98,7 @@ def desk_of(session: Session, project_id: int, person_id: int) -> Desk:
     """How far a person is in a project."""
     desk = session.get(Desk, (project_id, person_id))
     if desk is None:
-        desk = Desk(project_id=project_id, person_id=person_id, place=0, n_claims=0, qualified=False)
+        desk = Desk(project_id=project_id, person_id=person_id, place=0, n_claims=0, qualified=False, paused=False)
         session.add(desk)
         session.flush()
     return desk

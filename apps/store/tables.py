@@ -60,6 +60,7 @@ class Person(Table):
     role: Mapped[str]
     active: Mapped[bool]
     created_at: Mapped[float]
+    erased_at: Mapped[float | None]  # since then neither a name nor a text of theirs is here
     __table_args__ = (CheckConstraint("role IN ('admin', 'reviewer', 'annotator')", name="person_role"),)
 
 
@@ -90,6 +91,28 @@ class LoginSession(Table):
     revoked_at: Mapped[float | None]
 
 
+class Device(Table):
+    """A browser in which somebody logged in: others who guess from the same address do not keep it waiting."""
+
+    __tablename__ = "device"
+    token_hash: Mapped[str] = mapped_column(primary_key=True)
+    person_id: Mapped[int] = mapped_column(ForeignKey("person.id"), index=True)
+    seen_at: Mapped[float]
+
+
+class ApiToken(Table):
+    """With it a script is somebody, until it expires or is revoked."""
+
+    __tablename__ = "api_token"
+    token_hash: Mapped[str] = mapped_column(primary_key=True)
+    person_id: Mapped[int] = mapped_column(ForeignKey("person.id"), index=True)
+    name: Mapped[str]  # what it is for
+    created_at: Mapped[float]
+    expires_at: Mapped[float]
+    used_at: Mapped[float | None]
+    revoked_at: Mapped[float | None]
+
+
 class Attempt(Table):
     """Failed logins by a name or from an address."""
 
@@ -109,7 +132,20 @@ class Project(Table):
     settings: Mapped[dict[str, Any]]
     guidelines: Mapped[str]
     guidelines_version: Mapped[int]
+    guidelines_file: Mapped[str]  # digest of the file's text when it was last brought in: a page's edit outlives it
+    paused: Mapped[bool]  # nobody is given a task
     last_place: Mapped[int] = mapped_column(BigInteger)  # of the queue, ever given
+
+
+class Guidelines(Table):
+    """A version of a project's guidelines."""
+
+    __tablename__ = "guidelines"
+    project_id: Mapped[int] = mapped_column(ForeignKey("project.id"), primary_key=True)
+    version: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    text: Mapped[str]
+    person_id: Mapped[int | None] = mapped_column(ForeignKey("person.id"))  # None: the file of project.yaml
+    at: Mapped[float]
 
 
 class Prompt(Table):
@@ -145,6 +181,7 @@ class Task(Table):
 
     __tablename__ = "task"
     id: Mapped[int] = mapped_column(primary_key=True)
+    public_id: Mapped[int] = mapped_column(BigInteger)  # drawn: an `id` tells what was imported together
     project_id: Mapped[int] = mapped_column(ForeignKey("project.id"))
     prompt_id: Mapped[int] = mapped_column(ForeignKey("prompt.id"), index=True)
     hash: Mapped[str]
@@ -155,6 +192,7 @@ class Task(Table):
     propensity: Mapped[float]  # the probability with which this task was drawn for its place, among `pool` tasks
     pool: Mapped[int]
     shown: Mapped[bool]  # whether anybody has seen it; what has been seen keeps its answers
+    assigned: Mapped[bool]  # only those whom an `Assignment` names are given it
     required: Mapped[int]
     n_done: Mapped[int]  # rankings submitted that count; `extra` ones do not
     status: Mapped[str]
@@ -162,6 +200,7 @@ class Task(Table):
         UniqueConstraint("project_id", "hash"),
         CheckConstraint("kind IN ('rank', 'practice', 'gold')", name="task_kind"),
         CheckConstraint("status IN ('open', 'done', 'closed')", name="task_status"),
+        Index("task_public_id", "public_id", unique=True),
         Index("task_queue", "project_id", "kind", "status", "place"),
     )
 
@@ -175,6 +214,15 @@ class TaskOutput(Table):
     output_id: Mapped[int] = mapped_column(ForeignKey("output.id"), index=True)
 
 
+class Assignment(Table):
+    """A task that is for this person."""
+
+    __tablename__ = "assignment"
+    task_id: Mapped[int] = mapped_column(ForeignKey("task.id"), primary_key=True)
+    person_id: Mapped[int] = mapped_column(ForeignKey("person.id"), primary_key=True)
+    __table_args__ = (Index("assignment_of_person", "person_id"),)
+
+
 class Lease(Table):
     """A task kept for a person. Live while `expires_at` is ahead; 0 if it was given back."""
 
@@ -182,6 +230,7 @@ class Lease(Table):
     task_id: Mapped[int] = mapped_column(ForeignKey("task.id"), primary_key=True)
     person_id: Mapped[int] = mapped_column(ForeignKey("person.id"), primary_key=True)
     token: Mapped[str]
+    began_at: Mapped[float]  # when the person got the task; a project may limit the time from then on
     expires_at: Mapped[float]
     __table_args__ = (Index("lease_of_person", "person_id", "expires_at"), Index("lease_by_end", "expires_at"))
 
@@ -195,6 +244,8 @@ class Desk(Table):
     place: Mapped[int] = mapped_column(BigInteger)
     n_claims: Mapped[int]
     qualified: Mapped[bool]  # whether the practice tasks are behind them
+    paused: Mapped[bool]  # they are given no task
+    most: Mapped[int | None]  # rankings that they may do here; None: as many as project.yaml says
 
 
 class Presentation(Table):
@@ -229,6 +280,7 @@ class Annotation(Table):
     status: Mapped[str]
     n_revisions: Mapped[int]
     extra: Mapped[bool]  # submitted when all places of the task were taken: kept, and not counted
+    final: Mapped[bool]  # a reviewer's, who decides a task on which people differ: it counts instead of all others
     turn: Mapped[int] = mapped_column(BigInteger)  # the number of the event that changed it last
     __table_args__ = (
         UniqueConstraint("task_id", "person_id"),
@@ -250,6 +302,13 @@ class Revision(Table):
     seconds: Mapped[float]
     guidelines_version: Mapped[int]
     created_at: Mapped[float]
+
+
+class Erasing(Table):
+    """Holds a row while a person's texts are taken out, and only then: the one change that the triggers let pass."""
+
+    __tablename__ = "erasing"
+    person_id: Mapped[int] = mapped_column(ForeignKey("person.id"), primary_key=True)
 
 
 class Event(Table):

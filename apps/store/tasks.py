@@ -160,7 +160,7 @@ def lease_for(session: Session, settings: Settings, task: Task, person_id: int, 
     session.execute(update(Lease).where(lapsed, Lease.expires_at > 0).values(expires_at=0))
     lease = session.get(Lease, (task.id, person_id))
     if lease is None:
-        lease = Lease(task_id=task.id, person_id=person_id, token=secrets.token_urlsafe(16), expires_at=expires_at)
+        lease = Lease(task_id=task.id, person_id=person_id, token=secrets.token_urlsafe(16), began_at=now)
         session.add(lease)
     elif new or lease.expires_at == 0:
         lease.token = secrets.token_urlsafe(16)

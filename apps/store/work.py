@@ -219,7 +219,7 @@ def _record(
     before = 0
     if mine is None:
         mine = Annotation(id=annotation_id, project_id=task.project_id, task_id=task_id, person_id=person_id)
-        mine.status, mine.n_revisions, mine.extra, mine.turn = status, 0, False, 0
+        mine.status, mine.n_revisions, mine.extra, mine.final, mine.turn = status, 0, False, False, 0
         session.add(mine)
     else:
         before = _counts(task, mine)

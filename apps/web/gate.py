@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from urllib.parse import quote
 
 from anyio.to_thread import run_sync
 from fastapi import Request
@@ -76,7 +77,8 @@ class Gate:
             )
         opens_page = scope["method"] == "GET" and inner in ("", "/")
         if person is None:
-            login = RedirectResponse(f"/login?next={self.path}/", 303)
+            query = f"?{request.url.query}" if request.url.query else ""
+            login = RedirectResponse(f"/login?next={quote(f'{self.path}/{query}', safe='/')}", 303)
             return login if opens_page else refuse(scope, 401, "login", "Log in first.")
         if person.role not in self.roles:
             title, message = "Not for you", f"This page is for {' and '.join(sorted(self.roles))} only."

@@ -14,6 +14,9 @@ export class Failure extends Error {
   }
 }
 
+/** The project that the page is about, where its server has several: ?project=ID in its address, and in each call. */
+export const project = new URLSearchParams(location.search).get("project");
+
 let headers = { "X-Align": "1" };
 
 /** From now on calls are this person's, and refused once somebody else is logged in in this browser. */
@@ -47,7 +50,7 @@ export async function* stream(path, body, signal) {
 
 async function request(method, path, body, options) {
   try {
-    return await fetch(`/api/${path}`, {
+    return await fetch(`/api/${named(path)}`, {
       method,
       headers: { ...headers, ...(body ? { "Content-Type": "application/json" } : {}) },
       body: body ? JSON.stringify(body) : undefined,
@@ -57,6 +60,8 @@ async function request(method, path, body, options) {
     throw lost();
   }
 }
+
+const named = (path) => (project === null ? path : `${path}${path.includes("?") ? "&" : "?"}project=${encodeURIComponent(project)}`);
 
 const lost = () => new Failure(0, "network", "The server cannot be reached.", "Check the connection.");
 

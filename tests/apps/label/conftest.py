@@ -22,7 +22,7 @@ def make_place(tmp_path: Path) -> Iterator[Callable[..., Place]]:
     def make(**recipe: object) -> Place:
         project = project_in(tmp_path / str(len(made)), **recipe)
         made.append(project)
-        return Place(project, ranking_app(project))
+        return Place(project, ranking_app([project]))
 
     yield make
     for project in made:
@@ -40,7 +40,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     from apps.label.server import ranking_app
 
     project = project_in(tmp_path_factory.mktemp("shared"), overlap=100)
-    made = Place(project, ranking_app(project))
+    made = Place(project, ranking_app([project]))
     made.tasks(1)
     yield made
     project.store.close()

@@ -76,7 +76,7 @@ def office(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[t
     from apps.label.server import ranking_app
 
     project = project_in(tmp_path_factory.mktemp("accessible"), overlap=9)
-    place = Place(project, ranking_app(project))
+    place = Place(project, ranking_app([project]))
     place.add([prompt("# A heading\n\n> quoted [link](http://a.example) `code`\n\n![picture](http://b.example)", 3)])
     place.member("ada")
     server = Server(place.app)

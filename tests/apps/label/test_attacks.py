@@ -16,7 +16,7 @@ from apps.store import people, tasks
 from apps.web.gate import BUNDLE
 
 OWN = {"X-Align": "1"}
-ANYBODY = {"/", "/login", "/logout", "/account", "/invitation/{token}", "/health", "/favicon.ico"}
+ANYBODY = {"/projects", "/", "/login", "/logout", "/account", "/invitation/{token}", "/health", "/favicon.ico"}
 
 
 def parent(place: Place) -> Any:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from offices import new_id, prompt, ranking
-from served import Member, Place
+from served import Member, Place, project_in
 
 from apps.store.errors import Unavailable
 
@@ -255,3 +256,26 @@ def test_config_and_guidelines(shared: Place) -> None:
     assert len(config["questions"]["flags"]) == 11
     assert (config["lead"], lead.call("GET", "config").json()["lead"]) == (False, True)
     assert "<em>everything</em>" in member.call("GET", "guidelines").json()["html"]
+
+
+# ----------------------------------------------------------------------------------------------------- several projects
+
+
+def test_one_server_has_several_projects_of_one_database(tmp_path: Path) -> None:
+    from apps.label.server import ranking_app
+
+    first = project_in(tmp_path, name="first")
+    second = project_in(tmp_path, name="second")
+    place = Place(first, ranking_app([first, second]))
+    Place(second, place.app).tasks(1)
+    ada = place.member("ada")
+    assert ada.call("GET", "projects").json()["projects"] == [{"id": 1, "name": "first"}, {"id": 2, "name": "second"}]
+    assert ada.call("POST", "claim").status_code == 404, "which one?"
+    assert ada.call("POST", "claim?project=3").status_code == 404
+    assert ada.call("POST", "claim?project=1").json()["nothing"] == "empty"
+    assert ada.call("POST", "claim?project=2").json()["task"]
+    assert ada.client.get("/").headers["location"] == "/projects"
+    assert "/app/?project=2" in ada.client.get("/projects").text
+    assert place.client().get("/app/?project=2").headers["location"] == "/login?next=/app/%3Fproject%3D2"
+    for project in (first, second):
+        project.store.close()

@@ -28,7 +28,7 @@ def office(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[t
     from apps.label.server import ranking_app
 
     project = project_in(tmp_path_factory.mktemp("office"), overlap=100)
-    place = Place(project, ranking_app(project))
+    place = Place(project, ranking_app([project]))
     place.tasks(N_TASKS)
     server = Server(place.app)
     yield place, server
