@@ -74,12 +74,13 @@ def run(recipe: Recipe, dry_run: bool = False) -> None:
     from align.models.load import load_config
     from align.text.files import write_lines
     from align.text.load import load
+    from align.train.plan import fitted
 
     path = Path(recipe.output)
     check_place(path, is_file=True)
     if path.exists() and not recipe.overwrite:
         raise UserError(f"output: {path} exists; choose another, or replace it: overwrite=true")
-    load_config(recipe.model, to="speak")
+    recipe = fitted(recipe, load_config(recipe.model, to="speak"))
     loaded = load(recipe.data, "prompts", recipe.seed)
     print("\n".join(loaded.report.lines()))
     if dry_run:

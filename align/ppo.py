@@ -117,18 +117,20 @@ def main() -> None:
 
 def run(recipe: Recipe, dry_run: DryRun | bool = False) -> None:
     """Optimises into `recipe.output`; `dry_run` says what it would do and what it would cost."""
+    from align.models.load import load_config
     from align.models.lora import shares
     from align.models.save import save_language_model, save_scalar_model, write_card
     from align.rl.plan import plan_of_models, plan_of_shape
     from align.rl.roles import critic_section
     from align.train.machine import accelerator as make_accelerator
-    from align.train.plan import asked_shape, check_memory, check_positions, print_plan
+    from align.train.plan import asked_shape, check_memory, fitted, print_plan
     from align.train.run import Run
 
     if (shape := asked_shape(dry_run)) is not None:
-        check_positions(shape, recipe.data.max_tokens, "--model-shape")
+        recipe = fitted(recipe, shape)
         print_plan(recipe, plan_of_shape(recipe, shape), {}, dry_run)
         return
+    recipe = fitted(recipe, load_config(recipe.model, to="speak"))
     inputs = read(recipe)
     memory = plan_of_models(recipe, max(len(asked.ids) for asked in inputs.prompts))
     if dry_run:
@@ -178,7 +180,6 @@ def read(recipe: Recipe) -> Inputs:
     from align.train.plan import check_positions
 
     tokenizer = tokenizer_of(recipe)
-    check_positions(load_config(recipe.model, to="speak"), recipe.data.max_tokens)
     for key, path in (*(("reward.path", path) for path in recipe.reward.paths), ("ppo.critic", recipe.ppo.critic)):
         if path is None or path == TRUNK:
             continue
@@ -198,9 +199,12 @@ def read(recipe: Recipe) -> Inputs:
 
 def build(recipe: Recipe) -> tuple[Sampler, Learner, list[Asked]]:
     """For a loop of one's own: what samples, what learns, and the prompts."""
+    from align.models.load import load_config
     from align.train.machine import accelerator as make_accelerator
+    from align.train.plan import fitted
     from align.train.state import seed_everything
 
+    recipe = fitted(recipe, load_config(recipe.model, to="speak"))
     inputs = read(recipe)
     seed_everything(recipe.seed)
     sampler, learner = assemble(recipe, inputs, make_accelerator(recipe.train.precision))

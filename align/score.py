@@ -70,14 +70,15 @@ def main() -> None:
 
 def run(recipe: Recipe, dry_run: bool = False) -> None:
     """Writes `recipe.output`, which appears only when it is whole."""
-    from align.rl.scorer import Scorer, check_length
+    from align.rl.scorer import Scorer, longest_row
     from align.text.load import load
 
     path = Path(recipe.output)
     check_place(path, is_file=True)
     if path.exists() and not recipe.overwrite:
         raise UserError(f"output: {path} exists; choose another, or replace it: overwrite=true")
-    check_length(recipe.model, recipe.data.max_tokens)
+    longest = longest_row(recipe.model, recipe.data.max_tokens)
+    recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"max_tokens": longest})})
     loaded = load(recipe.data, "answers", recipe.seed)
     records = loaded.train
     for source in loaded.report.sources:

@@ -51,12 +51,13 @@ def main() -> None:
 
 def run(recipe: Recipe, dry_run: bool = False) -> None:
     """Serves until SIGINT or SIGTERM; `dry_run` checks the recipe and that the models are there."""
-    from align.rl.scorer import check_length
+    from align.rl.scorer import longest_row
 
     for package in ("fastapi", "uvicorn"):
         if find_spec(package) is None:
             raise UserError(f"{package} is not installed; pip install '.[serve]'")
-    check_length(recipe.model, recipe.max_tokens)
+    longest = longest_row(recipe.model, recipe.max_tokens, "max_tokens")
+    recipe = recipe.model_copy(update={"max_tokens": longest})
     if dry_run:
         print(to_yaml(recipe))
         return

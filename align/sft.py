@@ -53,17 +53,17 @@ def run(recipe: Recipe, dry_run: DryRun | bool = False) -> None:
     from align.train.inputs import tokenizer_of
     from align.train.machine import accelerator as make_accelerator
     from align.train.parallel import say
-    from align.train.plan import Sizes, asked_shape, check_memory, check_positions, print_plan, trained_alone
+    from align.train.plan import Sizes, asked_shape, check_memory, fitted, print_plan, trained_alone
     from align.train.run import Run
 
     if (shape := asked_shape(dry_run)) is not None:
-        check_positions(shape, recipe.data.max_tokens, "--model-shape")
+        recipe = fitted(recipe, shape)
         sizes = Sizes(recipe.data.max_tokens, recipe.data.max_tokens - 1)
         print_plan(recipe, trained_alone(shape, sizes, "vocabulary"), {}, dry_run)
         return
     tokenizer = tokenizer_of(recipe)
     config = load_config(recipe.model, to="speak")
-    check_positions(config, recipe.data.max_tokens)
+    recipe = fitted(recipe, config)
     conversations = load(recipe.data, "conversations", recipe.seed)
     say(*conversations.report.lines())
     training = _encode(recipe, tokenizer, conversations.train)

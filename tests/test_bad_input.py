@@ -33,7 +33,7 @@ from helpers import assert_same_bits, brevity, recipe_of, run
 from servers import Server
 from tiny import tiny_gpt, write_rows
 
-from align import evaluate, generate, pipeline, ppo, prepare, rm, score, sft
+from align import dpo, evaluate, generate, pipeline, ppo, prepare, rm, score, sft
 from align.config import build, to_yaml
 from align.errors import UserError, exit_on_user_error
 from align.rl import asking
@@ -41,12 +41,13 @@ from align.train.folder import claim_experiment
 from align.train.state import steps_saved
 
 STAGES = {"sft": sft, "rm": rm, "ppo": ppo}
+ALL = STAGES | {"dpo": dpo, "generate": generate, "score": score}
 
 
 def written(stage: str, world: Any, folder: Path, **changes: Any) -> str:
     """A recipe as a file."""
     path = folder.with_suffix(".yaml")
-    path.write_text(to_yaml(recipe_of(STAGES[stage], world, folder, **changes)))
+    path.write_text(to_yaml(recipe_of(ALL[stage], world, folder, **changes)))
     return str(path)
 
 
@@ -58,7 +59,7 @@ def command(monkeypatch, capsys) -> Callable[..., tuple[int, str]]:
         capsys.readouterr()
         monkeypatch.setattr(sys, "argv", [f"{stage}.py", *words])
         try:
-            exit_on_user_error(STAGES[stage].main)
+            exit_on_user_error(ALL[stage].main)
             status = 0
         except SystemExit as end:
             status = int(end.code or 0)
@@ -199,14 +200,26 @@ def test_a_base_without_eos(stage, command, world, tmp_path):
     assert f"{base}: this tokenizer has no EOS token, so no answer could end; name one in its tokenizer_config" in told
 
 
+@pytest.mark.parametrize("stage", ALL)
+def test_no_row_is_longer_than_the_model_has_positions(stage, command, world, tmp_path):
+    """One rule for all: what answers were sampled with, a reward model learns from."""
+    recipe = tmp_path / "recipe.yaml"
+    if stage in ("generate", "score"):
+        model, rows = (world.base, world.prompts) if stage == "generate" else (world.reward, world.rankings)
+        recipe.write_text(f"{{model: {{path: {model}}}, data: {{path: {rows}}}, output: {tmp_path / 'rows.jsonl'}}}")
+    else:
+        recipe = written(stage, world, tmp_path / "run")
+    status, told = command(stage, str(recipe), "data.max_tokens=65", "--dry-run")
+    assert status == 0, told
+    assert "data.max_tokens = 65: the model has 64 positions, so 64 are used" in told
+    assert "max_tokens: 64" in told
+
+
 def test_prompts_longer_than_the_model(command, world, tmp_path):
-    """Beyond the model's positions the recipe is refused; prompts beyond the recipe's are left out, and counted."""
+    """They are left out, and counted."""
     long, short = {"prompt": "red " * 60}, {"prompt": "say red"}
     data = write_rows(tmp_path / "rows.jsonl", [long, short])
     recipe = written("ppo", world, tmp_path / "run", data__path=data, train__steps=1)
-    status, told = command("ppo", recipe, "data.max_tokens=65")
-    assert status == 2
-    assert "this model has 64 positions (model.path); give data.max_tokens=64 or less" in told
     status, told = command("ppo", recipe)
     assert status == 0
     assert "1 of 2 prompts left out: longer than 40 tokens" in told

@@ -369,7 +369,6 @@ def test_a_loss_that_is_no_number_stops_the_run(world, tmp_path):
         ({"dpo__loss": "sigmoyd"}, r"dpo.loss = 'sigmoyd'"),
         ({"dpo__beta": 0}, r"dpo.beta = 0"),
         ({"dpo__reference_free": True}, r"dpo.reference_free = True: unknown key"),
-        ({"data__max_tokens": 65}, r"data.max_tokens = 65: this model has 64 positions"),
     ],
 )
 def test_what_cannot_work_is_told(world, tmp_path, changes, told):

@@ -11,7 +11,7 @@ from align.models.load import load_config
 from align.rl.rewards import ModelReward, Prompts, combine
 from align.rl.settings import RewardModel
 from align.train.machine import accelerator as make_accelerator
-from align.train.plan import check_positions
+from align.train.plan import fitting
 
 
 class Encoded(NamedTuple):
@@ -60,8 +60,7 @@ class Scorer:
         return Scored(scores, [list(row) for row in zip(*members, strict=True)])
 
 
-def check_length(settings: RewardModel, max_tokens: int) -> None:
-    """Raises `UserError` if a member is not there, or has fewer positions than sequences may have tokens."""
-    for path in settings.paths:
-        model = sections.Model(path=path, trust_remote_code=settings.trust_remote_code)
-        check_positions(load_config(model, to="reward"), max_tokens, f"model.path = {path}")
+def longest_row(settings: RewardModel, max_tokens: int, key: str = "data.max_tokens") -> int:
+    """What of `max_tokens` all members have positions for. Raises `UserError` if one is not there."""
+    models = [sections.Model(path=path, trust_remote_code=settings.trust_remote_code) for path in settings.paths]
+    return fitting(max_tokens, [load_config(model, to="reward") for model in models], key)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 import torch
 
@@ -63,6 +63,25 @@ class Sizes(NamedTuple):
 
 Described = tuple[Sequence[Role], Workload]
 Describe = Callable[[Any, Device], Described]  # the roles and the workload of a recipe on a device
+
+
+R = TypeVar("R")
+
+
+def fitting(max_tokens: int, configs: Iterable[PretrainedConfig], key: str = "data.max_tokens") -> int:
+    """What of `max_tokens` all these models have positions for. Where that is less, it is said."""
+    limit = min(filter(None, map(max_positions, configs)), default=max_tokens)
+    if limit < max_tokens:
+        say(f"{key} = {max_tokens}: the model has {limit} positions, so {limit} are used")
+    return min(limit, max_tokens)
+
+
+def fitted(recipe: R, config: PretrainedConfig) -> R:
+    """The recipe with a `data.max_tokens` that its own model has positions for."""
+    given: Any = recipe
+    most = fitting(given.data.max_tokens, [config])
+    fits: R = given.model_copy(update={"data": given.data.model_copy(update={"max_tokens": most})})
+    return fits
 
 
 def check_positions(config: PretrainedConfig, max_tokens: int, key: str = "model.path") -> None:
