@@ -18,6 +18,13 @@ from apps.store.judgments import by_place, ranks_of
 from apps.store.tables import Annotation, Output, Person, Presentation, Prompt, Revision, Task, TaskOutput
 
 N_AT_ONCE = 200  # tasks that are in memory at once
+N_BEGINNING = 200  # characters
+
+
+def beginning(messages: list[dict[str, Any]]) -> str:
+    """The beginning of what the user asked last; a tool's result may follow it."""
+    asked = [message for message in messages if message["role"] == "user"]
+    return str((asked or messages)[-1]["content"])[:N_BEGINNING]
 
 
 @dataclass(frozen=True)
