@@ -7,10 +7,12 @@
     POST skip         {id, task, lease, reason} → the same
     POST flag         {id, task, lease, reason, comment} → the same
     POST undo         {id or null} → {task or null}
+    POST adjudicate   {task} → {task}, for reviewers and admins: what they submit for it decides it
     GET  mine?before= → {items, before}        GET mine/ID → {task}
     POST mine/ID      {payload, seconds} → as submit
     GET  progress, guidelines, config
 
+A task is named by its public id, here and in every answer: what was imported together cannot be told from it.
 Where a server has several projects, each call names one: ?project=ID. `GET projects` lists them.
 Besides X-Align the page names its person in X-Align-Person, once it knows: a page that was left open while somebody
 else logged in says nothing in their name. `saved` is said after the commit. A task is blind: no model, output id or
@@ -28,10 +30,13 @@ from fastapi import APIRouter, Depends, HTTPException, Request
 from pydantic import AfterValidator, Field
 
 from align.text.records import Message
-from apps.store import progress, tasks, work
+from apps.store import progress, reviews, tasks, work
+from apps.store.choosing import Nothing
+from apps.store.errors import NotYours
+from apps.store.leases import PublicId
 from apps.store.people import LEADS
 from apps.store.project import Project
-from apps.store.tasks import Given, Nothing
+from apps.store.tasks import Given
 from apps.web.calls import Body, Person
 from apps.web.render import rendered, verbatim
 
@@ -48,7 +53,7 @@ def _unicode(payload: dict[str, Any]) -> dict[str, Any]:
 
 
 Payload = Annotated[dict[str, Any], AfterValidator(_unicode)]
-TaskId = Annotated[int, Field(ge=1, lt=2**63)]
+TaskId = Annotated[int, Field(ge=1, lt=2**63), AfterValidator(PublicId)]
 Number = Annotated[int, Field(ge=-(2**63), lt=2**63)]  # what the database holds
 Token = Annotated[str, Field(max_length=100)]
 Text = Annotated[str, Field(max_length=20_000)]
@@ -59,8 +64,11 @@ class Beat(Body):
     lease: Token
 
 
-class Draft(Body):
+class Adjudicate(Body):
     task: TaskId
+
+
+class Draft(Adjudicate):
     rev: Number
     payload: Payload
 
@@ -84,8 +92,7 @@ class Undo(Body):
     id: Token | None = None
 
 
-class Revise(Body):
-    task: TaskId
+class Revise(Adjudicate):
     payload: Payload
     seconds: float = 0.0
 
@@ -144,6 +151,12 @@ def router() -> APIRouter:
         given = work.undo(project.store, project.id, person.id, body.id)
         return {"task": None if given is None else shown(given)}
 
+    @api.post("/adjudicate")
+    def adjudicate(project: Chosen, person: Person, body: Adjudicate) -> dict[str, Any]:
+        if person.role not in LEADS:
+            raise NotYours
+        return {"task": shown(reviews.adjudicate(project.store, project.id, body.task, person.id))}
+
     @api.get("/mine")
     def mine(project: Chosen, person: Person, before: Number | None = None) -> dict[str, Any]:
         found = work.history(project.store, project.id, person.id, before, N_PAST)
@@ -186,8 +199,8 @@ def shown(given: Given) -> dict[str, Any]:
     """A task as the page gets it."""
     prompt = [shown_turn(turn) for turn in given.messages]
     answers = [{"slot": slot, "text": text, "html": rendered(text)} for slot, text in enumerate(given.answers)]
-    rest = {key: value for key, value in given._asdict().items() if key not in ("messages", "answers")}
-    return {**rest, "prompt": prompt, "answers": answers}
+    rest = {key: value for key, value in given._asdict().items() if key not in ("messages", "answers", "public_id")}
+    return {**rest, "id": given.public_id, "prompt": prompt, "answers": answers}
 
 
 def shown_turn(turn: dict[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,9 @@ preferences.jsonl  a row for each pair of answers that a ranking decides, {promp
                    TRL's conversational preference format
 audit.jsonl        everything: every task with its answers, every revision of every annotation, every event
 
+Rankings and preferences leave out closed tasks, unless they are asked for, and of a task that a reviewer decided all
+rankings but the reviewer's.
+
 All is read from one state of the database, in a fixed order and spelling: the same state and filters give the same
 bytes. With `until` that state is the one at that time, whatever was said or changed since.
 """
@@ -73,7 +76,7 @@ def export(
             chosen = select_judgments(task, filters)
             if task.kind == "rank":
                 for name in files.keys() & {"rankings", "preferences"}:
-                    for judgment in chosen:
+                    for judgment in decisive(task, chosen, filters):
                         files[name].write(ROWS[name](task, judgment))
             if "audit" in files:
                 files["audit"].write(_audit_rows(task, chosen, filters))
@@ -99,12 +102,21 @@ def select_judgments(task: Judged, filters: Filters) -> list[Judgment]:
     ]
 
 
+def decisive(task: Judged, chosen: list[Judgment], filters: Filters) -> list[Judgment]:
+    """What rankings and preferences hold of it: of a task that a reviewer decided the reviewer's ranking alone; nothing
+    of a closed one, unless closed ones are asked for.
+    """
+    if task.closed and filters.status != "closed":
+        return []
+    return [judgment for judgment in chosen if judgment.final == task.is_decided]
+
+
 def agreement(task: Judged) -> float | None:
     """The share of pairs that two annotators decide alike, of all that both decide; None where there is no such pair.
 
-    The measure of `align.evals.agreement`, for one task.
+    The measure of `align.evals.agreement`, for one task. A reviewer who decides it is no second opinion.
     """
-    views = [judgment.ranks for judgment in task.judgments if judgment.ranks is not None]
+    views = [judgment.ranks for judgment in task.judgments if judgment.ranks is not None and not judgment.final]
     alike = [
         (a[i] < a[j]) == (b[i] < b[j])
         for a, b in combinations(views, 2)
@@ -129,7 +141,8 @@ def ranking_rows(task: Judged, judgment: Judgment) -> Iterator[dict[str, Any]]:
         "ratings": [answer["rating"] for answer in judgment.answers],
         "flags": [answer["flags"] for answer in judgment.answers],
         "all_bad": said["all_bad"],
-        "extra": judgment.last.extra,
+        "extra": judgment.last.extra and not judgment.final,
+        "final": judgment.final,
         "seconds": judgment.last.seconds,
         "at": iso(judgment.last.at),
         "task": task.hash,

@@ -2,8 +2,9 @@
 
 Pure: plain rows in, one frozen `Summary` out. `rows.py` reads the rows, `figures.py` draws, `dashboard.py` shows.
 
-Rankings of ranking tasks are what is summed up, those that came beyond the overlap too. Gold tasks count for gold
-alone, practice tasks not at all: both are the same few tasks for everybody, and known to be easy or hard.
+Rankings of ranking tasks are what is summed up, those that came beyond the overlap too. Whether people agree is told
+by what is independent: not by closed tasks, nor by what a reviewer decided. Gold tasks count for gold alone, practice
+tasks not at all: both are the same few tasks for everybody, and known to be easy or hard.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from align.evals.bradley_terry import MIN_VOTES
 from align.evals.position import PositionBias, earlier_won, position_bias
 from align.evals.stats import Interval, ratios, wilson
 from apps.store.judgments import agreement as share_as_expected
-from apps.votes.labels import Answers, Label, column
+from apps.votes.labels import Answers, Label, column, independent
 from apps.votes.models import NoPlace, Place, standings
 
 FAST = 1 / 3  # of everybody's median seconds: a ranking done faster is worth a look
@@ -131,11 +132,11 @@ def summarise(
     done = [label for label in said if label.status == "submitted"]
     ranked = [label for label in done if label.ranks is not None]
     names = sorted({label.person for label in known})
-    answers, shared = Answers(done), _shared(ranked, names)
+    answers, shared = Answers(independent(done)), _shared(independent(ranked), names)
     by_prompt = shared._replace(task=_prompts(shared, ranked))
     seconds = [label.seconds for label in done if label.seconds > 0]
     usual = median(seconds) if seconds else None
-    places, no_places = standings(ranked, min_votes, seed)
+    places, no_places = standings(done, min_votes, seed)
     return Summary(
         n_rankings=len(done),
         n_people=len({label.person for label in done}),

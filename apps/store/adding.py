@@ -101,10 +101,14 @@ def add_tasks(
         return added
 
 
-def exactly(session: Session, project_id: int, prompt: NewPrompt, now: float, by: int) -> Task:
-    """The ranking task of these answers and no others, made where there is none. Two answers or more, all different."""
+def exactly(session: Session, project_id: int, prompt: NewPrompt, now: float, by: int | None) -> Task:
+    """The ranking task of these answers and no others, made where there is none. Two answers or more.
+
+    An answer that several models gave is there once for each of them.
+    """
     batch = _Batch(session, settings_of(session, project_id), project_id, "rank", dry_run=False)
     key, members = prompt_hash(prompt.messages), [text_hash(answer.text) for answer in prompt.answers]
+    members = list(dict.fromkeys(members))
     known = batch.described([(key, prompt)])
     name = task_hash("rank", key, members)
     there = select(Task).where(Task.project_id == project_id, Task.hash == name)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from apps.store.adding import NewPrompt, exactly
 from apps.store.engine import Store
+from apps.store.leases import lease_for
 from apps.store.projects import settings_of
 from apps.store.tables import Presentation
-from apps.store.tasks import Given, given, lease_for, outputs_of
+from apps.store.tasks import Given, given, outputs_of
 
 
 def hand(store: Store, project_id: int, person_id: int, prompt: NewPrompt) -> Given:

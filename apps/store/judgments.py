@@ -5,10 +5,12 @@ from __future__ import annotations
 from itertools import permutations
 from typing import Any, NamedTuple
 
-from sqlalchemy import select
+from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
-from apps.store.tables import Annotation, Presentation, Revision, Task
+from apps.store.projects import settings_of
+from apps.store.settings import Settings
+from apps.store.tables import Annotation, Desk, Person, Presentation, Revision, Task
 
 
 class Feedback(NamedTuple):
@@ -58,6 +60,27 @@ def feedback_on(session: Session, task: Task, mine: Annotation) -> Feedback:
 def practice_agreement(session: Session, project_id: int, person_id: int) -> list[float]:
     """How well a person did each practice task."""
     return known_agreement(session, project_id, person_id, "practice")
+
+
+def failed_practice(session: Session, project_id: int) -> list[str]:
+    """The names of annotators who have done all practice tasks, and not well enough: they get no other task."""
+    settings = settings_of(session, project_id)
+    done = exists().where(Annotation.task_id == Task.id, Annotation.person_id == Desk.person_id)
+    left = exists().where(Task.project_id == project_id, Task.kind == "practice", Task.status == "open")
+    stuck = select(Person).join(Desk, Desk.person_id == Person.id).where(Desk.project_id == project_id)
+    stuck = stuck.where(Person.role == "annotator", Person.active, ~Desk.qualified)
+    stuck = stuck.where(~left.where(~done.where(Annotation.status != "undone"))).order_by(Person.key)
+    if not settings.practice.required:
+        return []
+    people = session.scalars(stuck).all()
+    return [one.name for one in people if not has_passed(session, settings, project_id, one.id)]
+
+
+def has_passed(session: Session, settings: Settings, project_id: int, person_id: int) -> bool:
+    """Whether somebody has done enough practice tasks well enough."""
+    done = practice_agreement(session, project_id, person_id)
+    enough = settings.practice
+    return len(done) >= enough.required and sum(done) / len(done) >= enough.pass_share
 
 
 def known_agreement(session: Session, project_id: int, person_id: int, kind: str) -> list[float]:

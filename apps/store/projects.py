@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import secrets
 
 from sqlalchemy import case, func, select, update
 from sqlalchemy.orm import Session
@@ -11,7 +12,7 @@ from apps.store import events
 from apps.store.engine import Store
 from apps.store.errors import NotYours
 from apps.store.settings import Settings
-from apps.store.tables import Desk, Guidelines, Project, Task
+from apps.store.tables import Assignment, Desk, Guidelines, Project, Task
 
 
 def sync(store: Store, name: str, settings: Settings, guidelines: str = "") -> int:
@@ -31,7 +32,7 @@ def sync(store: Store, name: str, settings: Settings, guidelines: str = "") -> i
         project = session.scalar(select(Project).where(Project.name == name))
         if project is None:
             project = Project(name=name, settings=config, guidelines="", guidelines_version=0, last_place=0)
-            project.guidelines_file, project.paused = "", False
+            project.guidelines_file, project.paused, project.secret = "", False, secrets.token_urlsafe(16)
             session.add(project)
             session.flush()
         if project.guidelines_file != file:
@@ -92,13 +93,18 @@ def _require(session: Session, project_id: int, overlap: int) -> None:
         .values(required=overlap, status=status, place=place)
         .execution_options(synchronize_session=False)
     )
+    if behind:  # whom a task is assigned to may have passed by it while it was done
+        task_place = select(Task.place).where(Task.id == Assignment.task_id, Task.place >= low + behind)
+        moved = update(Assignment).where(Assignment.project_id == project_id, task_place.exists())
+        session.execute(moved.values(place=task_place.scalar_subquery()).execution_options(synchronize_session=False))
 
 
 def desk_of(session: Session, project_id: int, person_id: int) -> Desk:
     """How far a person is in a project."""
     desk = session.get(Desk, (project_id, person_id))
     if desk is None:
-        desk = Desk(project_id=project_id, person_id=person_id, place=0, n_claims=0, qualified=False, paused=False)
+        desk = Desk(project_id=project_id, person_id=person_id, place=0, own_place=0, n_claims=0, qualified=False)
+        desk.paused = False
         session.add(desk)
         session.flush()
     return desk

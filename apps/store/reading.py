@@ -9,15 +9,23 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from apps.store.judgments import by_place, ranks_of
-from apps.store.tables import Annotation, Output, Person, Presentation, Prompt, Revision, Task, TaskOutput
+from apps.store.revisions import FINAL
+from apps.store.tables import Annotation, Event, Output, Person, Presentation, Prompt, Revision, Task, TaskOutput
 
 N_AT_ONCE = 200  # tasks that are in memory at once
+N_BEGINNING = 200  # characters
+
+
+def beginning(messages: list[dict[str, Any]]) -> str:
+    """The beginning of what the user asked last; a tool's result may follow it."""
+    asked = [message for message in messages if message["role"] == "user"]
+    return str((asked or messages)[-1]["content"])[:N_BEGINNING]
 
 
 @dataclass(frozen=True)
@@ -57,6 +65,7 @@ class Judgment:
     places: list[int]  # places[slot]: the order in which the person saw the answers
     shown_at: float
     versions: tuple[Version, ...]
+    final: bool = False  # a reviewer's that decides the task: it counts instead of all others
 
     @property
     def last(self) -> Version:
@@ -83,6 +92,7 @@ class Judged:
     """A task and all that people said about it, by person."""
 
     id: int
+    public_id: int
     hash: str
     kind: str
     messages: list[dict[str, Any]]
@@ -103,6 +113,11 @@ class Judged:
         n_done = sum(judgment.counts for judgment in self.judgments)
         return "closed" if self.closed else "done" if n_done >= self.required else "open"
 
+    @property
+    def is_decided(self) -> bool:
+        """Whether a reviewer's ranking counts instead of all others."""
+        return any(judgment.final for judgment in self.judgments)
+
 
 def judged(
     session: Session,
@@ -112,7 +127,7 @@ def judged(
     unsaid: bool = False,
 ) -> Iterator[Judged]:
     """The project's tasks that somebody said something about, by id; with `unsaid` the others too."""
-    last = 0
+    last, then = 0, None if until is None else _at(session, until)
     while True:
         query = select(Task, Prompt.messages, Prompt.source).join(Prompt, Prompt.id == Task.prompt_id)
         query = query.where(Task.project_id == project_id, Task.kind.in_(kinds), Task.id > last)
@@ -123,10 +138,11 @@ def judged(
             return
         ids = [task.id for task, _, _ in rows]
         last = ids[-1]
-        answers, said = _answers(session, ids), _judgments(session, ids, until)
+        answers, said = _answers(session, ids), _judgments(session, ids, until, then)
         for task, messages, source in rows:
             if unsaid or said[task.id]:
-                yield _judged(task, messages, source, answers[task.id], said[task.id])
+                is_closed = task.status == "closed" if then is None else task.id in then.closed
+                yield _judged(task, messages, source, answers[task.id], said[task.id], is_closed)
             session.expunge(task)
 
 
@@ -137,15 +153,16 @@ def judged_task(session: Session, project_id: int, task_id: int) -> Judged | Non
     if row is None:
         return None
     task, messages, source = row
-    answers, said = _answers(session, [task_id]), _judgments(session, [task_id], None)
-    return _judged(task, messages, source, answers[task_id], said[task_id])
+    answers, said = _answers(session, [task_id]), _judgments(session, [task_id])
+    return _judged(task, messages, source, answers[task_id], said[task_id], task.status == "closed")
 
 
 def _judged(
-    task: Task, messages: list[dict[str, Any]], source: str, answers: list[Answer], said: list[Judgment]
+    task: Task, messages: list[dict[str, Any]], source: str, answers: list[Answer], said: list[Judgment], closed: bool
 ) -> Judged:
     return Judged(
         id=task.id,
+        public_id=task.public_id,
         hash=task.hash,
         kind=task.kind,
         messages=messages,
@@ -157,7 +174,7 @@ def _judged(
         propensity=task.propensity,
         pool=task.pool,
         required=task.required,
-        closed=task.status == "closed",
+        closed=closed,
         judgments=tuple(said),
     )
 
@@ -171,7 +188,29 @@ def _answers(session: Session, ids: list[int]) -> dict[int, list[Answer]]:
     return found
 
 
-def _judgments(session: Session, ids: list[int], until: float | None) -> dict[int, list[Judgment]]:
+class _Then(NamedTuple):
+    """What tasks were at some time, of which their rows say only what they are now."""
+
+    closed: set[int]
+    final: set[str]  # annotations that decided their task then, unless they were taken back
+
+
+def _at(session: Session, until: float) -> _Then:
+    """By the events until then."""
+    verbs = ("close", "reopen", FINAL)
+    query = select(Event.verb, Event.subject, Event.data).where(Event.verb.in_(verbs), Event.at <= until)
+    closed, final = dict[int, bool](), dict[str, str]()
+    for verb, subject, data in session.execute(query.order_by(Event.seq)):
+        if verb == FINAL:
+            final[subject] = data["annotation"]
+        else:
+            closed[int(subject)] = verb == "close"
+    return _Then({task for task, is_closed in closed.items() if is_closed}, set(final.values()))
+
+
+def _judgments(
+    session: Session, ids: list[int], until: float | None = None, then: _Then | None = None
+) -> dict[int, list[Judgment]]:
     versions: dict[str, list[Version]] = defaultdict(list)
     query = select(Revision).join(Annotation, Annotation.id == Revision.annotation_id)
     query = query.where(Annotation.task_id.in_(ids)).order_by(Revision.annotation_id, Revision.n)
@@ -179,17 +218,20 @@ def _judgments(session: Session, ids: list[int], until: float | None) -> dict[in
         own = Version(r.n, r.status, r.extra, r.payload, r.seconds, r.guidelines_version, r.created_at)
         versions[r.annotation_id].append(own)
         session.expunge(r)
-    seen = (Presentation.task_id == Annotation.task_id) & (Presentation.person_id == Annotation.person_id)
+    shown = (Presentation.task_id == Annotation.task_id) & (Presentation.person_id == Annotation.person_id)
     people = (
-        select(Annotation.id, Annotation.task_id, Person.id, Person.name, Presentation.places, Presentation.shown_at)
+        select(Annotation, Person.name, Presentation)
         .join(Person, Person.id == Annotation.person_id)
-        .join(Presentation, seen)
+        .join(Presentation, shown)
         .where(Annotation.task_id.in_(ids))
         .order_by(Annotation.task_id, Annotation.person_id)
     )
     found: dict[int, list[Judgment]] = defaultdict(list)
-    for annotation, task_id, person, name, places, shown_at in session.execute(people):
-        if versions[annotation]:
-            said = Judgment(annotation, person, name, places, shown_at, tuple(versions[annotation]))
-            found[task_id].append(said)
+    for mine, name, seen in session.execute(people).tuples():
+        if known := versions[mine.id]:
+            final = mine.final if then is None else mine.id in then.final and known[-1].status == "submitted"
+            said = Judgment(mine.id, mine.person_id, name, seen.places, seen.shown_at, tuple(known), final)
+            found[mine.task_id].append(said)
+        session.expunge(mine)
+        session.expunge(seen)
     return found

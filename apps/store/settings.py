@@ -96,6 +96,17 @@ class Gold(Section):
     """The share of the answers' pairs to be ordered as expected. Who is below is shown to the lead."""
 
 
+class Limits(Section):
+    """How much one person may do. What they have said stays theirs to change."""
+
+    rankings: int | None = Field(None, ge=1)
+    """The most rankings of one person, practice and gold tasks among them; the lead can set another for somebody."""
+    minutes: float | None = Field(None, gt=0)
+    """The most minutes for one task; then it goes to others, and what was filled in is kept."""
+    hours: float | None = Field(None, gt=0, le=24)
+    """The most hours of one person a day (UTC), by the seconds that their rankings took."""
+
+
 class Settings(Section):
     """What the store needs to know of a project; kept in its row as JSON."""
 
@@ -108,5 +119,6 @@ class Settings(Section):
     queue: Queue = Queue()
     practice: Practice = Practice()
     gold: Gold = Gold()
+    limits: Limits = Limits()
     seed: int = Field(1, ge=0)
     """Of the order of the queue and of the answers."""

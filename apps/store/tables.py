@@ -134,6 +134,7 @@ class Project(Table):
     guidelines_version: Mapped[int]
     guidelines_file: Mapped[str]  # digest of the file's text when it was last brought in: a page's edit outlives it
     paused: Mapped[bool]  # nobody is given a task
+    secret: Mapped[str]  # drawn: with the seed alone nobody can tell which claims give a gold task
     last_place: Mapped[int] = mapped_column(BigInteger)  # of the queue, ever given
 
 
@@ -201,7 +202,7 @@ class Task(Table):
         CheckConstraint("kind IN ('rank', 'practice', 'gold')", name="task_kind"),
         CheckConstraint("status IN ('open', 'done', 'closed')", name="task_status"),
         Index("task_public_id", "public_id", unique=True),
-        Index("task_queue", "project_id", "kind", "status", "place"),
+        Index("task_queue", "project_id", "kind", "assigned", "status", "place"),
     )
 
 
@@ -215,12 +216,14 @@ class TaskOutput(Table):
 
 
 class Assignment(Table):
-    """A task that is for this person."""
+    """A task that is for this person. `place` orders a person's own tasks, and only grows, as `Task.place` does."""
 
     __tablename__ = "assignment"
     task_id: Mapped[int] = mapped_column(ForeignKey("task.id"), primary_key=True)
     person_id: Mapped[int] = mapped_column(ForeignKey("person.id"), primary_key=True)
-    __table_args__ = (Index("assignment_of_person", "person_id"),)
+    project_id: Mapped[int] = mapped_column(ForeignKey("project.id"))
+    place: Mapped[int] = mapped_column(BigInteger)
+    __table_args__ = (Index("assignment_of_person", "person_id", "project_id", "place"),)
 
 
 class Lease(Table):
@@ -232,16 +235,21 @@ class Lease(Table):
     token: Mapped[str]
     began_at: Mapped[float]  # when the person got the task; a project may limit the time from then on
     expires_at: Mapped[float]
+    final: Mapped[bool]  # what is said under it decides the task; it takes no place from others
     __table_args__ = (Index("lease_of_person", "person_id", "expires_at"), Index("lease_by_end", "expires_at"))
 
 
 class Desk(Table):
-    """How far a person is in a project: every open task up to `place` has been dealt with by them."""
+    """How far a person is in a project: every open task up to `place` has been dealt with by them.
+
+    Of the tasks that are assigned to them, every open one up to `own_place`.
+    """
 
     __tablename__ = "desk"
     project_id: Mapped[int] = mapped_column(ForeignKey("project.id"), primary_key=True)
     person_id: Mapped[int] = mapped_column(ForeignKey("person.id"), primary_key=True)
     place: Mapped[int] = mapped_column(BigInteger)
+    own_place: Mapped[int] = mapped_column(BigInteger)
     n_claims: Mapped[int]
     qualified: Mapped[bool]  # whether the practice tasks are behind them
     paused: Mapped[bool]  # they are given no task

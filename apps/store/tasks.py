@@ -1,33 +1,30 @@
-"""Handing out tasks: which one comes next for a person, and for how long it is theirs.
-
-A task is given to somebody who has not ranked, skipped or flagged it, while rankings and live leases of others are
-fewer than `required`. `Task.place` orders the queue and only grows. So a person's `Desk.place`, up to which they have
-dealt with every open task, only grows too, and a claim begins there, however many tasks they have done.
-"""
+"""Handing out tasks, for as long as a person works on them; and what a lead decides about who gets which, and when."""
 
 from __future__ import annotations
 
-import random
-import secrets
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Select, exists, func, select, update
+from sqlalchemy import delete, insert, select
 from sqlalchemy.orm import Session
 
-from apps.store import events
+from apps.store import events, people
+from apps.store.choosing import Nothing, held, next_task, why_not
 from apps.store.engine import Store
 from apps.store.errors import LeaseLost, NotYours, Refused
+from apps.store.leases import ends_at, is_fresh, lease_for, may_hold, put_back, shorten, shown_task
 from apps.store.projects import desk_of, settings_of, take_places
-from apps.store.settings import Settings
+from apps.store.revisions import add_revision, counts
 from apps.store.tables import (
     Annotation,
-    Desk,
+    Assignment,
     Draft,
     Lease,
     Output,
     Person,
     Presentation,
+    Project,
     Prompt,
     Revision,
     Task,
@@ -35,15 +32,18 @@ from apps.store.tables import (
 )
 
 Payload = dict[str, Any]
+N_AT_ONCE = 1000  # ids in one query
 
 
 class Given(NamedTuple):
     """A task as a person may see it: blind, the answers in their own order."""
 
     id: int
+    public_id: int  # what a browser knows it by
     kind: str  # "rank" or "practice": a gold task looks like any other
     lease: str
     expires_at: float
+    ends_at: float | None  # when the person's time for it is over, where the project limits it
     messages: list[dict[str, Any]]  # {role, content, ...}, as `apps.label.importing.kept_turn` writes them
     answers: list[str]  # by slot
     draft: Payload | None
@@ -54,25 +54,10 @@ class Given(NamedTuple):
     payload: Payload | None  # what it says now
 
 
-class Nothing(NamedTuple):
-    """There is no task to give. `retry_at` is when a lease of somebody else ends, if that may help."""
-
-    reason: str  # empty, done, held, practice
-    message: str
-    retry_at: float | None = None
-
-
-NOTHING = {
-    "empty": "There are no tasks in this project yet.",
-    "done": "You have done every task that is open to you. Thank you.",
-    "held": "Others are working on the tasks that are left; some may become free again.",
-    "practice": "All practice tasks are done, and too few pairs were as expected; please talk to who invited you.",
-}
-
-
 def claim(store: Store, project_id: int, person_id: int) -> Given | Nothing:
     """The next task for a person: the one that they hold already, one whose lease ran out and that is still free,
-    a practice or a gold task where the project asks for it, or the first in the queue.
+    a practice or a gold task where the project asks for it, the first that is assigned to them or the first in the
+    queue. Nothing while they are paused, or have done as much as they may.
     """
     now = store.clock()
     with store.write() as session:
@@ -81,10 +66,12 @@ def claim(store: Store, project_id: int, person_id: int) -> Given | Nothing:
         if person is None or not person.active:
             raise NotYours("project")
         desk = desk_of(session, project_id, person_id)
-        _shorten(session, project_id, now + 60 * settings.lease_minutes)
-        task = _held(session, project_id, person_id, now)
+        if refused := why_not(session, settings, desk, now):
+            return refused
+        shorten(session, project_id, now + 60 * settings.lease_minutes)
+        task = held(session, settings, project_id, person_id, now)
         if task is None:
-            found = _next(session, settings, desk, person, now)
+            found = next_task(session, settings, desk, person, now)
             if isinstance(found, Nothing):
                 return found
             task = found
@@ -96,30 +83,35 @@ def claim(store: Store, project_id: int, person_id: int) -> Given | Nothing:
 def heartbeat(store: Store, person_id: int, task_id: int, token: str) -> float:
     """Keeps a task for longer, if half of its time is used. Returns until when.
 
-    Raises `LeaseLost` for a lease that ran out, or was replaced, while others took all places; `NotYours` for a task
-    that this person was never given.
+    Raises `LeaseLost` for a lease that ran out, or was replaced, while others took all places, and when the time that
+    the project gives for a task is over; `NotYours` for a task that this person was never given.
     """
     now = store.clock()
     with store.read() as session:
         task = shown_task(session, task_id, person_id)
-        lease = session.get_one(Lease, (task_id, person_id))
+        lease = session.get_one(Lease, (task.id, person_id))
         if lease.token == token and is_fresh(lease, settings_of(session, task.project_id), now):
             return lease.expires_at
     with store.write() as session:
         task = shown_task(session, task_id, person_id)
-        lease = session.get_one(Lease, (task_id, person_id))
-        if lease.token != token or lease.expires_at == 0 or not _is_free(session, task, person_id, now):
+        lease, settings = session.get_one(Lease, (task.id, person_id)), settings_of(session, task.project_id)
+        if lease.token == token and ends_at(lease, settings) <= now:
+            raise LeaseLost(
+                f"the time for this task is over ({settings.limits.minutes:g} minutes); your draft is kept, and what "
+                "you send now counts unless others have taken its place"
+            )
+        if lease.token != token or lease.expires_at == 0 or not may_hold(session, task, lease, now):
             raise LeaseLost(
                 "this task was given to somebody else meanwhile; your draft is kept, go on with the next task"
             )
-        return lease_for(session, settings_of(session, task.project_id), task, person_id, now).expires_at
+        return lease_for(session, settings, task, person_id, now).expires_at
 
 
 def release(store: Store, person_id: int, task_id: int, token: str) -> None:
     """Gives a task back, so that others can have it. The draft stays."""
     with store.write() as session:
-        shown_task(session, task_id, person_id)
-        lease = session.get_one(Lease, (task_id, person_id))
+        task = shown_task(session, task_id, person_id)
+        lease = session.get_one(Lease, (task.id, person_id))
         if lease.token == token:
             lease.expires_at = 0
 
@@ -134,45 +126,6 @@ def reopen_task(store: Store, task_id: int, by: int | None = None) -> None:
     _set_status(store, task_id, "open", by)
 
 
-def shown_task(session: Session, task_id: int, person_id: int) -> Task:
-    """A task that this person was given at some time. Raises `NotYours` for any other."""
-    if session.get(Presentation, (task_id, person_id)) is None:
-        raise NotYours
-    return session.get_one(Task, task_id)
-
-
-def is_fresh(lease: Lease, settings: Settings, now: float) -> bool:
-    """Whether more than half of a lease's time is left: then a sign of life renews nothing, and need not wait to write.
-
-    One that ends later than a lease that begins now is from before the clock was set back, and is not fresh.
-    """
-    lasts = 60 * settings.lease_minutes
-    return now + lasts / 2 < lease.expires_at <= now + lasts
-
-
-def lease_for(session: Session, settings: Settings, task: Task, person_id: int, now: float, new: bool = False) -> Lease:
-    """The person's lease on a task, made or renewed, and the order of the answers, drawn at the first time.
-
-    Leases of others on it that ran out are ended for good, so that a clock that is set back cannot revive them.
-    """
-    expires_at = now + 60 * settings.lease_minutes
-    lapsed = (Lease.task_id == task.id) & (Lease.person_id != person_id) & (Lease.expires_at <= now)
-    session.execute(update(Lease).where(lapsed, Lease.expires_at > 0).values(expires_at=0))
-    lease = session.get(Lease, (task.id, person_id))
-    if lease is None:
-        lease = Lease(task_id=task.id, person_id=person_id, token=secrets.token_urlsafe(16), began_at=now)
-        session.add(lease)
-    elif new or lease.expires_at == 0:
-        lease.token = secrets.token_urlsafe(16)
-    lease.expires_at = expires_at
-    if session.get(Presentation, (task.id, person_id)) is None:
-        places = _shuffled(session, settings, task, person_id)
-        session.add(Presentation(task_id=task.id, person_id=person_id, places=places, shown_at=now))
-        task.shown = True
-    session.flush()
-    return lease
-
-
 def given(session: Session, task: Task, person_id: int) -> Given:
     """A task as its person sees it."""
     lease = session.get_one(Lease, (task.id, person_id))
@@ -184,9 +137,11 @@ def given(session: Session, task: Task, person_id: int) -> Given:
     latest = session.get(Revision, (mine.id, mine.n_revisions)) if mine else None
     return Given(
         id=task.id,
+        public_id=task.public_id,
         kind="practice" if task.kind == "practice" else "rank",
         lease=lease.token,
         expires_at=lease.expires_at,
+        ends_at=None if math.isinf(end := ends_at(lease, settings_of(session, task.project_id))) else end,
         messages=prompt.messages,
         answers=[texts[place].text for place in places],
         draft=draft.payload if draft else None,
@@ -209,19 +164,110 @@ def annotation_of(session: Session, task_id: int, person_id: int) -> Annotation 
     return session.scalar(select(Annotation).where(Annotation.task_id == task_id, Annotation.person_id == person_id))
 
 
-def n_free(session: Session, task: Task, person_id: int, now: float) -> int:
-    """Places of a task that neither rankings nor live leases of others take. Practice and gold tasks have no end."""
-    if task.kind != "rank":
-        return 1
-    return task.required - task.n_done - (session.scalar(_held_by_others(task.id, person_id, now)) or 0)
+def assign(store: Store, project_id: int, task_ids: Sequence[int], names: Sequence[str], by: int | None = None) -> int:
+    """Gives tasks to these people and to nobody else, to them before all others; returns how many.
+
+    Who holds one already may finish it. In the order of the queue; who had them before keeps none of them. Raises
+    `Refused` for a name that nobody has, and for a task that is not this project's to rank.
+    """
+    ids = sorted({people.by_name(store, name).id for name in names})
+    if not ids:
+        raise Refused("people: nobody is named; name one at least, or take the assignment back")
+    with store.write() as session:
+        found = _ranking_tasks(session, project_id, task_ids)
+        _end_assignments(session, found)
+        first = take_places(session, project_id, len(found))
+        rows = []
+        for place, task in enumerate(found, start=first):
+            task.assigned = True
+            own = {"task_id": task.id, "project_id": project_id, "place": place}
+            rows += [own | {"person_id": person} for person in ids]
+        if rows:
+            session.execute(insert(Assignment), rows)
+        data = {"tasks": [task.id for task in found], "people": ids}
+        events.append(session, store.clock(), by, "assign", str(project_id), data)
+        return len(found)
 
 
-def put_back(session: Session, task: Task) -> None:
-    """Puts a task behind the queue, open if it lacks rankings: whoever passed by its old place will meet it again."""
-    task.place = take_places(session, task.project_id, 1)
-    if task.status == "done" and task.n_done < task.required:
-        task.status = "open"
-    session.flush()
+def unassign(store: Store, project_id: int, task_ids: Sequence[int], by: int | None = None) -> int:
+    """Gives tasks to everybody again: they go behind the queue. Returns how many were assigned."""
+    with store.write() as session:
+        found = [task for task in _ranking_tasks(session, project_id, task_ids) if task.assigned]
+        _end_assignments(session, found)
+        for task in found:
+            task.assigned = False
+            put_back(session, task)
+        data = {"tasks": [task.id for task in found]}
+        events.append(session, store.clock(), by, "unassign", str(project_id), data)
+        return len(found)
+
+
+def pause(store: Store, project_id: int, paused: bool, by: int | None = None) -> None:
+    """Gives nobody a task until this is taken back. Who has one can finish it, and change what they said."""
+    with store.write() as session:
+        settings_of(session, project_id)  # that it is there
+        session.get_one(Project, project_id).paused = paused
+        events.append(session, store.clock(), by, "pause" if paused else "resume", str(project_id), {})
+
+
+def pause_person(store: Store, project_id: int, name: str, paused: bool, by: int | None = None) -> None:
+    """The same for one person."""
+    person = people.by_name(store, name)
+    with store.write() as session:
+        desk_of(session, project_id, person.id).paused = paused
+        data = {"person": person.id}
+        events.append(session, store.clock(), by, "pause" if paused else "resume", str(project_id), data)
+
+
+def limit_person(store: Store, project_id: int, name: str, most: int | None, by: int | None = None) -> None:
+    """The most rankings that somebody may do in this project; None: as many as project.yaml says."""
+    if most is not None and not 0 <= most < 2**31:
+        raise Refused(f"most: {most}; give a whole number from 0 on, or none")
+    person = people.by_name(store, name)
+    with store.write() as session:
+        desk_of(session, project_id, person.id).most = most
+        data = {"person": person.id, "most": most}
+        events.append(session, store.clock(), by, "limit", str(project_id), data)
+
+
+def reset_practice(store: Store, project_id: int, name: str, by: int | None = None) -> int:
+    """Lets somebody do all practice tasks again: what they said about them is taken back. Returns how many."""
+    now = store.clock()
+    person = people.by_name(store, name)
+    with store.write() as session:
+        done = select(Annotation, Task).join(Task, Task.id == Annotation.task_id).where(Task.kind == "practice")
+        done = done.where(Annotation.project_id == project_id, Annotation.person_id == person.id)
+        rows = session.execute(done.where(Annotation.status != "undone").order_by(Annotation.turn)).tuples().all()
+        desk_of(session, project_id, person.id).qualified = False
+        for mine, task in rows:
+            task.n_done -= counts(mine)
+            add_revision(session, mine, "undone", {}, 0.0, now)
+        data = {"person": person.id, "tasks": len(rows)}
+        events.append(session, now, by, "reset_practice", str(project_id), data)
+        return len(rows)
+
+
+def portions(ids: Sequence[int]) -> Iterator[Sequence[int]]:
+    """So many ids that a query can hold them."""
+    for first in range(0, len(ids), N_AT_ONCE):
+        yield ids[first : first + N_AT_ONCE]
+
+
+def _end_assignments(session: Session, of: list[Task]) -> None:
+    for ids in portions([task.id for task in of]):
+        session.execute(delete(Assignment).where(Assignment.task_id.in_(ids)))
+
+
+def _ranking_tasks(session: Session, project_id: int, task_ids: Sequence[int]) -> list[Task]:
+    """Tasks of this project that people rank, in the order of the queue. Raises `Refused` if one is none."""
+    wanted = set(task_ids)
+    found: list[Task] = []
+    for ids in portions(sorted(wanted)):
+        found += session.scalars(select(Task).where(Task.project_id == project_id, Task.id.in_(ids)))
+    found = [task for task in found if task.kind == "rank"]
+    if missing := wanted - {task.id for task in found}:
+        raise Refused(f"there is no task {min(missing)} to rank in this project")
+    return sorted(found, key=lambda task: task.place)
 
 
 def _set_status(store: Store, task_id: int, status: str, by: int | None) -> None:
@@ -235,113 +281,3 @@ def _set_status(store: Store, task_id: int, status: str, by: int | None) -> None
             task.status = "done" if task.kind == "rank" and task.n_done >= task.required else "open"
             put_back(session, task)
         events.append(session, store.clock(), by, "close" if status == "closed" else "reopen", str(task_id), {})
-
-
-def _shorten(session: Session, project_id: int, longest: float) -> None:
-    """No lease ends later than one that begins now, though the clock was set back since: nobody is locked out by it."""
-    here = exists().where(Task.id == Lease.task_id, Task.project_id == project_id)
-    session.execute(
-        update(Lease)
-        .where(Lease.expires_at > longest, here)
-        .values(expires_at=longest)
-        .execution_options(synchronize_session=False)
-    )
-
-
-def _held(session: Session, project_id: int, person_id: int, now: float) -> Task | None:
-    """A task that the person holds, or held until the lease ran out and can hold on to: the latest first."""
-    leases = (
-        select(Task, Lease.expires_at)
-        .join(Lease, Lease.task_id == Task.id)
-        .where(Lease.person_id == person_id, Lease.expires_at > 0, Task.project_id == project_id, Task.status == "open")
-        .order_by(Lease.expires_at.desc())
-    )
-    for task, expires_at in session.execute(leases):
-        if expires_at > now or _is_free(session, task, person_id, now):
-            return task
-    return None
-
-
-def _is_free(session: Session, task: Task, person_id: int, now: float) -> bool:
-    return n_free(session, task, person_id, now) > 0
-
-
-def _next(session: Session, settings: Settings, desk: Desk, person: Person, now: float) -> Task | Nothing:
-    """A task that the person does not hold yet."""
-    if settings.practice.required and not desk.qualified and person.role == "annotator":
-        practice = _practice(session, settings, desk)
-        if practice is not None:
-            return practice
-    chance = random.Random(f"{settings.seed}:gold:{person.id}:{desk.n_claims}")
-    if settings.gold.share and chance.random() < settings.gold.share:
-        left = session.scalars(_open(desk, "gold").order_by(Task.place)).all()
-        if left:
-            return chance.choice(left)
-    return _first_in_queue(session, desk, now)
-
-
-def _practice(session: Session, settings: Settings, desk: Desk) -> Task | Nothing | None:
-    """The next practice task; None once enough were done well enough."""
-    from apps.store.judgments import practice_agreement
-
-    done = practice_agreement(session, desk.project_id, desk.person_id)
-    if len(done) >= settings.practice.required and sum(done) / len(done) >= settings.practice.pass_share:
-        desk.qualified = True
-        return None
-    task = session.scalar(_open(desk, "practice").order_by(Task.place).limit(1))
-    return _nothing("practice") if task is None else task
-
-
-def _first_in_queue(session: Session, desk: Desk, now: float) -> Task | Nothing:
-    ahead = _open(desk, "rank", Task.place > desk.place).order_by(Task.place).limit(1)
-    free = Task.n_done + _held_by_others(Task.id, desk.person_id, now).scalar_subquery() < Task.required
-    first = session.execute(ahead.add_columns(free)).first()
-    if first is None:  # every open task is behind this person
-        last = select(func.max(Task.place)).where(*_in_queue(desk))
-        desk.place = max(desk.place, session.scalar(last) or 0)
-        return _nothing("done" if _has_tasks(session, desk.project_id) else "empty")
-    task, is_free = first
-    desk.place = task.place - 1
-    if is_free:
-        return task
-    task = session.scalar(ahead.where(free))
-    if task is not None:
-        return task
-    live = select(func.min(Lease.expires_at)).join(Task, Task.id == Lease.task_id)
-    return _nothing("held", session.scalar(live.where(Task.project_id == desk.project_id, Lease.expires_at > now)))
-
-
-def _open(desk: Desk, kind: str, *more: ColumnElement[bool]) -> Select[Task]:
-    """The open tasks of a kind that a person has not dealt with."""
-    dealt_with = exists().where(
-        Annotation.task_id == Task.id, Annotation.person_id == desk.person_id, Annotation.status != "undone"
-    )
-    return select(Task).where(*_in_queue(desk, kind), *more, ~dealt_with)
-
-
-def _in_queue(desk: Desk, kind: str = "rank") -> tuple[ColumnElement[bool], ...]:
-    return Task.project_id == desk.project_id, Task.kind == kind, Task.status == "open"
-
-
-def _held_by_others(task_id: Any, person_id: int, now: float) -> Select[int]:
-    """How many others hold a task."""
-    held = select(func.count()).select_from(Lease).where(Lease.task_id == task_id, Lease.person_id != person_id)
-    return held.where(Lease.expires_at > now)
-
-
-def _has_tasks(session: Session, project_id: int) -> bool:
-    return (
-        session.scalar(select(Task.id).where(Task.project_id == project_id, Task.kind == "rank").limit(1)) is not None
-    )
-
-
-def _nothing(reason: str, retry_at: float | None = None) -> Nothing:
-    return Nothing(reason, NOTHING[reason], retry_at)
-
-
-def _shuffled(session: Session, settings: Settings, task: Task, person_id: int) -> list[int]:
-    """The order of a task's answers for a person: a function of the seed, the person and the task."""
-    n = session.scalar(select(func.count()).select_from(TaskOutput).where(TaskOutput.task_id == task.id)) or 0
-    places = list(range(n))
-    random.Random(f"{settings.seed}:order:{person_id}:{task.hash}").shuffle(places)
-    return places

@@ -6,21 +6,22 @@ under the same id changes nothing and gives the same answer; other content becom
 
 from __future__ import annotations
 
-import math
 import uuid
 from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from apps.store import events
 from apps.store.engine import Store
 from apps.store.errors import BadPayload, NotYours, Refused, Stale
 from apps.store.judgments import Feedback, feedback_on
+from apps.store.leases import ends_at, is_fresh, lease_for, may_hold, n_free, put_back, shown_task
 from apps.store.payload import check_draft, check_payload, check_reason
 from apps.store.projects import settings_of
-from apps.store.tables import Annotation, Draft, Lease, Presentation, Project, Prompt, Revision, Task, canonical
-from apps.store.tasks import Given, Payload, annotation_of, given, is_fresh, lease_for, n_free, put_back, shown_task
+from apps.store.reading import beginning
+from apps.store.revisions import add_revision, counts, decide, latest
+from apps.store.tables import Annotation, Draft, Lease, Presentation, Prompt, Revision, Task, canonical
+from apps.store.tasks import Given, annotation_of, given
 
 Status = Literal["submitted", "skipped", "flagged"]
 
@@ -46,7 +47,7 @@ class Past(NamedTuple):
     """One of a person's annotations, for a list."""
 
     id: str
-    task: int
+    task: int  # its public id
     status: str
     revision: int
     turn: int  # give the last one's as `before` to go on
@@ -65,15 +66,16 @@ def save_draft(store: Store, person_id: int, task_id: int, payload: Any, rev: in
     now = store.clock()
     with store.write() as session:
         task = shown_task(session, task_id, person_id)
-        draft = session.get(Draft, (task_id, person_id))
+        draft = session.get(Draft, (task.id, person_id))
         if draft is not None and draft.rev >= rev:
             return Drafted(draft.rev == rev and draft.payload == payload, draft.rev)
         if draft is None:
-            draft = Draft(task_id=task_id, person_id=person_id)
+            draft = Draft(task_id=task.id, person_id=person_id)
             session.add(draft)
         draft.payload, draft.rev, draft.saved_at = payload, rev, now
-        lease, settings = session.get_one(Lease, (task_id, person_id)), settings_of(session, task.project_id)
-        if lease.expires_at > 0 and not is_fresh(lease, settings, now) and n_free(session, task, person_id, now) > 0:
+        lease, settings = session.get_one(Lease, (task.id, person_id)), settings_of(session, task.project_id)
+        is_over = lease.expires_at == 0 or ends_at(lease, settings) <= now
+        if not is_over and not is_fresh(lease, settings, now) and may_hold(session, task, lease, now):
             lease_for(session, settings, task, person_id, now)
         return Drafted(True, rev)
 
@@ -125,12 +127,12 @@ def undo(store: Store, project_id: int, person_id: int, annotation_id: str | Non
         if mine.status != "undone":
             _refuse_practice(task)
             _keep_as_draft(session, mine, now)
-            counted = _counts(task, mine)
-            _add_revision(session, mine, "undone", {}, 0.0, now)
+            counted = counts(mine)
+            add_revision(session, mine, "undone", {}, 0.0, now)
             task.n_done -= counted
             put_back(session, task)
             lease = lease_for(session, settings_of(session, task.project_id), task, person_id, now, new=True)
-            if n_free(session, task, person_id, now) <= 0:
+            if not may_hold(session, task, lease, now):
                 lease.expires_at = 0  # others took all places: there is a task to show, and no place to keep
                 session.flush()
         return given(session, task, person_id)
@@ -139,7 +141,7 @@ def undo(store: Store, project_id: int, person_id: int, annotation_id: str | Non
 def history(store: Store, project_id: int, person_id: int, before: int | None = None, limit: int = 50) -> list[Past]:
     """A person's annotations, the latest first; `before` is a `turn`, to go on from."""
     query = (
-        select(Annotation, Prompt.messages, Revision.created_at)
+        select(Annotation, Task.public_id, Prompt.messages, Revision.created_at)
         .join(Task, Task.id == Annotation.task_id)
         .join(Prompt, Prompt.id == Task.prompt_id)
         .join(Revision, (Revision.annotation_id == Annotation.id) & (Revision.n == Annotation.n_revisions))
@@ -151,15 +153,9 @@ def history(store: Store, project_id: int, person_id: int, before: int | None = 
         query = query.where(Annotation.turn < before)
     with store.read() as session:
         return [
-            Past(a.id, a.task_id, a.status, a.n_revisions, a.turn, at, _question(messages)[:200])
-            for a, messages, at in session.execute(query)
+            Past(a.id, public_id, a.status, a.n_revisions, a.turn, at, beginning(messages))
+            for a, public_id, messages, at in session.execute(query)
         ]
-
-
-def _question(messages: list[dict[str, Any]]) -> str:
-    """What the user asked last; a tool's result may follow it."""
-    asked = [message for message in messages if message["role"] == "user"]
-    return str((asked or messages)[-1]["content"])
 
 
 def get(store: Store, person_id: int, annotation_id: str) -> Given:
@@ -182,7 +178,7 @@ def _say(
     """Submit, skip and flag."""
     annotation_id = _checked_id(annotation_id)
     with store.write() as session:
-        shown_task(session, task_id, person_id)
+        task_id = shown_task(session, task_id, person_id).id
         owner = session.get(Annotation, annotation_id)
         if owner is not None and (owner.person_id, owner.task_id) != (person_id, task_id):
             raise NotYours
@@ -212,7 +208,8 @@ def _record(
         settings = settings_of(session, task.project_id)
         n_answers = len(session.get_one(Presentation, (task_id, person_id)).places)
         payload = check_payload(payload, n_answers, settings.questions, settings.ranking)
-    if mine is not None and mine.status == status and _latest(session, mine).payload == payload:
+    if mine is not None and mine.status == status and latest(session, mine).payload == payload:
+        decide(session, task, mine, now)
         return _saved(session, task, mine, replayed=True)
     if mine is not None and mine.status != "undone":
         _refuse_practice(task)
@@ -222,12 +219,14 @@ def _record(
         mine.status, mine.n_revisions, mine.extra, mine.final, mine.turn = status, 0, False, False, 0
         session.add(mine)
     else:
-        before = _counts(task, mine)
+        before = counts(mine)
+    lease = session.get_one(Lease, (task_id, person_id))
     if not before:  # else it has its place already
-        mine.extra = status == "submitted" and n_free(session, task, person_id, now) <= 0
-    _add_revision(session, mine, status, payload, seconds, now)
-    _settle(session, task, _counts(task, mine) - before)
-    session.get_one(Lease, (task_id, person_id)).expires_at = 0
+        mine.extra = status == "submitted" and (lease.final or n_free(session, task, person_id, now) <= 0)
+    add_revision(session, mine, status, payload, seconds, now)
+    _settle(session, task, counts(mine) - before)
+    decide(session, task, mine, now)
+    lease.expires_at = 0
     draft = session.get(Draft, (task_id, person_id))
     if draft is not None and status == "submitted":
         draft.payload = None
@@ -241,37 +240,6 @@ def _settle(session: Session, task: Task, more: int) -> None:
         put_back(session, task)
     elif task.kind == "rank" and task.status == "open" and task.n_done >= task.required:
         task.status = "done"
-
-
-def _counts(task: Task, mine: Annotation) -> int:
-    """1 if this annotation takes one of the task's places."""
-    return int(mine.n_revisions > 0 and mine.status == "submitted" and not mine.extra)
-
-
-def _add_revision(
-    session: Session, mine: Annotation, status: str, payload: Payload, seconds: float, now: float
-) -> None:
-    """A new version of an annotation, with its event."""
-    mine.status, mine.n_revisions = status, mine.n_revisions + 1
-    if status != "submitted":
-        mine.extra = False
-    project = session.get_one(Project, mine.project_id)
-    revision = Revision(
-        annotation_id=mine.id,
-        n=mine.n_revisions,
-        status=status,
-        extra=mine.extra,
-        payload=payload,
-        seconds=_checked_seconds(seconds),
-        guidelines_version=project.guidelines_version,
-        created_at=now,
-    )
-    session.flush()
-    session.add(revision)
-    data = {"task": mine.task_id, "status": status, "revision": mine.n_revisions}
-    data["revision_sha256"] = events.digest(events.revision_content(revision))
-    mine.turn = events.append(session, now, mine.person_id, "say", mine.id, data)
-    session.flush()
 
 
 def _saved(session: Session, task: Task, mine: Annotation, replayed: bool) -> Saved:
@@ -288,7 +256,7 @@ def _keep_as_draft(session: Session, mine: Annotation, now: float) -> None:
         draft = Draft(task_id=mine.task_id, person_id=mine.person_id, payload=None, rev=0, saved_at=now)
         session.add(draft)
     if mine.status == "submitted":
-        draft.payload, draft.rev, draft.saved_at = _latest(session, mine).payload, draft.rev + 1, now
+        draft.payload, draft.rev, draft.saved_at = latest(session, mine).payload, draft.rev + 1, now
 
 
 def _mine(session: Session, person_id: int, annotation_id: str) -> Annotation:
@@ -304,10 +272,6 @@ def _last(session: Session, project_id: int, person_id: int) -> Annotation | Non
     return session.scalar(select(Annotation).where(mine).order_by(Annotation.turn.desc()).limit(1))
 
 
-def _latest(session: Session, mine: Annotation) -> Revision:
-    return session.get_one(Revision, (mine.id, mine.n_revisions))
-
-
 def _refuse_practice(task: Task) -> None:
     if task.kind == "practice":
         raise Refused(
@@ -321,9 +285,3 @@ def _checked_id(annotation_id: Any) -> str:
         return str(uuid.UUID(annotation_id))
     except (ValueError, TypeError, AttributeError):
         raise BadPayload([f"id = {canonical(str(annotation_id)[:60])}: a UUID is wanted"]) from None
-
-
-def _checked_seconds(seconds: Any) -> float:
-    """The time that the page measured: at most a day, and never a reason to refuse a ranking."""
-    is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool) and math.isfinite(seconds)
-    return round(min(max(float(seconds), 0.0), 86400.0), 1) if is_number else 0.0

@@ -33,6 +33,19 @@ class Label(NamedTuple):
     seconds: float
     at: float  # since 1970
     expected: tuple[int, ...] | None = None  # of a gold or practice task
+    closed: bool = False  # the task is: something is wrong with it
+    final: bool = False  # a reviewer's that decides the task: it counts instead of all others
+
+
+def decisive(labels: Sequence[Label]) -> list[Label]:
+    """Those that an export holds: of closed tasks none, of one that a reviewer decided the reviewer's alone."""
+    decided = {label.task for label in labels if label.final}
+    return [label for label in labels if not label.closed and label.final == (label.task in decided)]
+
+
+def independent(labels: Sequence[Label]) -> list[Label]:
+    """Those by which people can be compared: not what decides a dispute, nor what was said about a closed task."""
+    return [label for label in labels if not label.closed and not label.final]
 
 
 class Answers:

@@ -9,7 +9,7 @@ import numpy as np
 
 from align.evals.bradley_terry import MIN_VOTES, leaderboard, votes_of
 from align.evals.stats import Interval
-from apps.votes.labels import Label
+from apps.votes.labels import Label, decisive
 
 
 class Place(NamedTuple):
@@ -33,12 +33,14 @@ class NoPlace(NamedTuple):
 
 
 def standings(
-    ranked: Sequence[Label], min_votes: int = MIN_VOTES, seed: int = 0
+    labels: Sequence[Label], min_votes: int = MIN_VOTES, seed: int = 0
 ) -> tuple[tuple[Place, ...], tuple[NoPlace, ...]]:
     """The models that can be ranked, the best first, and those that cannot.
 
-    An answer that several models gave stands for each of them, and they tie by it.
+    An answer that several models gave stands for each of them, and they tie by it. Closed tasks say nothing, and one
+    that a reviewer decided only what the reviewer said.
     """
+    ranked = [label for label in decisive(labels) if label.ranks is not None]
     names = sorted({model for makers in _distinct(ranked) for own in makers for model in own})
     number = {name: n for n, name in enumerate(names)}
     people = {name: n for n, name in enumerate(sorted({label.person for label in ranked}))}

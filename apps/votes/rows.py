@@ -29,6 +29,7 @@ class _Task(NamedTuple):
     kind: str
     expected: tuple[int, ...] | None
     models: Models
+    closed: bool
 
 
 def labels(session: Session, project_id: int) -> Iterator[Label]:
@@ -46,13 +47,20 @@ def labels(session: Session, project_id: int) -> Iterator[Label]:
 
 def _tasks(session: Session, project_id: int, last: int) -> dict[int, _Task]:
     """The next tasks that anybody has seen, by id."""
-    query = select(Task.id, Task.prompt_id, Task.kind, Task.expected)
+    query = select(Task.id, Task.prompt_id, Task.kind, Task.expected, Task.status)
     query = query.where(Task.project_id == project_id, Task.shown, Task.id > last).order_by(Task.id).limit(N_AT_ONCE)
     rows = session.execute(query).all()
     models = _models(session, [row.id for row in rows])
     return {
-        task_id: _Task(task_id, prompt, kind, tuple(expected["ranks"]) if expected else None, models[task_id])
-        for task_id, prompt, kind, expected in rows
+        row.id: _Task(
+            row.id,
+            row.prompt_id,
+            row.kind,
+            tuple(row.expected["ranks"]) if row.expected else None,
+            models[row.id],
+            row.status == "closed",
+        )
+        for row in rows
     }
 
 
@@ -71,7 +79,7 @@ def _said(session: Session, tasks: dict[int, _Task]) -> Iterator[Label]:
     latest = (Revision.annotation_id == Annotation.id) & (Revision.n == Annotation.n_revisions)
     seen = (Presentation.task_id == Annotation.task_id) & (Presentation.person_id == Annotation.person_id)
     query = (
-        select(Annotation.id, Annotation.task_id, Annotation.status, Person.name, Presentation.places,
+        select(Annotation.id, Annotation.task_id, Annotation.final, Annotation.status, Person.name, Presentation.places,
                Revision.payload, Revision.seconds, Revision.created_at)
         .join(Revision, latest)
         .join(Presentation, seen)
@@ -80,9 +88,9 @@ def _said(session: Session, tasks: dict[int, _Task]) -> Iterator[Label]:
         .order_by(Annotation.task_id, Annotation.person_id)
     )  # fmt: skip
     longest = _longest(session, tasks)
-    for annotation, task_id, status, person, places, payload, seconds, at in session.execute(query):
+    for annotation, task_id, final, status, person, places, payload, seconds, at in session.execute(query):
         spent = max(seconds, longest.get(annotation, 0.0))
-        yield _label(tasks[task_id], status, person, places, payload, spent, at)
+        yield _label(tasks[task_id], status, person, places, payload, spent, at)._replace(final=final)
 
 
 def _longest(session: Session, tasks: dict[int, _Task]) -> dict[str, float]:
@@ -116,4 +124,5 @@ def _label(
         seconds=seconds,
         at=at,
         expected=task.expected,
+        closed=task.closed,
     )

@@ -129,7 +129,7 @@ def test_trl_takes_the_preferences_for_its_conversational_format(tmp_path: Path)
     said = Version(1, "submitted", False, ranking(1, 2), 20, 1, 0)
     one = Judgment("id", 1, "Ann", [0, 1], 0, (said,))
     task = Judged(
-        1, "h", "rank", [{"role": "user", "content": "q"}], "set", answers, None, 0, 1, 1, 1, 1, False, (one,)
+        1, 2, "h", "rank", [{"role": "user", "content": "q"}], "set", answers, None, 0, 1, 1, 1, 1, False, (one,)
     )
     (row,) = preference_rows(task, one)
     assert is_conversational(row)

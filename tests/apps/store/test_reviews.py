@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from offices import Clock, Office, new_id, ranking
+from offices import Clock, Office, new_id, ranking, row
 from sqlalchemy import select
 
 from apps.store import reading, reviews, tasks, work
@@ -73,7 +73,7 @@ def test_an_accepted_task_is_decided_until_it_changes(pair: Office, clock: Clock
     say(pair, bob, 1, 2, 3, 4)  # another task
     assert decided(pair) == {task}
     past = work.history(pair.store, pair.project, bob.id)
-    mine = next(one.id for one in past if one.task == task)
+    mine = next(one.id for one in past if one.task == row(pair, task).public_id)
     work.revise(pair.store, bob.id, mine, ranking(1, 2, 3, 4))
     assert decided(pair) == set()
     reviews.accept_task(pair.store, pair.project, task, lead.id)

@@ -17,6 +17,7 @@ def upgrade() -> None:
     _make_tables()
     _add_columns()
     _draw_public_ids()
+    _draw_secrets()
     _keep_first_guidelines()
     for table in APPEND_ONLY:
         _let_erasing_pass(table)
@@ -60,11 +61,14 @@ def _make_tables() -> None:
         "assignment",
         sa.Column("task_id", sa.Integer(), nullable=False),
         sa.Column("person_id", sa.Integer(), nullable=False),
+        sa.Column("project_id", sa.Integer(), nullable=False),
+        sa.Column("place", sa.BigInteger(), nullable=False),
         sa.ForeignKeyConstraint(["task_id"], ["task.id"]),
         sa.ForeignKeyConstraint(["person_id"], ["person.id"]),
+        sa.ForeignKeyConstraint(["project_id"], ["project.id"]),
         sa.PrimaryKeyConstraint("task_id", "person_id"),
     )
-    op.create_index("assignment_of_person", "assignment", ["person_id"])
+    op.create_index("assignment_of_person", "assignment", ["person_id", "project_id", "place"])
     op.create_table(
         "erasing",
         sa.Column("person_id", sa.Integer(), nullable=False),
@@ -79,13 +83,18 @@ def _add_columns() -> None:
     for table, column in (
         ("project", sa.Column("guidelines_file", sa.Text(), nullable=False, server_default="")),
         ("project", sa.Column("paused", sa.Boolean(), nullable=False, server_default=sa.false())),
+        ("project", sa.Column("secret", sa.Text(), nullable=False, server_default="")),
         ("task", sa.Column("public_id", sa.BigInteger(), nullable=False, server_default="0")),
         ("task", sa.Column("assigned", sa.Boolean(), nullable=False, server_default=sa.false())),
         ("lease", sa.Column("began_at", sa.Double(), nullable=False, server_default="0")),
+        ("lease", sa.Column("final", sa.Boolean(), nullable=False, server_default=sa.false())),
+        ("desk", sa.Column("own_place", sa.BigInteger(), nullable=False, server_default="0")),
         ("desk", sa.Column("paused", sa.Boolean(), nullable=False, server_default=sa.false())),
         ("annotation", sa.Column("final", sa.Boolean(), nullable=False, server_default=sa.false())),
     ):
         op.add_column(table, column)
+    op.drop_index("task_queue", "task")
+    op.create_index("task_queue", "task", ["project_id", "kind", "assigned", "status", "place"])
 
 
 def _draw_public_ids() -> None:
@@ -96,6 +105,13 @@ def _draw_public_ids() -> None:
     op.create_index("task_public_id", "task", ["public_id"], unique=True)
     leases = "UPDATE lease SET began_at = (SELECT shown_at FROM presentation p WHERE p.task_id = lease.task_id"
     connection.execute(sa.text(f"{leases} AND p.person_id = lease.person_id)"))
+
+
+def _draw_secrets() -> None:
+    connection = op.get_bind()
+    for (id,) in connection.execute(sa.text("SELECT id FROM project")).all():
+        values = {"secret": secrets.token_urlsafe(16), "id": id}
+        connection.execute(sa.text("UPDATE project SET secret = :secret WHERE id = :id"), values)
 
 
 def _ids() -> sa.TextClause:

@@ -1,0 +1,190 @@
+"""Which task comes next for a person, or why there is none.
+
+A task is given to somebody who has not ranked, skipped or flagged it, while rankings and live leases of others are
+fewer than `required`; one that is assigned, only to whom it is assigned, and to them first. `Task.place` orders the
+queue and only grows. So a person's `Desk.place`, up to which they have dealt with every open task, only grows too, and
+a claim begins there, however many tasks they have done; `Desk.own_place` is the same for what is assigned to them.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import NamedTuple
+
+from sqlalchemy import ColumnElement, Select, exists, false, func, select
+from sqlalchemy.orm import Session
+
+from apps.store.judgments import has_passed
+from apps.store.leases import ends_at, held_by_others, n_free, put_back
+from apps.store.settings import Limits, Settings
+from apps.store.tables import Annotation, Assignment, Desk, Lease, Person, Project, Revision, Task
+
+DAY_S = 86400.0
+
+
+class Nothing(NamedTuple):
+    """There is no task to give. `retry_at` is when another's lease ends, or a new day begins, if that helps."""
+
+    reason: str  # empty, done, held, practice, paused, enough
+    message: str
+    retry_at: float | None = None
+
+
+NOTHING = {
+    "empty": "There are no tasks in this project yet.",
+    "done": "You have done every task that is open to you. Thank you.",
+    "held": "Others are working on the tasks that are left; some may become free again.",
+    "practice": "You have done all practice tasks, and too few pairs were as expected. The lead has been told, and can "
+    "let you do them again: then they come up here.",
+    "paused": "The lead has paused the work for now. What you have said is kept.",
+}
+
+
+def why_not(session: Session, settings: Settings, desk: Desk, now: float) -> Nothing | None:
+    """Why this person is given no task whatever there is: a pause, or they have done as much as they may."""
+    if desk.paused or session.get_one(Project, desk.project_id).paused:
+        return nothing("paused")
+    limits = settings.limits
+    most = limits.rankings if desk.most is None else desk.most
+    if most is not None and _n_ranked(session, desk) >= most:
+        return Nothing("enough", f"You have done {most} rankings, as many as are asked of one person. Thank you.")
+    return _enough_today(session, limits, desk, now)
+
+
+def held(session: Session, settings: Settings, project_id: int, person_id: int, now: float) -> Task | None:
+    """A task that the person holds, or held until the lease ran out and can hold on to: the latest first.
+
+    One that they did not finish within the project's limit goes behind the queue, with what they had filled in.
+    """
+    leases = (
+        select(Task, Lease)
+        .join(Lease, Lease.task_id == Task.id)
+        .where(Lease.person_id == person_id, Lease.expires_at > 0, Task.project_id == project_id, Task.status == "open")
+        .order_by(Lease.expires_at.desc())
+    )
+    for task, lease in session.execute(leases).tuples():
+        if lease.expires_at > now:
+            return task
+        if ends_at(lease, settings) <= now:
+            lease.expires_at = 0
+            put_back(session, task)
+        elif n_free(session, task, person_id, now) > 0:
+            return task
+    return None
+
+
+def next_task(session: Session, settings: Settings, desk: Desk, person: Person, now: float) -> Task | Nothing:
+    """A task that the person does not hold yet."""
+    if settings.practice.required and not desk.qualified and person.role == "annotator":
+        practice = _practice(session, settings, desk)
+        if practice is not None:
+            return practice
+    secret = session.get_one(Project, desk.project_id).secret
+    chance = random.Random(f"{secret}:{settings.seed}:gold:{person.id}:{desk.n_claims}")
+    if settings.gold.share and chance.random() < settings.gold.share:
+        left = session.scalars(_open(desk, "gold").order_by(Task.place)).all()
+        if left:
+            return chance.choice(left)
+    return _first_of_own(session, desk, now) or _first_in_queue(session, desk, now)
+
+
+def nothing(reason: str, retry_at: float | None = None) -> Nothing:
+    """In words."""
+    return Nothing(reason, NOTHING[reason], retry_at)
+
+
+def _n_ranked(session: Session, desk: Desk) -> int:
+    """How many rankings a person has submitted, practice and gold tasks among them."""
+    query = select(func.count()).select_from(Annotation).where(*_by(desk), Annotation.status == "submitted")
+    return session.scalar(query) or 0
+
+
+def _enough_today(session: Session, limits: Limits, desk: Desk, now: float) -> Nothing | None:
+    if limits.hours is None:
+        return None
+    midnight = now - now % DAY_S
+    if _seconds_since(session, desk, midnight) < 3600 * limits.hours:
+        return None
+    told = f"You have worked {limits.hours:g} hours today, as long as is asked of one person a day. It goes on "
+    return Nothing("enough", told + "tomorrow, at midnight UTC.", midnight + DAY_S)
+
+
+def _seconds_since(session: Session, desk: Desk, since: float) -> float:
+    """The seconds that a person's rankings took since then. Reads no more of what they did before than one row."""
+    of_annotation = Revision.annotation_id == Annotation.id
+    latest = select(Annotation.turn).join(Revision, of_annotation & (Revision.n == Annotation.n_revisions))
+    latest = latest.where(*_by(desk), Revision.created_at < since).order_by(Annotation.turn.desc()).limit(1)
+    before = session.scalar(latest) or 0
+    spent = select(func.coalesce(func.sum(Revision.seconds), 0.0)).select_from(Annotation).join(Revision, of_annotation)
+    return session.scalar(spent.where(*_by(desk), Annotation.turn > before, Revision.created_at >= since)) or 0.0
+
+
+def _by(desk: Desk) -> tuple[ColumnElement[bool], ...]:
+    return Annotation.person_id == desk.person_id, Annotation.project_id == desk.project_id
+
+
+def _practice(session: Session, settings: Settings, desk: Desk) -> Task | Nothing | None:
+    """The next practice task; None once enough were done well enough."""
+    if has_passed(session, settings, desk.project_id, desk.person_id):
+        desk.qualified = True
+        return None
+    task = session.scalar(_open(desk, "practice").order_by(Task.place).limit(1))
+    return nothing("practice") if task is None else task
+
+
+def _first_of_own(session: Session, desk: Desk, now: float) -> Task | None:
+    """Of the tasks that are assigned to the person, the first that is free."""
+    mine = (Assignment.person_id == desk.person_id) & (Assignment.project_id == desk.project_id)
+    ahead = select(Task).join(Assignment, Assignment.task_id == Task.id).order_by(Assignment.place).limit(1)
+    ahead = ahead.where(mine, Assignment.place > desk.own_place, Task.status == "open", _is_undealt(desk))
+    first = session.execute(ahead.add_columns(Assignment.place, _is_free(desk, now))).first()
+    if first is None:  # all of them are behind this person
+        last = select(func.max(Assignment.place)).where(mine)
+        desk.own_place = max(desk.own_place, session.scalar(last) or 0)
+        return None
+    task, place, is_free = first
+    desk.own_place = place - 1
+    return task if is_free else session.scalar(ahead.where(_is_free(desk, now)))
+
+
+def _first_in_queue(session: Session, desk: Desk, now: float) -> Task | Nothing:
+    ahead = _open(desk, "rank", Task.place > desk.place).order_by(Task.place).limit(1)
+    first = session.execute(ahead.add_columns(_is_free(desk, now))).first()
+    if first is None:  # every open task is behind this person
+        last = select(func.max(Task.place)).where(*_in_queue(desk, "rank"))
+        desk.place = max(desk.place, session.scalar(last) or 0)
+        return nothing("done" if _has_tasks(session, desk.project_id) else "empty")
+    task, is_free = first
+    desk.place = task.place - 1
+    if is_free:
+        return task
+    task = session.scalar(ahead.where(_is_free(desk, now)))
+    if task is not None:
+        return task
+    live = select(func.min(Lease.expires_at)).join(Task, Task.id == Lease.task_id)
+    return nothing("held", session.scalar(live.where(Task.project_id == desk.project_id, Lease.expires_at > now)))
+
+
+def _open(desk: Desk, kind: str, *more: ColumnElement[bool]) -> Select[Task]:
+    """The open tasks of a kind that are for everybody and that a person has not dealt with."""
+    return select(Task).where(*_in_queue(desk, kind), *more, _is_undealt(desk))
+
+
+def _is_undealt(desk: Desk) -> ColumnElement[bool]:
+    dealt_with = (Annotation.task_id == Task.id) & (Annotation.person_id == desk.person_id)
+    return ~exists().where(dealt_with, Annotation.status != "undone")
+
+
+def _in_queue(desk: Desk, kind: str) -> tuple[ColumnElement[bool], ...]:
+    is_open = (Task.kind == kind) & (Task.assigned == false()) & (Task.status == "open")
+    return Task.project_id == desk.project_id, is_open
+
+
+def _is_free(desk: Desk, now: float) -> ColumnElement[bool]:
+    return Task.n_done + held_by_others(Task.id, desk.person_id, now).scalar_subquery() < Task.required
+
+
+def _has_tasks(session: Session, project_id: int) -> bool:
+    return (
+        session.scalar(select(Task.id).where(Task.project_id == project_id, Task.kind == "rank").limit(1)) is not None
+    )

@@ -1,0 +1,69 @@
+"""The one place where an annotation gets a new version, with its event."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from sqlalchemy import update
+from sqlalchemy.orm import Session
+
+from apps.store import events
+from apps.store.tables import Annotation, Lease, Project, Revision, Task
+
+FINAL = "final"  # the event of an annotation that decides its task from then on
+
+
+def add_revision(
+    session: Session, mine: Annotation, status: str, payload: dict[str, Any], seconds: float, now: float
+) -> None:
+    """Adds a version; `mine.status` is its status then."""
+    mine.status, mine.n_revisions = status, mine.n_revisions + 1
+    if status != "submitted":
+        mine.extra = mine.final = False
+    project = session.get_one(Project, mine.project_id)
+    revision = Revision(
+        annotation_id=mine.id,
+        n=mine.n_revisions,
+        status=status,
+        extra=mine.extra,
+        payload=payload,
+        seconds=_checked_seconds(seconds),
+        guidelines_version=project.guidelines_version,
+        created_at=now,
+    )
+    session.flush()
+    session.add(revision)
+    data = {"task": mine.task_id, "status": status, "revision": mine.n_revisions}
+    data["revision_sha256"] = events.digest(events.revision_content(revision))
+    mine.turn = events.append(session, now, mine.person_id, "say", mine.id, data)
+    session.flush()
+
+
+def latest(session: Session, mine: Annotation) -> Revision:
+    """The present version."""
+    return session.get_one(Revision, (mine.id, mine.n_revisions))
+
+
+def counts(mine: Annotation) -> int:
+    """1 if this annotation takes one of its task's places."""
+    return int(mine.n_revisions > 0 and mine.status == "submitted" and not mine.extra)
+
+
+def decide(session: Session, task: Task, mine: Annotation, now: float) -> None:
+    """What a reviewer ranked who was given the task to decide it: this ranking counts from now on, and no other."""
+    if mine.final or mine.status != "submitted" or not session.get_one(Lease, (task.id, mine.person_id)).final:
+        return
+    others = (Annotation.task_id == task.id) & (Annotation.id != mine.id)
+    session.execute(update(Annotation).where(others).values(final=False))
+    session.execute(
+        update(Lease).where(Lease.task_id == task.id, Lease.person_id != mine.person_id).values(final=False)
+    )
+    mine.final = True
+    events.append(session, now, mine.person_id, FINAL, str(task.id), {"annotation": mine.id})
+
+
+def _checked_seconds(seconds: Any) -> float:
+    """The time that the page measured: at most a day, and never a reason to refuse a ranking."""
+    is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool) and math.isfinite(seconds)
+    return round(min(max(float(seconds), 0.0), 86400.0), 1) if is_number else 0.0
