@@ -12,7 +12,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +108,25 @@ class Store:
         """Brings the statistics up to date that the database plans by, after many rows came at once."""
         with self.write() as session:
             session.execute(text("ANALYZE"))
+
+    def sweep(self) -> None:
+        """Writes a SQLite file anew and empties its log, so that nothing is left in them of what was deleted.
+
+        All others wait meanwhile. Raises `Unavailable` where somebody reads for too long, or the disk has no room for
+        a second copy. PostgreSQL does the like by itself, in time.
+        """
+        if not self.is_sqlite:
+            return
+        with self._turn.of_this_thread(), self._turn.of_this_process(), closing(self.engine.raw_connection()) as raw:
+            connection = raw.driver_connection
+            assert isinstance(connection, sqlite3.Connection)
+            try:
+                connection.execute("VACUUM")
+                (is_busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            except sqlite3.OperationalError as error:
+                raise Unavailable("the database's file cannot be written anew; try again later", str(error)) from error
+            if is_busy:
+                raise Unavailable(BUSY)
 
     def close(self) -> None:
         """Closes all connections."""

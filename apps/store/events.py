@@ -2,21 +2,25 @@
 
 A revision's event holds the digest of its content, so the chain covers what people said too. What a chain cannot
 show is that its newest events were cut off; for that, note `Verdict.head` down elsewhere and give it to `verify`.
+
+Where a person was erased, events that named them are blank and revisions have lost their texts, while all hashes stay.
+The `erase` event says which, and what each hashes to since then: anything else is a change.
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from apps.store.engine import Store
-from apps.store.tables import Event, Revision, canonical
+from apps.store.tables import Annotation, Event, Person, Revision, canonical
 
 NOTHING = "0" * 64  # what the first event follows
+ERASE = "erase"
 
 
 def append(session: Session, at: float, person_id: int | None, verb: str, subject: str, data: dict[str, Any]) -> int:
@@ -64,26 +68,14 @@ N_TOLD = 20
 
 def verify(store: Store, head: str | None = None) -> Verdict:
     """Checks the whole chain and every revision against it; `head` is a newest event noted down earlier."""
-    problems: list[str] = []
-    said: dict[tuple[str, int], str] = {}  # (annotation, revision) → digest
-    before, n_events, n_revisions, seen = NOTHING, 0, 0, head is None
     with store.read() as session:
+        chain = _Chain()
         for event in session.execute(select(Event).order_by(Event.seq).execution_options(yield_per=1000)).scalars():
-            n_events += 1
-            if event.seq != n_events:
-                problems.append(f"event {n_events} is missing; event {event.seq} stands in its place")
-                n_events = event.seq
-            mine = event_hash(
-                event.seq, event.at, event.person_id, event.verb, event.subject, event.data, event.prev_hash
-            )
-            if event.prev_hash != before:
-                problems.append(f"event {event.seq} does not follow the event before it")
-            if mine != event.hash:
-                problems.append(f"event {event.seq} was changed after it was written")
-            if "revision_sha256" in event.data:
-                said[event.subject, event.data["revision"]] = event.data["revision_sha256"]
-            before, seen = event.hash, seen or f"{event.seq}:{event.hash}" == head
+            chain.read(event, head)
             session.expunge(event)
+        problems = chain.problems + _false_erasings(session, chain)
+        problems += [f"event {seq} was changed after it was written" for seq in chain.blank]
+        n_revisions, said = 0, chain.said
         for revision in session.execute(select(Revision).execution_options(yield_per=1000)).scalars():
             n_revisions += 1
             expected = said.pop((revision.annotation_id, revision.n), None)
@@ -93,6 +85,64 @@ def verify(store: Store, head: str | None = None) -> Verdict:
                 problems.append(f"revision {revision.n} of {revision.annotation_id} was changed after it was written")
             session.expunge(revision)
     problems += [f"revision {n} of {annotation} is missing" for annotation, n in said]
-    if not seen:
+    if head is not None and not chain.has_head:
         problems.append(f"the event {head} is not in the chain: events were cut off or written anew")
-    return Verdict(n_events, n_revisions, f"{n_events}:{before}", tuple(problems[:N_TOLD]))
+    return Verdict(chain.n_events, n_revisions, f"{chain.n_events}:{chain.before}", tuple(problems[:N_TOLD]))
+
+
+@dataclass
+class _Chain:
+    """What reading the events from the first on has shown so far."""
+
+    problems: list[str] = field(default_factory=list)
+    said: dict[tuple[str, int], str] = field(default_factory=dict)  # (annotation, revision) → digest
+    blank: dict[int, str] = field(default_factory=dict)  # events that lost what they said → what they hash to now
+    erasings: list[tuple[int, dict[str, Any]]] = field(default_factory=list)  # (number, data) of erase events
+    n_events: int = 0
+    before: str = NOTHING
+    has_head: bool = False
+
+    def read(self, event: Event, head: str | None) -> None:
+        """The next event."""
+        self.n_events += 1
+        if event.seq != self.n_events:
+            self.problems.append(f"event {self.n_events} is missing; event {event.seq} stands in its place")
+            self.n_events = event.seq
+        if event.prev_hash != self.before:
+            self.problems.append(f"event {event.seq} does not follow the event before it")
+        content = event.seq, event.at, event.person_id, event.verb, event.subject, event.data, event.prev_hash
+        mine = event_hash(*content)
+        if mine == event.hash:
+            self._learn(event)
+        elif event.subject == "" and event.data == {}:
+            self.blank[event.seq] = mine
+        else:
+            self.problems.append(f"event {event.seq} was changed after it was written")
+        self.before, self.has_head = event.hash, self.has_head or f"{event.seq}:{event.hash}" == head
+
+    def _learn(self, event: Event) -> None:
+        if "revision_sha256" in event.data:
+            self.said[event.subject, event.data["revision"]] = event.data["revision_sha256"]
+        if event.verb == ERASE:
+            self.erasings.append((event.seq, event.data))
+            for seq, now in event.data["events"]:
+                if self.blank.get(seq) == now:
+                    del self.blank[seq]
+            for annotation, n, now in event.data["revisions"]:
+                if (annotation, n) in self.said:
+                    self.said[annotation, n] = now
+
+
+def _false_erasings(session: Session, chain: _Chain) -> list[str]:
+    """Erase events of people who are not erased, or were before, or that change what others said."""
+    erased = set(session.scalars(select(Person.id).where(Person.erased_at.is_not(None))))
+    whose = select(Annotation.id, Annotation.person_id).where(Annotation.person_id.in_(erased))
+    owners = dict(session.execute(whose).tuples().all())
+    problems = []
+    for seq, data in chain.erasings:
+        if data["person"] not in erased:
+            problems.append(f"event {seq} erases person {data['person']}, who is there or was erased before")
+        erased.discard(data["person"])
+        strangers = {annotation for annotation, _, _ in data["revisions"] if owners.get(annotation) != data["person"]}
+        problems += [f"event {seq} erases {annotation}, which another person said" for annotation in sorted(strangers)]
+    return problems + [f"person {id} is erased, and no event says so" for id in sorted(erased)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from itertools import permutations
 from typing import Any, NamedTuple
 
@@ -85,14 +86,25 @@ def has_passed(session: Session, settings: Settings, project_id: int, person_id:
 
 def known_agreement(session: Session, project_id: int, person_id: int, kind: str) -> list[float]:
     """How well a person did each task whose answer is known: `practice` or `gold`."""
-    rows = session.execute(
-        select(Task.expected, Presentation.places, Revision.payload)
+    return known_agreements(session, project_id, person_id).get((person_id, kind), [])
+
+
+def known_agreements(
+    session: Session, project_id: int, person_id: int | None = None
+) -> dict[tuple[int, str], list[float]]:
+    """The same of everybody, by person and kind, or of one person."""
+    query = (
+        select(Annotation.person_id, Task.kind, Task.expected, Presentation.places, Revision.payload)
         .select_from(Annotation)
         .join(Task, Task.id == Annotation.task_id)
-        .join(Presentation, (Presentation.task_id == Task.id) & (Presentation.person_id == person_id))
+        .join(Presentation, (Presentation.task_id == Task.id) & (Presentation.person_id == Annotation.person_id))
         .join(Revision, (Revision.annotation_id == Annotation.id) & (Revision.n == Annotation.n_revisions))
-        .where(Annotation.project_id == project_id, Annotation.person_id == person_id, Annotation.status == "submitted")
-        .where(Task.kind == kind)
+        .where(Annotation.project_id == project_id, Annotation.status == "submitted", Task.kind != "rank")
         .order_by(Annotation.turn)
     )
-    return [agreement(ranks_of(payload, places), expected["ranks"]) for expected, places, payload in rows]
+    if person_id is not None:
+        query = query.where(Annotation.person_id == person_id)
+    found: dict[tuple[int, str], list[float]] = defaultdict(list)
+    for person, kind, expected, places, payload in session.execute(query):
+        found[person, kind].append(agreement(ranks_of(payload, places), expected["ranks"]))
+    return found

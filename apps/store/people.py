@@ -6,6 +6,7 @@ link that works once.
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import re
 import secrets
@@ -36,6 +37,7 @@ class Somebody(NamedTuple):
     active: bool = True
     accepted: bool = True  # whether they have a password
     created_at: float = 0.0
+    erased: bool = False  # the name is a pseudonym
 
 
 class Invited(NamedTuple):
@@ -73,18 +75,45 @@ def invite(
     store: Store, role: Role, name: str | None = None, days: float = 7, created_by: int | None = None
 ) -> Invited:
     """An invitation that works once, for `days`. Raises `Refused` for an unknown role or a name that is taken."""
-    if role not in ROLES:
-        raise Refused(f"--role {role}: the roles are {', '.join(ROLES)}")
-    if not 0 < days <= 365:
-        raise Refused(f"--days {days:g}: give more than 0 and at most 365")
+    _check_invitation(role, days)
     name = None if name is None else checked_name(name)
-    token, now = secrets.token_urlsafe(32), store.clock()
     with store.write() as session:
         if name is not None and _by_name(session, name):
-            raise Refused(f"--name {name}: this name is taken; to set a new password use `reset`")
-        session.add(_invitation(token, role, name, None, created_by, now, days))
-        events.append(session, now, created_by, "invite", name or "", {"role": role})
-    return Invited(token, role, name, now + days * DAY_S)
+            raise Refused(f"name: {name} is taken; to set a new password use `reset`")
+        return _invite(session, role, name, days, created_by, store.clock())
+
+
+def invite_many(store: Store, lines: str, role: Role, days: float = 7, created_by: int | None = None) -> list[Invited]:
+    """An invitation for each line's name, or for the first column's where it is CSV: of all of them, or of none.
+
+    Raises `BadPayload` that tells each line which has no name, one that cannot be, or one that is taken or comes twice.
+    """
+    _check_invitation(role, days)
+    now, found, problems = store.clock(), _first_column(lines), []
+    names: dict[str, tuple[int, str]] = {}  # key → the line where it stands first, and the name
+    with store.write() as session:
+        for n, given in enumerate(found, start=1):
+            try:
+                name = checked_name(given)
+            except BadPayload as refused:
+                problems.append(f"line {n}: {refused}")
+                continue
+            line, _ = names.setdefault(name_key(name), (n, name))
+            if line != n:
+                problems.append(f"line {n}: {name} stands in line {line} already")
+            elif _by_name(session, name):
+                problems.append(f"line {n}: {name} is taken")
+        if problems or not names:
+            raise BadPayload(problems or ["names: there is none; give one on each line"])
+        return [_invite(session, role, name, days, created_by, now) for _, name in names.values()]
+
+
+def _first_column(lines: str) -> list[str]:
+    try:
+        rows = csv.reader(lines.strip().splitlines(), skipinitialspace=True, strict=True)
+        return [row[0] if row else "" for row in rows]
+    except csv.Error as error:
+        raise BadPayload([f"names: this is no CSV ({error}); give a name on each line"]) from None
 
 
 def reset(store: Store, name: str, days: float = 1, created_by: int | None = None) -> Invited:
@@ -94,7 +123,7 @@ def reset(store: Store, name: str, days: float = 1, created_by: int | None = Non
     """
     token, now = secrets.token_urlsafe(32), store.clock()
     with store.write() as session:
-        person = _named(session, name)
+        person = _living(session, name)
         _end_links(session, person.id, now)
         session.add(_invitation(token, person.role, person.name, person.id, created_by, now, days))
         events.append(session, now, created_by, "reset", person.name, {})
@@ -169,7 +198,7 @@ def set_active(store: Store, name: str, active: bool, by: int | None = None) -> 
     """
     now = store.clock()
     with store.write() as session:
-        person = _named(session, name)
+        person = _living(session, name)
         if not active:
             _keep_an_admin(session, person, "deactivated")
             _end_sessions(session, person.id, now)
@@ -182,9 +211,9 @@ def set_active(store: Store, name: str, active: bool, by: int | None = None) -> 
 def set_role(store: Store, name: str, role: Role, by: int | None = None) -> Somebody:
     """Gives a person another role. Raises `Refused` for an unknown name or role, and for the last active admin."""
     if role not in ROLES:
-        raise Refused(f"--role {role}: the roles are {', '.join(ROLES)}")
+        raise Refused(f"role: {role}; the roles are {', '.join(ROLES)}")
     with store.write() as session:
-        person = _named(session, name)
+        person = _living(session, name)
         if role != "admin":
             _keep_an_admin(session, person, f"made {role}")
         person.role = role
@@ -244,6 +273,20 @@ def name_key(name: str) -> str:
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).strip().casefold())
 
 
+def _check_invitation(role: str, days: float) -> None:
+    if role not in ROLES:
+        raise Refused(f"role: {role}; the roles are {', '.join(ROLES)}")
+    if not 0 < days <= 365:
+        raise Refused(f"days: {days:g}; give more than 0 and at most 365")
+
+
+def _invite(session: Session, role: Role, name: str | None, days: float, by: int | None, now: float) -> Invited:
+    token = secrets.token_urlsafe(32)
+    session.add(_invitation(token, role, name, None, by, now, days))
+    events.append(session, now, by, "invite", name or "", {"role": role})
+    return Invited(token, role, name, now + days * DAY_S)
+
+
 def _invitation(
     token: str, role: str, name: str | None, person_id: int | None, by: int | None, now: float, days: float
 ) -> Invitation:
@@ -271,6 +314,14 @@ def _named(session: Session, name: str) -> Person:
     return person
 
 
+def _living(session: Session, name: str) -> Person:
+    """The same, where something is to be done with them that an erased person cannot have done."""
+    person = _named(session, name)
+    if person.erased_at is not None:
+        raise Refused(f"{person.name} was erased, and cannot come back; invite them anew")
+    return person
+
+
 def _keep_an_admin(session: Session, person: Person, what: str) -> None:
     admins = session.scalars(select(Person.id).where(Person.role == "admin", Person.active)).all()
     if list(admins) == [person.id]:
@@ -286,7 +337,8 @@ def _end_sessions(session: Session, person_id: int, now: float) -> int:
 
 def _somebody(person: Person) -> Somebody:
     accepted = person.password_hash is not None
-    return Somebody(person.id, person.name, _role(person), person.active, accepted, person.created_at)
+    erased = person.erased_at is not None
+    return Somebody(person.id, person.name, _role(person), person.active, accepted, person.created_at, erased)
 
 
 def _role(person: Person) -> Role:

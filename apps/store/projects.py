@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from typing import NamedTuple
 
-from sqlalchemy import case, func, select, update
+from sqlalchemy import Select, case, func, select, update
 from sqlalchemy.orm import Session
 
 from apps.store import events
 from apps.store.engine import Store
-from apps.store.errors import NotYours
+from apps.store.errors import BadPayload, NotYours, Stale
 from apps.store.settings import Settings
-from apps.store.tables import Assignment, Desk, Guidelines, Project, Task
+from apps.store.tables import Assignment, Desk, Guidelines, Person, Project, Task
+
+LONGEST_GUIDELINES = 200_000  # characters
+
+
+class GuidelinesNow(NamedTuple):
+    """A version of a project's guidelines."""
+
+    version: int
+    text: str
+    by: str | None  # None: the file of project.yaml
+    at: float
 
 
 def sync(store: Store, name: str, settings: Settings, guidelines: str = "") -> int:
@@ -50,6 +62,51 @@ def new_guidelines(session: Session, project: Project, text: str, now: float, by
     project.guidelines, project.guidelines_version = text, project.guidelines_version + 1
     version = Guidelines(project_id=project.id, version=project.guidelines_version, text=text, person_id=by, at=now)
     session.add(version)
+
+
+def guidelines_of(store: Store, project_id: int) -> GuidelinesNow:
+    """What annotators read now. Raises `NotYours` for a project that is not there."""
+    with store.read() as session:
+        found = session.execute(_versions(project_id).limit(1)).tuples().first()
+    if found is None:
+        raise NotYours("project")
+    return GuidelinesNow(*found)
+
+
+def versions(store: Store, project_id: int) -> list[GuidelinesNow]:
+    """All that annotators ever read, the newest first."""
+    with store.read() as session:
+        return [GuidelinesNow(*row) for row in session.execute(_versions(project_id)).tuples()]
+
+
+def edit_guidelines(store: Store, project_id: int, text: str, version: int, by: int) -> int:
+    """Saves what somebody made of `version`; returns the new version's number, or `version` if nothing changed.
+
+    Raises `Stale` if somebody else saved meanwhile, `BadPayload` for a text that is too long.
+    """
+    if len(text) > LONGEST_GUIDELINES:
+        raise BadPayload([f"guidelines: {len(text)} characters; give at most {LONGEST_GUIDELINES}"])
+    now = store.clock()
+    with store.write() as session:
+        project = session.get(Project, project_id)
+        if project is None:
+            raise NotYours("project")
+        if project.guidelines_version != version:
+            raise Stale(
+                f"the guidelines are at version {project.guidelines_version}, and this was made of version {version}; "
+                "copy your text, open them again and bring it in"
+            )
+        if project.guidelines != text:
+            new_guidelines(session, project, text, now, by)
+            data = {"version": project.guidelines_version, "text_sha256": text_digest(text)}
+            events.append(session, now, by, "guidelines", project.name, data)
+        return project.guidelines_version
+
+
+def _versions(project_id: int) -> Select[int, str, str, float]:
+    query = select(Guidelines.version, Guidelines.text, Person.name, Guidelines.at)
+    query = query.outerjoin(Person, Person.id == Guidelines.person_id).where(Guidelines.project_id == project_id)
+    return query.order_by(Guidelines.version.desc())
 
 
 def text_digest(text: str) -> str:
