@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 
 from align import sections
 from align.config import Section
+from apps.store.project import Addresses
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -67,6 +68,8 @@ class Recipe(Section):
     """The port to listen at; 0 takes any that is free, and says which."""
     origin: str | None = Field(None, pattern=r"^https?://[^/\s]+$")
     """The address that browsers use, where the app stands behind a proxy: https://compare.example.org."""
+    trusted_proxies: Addresses = ()
+    """Addresses or networks, as 172.16.0.0/12, of a proxy on another machine: its X-Forwarded-For is believed."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -80,10 +83,15 @@ class Recipe(Section):
             raise ValueError(
                 f"sampling.max_tokens = {self.sampling.max_tokens} is more than most_tokens, {self.most_tokens}"
             )
-        if self.arena is None and (self.host not in LOOPBACK or self.origin is not None):
-            key = "host" if self.host not in LOOPBACK else "origin"
+        if self.arena is None and (self.host not in LOOPBACK or self.proxies is not None):
+            key = "host" if self.host not in LOOPBACK else "origin" if self.origin else "trusted_proxies"
             raise ValueError(f"{key} = {getattr(self, key)}: others than this machine need accounts; give arena")
         return self
+
+    @property
+    def proxies(self) -> tuple[str, ...] | None:
+        """The proxies of other machines that say who a request is from; None where no proxy stands in front."""
+        return self.trusted_proxies if self.origin or self.trusted_proxies else None
 
     @property
     def kl_reference(self) -> str | None:

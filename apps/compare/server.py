@@ -71,7 +71,7 @@ def serve(recipe: Recipe) -> None:
             )
         if recipe.host not in LOOPBACK and not (recipe.origin or "").startswith("https://"):
             print("warning: without https passwords can be read on the way; see `origin`", flush=True)
-        server.serve(app, place, behind_proxy=recipe.origin is not None)
+        server.serve(app, place, recipe.proxies)
 
 
 def compare_app(recipe: Recipe, voices: Voices, project: Project | None) -> ASGIApp:

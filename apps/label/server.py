@@ -39,7 +39,7 @@ def serve(paths: Sequence[str], host: str, port: int) -> None:
             print(f"nobody can log in yet: python -m apps.label invite {paths[0]} --role admin", flush=True)
         if host not in ("127.0.0.1", "localhost", "::1") and not (first.recipe.origin or "").startswith("https://"):
             print("warning: without https passwords can be read on the way; see `origin`", flush=True)
-        server.serve(app, place, behind_proxy=first.recipe.origin is not None)
+        server.serve(app, place, first.recipe.proxies)
 
 
 def ranking_app(projects: Sequence[Project], host: str = "127.0.0.1", compute: Compute = computed) -> ASGIApp:
@@ -73,7 +73,7 @@ def _projects(request: Request) -> Response:
 def _share_a_server(paths: Sequence[str], projects: Sequence[Project]) -> None:
     """One server has one set of accounts, one address and one length of sessions."""
     for path, project in zip(paths[1:], projects[1:], strict=True):
-        for key in ("database", "origin", "session_hours"):
+        for key in ("database", "origin", "trusted_proxies", "session_hours"):
             mine, others = getattr(project.recipe, key), getattr(projects[0].recipe, key)
             if mine != others:
                 raise UserError(f"{path}: {key} = {mine}, but {paths[0]} has {others}; one server has one of each")

@@ -8,24 +8,25 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import re
 import secrets
-import unicodedata
 from typing import Literal, NamedTuple
 
-from sqlalchemy import select, update
+from sqlalchemy import ColumnElement, delete, select, update
 from sqlalchemy.orm import Session
 
 from apps.store import events
 from apps.store.engine import Store
 from apps.store.errors import BadPayload, LoginRefused, Refused
-from apps.store.tables import Invitation, Lease, LoginSession, Person
+from apps.store.names import checked_name, look_alike
+from apps.store.names import name_key as name_key
+from apps.store.tables import Device, Invitation, Lease, LoginSession, Person
 
 Role = Literal["admin", "reviewer", "annotator"]
 ROLES = ("admin", "reviewer", "annotator")
 LEADS = ("admin", "reviewer")  # who may see everybody's work
-LONGEST_NAME = 60
 DAY_S = 86400.0
+MOST_DAYS = 30  # that a link works
+SET_BACK_S = 3600.0  # as far may a clock be set back before what seems to begin later than now has ended
 
 
 class Somebody(NamedTuple):
@@ -74,38 +75,43 @@ class Waiting(NamedTuple):
 def invite(
     store: Store, role: Role, name: str | None = None, days: float = 7, created_by: int | None = None
 ) -> Invited:
-    """An invitation that works once, for `days`. Raises `Refused` for an unknown role or a name that is taken."""
-    _check_invitation(role, days)
+    """An invitation that works once, for `days`.
+
+    Raises `Refused` for an unknown role, and for a name that is taken or looks like another one.
+    """
+    _check_role(role)
+    _check_days(days)
     name = None if name is None else checked_name(name)
     with store.write() as session:
-        if name is not None and _by_name(session, name):
-            raise Refused(f"name: {name} is taken; to set a new password use `reset`")
+        if name is not None:
+            _refuse_taken(session, name, store.clock(), "for a new password reset theirs")
         return _invite(session, role, name, days, created_by, store.clock())
 
 
 def invite_many(store: Store, lines: str, role: Role, days: float = 7, created_by: int | None = None) -> list[Invited]:
     """An invitation for each line's name, or for the first column's where it is CSV: of all of them, or of none.
 
-    Raises `BadPayload` that tells each line which has no name, one that cannot be, or one that is taken or comes twice.
+    Raises `BadPayload` that tells each line which has no name, one that cannot be, or one that is taken, comes twice or
+    looks like another.
     """
-    _check_invitation(role, days)
-    now, found, problems = store.clock(), _first_column(lines), []
-    names: dict[str, tuple[int, str]] = {}  # key → the line where it stands first, and the name
+    _check_role(role)
+    _check_days(days)
+    made, problems, lines_of = list[Invited](), list[str](), dict[str, int]()
+    now = store.clock()
     with store.write() as session:
-        for n, given in enumerate(found, start=1):
+        for n, given in enumerate(_first_column(lines), start=1):
             try:
                 name = checked_name(given)
+                first = lines_of.setdefault(name_key(name), n)
+                if first != n:
+                    raise BadPayload([f"{name} stands in line {first} already"])
+                _refuse_taken(session, name, now, "leave it out")
+                made.append(_invite(session, role, name, days, created_by, now))
             except BadPayload as refused:
                 problems.append(f"line {n}: {refused}")
-                continue
-            line, _ = names.setdefault(name_key(name), (n, name))
-            if line != n:
-                problems.append(f"line {n}: {name} stands in line {line} already")
-            elif _by_name(session, name):
-                problems.append(f"line {n}: {name} is taken")
-        if problems or not names:
+        if problems or not made:
             raise BadPayload(problems or ["names: there is none; give one on each line"])
-        return [_invite(session, role, name, days, created_by, now) for _, name in names.values()]
+        return made
 
 
 def _first_column(lines: str) -> list[str]:
@@ -121,10 +127,11 @@ def reset(store: Store, name: str, days: float = 1, created_by: int | None = Non
 
     Raises `Refused` for a name that nobody has.
     """
+    _check_days(days)
     token, now = secrets.token_urlsafe(32), store.clock()
     with store.write() as session:
         person = _living(session, name)
-        _end_links(session, person.id, now)
+        _end_links(session, Invitation.person_id == person.id, now)
         session.add(_invitation(token, person.role, person.name, person.id, created_by, now, days))
         events.append(session, now, created_by, "reset", person.name, {})
         return Invited(token, _role(person), person.name, now + days * DAY_S)
@@ -145,8 +152,7 @@ def accept(store: Store, token: str, name: str | None, password: str) -> Somebod
     """
     from apps.store.passwords import check_password, hash_password
 
-    open_one = invitation(store, token)
-    name = checked_name(open_one.name or name or "")
+    name = invitation(store, token).name or checked_name(name or "")
     check_password(password, name)
     password_hash = hash_password(password)  # slow, so outside the transaction
     now = store.clock()
@@ -156,16 +162,15 @@ def accept(store: Store, token: str, name: str | None, password: str) -> Somebod
             person = session.get_one(Person, found.person_id)
             person.password_hash = password_hash
             _end_sessions(session, person.id, now)
-        elif _by_name(session, name):
-            raise BadPayload([f"name: {name} is taken; choose another"])
         else:
+            _refuse_taken(session, name, now, "choose another", look=found.name is None)
             person = Person(name=name, key=name_key(name), role=found.role, active=True, created_at=now)
             person.password_hash = password_hash
             session.add(person)
             session.flush()
         found.used_by = person.id
         session.flush()
-        _end_links(session, person.id, now)
+        _end_links(session, Invitation.person_id == person.id, now)
         events.append(session, now, person.id, "accept", person.name, {"role": person.role})
         return _somebody(person)
 
@@ -178,8 +183,8 @@ def listed(store: Store) -> list[Somebody]:
 
 def waiting(store: Store) -> list[Waiting]:
     """The invitations that are open, the oldest first."""
-    is_open = Invitation.used_by.is_(None) & Invitation.revoked_at.is_(None) & Invitation.person_id.is_(None)
-    query = select(Invitation).where(is_open, Invitation.expires_at > store.clock()).order_by(Invitation.created_at)
+    is_new = _is_open(store.clock()) & Invitation.person_id.is_(None)
+    query = select(Invitation).where(is_new).order_by(Invitation.created_at)
     with store.read() as session:
         found = session.scalars(query)
         return [Waiting(_link_id(one), _checked_role(one.role), one.name, one.expires_at) for one in found]
@@ -202,6 +207,7 @@ def set_active(store: Store, name: str, active: bool, by: int | None = None) -> 
         if not active:
             _keep_an_admin(session, person, "deactivated")
             _end_sessions(session, person.id, now)
+            _end_links(session, Invitation.created_by == person.id, now)  # or they would come back by one
             session.execute(update(Lease).where(Lease.person_id == person.id).values(expires_at=0))
         person.active = active
         events.append(session, now, by, "activate" if active else "deactivate", person.name, {})
@@ -210,14 +216,15 @@ def set_active(store: Store, name: str, active: bool, by: int | None = None) -> 
 
 def set_role(store: Store, name: str, role: Role, by: int | None = None) -> Somebody:
     """Gives a person another role. Raises `Refused` for an unknown name or role, and for the last active admin."""
-    if role not in ROLES:
-        raise Refused(f"role: {role}; the roles are {', '.join(ROLES)}")
+    _check_role(role)
+    now = store.clock()
     with store.write() as session:
         person = _living(session, name)
         if role != "admin":
             _keep_an_admin(session, person, f"made {role}")
+            _end_links(session, Invitation.created_by == person.id, now)
         person.role = role
-        events.append(session, store.clock(), by, "role", person.name, {"role": role})
+        events.append(session, now, by, "role", person.name, {"role": role})
         return _somebody(person)
 
 
@@ -229,16 +236,15 @@ def revoke(store: Store, name: str, by: int | None = None) -> int:
     now = store.clock()
     with store.write() as session:
         person, key = _by_name(session, name), name_key(name)
-        still_open = Invitation.used_by.is_(None) & Invitation.revoked_at.is_(None)
         invitations = [
             one
-            for one in session.scalars(select(Invitation).where(still_open))
+            for one in session.scalars(select(Invitation).where(_is_open(now)))
             if (name_key(one.name) == key if one.name is not None else _link_id(one) == name.strip())
         ]
         if person is None and not invitations:
             raise Refused(
                 f"{name}: nobody has this name, and nobody was invited by it or has an invitation of this id; "
-                "`people` lists all"
+                "look at the list of people"
             )
         for one in invitations:
             one.revoked_at = now
@@ -252,32 +258,43 @@ def _link_id(invitation: Invitation) -> str:
     return f"#{invitation.token_hash[:8]}"
 
 
-def _end_links(session: Session, person_id: int, now: float) -> None:
-    """Takes back the open links that set a person's password: whoever has an older one must not get in by it."""
-    is_open = (Invitation.person_id == person_id) & Invitation.used_by.is_(None) & Invitation.revoked_at.is_(None)
-    session.execute(update(Invitation).where(is_open).values(revoked_at=now))
+def _end_links(session: Session, which: ColumnElement[bool], now: float) -> None:
+    """Takes back open links, as older ones that set a password: whoever has one must not get in by it."""
+    is_open = Invitation.used_by.is_(None) & Invitation.revoked_at.is_(None)
+    session.execute(update(Invitation).where(is_open & which).values(revoked_at=now))
 
 
-def checked_name(name: str) -> str:
-    """A name as it is shown. Raises `BadPayload` for one that is empty, too long, or has invisible characters."""
-    shown = re.sub(r"\s+", " ", unicodedata.normalize("NFKC", name)).strip()
-    if not 1 <= len(shown) <= LONGEST_NAME:
-        raise BadPayload([f"name: {len(shown)} characters; give 1 to {LONGEST_NAME}"])
-    if any(unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Cn") for character in shown):
-        raise BadPayload(["name: it has a character that cannot be seen; leave it out"])
-    return shown
+def end_links_from_later(session: Session, now: float) -> None:
+    """Takes back links that were made while the clock was ahead, which would work for longer than their days."""
+    _end_links(session, Invitation.created_at > now + SET_BACK_S, now)
 
 
-def name_key(name: str) -> str:
-    """One spelling for names that look alike but for case."""
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).strip().casefold())
+def _is_open(now: float) -> ColumnElement[bool]:
+    """Invitations that can be used: not used yet, not taken back, and made within their days, not later than now."""
+    is_young = (Invitation.created_at > now - MOST_DAYS * DAY_S) & (Invitation.created_at <= now + SET_BACK_S)
+    is_left = Invitation.used_by.is_(None) & Invitation.revoked_at.is_(None) & (Invitation.expires_at > now)
+    return is_young & is_left
 
 
-def _check_invitation(role: str, days: float) -> None:
+def _check_role(role: str) -> None:
     if role not in ROLES:
-        raise Refused(f"role: {role}; the roles are {', '.join(ROLES)}")
-    if not 0 < days <= 365:
-        raise Refused(f"days: {days:g}; give more than 0 and at most 365")
+        raise Refused(f"role: {role} is none; the roles are {', '.join(ROLES)}")
+
+
+def _check_days(days: float) -> None:
+    if not 0 < days <= MOST_DAYS:
+        raise Refused(f"days: {days:g}; give more than 0 and at most {MOST_DAYS}")
+
+
+def _refuse_taken(session: Session, name: str, now: float, remedy: str, look: bool = True) -> None:
+    """Raises `BadPayload` for somebody's name, and for one that could be taken for another, even of the invited."""
+    if _by_name(session, name):
+        raise BadPayload([f"name: {name} is taken; {remedy}"])
+    if look:
+        invited = select(Invitation.name).where(_is_open(now), Invitation.name.is_not(None))
+        other = look_alike(name, filter(None, (*session.scalars(select(Person.name)), *session.scalars(invited))))
+        if other is not None:
+            raise BadPayload([f"name: {name} looks like {other}; choose another"])
 
 
 def _invite(session: Session, role: Role, name: str | None, days: float, by: int | None, now: float) -> Invited:
@@ -297,8 +314,8 @@ def _invitation(
 
 
 def _open_invitation(session: Session, token: str, now: float) -> Invitation:
-    found = session.get(Invitation, hash_token(token))
-    if found is None or found.used_by is not None or found.revoked_at is not None or found.expires_at <= now:
+    found = session.scalar(select(Invitation).where(Invitation.token_hash == hash_token(token), _is_open(now)))
+    if found is None:
         raise LoginRefused("this invitation is not valid any more; ask for a new one")
     return found
 
@@ -310,7 +327,7 @@ def _by_name(session: Session, name: str) -> Person | None:
 def _named(session: Session, name: str) -> Person:
     person = _by_name(session, name)
     if person is None:
-        raise Refused(f"{name}: nobody has this name; `people` lists all")
+        raise Refused(f"{name}: nobody has this name; look at the list of people")
     return person
 
 
@@ -329,6 +346,8 @@ def _keep_an_admin(session: Session, person: Person, what: str) -> None:
 
 
 def _end_sessions(session: Session, person_id: int, now: float) -> int:
+    """Logs a person out everywhere, and forgets their browsers. Returns how many sessions there were."""
+    session.execute(delete(Device).where(Device.person_id == person_id))
     alive = (LoginSession.person_id == person_id) & LoginSession.revoked_at.is_(None) & (LoginSession.expires_at > now)
     ids = session.scalars(select(LoginSession.token_hash).where(alive)).all()
     session.execute(update(LoginSession).where(LoginSession.token_hash.in_(ids)).values(revoked_at=now))

@@ -17,11 +17,12 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from importlib.util import find_spec
+from ipaddress import ip_network
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, Self
 from urllib.parse import quote
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from align.config import build, read_yaml
 from align.errors import UserError
@@ -29,6 +30,20 @@ from apps.store.settings import Settings
 
 if TYPE_CHECKING:
     from apps.store.engine import Store
+
+
+def _are_addresses(given: tuple[str, ...]) -> tuple[str, ...]:
+    for one in given:
+        try:
+            ip_network(one)
+        except ValueError:
+            raise ValueError(
+                f"{one!r} is no address and no network; give numbers, as 10.0.0.5 or 172.16.0.0/12"
+            ) from None
+    return given
+
+
+Addresses = Annotated[tuple[str, ...], AfterValidator(_are_addresses)]
 
 
 class Recipe(Settings):
@@ -46,6 +61,13 @@ class Recipe(Settings):
     """How long a login lasts."""
     origin: str | None = Field(None, pattern=r"^https?://[^/\s]+$")
     """The address that browsers use, where the app stands behind a proxy: https://label.example.org."""
+    trusted_proxies: Addresses = ()
+    """Addresses or networks, as 172.16.0.0/12, of a proxy on another machine: its X-Forwarded-For is believed."""
+
+    @property
+    def proxies(self) -> tuple[str, ...] | None:
+        """The proxies of other machines that say who a request is from; None where no proxy stands in front."""
+        return self.trusted_proxies if self.origin or self.trusted_proxies else None
 
     def settings(self) -> Settings:
         """What the store needs of it."""

@@ -15,25 +15,34 @@ from sqlalchemy.orm import Session
 from apps.store import events
 from apps.store.engine import Store
 from apps.store.errors import LoginRefused, TooManyAttempts
-from apps.store.people import Somebody, _somebody, hash_token, name_key
-from apps.store.tables import Attempt, LoginSession, Person
+from apps.store.names import name_key
+from apps.store.people import DAY_S, SET_BACK_S, Somebody, _somebody, end_links_from_later, hash_token
+from apps.store.tables import Attempt, Device, LoginSession, Person
 
-FREE = {"name": 5, "address": 20}  # failures before there is a wait; people behind one router share an address
-LONGEST_WAIT_S = {"name": 60.0, "address": 900.0}  # others could keep a name waiting, so its wait is short
+# Failures before there is a wait. People behind one router share an address; others could keep a name waiting, so its
+# wait is short.
+FREE = {"name": 5, "device": 5, "address": 20}
+LONGEST_WAIT_S = {"name": 60.0, "device": 60.0, "address": 900.0}
 FORGET_S = 86400.0  # a day without a failure clears the count
 SEEN_EVERY_S = 60.0
-SET_BACK_S = 3600.0  # as far may a clock be set back before sessions end that seem to begin later than now
+DEVICE_S = 180 * DAY_S  # for so long a browser is known that nobody logs in with
 
 
-def login(store: Store, name: str, password: str, address: str, hours: float = 12) -> str:
+def login(
+    store: Store, name: str, password: str, address: str, hours: float = 12, device: str = "", next_device: str = ""
+) -> str:
     """A session's token for the right name and password; it is good for `hours`. Only its hash is kept.
+
+    `address` is "" where it is not known. `device` is the token of a browser that somebody logged in with before; from
+    now on it is `next_device`. If it was this person, the browser's failures count for itself, and nobody else's do:
+    others who guess, at this name or from this address, cannot keep them out.
 
     Raises `LoginRefused`, in the same words and time for an unknown name, a wrong password and somebody who was shut
     out; `TooManyAttempts` before anything is looked at.
     """
     from apps.store.passwords import hash_password, is_outdated, verify_password
 
-    keys = [f"name:{hash_token(name_key(name))}", f"address:{network_of(address)}"]
+    keys = _counted_as(store, name, address, device)
     _count_failure(store, keys)
     with store.read() as session:
         person = session.scalar(select(Person).where(Person.key == name_key(name)))
@@ -41,24 +50,34 @@ def login(store: Store, name: str, password: str, address: str, hours: float = 1
     if not verify_password(known, password) or person_id is None or known is None:
         raise LoginRefused("the name or the password is wrong")
     newer = hash_password(password) if is_outdated(known) else known
-    token, now = secrets.token_urlsafe(32), store.clock()
     with store.write() as session:
         person = session.get_one(Person, person_id)
-        if not person.active or person.password_hash != known:  # shut out, or reset, while we computed
+        if person.password_hash != known:  # reset while we computed
             raise LoginRefused("the name or the password is wrong")
         person.password_hash = newer
         _take_back_failure(session, keys)
-        session.execute(delete(LoginSession).where(LoginSession.expires_at < now - FORGET_S))
-        session.add(
-            LoginSession(
-                token_hash=hash_token(token),
-                person_id=person_id,
-                created_at=now,
-                expires_at=now + hours * 3600,
-                seen_at=now,
-            )
-        )
-        events.append(session, now, person_id, "login", person.name, {})
+        return _begin(session, person, store.clock(), hours, device, next_device)
+
+
+def begin(store: Store, person_id: int, hours: float, device: str, next_device: str) -> str:
+    """The same for somebody who has just set a password. Raises `LoginRefused` if they were shut out meanwhile."""
+    with store.write() as session:
+        return _begin(session, session.get_one(Person, person_id), store.clock(), hours, device, next_device)
+
+
+def _begin(session: Session, person: Person, now: float, hours: float, device: str, next_device: str) -> str:
+    if not person.active:
+        raise LoginRefused("the name or the password is wrong")
+    token = secrets.token_urlsafe(32)
+    end_links_from_later(session, now)
+    session.execute(delete(LoginSession).where(LoginSession.expires_at < now - FORGET_S))
+    is_past = (Device.token_hash == hash_token(device)) | (Device.seen_at < now - DEVICE_S)
+    session.execute(delete(Device).where(is_past))
+    begins = {"person_id": person.id, "created_at": now, "expires_at": now + hours * 3600, "seen_at": now}
+    session.add(LoginSession(token_hash=hash_token(token), **begins))
+    if next_device:
+        session.add(Device(token_hash=hash_token(next_device), person_id=person.id, seen_at=now))
+    events.append(session, now, person.id, "login", person.name, {})
     return token
 
 
@@ -99,6 +118,16 @@ def _live(session: Session, token: str, now: float) -> tuple[float, Person] | No
     return None if found is None else (found[0], found[1])
 
 
+def _counted_as(store: Store, name: str, address: str, device: str) -> list[str]:
+    """What a failure counts for: the browser, if this person has logged in with it; else the name and the address."""
+    known = (Device.token_hash == hash_token(device)) & (Device.seen_at > store.clock() - DEVICE_S)
+    with store.read() as session:
+        key = session.scalar(select(Person.key).join(Device, Device.person_id == Person.id).where(known))
+    if key == name_key(name):
+        return [f"device:{hash_token(device)}"]
+    return [f"name:{hash_token(name_key(name))}", *([f"address:{network_of(address)}"] if address else [])]
+
+
 def _count_failure(store: Store, keys: list[str]) -> None:
     """Counts a failure that is yet to be taken back. Raises `TooManyAttempts` while one of the keys has to wait."""
     now = store.clock()
@@ -121,12 +150,12 @@ def _count_failure(store: Store, keys: list[str]) -> None:
 
 
 def _take_back_failure(session: Session, keys: list[str]) -> None:
-    """A success clears the name, and takes back what it counted for the address: others may be guessing from there."""
+    """A success clears the name or the browser; of the address it takes back its own: others may be guessing there."""
     for key in keys:
         row = session.get(Attempt, key)
         if row is None:
             continue
-        row.failures = 0 if _kind(key) == "name" else max(0, row.failures - 1)
+        row.failures = max(0, row.failures - 1) if _kind(key) == "address" else 0
         if row.failures <= FREE[_kind(key)]:
             row.blocked_until = 0.0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,11 @@ class Site:
         """The session cookie's name; with __Host- browsers take it from this host alone."""
         return f"__Host-align_{self.app}" if self.is_secure else f"align_{self.app}"
 
+    @property
+    def device_cookie(self) -> str:
+        """The name of the cookie that stays after a session: somebody logged in with this browser before."""
+        return f"{self.cookie}_device"
+
 
 class Accounts:
     """The pages, and who a request is from."""
@@ -85,9 +91,10 @@ class Accounts:
 
     async def _login(self, request: Request, name: Field, password: Field, next: Field = "") -> Response:
         address = request.client.host if request.client else ""
+        hours, device, next_device = self._devices(request)
         try:
             token = await self._slowly(
-                lambda: sessions.login(self.store, name, password, address, self.site.session_hours)
+                lambda: sessions.login(self.store, name, password, address, hours, device, next_device)
             )
         except (LoginRefused, TooManyAttempts) as refused:
             waits = isinstance(refused, TooManyAttempts)
@@ -96,7 +103,7 @@ class Accounts:
             if isinstance(refused, TooManyAttempts):
                 answer.headers["retry-after"] = str(max(1, round(refused.wait_s)))
             return answer
-        return self._logged_in(token, _local(next))
+        return self._logged_in(token, next_device, _local(next))
 
     def _logout(self, request: Request, everywhere: Field = "") -> Response:
         person = self.person(request)
@@ -133,11 +140,9 @@ class Accounts:
             return self.page(request, "message", 404, title="Invitation", message=sentence(str(refused)))
         except BadPayload as refused:
             return self._form(request, found, name, sentence(str(refused)), 422)
-        address = request.client.host if request.client else ""
-        token = await self._slowly(
-            lambda: sessions.login(self.store, somebody.name, password, address, self.site.session_hours)
-        )
-        return self._logged_in(token, "")
+        hours, device, next_device = self._devices(request)
+        token = await run_sync(sessions.begin, self.store, somebody.id, hours, device, next_device)
+        return self._logged_in(token, next_device, "")
 
     def _form(
         self, request: Request, found: people.OpenInvitation, name: str = "", problem: str = "", status: int = 200
@@ -145,16 +150,19 @@ class Accounts:
         values = {"name": name, "problem": problem, "shortest": SHORTEST, "longest": LONGEST}
         return self.page(request, "invitation", status, invitation=found, **values)
 
-    def _logged_in(self, token: str, next: str) -> Response:
+    def _devices(self, request: Request) -> tuple[float, str, str]:
+        """How long a session is to last, the token of the browser if it has one, and the one that it gets."""
+        return self.site.session_hours, request.cookies.get(self.site.device_cookie, ""), secrets.token_urlsafe(32)
+
+    def _logged_in(self, token: str, device: str, next: str) -> Response:
         answer = RedirectResponse(next or self.site.home, 303)
-        answer.set_cookie(
-            self.site.cookie,
-            token,
-            max_age=int(self.site.session_hours * 3600),
-            secure=self.site.is_secure,
-            httponly=True,
-            samesite="strict",
-        )
+        for name, value, seconds in (
+            (self.site.cookie, token, self.site.session_hours * 3600),
+            (self.site.device_cookie, device, sessions.DEVICE_S),
+        ):
+            answer.set_cookie(
+                name, value, max_age=int(seconds), secure=self.site.is_secure, httponly=True, samesite="strict"
+            )
         return answer
 
     async def _slowly(self, work: Callable[[], Result]) -> Result:

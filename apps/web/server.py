@@ -146,21 +146,24 @@ def _told(request: Request, status: int, code: str, message: str, remedy: str) -
     return PlainTextResponse(f"{message} {remedy}".strip() + "\n", status)
 
 
-def serve(app: ASGIApp, place: socket.socket, behind_proxy: bool) -> None:
-    """Serves until SIGINT or SIGTERM.
+def serve(app: ASGIApp, place: socket.socket, proxies: Collection[str] | None = None) -> None:
+    """Serves until SIGINT or SIGTERM. `proxies`: addresses that say who a request is from; None: nobody does.
 
     The access log stays off: it would hold the links of invitations. What is refused or fails is logged.
     """
     import uvicorn
 
+    from apps.web import connections
+
+    forwarded = None if proxies is None else connections.Forwarded(app, proxies)
     config = uvicorn.Config(
-        app,
+        forwarded or app,
         log_level="warning",
         access_log=False,
         server_header=False,
-        proxy_headers=behind_proxy,  # else anybody could name any address as theirs
-        timeout_keep_alive=120,  # longer than people think: a request may cross with the end of its connection
-        timeout_graceful_shutdown=5,  # Gradio's pages keep connections open
+        proxy_headers=False,  # else anybody could name any address as theirs
+        timeout_graceful_shutdown=5,  # pages keep connections open
+        **connections.options(forwarded.proxies if forwarded else ()),
     )
     # Python's threads hand each other the interpreter after 5 ms by default, and a transaction that others wait for has
     # to ask for it back after each of its statements.

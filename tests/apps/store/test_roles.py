@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 from offices import Clock, at_once, person
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 
 from apps.store import passwords, people, sessions
 from apps.store.engine import Store
 from apps.store.errors import BadPayload, LoginRefused, Refused, TooManyAttempts
-from apps.store.tables import Attempt, Event, Person
+from apps.store.tables import Attempt, Event, Invitation, Person
 
 PASSWORD = "four words or more"
 
@@ -56,18 +56,82 @@ def test_an_invitation_works_once(store: Store) -> None:
         people.invitation(store, invited.token)
 
 
-def test_two_at_once_cannot_use_one_invitation(store: Store) -> None:
+def accepted(store: Store, token: str, name: str | None, password: str = PASSWORD) -> str:
+    """The name of whoever came in by a link, or ""."""
+    try:
+        return people.accept(store, token, name, password).name
+    except LoginRefused:
+        return ""
+
+
+def test_of_twelve_at_once_one_can_use_an_invitation(store: Store) -> None:
     token = people.invite(store, "admin").token
+    came = at_once(12, lambda index: accepted(store, token, f"person {'abcdefghijkl'[index]}"))
+    assert sum(bool(name) for name in came) == 1
+    assert [one.name for one in people.listed(store)] == [name for name in came if name]
 
-    def come(index: int) -> str:
-        try:
-            return people.accept(store, token, f"person {index}", PASSWORD).name
-        except LoginRefused:
-            return ""
 
-    said = at_once(8, come)
-    assert sum(bool(name) for name in said) == 1
-    assert len(people.listed(store)) == 1
+def test_of_twelve_at_once_one_sets_the_password(store: Store) -> None:
+    person(store, "Ann")
+    token = people.reset(store, "Ann").token
+    came = at_once(12, lambda index: accepted(store, token, None, f"words of number {index}"))
+    assert came.count("Ann") == 1
+    assert sessions.person_of(store, login(store, password=f"words of number {came.index('Ann')}"))
+
+
+def test_a_link_made_while_another_is_used_leaves_one_or_none(store: Store) -> None:
+    person(store, "Ann")
+    for _ in range(5):
+        old = people.reset(store, "Ann").token
+
+        def act(index: int, old: str = old) -> str:
+            return people.reset(store, "Ann").token if index % 2 else accepted(store, old, None)
+
+        made = [token for token in at_once(6, act) if token not in ("", "Ann")]
+        assert sum(bool(accepted(store, token, None)) for token in made) <= 1  # the newest, if it came after the use
+        with store.read() as session:
+            assert not session.scalars(select(Invitation).where(Invitation.used_by.is_(None)).where(
+                Invitation.revoked_at.is_(None))).all()  # fmt: skip
+
+
+def test_an_invitation_made_while_the_clock_was_ahead_ends_when_it_is_set_right(store: Store, clock: Clock) -> None:
+    person(store, "Ann")
+    soon = people.invite(store, "annotator", days=2)
+    clock.now += 5 * 86400
+    ahead = people.invite(store, "admin", days=2)
+    clock.now -= 5 * 86400
+    assert [one.role for one in people.waiting(store)] == ["annotator"]
+    with pytest.raises(LoginRefused):
+        people.invitation(store, ahead.token)
+    login(store)
+    clock.now += 5 * 86400 + 10  # the day that it was made on, as it said
+    for token in (ahead.token, soon.token):
+        with pytest.raises(LoginRefused):
+            people.accept(store, token, "Eve", PASSWORD)
+
+
+@pytest.mark.parametrize("days", [0, -1, 31, float("nan"), float("inf")])
+def test_no_link_lives_long(store: Store, clock: Clock, days: float) -> None:
+    person(store, "Ann")
+    for make in (lambda: people.invite(store, "admin", days=days), lambda: people.reset(store, "Ann", days)):
+        with pytest.raises(Refused, match=r"^days: .* at most 30$"):
+            make()
+    token = people.invite(store, "admin", days=30).token
+    with store.write() as session:  # as it was made when a year was allowed
+        session.execute(update(Invitation).values(expires_at=clock.now + 365 * 86400))
+    clock.now += 30 * 86400
+    assert accepted(store, token, "Eve") == ""
+
+
+@pytest.mark.parametrize("falls", [lambda store: people.set_active(store, "Eve", False),
+                                   lambda store: people.set_role(store, "Eve", "annotator")])  # fmt: skip
+def test_an_admin_who_is_one_no_more_has_left_no_way_in(store: Store, falls: Any) -> None:
+    person(store, "Lead", "admin")
+    eve = person(store, "Eve", "admin")
+    kept, left = people.invite(store, "admin"), people.invite(store, "admin", created_by=eve.id)
+    falls(store)
+    assert accepted(store, left.token, "Mallory") == ""
+    assert accepted(store, kept.token, "Second") == "Second"
 
 
 def test_an_invitation_ends(store: Store, clock: Clock) -> None:
@@ -105,6 +169,53 @@ def test_names_that_look_alike_are_one(store: Store) -> None:
             people.invite(store, "annotator", name)
         with pytest.raises(BadPayload, match="taken"):
             people.accept(store, people.invite(store, "annotator").token, name, PASSWORD)
+
+
+@pytest.mark.parametrize("name", ["Aлиcе", "Αda", "Ada\u034f", "Ada\u3164", "Ꭺda", "Ada Мария"])
+def test_names_that_mix_scripts_or_hide_letters_are_refused(store: Store, name: str) -> None:
+    with pytest.raises(BadPayload, match=r"scripts?|seen"):
+        people.invite(store, "annotator", name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Мария",
+        "Ελένη",
+        "王小明 (Wang)",
+        "ヨーゼフ",
+        "田中タロウ",
+        "佐々木",
+        "김민수 Kim",
+        "محمد",
+        "Nguyễn Văn Á",
+        "O'Neil-Åse 2",
+        "Ꮳꮃꭹ",
+    ],
+)
+def test_names_of_all_the_world_are_names(store: Store, name: str) -> None:
+    for other in ("Maria", "Ada", "Helene"):
+        person(store, other)
+    assert accepted(store, people.invite(store, "annotator", name).token, None) == name
+
+
+@pytest.mark.parametrize(
+    ("known", "name"),
+    [("Coco", "Сосо"), ("COCO", "сосо"), ("Alice", "AIice"), ("Alice", "A1ice"), ("BOB 10", "B0B lO"), ("ХОР", "XOP"),
+     ("Aka", "ΑΚα"), ("JAM", "ᎫᎪᎷ")],
+)  # fmt: skip
+def test_a_name_that_looks_like_anothers_is_refused(store: Store, known: str, name: str) -> None:
+    people.invite(store, "annotator", known)
+    token = people.invite(store, "annotator").token
+    for _ in ("invited", "here"):
+        with pytest.raises(BadPayload, match=f"name: {name} looks like {known}"):
+            people.accept(store, token, name, PASSWORD)
+        with pytest.raises(BadPayload, match="looks like"):
+            people.invite(store, "annotator", name)
+        if not people.listed(store):
+            person(store, known)  # and by a new link, if the first was lost
+    assert accepted(store, token, "Ian") == "Ian"
+    assert person(store, "Lan").name == "Lan"
 
 
 @pytest.mark.parametrize("password", ["short", "x" * 201, "aaaaaaaaaaaaaaaa", "Annabel the 1st"])
@@ -388,3 +499,65 @@ def test_names_of_attempts_are_not_kept(store: Store) -> None:
     with store.read() as session:
         assert "mistake" not in str(session.scalars(select(Attempt.key)).all())
         assert session.scalar(select(func.count()).select_from(Event)) == 0
+
+
+# ------------------------------------------------------------------------------------------------------------ browsers
+
+
+def test_a_browser_that_is_known_waits_for_nobody_elses_guesses(store: Store) -> None:
+    ann = person(store, "Ann")
+    begun = sessions.begin(store, ann.id, 12, "", "her browser")
+    assert sessions.person_of(store, begun) == ann
+    for index in range(30):  # somebody in the same office
+        try:
+            fail(store, f"nobody {index}")
+        except TooManyAttempts:
+            break
+    for _ in range(6):
+        fail(store, address="192.0.2.66")  # and one who knows her name
+    for address in ("192.0.2.1", "192.0.2.66"):
+        with pytest.raises(TooManyAttempts):
+            login(store, address=address)
+    for device, following in (("her browser", "renewed"), ("renewed", "again")):
+        assert sessions.login(store, "ann", PASSWORD, "192.0.2.1", 12, device, following)
+    for device, name in (("her browser", "Ann"), ("a guess", "Ann"), ("", "Ann"), ("again", "Bob")):
+        with pytest.raises(TooManyAttempts):  # an older token, one that is nobody's, and hers for another name
+            sessions.login(store, name, PASSWORD, "192.0.2.1", 12, device)
+
+
+def test_a_browser_that_is_known_is_slowed_by_its_own_guesses(store: Store, clock: Clock) -> None:
+    ann = person(store, "Ann")
+    sessions.begin(store, ann.id, 12, "", "her browser")
+    for _ in range(6):
+        with pytest.raises(LoginRefused):
+            sessions.login(store, "Ann", "wrong password", "192.0.2.1", 12, "her browser")
+    with pytest.raises(TooManyAttempts):
+        sessions.login(store, "Ann", PASSWORD, "192.0.2.1", 12, "her browser")
+    assert login(store)  # her other browsers know nothing of it
+    clock.now += 61
+    assert sessions.login(store, "Ann", PASSWORD, "192.0.2.1", 12, "her browser")
+
+
+@pytest.mark.parametrize("end", [end_by_revoke, end_by_new_password, None])
+def test_a_browser_is_forgotten(store: Store, clock: Clock, end: Any) -> None:
+    ann = person(store, "Ann")
+    sessions.begin(store, ann.id, 12, "", "a thief's")
+    if end is None:
+        clock.now += sessions.DEVICE_S
+    else:
+        end(store)
+    for _ in range(6):
+        fail(store)
+    with pytest.raises(TooManyAttempts):
+        sessions.login(store, "Ann", PASSWORD, "192.0.2.9", 12, "a thief's")
+
+
+def test_where_no_address_is_known_names_are_slowed_alone(store: Store) -> None:
+    person(store, "Ann")
+    for index in range(30):
+        fail(store, f"nobody {index}", "")
+    assert login(store, address="")
+    for _ in range(6):
+        fail(store, address="")
+    with pytest.raises(TooManyAttempts):
+        login(store, address="")

@@ -134,6 +134,24 @@ def test_the_cookie_is_out_of_reach_of_scripts_and_other_sites(store: Store) -> 
     assert safe.headers["set-cookie"].startswith("__Host-align_label=")
     assert "Secure" in safe.headers["set-cookie"]
     assert "Max-Age=3600" in safe.headers["set-cookie"]
+    for answer in (plain, safe.headers["set-cookie"]):  # of the session, and of the browser
+        assert answer.count("HttpOnly") == answer.count("SameSite=strict") == answer.count("Path=/") == 2
+    assert safe.headers["set-cookie"].count("Secure") == 2
+
+
+def test_guesses_from_the_same_address_keep_nobody_out_who_was_here_before_or_is_new(store: Store) -> None:
+    old, guesser, new = (client_of(store) for _ in range(3))
+    person(store, "Ada")
+    assert old.post("/login", headers=FORM, data={"name": "Ada", "password": WORDS}).status_code == 303
+    old.post("/logout", headers=FORM)
+    said = [guesser.post("/login", headers=FORM, data={"name": f"n{n}", "password": "x"}) for n in range(22)]
+    assert said[-1].status_code == 429
+    token = people.invite(store, "annotator").token
+    form = {"name": "Bob", "password": WORDS, "again": WORDS}
+    assert new.post(f"/invitation/{token}", headers=FORM, data=form).headers["location"] == "/app/"
+    for client, name, status in ((guesser, "Ada", 429), (old, "Bob", 429), (old, "Ada", 303), (new, "Bob", 303)):
+        answer = client.post("/login", headers=FORM, data={"name": name, "password": WORDS})
+        assert answer.status_code == status, name
 
 
 def test_logging_out_here_and_everywhere(store: Store) -> None:
@@ -154,7 +172,12 @@ def test_logging_out_here_and_everywhere(store: Store) -> None:
 
 def test_a_login_leads_on_only_within_this_server(store: Store) -> None:
     person(store, "Ada")
-    for given, leads in (("/lead/", "/lead/"), ("//evil.example", "/app/"), ("https://evil.example/", "/app/")):
+    for given, leads in (
+        ("/lead/?project=2", "/lead/?project=2"),
+        ("/lead/", "/lead/"),
+        ("//evil.example", "/app/"),
+        ("https://evil.example/", "/app/"),
+    ):
         form = {"name": "Ada", "password": WORDS, "next": given}
         assert client_of(store).post("/login", headers=FORM, data=form).headers["location"] == leads
     for path in (
