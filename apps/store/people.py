@@ -10,9 +10,9 @@ import hashlib
 import re
 import secrets
 import unicodedata
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import select, update
+from sqlalchemy import Row, select, update
 from sqlalchemy.orm import Session
 
 from apps.store import events
@@ -284,12 +284,12 @@ def _end_sessions(session: Session, person_id: int, now: float) -> int:
     return len(ids)
 
 
-def _somebody(person: Person) -> Somebody:
+def _somebody(person: Person | Row[Any]) -> Somebody:
     accepted = person.password_hash is not None
     return Somebody(person.id, person.name, _role(person), person.active, accepted, person.created_at)
 
 
-def _role(person: Person) -> Role:
+def _role(person: Person | Row[Any]) -> Role:
     return _checked_role(person.role)
 
 

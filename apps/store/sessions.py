@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import secrets
 
-from sqlalchemy import delete, select
+from sqlalchemy import bindparam, delete, select
 from sqlalchemy.orm import Session
 
 from apps.store import events
@@ -23,6 +23,14 @@ LONGEST_WAIT_S = {"name": 60.0, "address": 900.0}  # others could keep a name wa
 FORGET_S = 86400.0  # a day without a failure clears the count
 SEEN_EVERY_S = 60.0
 SET_BACK_S = 3600.0  # as far may a clock be set back before sessions end that seem to begin later than now
+
+# Asked with every call, so it is put together once, and of tables instead of classes.
+LIVE = (
+    select(*Person.__table__.c, LoginSession.seen_at)
+    .join(LoginSession, LoginSession.person_id == Person.id)
+    .where(LoginSession.token_hash == bindparam("token"), LoginSession.revoked_at.is_(None))
+    .where(LoginSession.expires_at > bindparam("now"), LoginSession.created_at < bindparam("newest"), Person.active)
+)
 
 
 def login(store: Store, name: str, password: str, address: str, hours: float = 12) -> str:
@@ -67,17 +75,17 @@ def person_of(store: Store, token: str | None) -> Somebody | None:
     if not token:
         return None
     now = store.clock()
-    with store.read() as session:
-        found = _live(session, token, now)
-        if found is None:
-            return None
-        (seen_at,), somebody = found[:1], _somebody(found[1])
-    if now - seen_at > SEEN_EVERY_S:
+    with store.look() as connection:
+        values = {"token": hash_token(token), "now": now, "newest": now + SET_BACK_S}
+        found = connection.execute(LIVE, values).first()
+    if found is None:
+        return None
+    if now - found.seen_at > SEEN_EVERY_S:
         with store.write() as session:
             row = session.get(LoginSession, hash_token(token))
             if row is not None:
                 row.seen_at = max(row.seen_at, now)
-    return somebody
+    return _somebody(found)
 
 
 def logout(store: Store, token: str | None) -> None:
@@ -87,16 +95,6 @@ def logout(store: Store, token: str | None) -> None:
         if row is not None and row.revoked_at is None:
             row.revoked_at = store.clock()
             events.append(session, store.clock(), row.person_id, "logout", "", {})
-
-
-def _live(session: Session, token: str, now: float) -> tuple[float, Person] | None:
-    found = session.execute(
-        select(LoginSession.seen_at, Person)
-        .join(Person, Person.id == LoginSession.person_id)
-        .where(LoginSession.token_hash == hash_token(token), LoginSession.revoked_at.is_(None))
-        .where(LoginSession.expires_at > now, LoginSession.created_at < now + SET_BACK_S, Person.active)
-    ).first()
-    return None if found is None else (found[0], found[1])
 
 
 def _count_failure(store: Store, keys: list[str]) -> None:
