@@ -99,11 +99,14 @@ def score(scorer: Scorer, max_tokens: int, prompts: Prompts, texts: Sequence[str
     return scorer.score([[member.ids for member in answer] for answer in encoded])
 
 
-def listening(host: str, port: int) -> Any:
-    """A socket that listens. Raises `UserError` if the port is taken or the address is not this machine's."""
+def listening(host: str, port: int, shared: bool = False) -> Any:
+    """A socket that listens. Raises `UserError` if the port is taken or the address is not this machine's.
+
+    Of several `shared` ones at one port the system gives each its share of the connections.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        place = socket.create_server((host, port), family=family)
+        place = socket.create_server((host, port), family=family, reuse_port=shared)
         # Connections inherit it. asyncio would set it only where the protocol is named, and without it the second part
         # of an answer waits for the first one's acknowledgement, which systems delay by 40 ms.
         place.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -1,12 +1,14 @@
 """The ranking app under load: simulated annotators, each in a browser of their own, on a real server.
 
-    python benchmarks/label_load.py [--annotators 50] [--seconds 300] [--pace 5] [--database PATH|postgresql://...]
+    python benchmarks/label_load.py [--annotators 50] [--seconds 300] [--pace 5] [--workers 1]
+        [--database PATH|postgresql://...]
 
-Starts `python -m apps.label serve` as people do, logs everybody in, and lets each work: claim, drafts, a heartbeat,
-submit about every `pace` seconds; now and then skip, flag, undo, look back and revise; a lead's dashboard computes
-anew every ten seconds. Prints how long each kind of call took, as the annotators saw it, then holds the database
-against what was acknowledged. Clients and server share the machine. Exit status 1 if anything failed, was lost, or is
-there twice. Needs an empty database.
+Starts `python -m apps.label serve` as people do, logs everybody in, a few at a time, and lets each work: claim, drafts,
+a heartbeat, submit about every `pace` seconds; now and then skip, flag, undo, look back and revise; a lead's dashboard
+computes anew every ten seconds. Prints how long each kind of call took, as the annotators saw it, and what server,
+database and clients used of the processor meanwhile, the logins apart; then holds the database against what was
+acknowledged. All share the machine. Exit status 1 if anything failed, was lost, or is there twice. Needs an empty
+database.
 """
 
 from __future__ import annotations
@@ -25,17 +27,21 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 import psutil
 from label_crowd import PASSWORD, Annotator, Notes, Reckoning, Watcher, reckon
+from sqlalchemy import text
 
 from apps.label.importing import import_files
-from apps.store import people
+from apps.store import passwords, people
+from apps.store.engine import Store
 from apps.store.project import opened
 
 ROOT = Path(__file__).parents[1]
+AT_THE_DOOR = 8  # people who log in at the same moment; a password takes a core for a tenth of a second or two
 WORDS = "the model answers at some length because people ask for reasons and examples while others are short".split()  # noqa: SIM905
 
 
@@ -48,13 +54,22 @@ class Load(NamedTuple):
     tasks: int = 2000
     overlap: int = 3
     refresh_s: float = 10.0
+    workers: int = 1
+
+
+class Used(NamedTuple):
+    """Seconds of CPU."""
+
+    server: float
+    database: float  # 0 where the server is its own, as with SQLite, or where it is elsewhere
+    clients: float
 
 
 class Result(NamedTuple):
     notes: Notes
-    seconds: float
-    server_cpu_s: float
-    client_cpu_s: float
+    arrival_s: float  # until all were logged in
+    seconds: float  # from then on
+    used: Used
     peak_mb: float  # of the server's resident memory, looked at every second
     reckoning: Reckoning
 
@@ -66,9 +81,10 @@ def main() -> int:
     parser.add_argument("--pace", type=float, default=5.0, help="seconds from one submit of a person to the next")
     parser.add_argument("--tasks", type=int, default=2000)
     parser.add_argument("--overlap", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=1, help="processes of the server")
     parser.add_argument("--database", help="an empty one; by default a new file")
     given = parser.parse_args()
-    load = Load(given.annotators, given.seconds, given.pace, given.tasks, given.overlap)
+    load = Load(given.annotators, given.seconds, given.pace, given.tasks, given.overlap, workers=given.workers)
     with tempfile.TemporaryDirectory() as temporary:
         database = given.database or str(Path(temporary) / "labels.db")
         kind = database.partition("://")[0] if "://" in database else "sqlite"
@@ -86,26 +102,26 @@ def measure(folder: Path, load: Load, database: str, enough: Callable[[Notes], b
     project.write_text(json.dumps(keys), encoding="utf-8")
     write_answers(folder / "answers.jsonl", load.tasks)
     names = [f"person {index}" for index in range(load.annotators)]
+    passwords.hash_password = cache(passwords.hash_password)  # all have the same one, and it is slow on purpose
     with opened(str(project)) as bench:
         import_files(bench, [str(folder / "answers.jsonl")])
         for name in (*names, "lead"):
             token = people.invite(bench.store, "reviewer" if name == "lead" else "annotator", name).token
             people.accept(bench.store, token, None, PASSWORD)
-    with serving(project) as (url, process):
-        began, cpu, own = time.monotonic(), cpu_s(process), cpu_s(psutil.Process())
-        notes, peak_mb = asyncio.run(everybody(url, names, load, process, enough))
-        took = time.monotonic() - began
-        server_cpu, client_cpu = cpu_s(process) - cpu, cpu_s(psutil.Process()) - own
-    return Result(notes, took, server_cpu, client_cpu, peak_mb, reckon(database, notes))
+    with serving(project, load.workers) as (url, process):
+        crowd = Crowd(url, names, load, process, database_process(database))
+        result = asyncio.run(crowd.everybody(enough))
+    return result._replace(reckoning=reckon(database, result.notes))
 
 
 @contextmanager
-def serving(project: Path) -> Iterator[tuple[str, psutil.Process]]:
+def serving(project: Path, workers: int = 1) -> Iterator[tuple[str, psutil.Process]]:
     """The server as a process of its own, and its address."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     url, log = f"http://127.0.0.1:{port}", project.with_suffix(".log")
     command = [sys.executable, "-m", "apps.label", "serve", str(project), "--port", str(port)]
+    command += ["--workers", str(workers)] if workers > 1 else []
     with log.open("w") as file:
         process = psutil.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=file, stderr=file)
     try:
@@ -129,33 +145,67 @@ def answers(url: str) -> bool:
     return True
 
 
-async def everybody(
-    url: str, names: list[str], load: Load, process: psutil.Process, enough: Callable[[Notes], bool]
-) -> tuple[Notes, float]:
-    """Logs all in, lets them work for the time given, and watches the server's memory."""
-    notes, peak = Notes(), 0.0
-    crew = [Annotator(name, url, notes, load.pace_s) for name in names]
-    lead = Watcher("lead", url, notes)
-    await asyncio.gather(*(one.log_in() for one in (*crew, lead)))
-    end = time.monotonic() + load.seconds
+class Crowd:
+    """The people, and whose CPU is counted."""
 
-    def is_over() -> bool:
-        return time.monotonic() > end and enough(notes)
+    def __init__(
+        self, url: str, names: list[str], load: Load, server: psutil.Process, database: psutil.Process | None
+    ) -> None:
+        self.notes, self.load, self.server, self.database = Notes(), load, server, database
+        self.crew = [Annotator(name, url, self.notes, load.pace_s) for name in names]
+        self.lead = Watcher("lead", url, self.notes)
 
-    working = [asyncio.create_task(one.work(is_over)) for one in crew]
-    working.append(asyncio.create_task(lead.watch(load.refresh_s, is_over)))
-    while not is_over():
-        peak = max(peak, process.memory_info().rss / 2**20)
-        await asyncio.sleep(1)
-    await asyncio.gather(*working)
-    for one in (*crew, lead):
-        await one.client.aclose()
-    return notes, peak
+    async def everybody(self, enough: Callable[[Notes], bool]) -> Result:
+        """Logs all in, lets them work for the time given, and watches the server's memory."""
+        began, door = time.monotonic(), asyncio.Semaphore(AT_THE_DOOR)
+
+        async def come(one: Annotator) -> None:
+            async with door:
+                await one.log_in()
+
+        await asyncio.gather(*(come(one) for one in (*self.crew, self.lead)))
+        arrived, before = time.monotonic(), self.used()
+        peak_mb = await self.work(lambda: time.monotonic() > arrived + self.load.seconds and enough(self.notes))
+        took, after = time.monotonic() - arrived, self.used()
+        used = Used(*(now - then for now, then in zip(after, before, strict=True)))
+        return Result(self.notes, arrived - began, took, used, peak_mb, Reckoning(0, 0, 0, []))
+
+    async def work(self, is_over: Callable[[], bool]) -> float:
+        """Until it is over. Returns the most memory that the server had, in MB."""
+        working = [asyncio.create_task(one.work(is_over)) for one in self.crew]
+        working.append(asyncio.create_task(self.lead.watch(self.load.refresh_s, is_over)))
+        peak = 0.0
+        while not is_over():
+            peak = max(peak, sum(one.memory_info().rss for one in family(self.server)) / 2**20)
+            await asyncio.sleep(1)
+        await asyncio.gather(*working)
+        for one in (*self.crew, self.lead):
+            one.browser.close()
+        return peak
+
+    def used(self) -> Used:
+        own = psutil.Process().cpu_times()
+        return Used(cpu_s(self.server), cpu_s(self.database) if self.database else 0.0, own.user + own.system)
+
+
+def family(process: psutil.Process) -> list[psutil.Process]:
+    return [process, *process.children(recursive=True)]
 
 
 def cpu_s(process: psutil.Process) -> float:
-    used = process.cpu_times()
-    return float(used.user + used.system)
+    """Of a process and of all that it started, as far as they live or were waited for."""
+    times = [one.cpu_times() for one in family(process)]
+    return float(sum(one.user + one.system + one.children_user + one.children_system for one in times))
+
+
+def database_process(database: str) -> psutil.Process | None:
+    """PostgreSQL's first process, if it is on this machine."""
+    store = Store.open(database, create=False)
+    with store.read() as session:
+        pid = None if store.is_sqlite else session.scalar(text("SELECT pg_backend_pid()"))
+        found = psutil.Process(pid).parent() if pid and psutil.pid_exists(pid) else None
+    store.close()
+    return found if found is not None and found.name() == "postgres" else None
 
 
 def write_answers(path: Path, n: int) -> None:
@@ -190,9 +240,11 @@ def tell(result: Result) -> None:
         times.sort()
         p50, p95, p99 = (1000 * times[int(share * (len(times) - 1))] for share in (0.5, 0.95, 0.99))
         print(f"  {kind:10} {len(times):6} {p50:7.1f} {p95:7.1f} {p99:7.1f} {1000 * times[-1]:7.1f}")
-    share = 100 / result.seconds
-    cpu = f"server {share * result.server_cpu_s:.0f}% of a core, clients {share * result.client_cpu_s:.0f}%"
-    print(f"  {result.seconds:.0f} s; CPU: {cpu}; server's peak memory {result.peak_mb:.0f} MB")
+    server, database, clients = (100 * one / result.seconds for one in result.used)
+    rate = len(notes.times["submit"]) / result.seconds
+    print(f"  logins: {result.arrival_s:.0f} s for all, {notes.n_sent_away} told to come back later")
+    print(f"  {result.seconds:.0f} s, {rate:.1f} submits a second; CPU of a core: server {server:.0f}%, database "
+          f"{database:.0f}%, clients {clients:.0f}%; server's peak memory {result.peak_mb:.0f} MB")  # fmt: skip
     print(f"  failures {dict(notes.failures)}, refusals {dict(notes.refusals)}")
     print(f"  {len(notes.saved)} acknowledged, {len(notes.undone)} undone; {found.n_rankings} rankings, of them "
           f"{found.n_extra} extra; problems {found.problems}", flush=True)  # fmt: skip

@@ -1,6 +1,6 @@
 """People rank answers in a browser: the ranking app's commands.
 
-python -m apps.label serve project.yaml [--host 127.0.0.1] [--port 7860]
+python -m apps.label serve project.yaml [--host 127.0.0.1] [--port 7860] [--workers 1]
 python -m apps.label import project.yaml answers.jsonl [...] [--dry-run]
 python -m apps.label export project.yaml --out FOLDER
 python -m apps.label status project.yaml
@@ -44,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("more", nargs="*", metavar="project.yaml", help="further projects of the same database")
     serve.add_argument("--host", default="127.0.0.1", help="address to listen at; 127.0.0.1 is this machine alone")
     serve.add_argument("--port", type=int, default=PORT)
+    serve.add_argument("--workers", type=int, default=1, help="processes that serve; about one for each core")
     imported = command("import", _import, "make tasks of prompts and answers")
     imported.add_argument("files", nargs="+", metavar="answers.jsonl", help="what align.generate writes, or a data set")
     imported.add_argument("--dry-run", action="store_true", help="check the files and say what would be added")
@@ -89,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
 def _serve(given: argparse.Namespace) -> None:
     from apps.label.server import serve
 
-    serve([given.project, *given.more], given.host, given.port)
+    serve([given.project, *given.more], given.host, given.port, given.workers)
 
 
 def _import(given: argparse.Namespace) -> None:

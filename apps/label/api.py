@@ -97,7 +97,7 @@ class Revise(Adjudicate):
     seconds: float = 0.0
 
 
-def chosen(request: Request, person: Person, project: Number | None = None) -> Project:
+async def chosen(request: Request, person: Person, project: Number | None = None) -> Project:
     """The project that a call names, or the only one. Raises 404 for one that is not served here."""
     projects: Mapping[int, Project] = request.app.state.projects
     if project is None and len(projects) == 1:

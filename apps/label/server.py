@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,7 +12,6 @@ from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp
 
 from align.errors import UserError
-from align.serve_rm import listening
 from apps.label import api, dashboard
 from apps.label.apart import Apart
 from apps.label.lead import Compute, computed
@@ -21,25 +21,42 @@ from apps.store.project import Project, opened
 from apps.web import server
 from apps.web.accounts import Accounts, Site
 from apps.web.shell import options, shell
+from apps.web.workers import listening_places, supervise
 
+MOST_WORKERS = 64
 COLUMN = "align-label"  # where main.js draws the labelling page
 
 
-def serve(paths: Sequence[str], host: str, port: int) -> None:
+def serve(paths: Sequence[str], host: str, port: int, n_workers: int = 1) -> None:
     """Serves projects until SIGINT or SIGTERM. Raises `UserError` unless their files name one database."""
+    if not 1 <= n_workers <= MOST_WORKERS:
+        raise UserError(f"--workers {n_workers}: give 1 to {MOST_WORKERS}; about one for each core")
     with ExitStack() as stack:
         projects = [stack.enter_context(opened(path)) for path in paths]
         _share_a_server(paths, projects)
-        first, place = projects[0], stack.enter_context(listening(host, port))
-        app = ranking_app(projects, host, Apart())
-        here = f"http://{host}:{place.getsockname()[1]}"
+        first, places = projects[0], [stack.enter_context(one) for one in listening_places(host, port, n_workers)]
+        here = f"http://{host}:{places[0].getsockname()[1]}"
         names = ", ".join(project.recipe.name for project in projects)
         print(f"{names}: {first.recipe.origin or here}; Ctrl-C stops it", flush=True)
         if not people.listed(first.store):
             print(f"nobody can log in yet: python -m apps.label invite {paths[0]} --role admin", flush=True)
         if host not in ("127.0.0.1", "localhost", "::1") and not (first.recipe.origin or "").startswith("https://"):
             print("warning: without https passwords can be read on the way; see `origin`", flush=True)
-        server.serve(app, place, first.recipe.proxies)
+        if n_workers == 1:
+            serve_at(places[0], projects, host)
+        else:
+            supervise(places, work, paths, host)
+
+
+def work(place: socket.socket, paths: Sequence[str], host: str) -> None:
+    """One of several processes that serve the same projects at the same socket."""
+    with ExitStack() as stack:
+        serve_at(place, [stack.enter_context(opened(path)) for path in paths], host)
+
+
+def serve_at(place: socket.socket, projects: Sequence[Project], host: str) -> None:
+    """Serves until SIGINT or SIGTERM."""
+    server.serve(ranking_app(projects, host, Apart()), place, projects[0].recipe.proxies)
 
 
 def ranking_app(projects: Sequence[Project], host: str = "127.0.0.1", compute: Compute = computed) -> ASGIApp:

@@ -1,23 +1,25 @@
 """The database itself: opened, migrated, and written by one transaction at a time.
 
-Every function of this package is one transaction, in `store.write()` or `store.read()`. On SQLite a writing transaction
-begins with BEGIN IMMEDIATE; on PostgreSQL its first statement takes one advisory lock. So on both there is one writer
-at a time, each sees all that was committed before it, and what is true on one is true on the other. A reader sees one
-state of the database and waits for nobody.
+Every function of this package is one transaction, in `store.write()`, `store.read()` or, for one statement, in
+`store.look()`. On SQLite a writing transaction begins with BEGIN IMMEDIATE; on PostgreSQL its first statement takes one
+advisory lock. So on both there is one writer at a time, each sees all that was committed before it, and what is true on
+one is true on the other. A reader sees one state of the database and waits for nobody.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, DBAPIError, InvalidatePoolError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
@@ -27,6 +29,7 @@ from apps.store.turns import BUSY, WAIT_S, Turn
 
 WRITER_LOCK = 0x616C69676E  # the advisory lock of PostgreSQL: "align" in ASCII
 NETWORK = ("nfs", "cifs", "smb", "9p", "afs", "sshfs", "glusterfs", "lustre", "ceph", "beegfs", "davfs", "webdav")
+RESTED_S = 5.0  # after which a connection is asked whether it still is one
 CONNECT = (
     f"-c lock_timeout={WAIT_S:.0f}s -c idle_in_transaction_session_timeout=60s -c synchronous_commit=on -c timezone=UTC"
 )
@@ -54,6 +57,7 @@ class Store:
         self._turn = Turn(Path(f"{engine.url.database}-turn") if is_sqlite else None)
         self._writing = engine.execution_options(begin="IMMEDIATE" if is_sqlite else "LOCK")
         self._reading = engine if is_sqlite else engine.execution_options(isolation_level="REPEATABLE READ")
+        self._looking = engine if is_sqlite else engine.execution_options(isolation_level="AUTOCOMMIT")
 
     @classmethod
     def open(cls, url: str, create: bool = True, clock: Clock = time.time) -> Store:
@@ -103,6 +107,12 @@ class Store:
         """A transaction that sees one state of the database throughout."""
         with translated(), Session(self._reading, expire_on_commit=False) as session, session.begin():
             yield session
+
+    @contextmanager
+    def look(self) -> Iterator[Connection]:
+        """For one statement that reads: on PostgreSQL it goes without a transaction around it, so in one round trip."""
+        with translated(), self._looking.connect() as connection:
+            yield connection
 
     def analyze(self) -> None:
         """Brings the statistics up to date that the database plans by, after many rows came at once."""
@@ -232,7 +242,9 @@ def network_filesystem(path: Path) -> str:
 
 
 def _engine(url: URL) -> Engine:
-    pool: dict[str, Any] = {"pool_size": 8, "max_overflow": 56, "pool_timeout": WAIT_S, "hide_parameters": True}
+    # A connection beyond `pool_size` is closed after each use, and opening one costs PostgreSQL a process: so as many
+    # are kept as there are threads.
+    pool: dict[str, Any] = {"pool_size": 48, "max_overflow": 16, "pool_timeout": WAIT_S, "hide_parameters": True}
     if url.get_backend_name() == "sqlite":
         # autocommit: the driver begins nothing by itself, `_begin_sqlite` does
         connect: dict[str, Any] = {"timeout": WAIT_S, "check_same_thread": False, "isolation_level": None}
@@ -240,14 +252,29 @@ def _engine(url: URL) -> Engine:
         event.listen(engine, "connect", _configure_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
     else:
-        engine = create_engine(url, connect_args={"connect_timeout": 5, "options": CONNECT}, pool_pre_ping=True, **pool)
+        engine = create_engine(url, connect_args={"connect_timeout": 5, "options": CONNECT}, **pool)
         event.listen(engine, "begin", _begin_postgresql)
+        event.listen(engine, "checkin", _note_use)
+        event.listen(engine, "checkout", partial(_ask_after_a_rest, engine.dialect))
     return engine
 
 
 def _configure_sqlite(connection: Any, record: Any) -> None:
     for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "journal_size_limit = 67108864"):
         connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _note_use(connection: Any, record: Any) -> None:
+    record.info["used"] = time.monotonic()
+
+
+def _ask_after_a_rest(dialect: Any, connection: Any, record: Any, proxy: Any) -> None:
+    """Whether a connection that rested still is one; else the pool opens others. To ask each time is a round trip."""
+    if time.monotonic() - record.info.get("used", math.inf) > RESTED_S:
+        try:
+            dialect.do_ping(connection)
+        except dialect.dbapi.Error as error:
+            raise InvalidatePoolError from error
 
 
 def _begin_sqlite(connection: Connection) -> None:

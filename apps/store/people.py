@@ -9,9 +9,9 @@ from __future__ import annotations
 import csv
 import hashlib
 import secrets
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import ColumnElement, delete, select, update
+from sqlalchemy import ColumnElement, Row, delete, select, update
 from sqlalchemy.orm import Session
 
 from apps.store import events
@@ -354,13 +354,13 @@ def _end_sessions(session: Session, person_id: int, now: float) -> int:
     return len(ids)
 
 
-def _somebody(person: Person) -> Somebody:
+def _somebody(person: Person | Row[Any]) -> Somebody:
     accepted = person.password_hash is not None
     erased = person.erased_at is not None
     return Somebody(person.id, person.name, _role(person), person.active, accepted, person.created_at, erased)
 
 
-def _role(person: Person) -> Role:
+def _role(person: Person | Row[Any]) -> Role:
     return _checked_role(person.role)
 
 

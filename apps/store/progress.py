@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from statistics import median
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
-from sqlalchemy import func, select
+from sqlalchemy import bindparam, case, func, select
 from sqlalchemy.orm import Session
 
 from apps.store.engine import Store
@@ -15,6 +17,20 @@ from apps.store.tables import Annotation, Desk, Event, Lease, Person, Revision, 
 
 DAY_S = 86400.0
 N_TIMED = 1000  # the latest rankings, whose seconds are looked at
+QUICK_S, RESTS = 0.005, 20  # what takes longer to count is counted again only after so many times as long
+_KEPT: WeakKeyDictionary[Store, dict[int, tuple[float, tuple[int, int]]]] = WeakKeyDictionary()  # until when, and what
+
+# Asked after each ranking, so they are put together once.
+LATEST = (Revision.annotation_id == Annotation.id) & (Revision.n == Annotation.n_revisions)
+MINE = (
+    select(Annotation.status, func.count().label("n"), func.sum(Revision.seconds).label("seconds"))
+    .join(Revision, LATEST)
+    .where(Annotation.project_id == bindparam("project"), Annotation.person_id == bindparam("person"))
+    .group_by(Annotation.status)
+)
+TOTALS = select(func.count(), func.coalesce(func.sum(case((Task.status == "done", 1), else_=0)), 0)).where(
+    Task.project_id == bindparam("project"), Task.kind == "rank", Task.status != "closed"
+)
 
 
 class PersonProgress(NamedTuple):
@@ -99,22 +115,32 @@ def progress(store: Store, project_id: int) -> Progress:
 
 def mine(store: Store, project_id: int, person_id: int) -> Mine:
     """A person's own."""
-    with store.read() as session:
-        counts = _counts(session, project_id, person_id)
-        latest = (Revision.annotation_id == Annotation.id) & (Revision.n == Annotation.n_revisions)
-        spent = select(func.coalesce(func.sum(Revision.seconds), 0.0)).select_from(Annotation).join(Revision, latest)
-        spent = spent.where(Annotation.project_id == project_id, Annotation.person_id == person_id)
-        tasks = (Task.project_id == project_id) & (Task.kind == "rank") & (Task.status != "closed")
-        n_tasks = session.scalar(select(func.count()).select_from(Task).where(tasks)) or 0
-        n_done = session.scalar(select(func.count()).select_from(Task).where(tasks, Task.status == "done")) or 0
-        return Mine(
-            n_submitted=counts.get("submitted", 0),
-            n_skipped=counts.get("skipped", 0),
-            n_flagged=counts.get("flagged", 0),
-            seconds=session.scalar(spent) or 0.0,
-            n_tasks=n_tasks,
-            n_done=n_done,
-        )
+    with store.look() as connection:
+        said = connection.execute(MINE, {"project": project_id, "person": person_id})
+        rows = {row.status: row for row in said}
+    counts = {status: row.n for status, row in rows.items()}
+    n_tasks, n_done = _totals(store, project_id)
+    return Mine(
+        n_submitted=counts.get("submitted", 0),
+        n_skipped=counts.get("skipped", 0),
+        n_flagged=counts.get("flagged", 0),
+        seconds=sum(row.seconds for row in rows.values()),
+        n_tasks=n_tasks,
+        n_done=n_done,
+    )
+
+
+def _totals(store: Store, project_id: int) -> tuple[int, int]:
+    """How many tasks there are, and are done. Where it takes long to count them, they are not counted at each call."""
+    kept = _KEPT.setdefault(store, {})
+    began = time.monotonic()
+    if project_id in kept and began < kept[project_id][0]:
+        return kept[project_id][1]
+    with store.look() as connection:
+        n_tasks, n_done = connection.execute(TOTALS, {"project": project_id}).one()
+    took = time.monotonic() - began
+    kept[project_id] = began + (RESTS * took if took > QUICK_S else 0.0), (n_tasks, n_done)
+    return n_tasks, n_done
 
 
 def _counts(session: Session, project_id: int, person_id: int) -> dict[str, int]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import ipaddress
 import secrets
+from typing import Any
 
-from sqlalchemy import delete, select
+from sqlalchemy import Row, bindparam, delete, select
 from sqlalchemy.orm import Session
 
 from apps.store import events
@@ -26,6 +27,14 @@ LONGEST_WAIT_S = {"name": 60.0, "device": 60.0, "address": 900.0}
 FORGET_S = 86400.0  # a day without a failure clears the count
 SEEN_EVERY_S = 60.0
 DEVICE_S = 180 * DAY_S  # for so long a browser is known that nobody logs in with
+
+# Asked with every call, so it is put together once, and of tables instead of classes.
+LIVE = (
+    select(*Person.__table__.c, LoginSession.seen_at)
+    .join(LoginSession, LoginSession.person_id == Person.id)
+    .where(LoginSession.token_hash == bindparam("token"), LoginSession.revoked_at.is_(None))
+    .where(LoginSession.expires_at > bindparam("now"), LoginSession.created_at < bindparam("newest"), Person.active)
+)
 
 
 def login(
@@ -86,17 +95,17 @@ def person_of(store: Store, token: str | None) -> Somebody | None:
     if not token:
         return None
     now = store.clock()
-    with store.read() as session:
-        found = _live(session, token, now)
-        if found is None:
-            return None
-        (seen_at,), somebody = found[:1], _somebody(found[1])
-    if now - seen_at > SEEN_EVERY_S:
+    with store.look() as connection:
+        values = {"token": hash_token(token), "now": now, "newest": now + SET_BACK_S}
+        found: Row[Any] | None = connection.execute(LIVE, values).first()
+    if found is None:
+        return None
+    if now - found.seen_at > SEEN_EVERY_S:
         with store.write() as session:
             row = session.get(LoginSession, hash_token(token))
             if row is not None:
                 row.seen_at = max(row.seen_at, now)
-    return somebody
+    return _somebody(found)
 
 
 def logout(store: Store, token: str | None) -> None:
@@ -106,16 +115,6 @@ def logout(store: Store, token: str | None) -> None:
         if row is not None and row.revoked_at is None:
             row.revoked_at = store.clock()
             events.append(session, store.clock(), row.person_id, "logout", "", {})
-
-
-def _live(session: Session, token: str, now: float) -> tuple[float, Person] | None:
-    found = session.execute(
-        select(LoginSession.seen_at, Person)
-        .join(Person, Person.id == LoginSession.person_id)
-        .where(LoginSession.token_hash == hash_token(token), LoginSession.revoked_at.is_(None))
-        .where(LoginSession.expires_at > now, LoginSession.created_at < now + SET_BACK_S, Person.active)
-    ).first()
-    return None if found is None else (found[0], found[1])
 
 
 def _counted_as(store: Store, name: str, address: str, device: str) -> list[str]:

@@ -99,7 +99,7 @@ async def crowd(served: Served, names: list[str], pace_s: float = 0.02) -> Async
         is_over = True
         await asyncio.gather(*working)
         for one in people:
-            await one.client.aclose()
+            one.browser.close()
 
 
 async def more(count: Callable[[], int], n: int) -> None:

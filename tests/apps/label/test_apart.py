@@ -65,7 +65,7 @@ def test_it_ends_with_a_server_that_is_killed(tmp_path: Path) -> None:
         lead = Watcher("Ann", served.url, Notes())
         await lead.log_in()
         await lead.watch(0.1, lambda: bool(lead.notes.times["dashboard"]))  # until the figures have come
-        await lead.client.aclose()
+        lead.browser.close()
         assert not lead.notes.failures
 
     asyncio.run(look())
