@@ -10,7 +10,7 @@ import ipaddress
 import secrets
 from typing import Any
 
-from sqlalchemy import Row, bindparam, delete, select
+from sqlalchemy import bindparam, delete, select
 from sqlalchemy.orm import Session
 
 from apps.store import events
@@ -97,7 +97,7 @@ def person_of(store: Store, token: str | None) -> Somebody | None:
     now = store.clock()
     with store.look() as connection:
         values = {"token": hash_token(token), "now": now, "newest": now + SET_BACK_S}
-        found: Row[Any] | None = connection.execute(LIVE, values).first()
+        found: Any = connection.execute(LIVE, values).first()
     if found is None:
         return None
     if now - found.seen_at > SEEN_EVERY_S:
