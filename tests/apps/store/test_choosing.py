@@ -292,3 +292,21 @@ def test_nothing_of_practice_is_deleted_and_who_passed_can_be_asked_again(store:
         session.get_one(Desk, (office.project, ann.id)).qualified = True
     tasks.reset_practice(store, office.project, "Ann")
     assert claim(office, ann).kind == "practice"
+
+
+# ---------------------------------------------------------------------------------------------------------------- gold
+
+
+def test_which_claims_give_gold_cannot_be_told_from_the_seed(store: Store) -> None:
+    office, found = Office(store, gold={"share": 0.5}), []
+    ann = office.person("Ann")
+    for name in ("office", "another"):
+        office.project = projects.sync(store, name, Settings(gold={"share": 0.5}))
+        office.tasks(20, k=2)
+        office.tasks(20, k=2, kind="gold", expected=(1, 2))
+        given = [claim(office, ann)]
+        for _ in range(15):
+            rank(office, ann, given[-1])
+            given.append(claim(office, ann))
+        found.append([row(office, one.id).kind for one in given])
+    assert found[0] != found[1]  # by chance in one of 65,536

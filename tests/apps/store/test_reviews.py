@@ -6,10 +6,11 @@ import pytest
 from offices import Clock, Office, assert_counts, claim, new_id, queue_of, ranking, row
 from sqlalchemy import select
 
-from apps.store import adding, events, reading, reviews, tasks, work
+from apps.store import adding, events, projects, reading, reviews, tasks, work
 from apps.store.engine import Store
 from apps.store.errors import Refused
 from apps.store.people import Somebody
+from apps.store.settings import Settings
 from apps.store.tables import Event, Task
 
 
@@ -50,6 +51,13 @@ def test_a_task_that_is_sent_back_is_given_to_one_more_person(pair: Office) -> N
         assert (found.status, found.n_done, found.required) == ("done", 3, 3)
         (event,) = session.scalars(select(Event).where(Event.verb == reviews.SENT_BACK))
         assert (event.person_id, event.subject, event.data) == (lead.id, str(task), {"required": 3})
+
+
+def test_other_settings_leave_what_was_sent_back_as_it_is(pair: Office) -> None:
+    task = disputed(pair)
+    reviews.send_back(pair.store, pair.project, task, pair.person("lea", "reviewer").id)
+    projects.sync(pair.store, "office", Settings(overlap=2, lease_minutes=5))
+    assert (row(pair, task).required, row(pair, task).status) == (3, "open")
 
 
 def test_a_task_that_waits_already_is_not_sent_back_twice(pair: Office) -> None:
