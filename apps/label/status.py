@@ -8,6 +8,7 @@ from rich.console import Group, RenderableType
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from apps.store.judgments import failed_practice
 from apps.store.progress import PersonProgress, Progress, progress
 from apps.store.project import Project
 
@@ -15,10 +16,12 @@ from apps.store.project import Project
 def status(project: Project) -> RenderableType:
     """What to print: the project's progress, the time left, and a row for each person."""
     found = progress(project.store, project.id)
-    return Group(_overview(project, found), "", _people(found))
+    with project.store.read() as session:
+        failed = failed_practice(session, project.id)
+    return Group(_overview(project, found, failed), "", _people(found))
 
 
-def _overview(project: Project, p: Progress) -> RenderableType:
+def _overview(project: Project, p: Progress, failed: list[str]) -> RenderableType:
     table = Table.grid(padding=(0, 2))
     table.add_row("project", f"{project.recipe.name} ({project.store.where})")
     share = p.n_rankings / p.n_wanted if p.n_wanted else 0.0
@@ -34,6 +37,9 @@ def _overview(project: Project, p: Progress) -> RenderableType:
         "" if p.seconds_left is None else f", {duration(p.seconds_left)} at the pace of the last day ({p.n_last_day:,})"
     )
     table.add_row("time left", left + pace)
+    if failed:
+        names = ", ".join(map(escape, failed))
+        table.add_row("practice", f"not passed by {names}, who get no task until they may try again (the lead's page)")
     return table
 
 

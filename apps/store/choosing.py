@@ -47,7 +47,7 @@ def why_not(session: Session, settings: Settings, desk: Desk, now: float) -> Not
     limits = settings.limits
     most = limits.rankings if desk.most is None else desk.most
     if most is not None and _n_ranked(session, desk) >= most:
-        return Nothing("enough", f"You have done {most} rankings, as many as are asked of one person. Thank you.")
+        return Nothing("enough", f"You have done as many rankings as are asked of one person ({most}). Thank you.")
     return _enough_today(session, limits, desk, now)
 
 
@@ -105,8 +105,8 @@ def _enough_today(session: Session, limits: Limits, desk: Desk, now: float) -> N
     midnight = now - now % DAY_S
     if _seconds_since(session, desk, midnight) < 3600 * limits.hours:
         return None
-    told = f"You have worked {limits.hours:g} hours today, as long as is asked of one person a day. It goes on "
-    return Nothing("enough", told + "tomorrow, at midnight UTC.", midnight + DAY_S)
+    told = f"You have worked as long as is asked of one person a day ({limits.hours:g} h). It goes on at midnight UTC."
+    return Nothing("enough", told, midnight + DAY_S)
 
 
 def _seconds_since(session: Session, desk: Desk, since: float) -> float:

@@ -67,13 +67,13 @@ def failed_practice(session: Session, project_id: int) -> list[str]:
     """The names of annotators who have done all practice tasks, and not well enough: they get no other task."""
     settings = settings_of(session, project_id)
     done = exists().where(Annotation.task_id == Task.id, Annotation.person_id == Desk.person_id)
-    left = exists().where(Task.project_id == project_id, Task.kind == "practice", Task.status == "open")
+    done = done.where(Annotation.status != "undone").correlate(Task, Desk)
+    left = exists().where(Task.project_id == project_id, Task.kind == "practice", Task.status == "open", ~done)
     stuck = select(Person).join(Desk, Desk.person_id == Person.id).where(Desk.project_id == project_id)
-    stuck = stuck.where(Person.role == "annotator", Person.active, ~Desk.qualified)
-    stuck = stuck.where(~left.where(~done.where(Annotation.status != "undone"))).order_by(Person.key)
+    stuck = stuck.where(Person.role == "annotator", Person.active, ~Desk.qualified, ~left.correlate(Desk))
     if not settings.practice.required:
         return []
-    people = session.scalars(stuck).all()
+    people = session.scalars(stuck.order_by(Person.key)).all()
     return [one.name for one in people if not has_passed(session, settings, project_id, one.id)]
 
 

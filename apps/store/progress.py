@@ -77,7 +77,7 @@ class Mine(NamedTuple):
     n_flagged: int
     seconds: float  # spent on what was submitted
     n_tasks: int
-    n_done: int
+    n_done: int  # in large steps: one by one it would tell gold tasks, which do not count
 
 
 def progress(store: Store, project_id: int) -> Progress:
@@ -138,6 +138,7 @@ def _totals(store: Store, project_id: int) -> tuple[int, int]:
         return kept[project_id][1]
     with store.look() as connection:
         n_tasks, n_done = connection.execute(TOTALS, {"project": project_id}).one()
+    n_done -= n_done % max(5, n_tasks // 20) if n_done < n_tasks else 0
     took = time.monotonic() - began
     kept[project_id] = began + (RESTS * took if took > QUICK_S else 0.0), (n_tasks, n_done)
     return n_tasks, n_done

@@ -54,8 +54,9 @@ def sync(store: Store, name: str, settings: Settings, guidelines: str = "") -> i
         if project.guidelines_file != file:
             new_guidelines(session, project, guidelines, now)
             project.guidelines_file = file
+        if project.settings["overlap"] != settings.overlap:  # else what was sent back keeps what it asks for
+            _require(session, project.id, settings.overlap)
         project.settings = config
-        _require(session, project.id, settings.overlap)
         data = {"settings": events.digest(config), "guidelines_version": project.guidelines_version}
         events.append(session, now, None, "project", name, data)
         return project.id

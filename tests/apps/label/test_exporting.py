@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from offices import Clock, ranking
+from offices import Clock, new_id, person, ranking
+from sqlalchemy import select
 
 from align.config import build
 from align.errors import UserError
@@ -21,8 +22,9 @@ from align.text.load import load
 from align.text.records import Message
 from apps.label.exporting import Filters, export, iso, parse_time, preference_rows
 from apps.label.importing import import_files
-from apps.store import work
+from apps.store import reviews, tasks, work
 from apps.store.reading import Answer, Judged, Judgment, Version
+from apps.store.tables import Task
 
 ROWS = [
     {"prompt": f"q{n}", "responses": [f"good {n}", f"fair {n}", f"bad {n}"], "model": "m", "source": "set"}
@@ -110,6 +112,54 @@ def test_align_rm_reads_the_rankings_as_they_are(told: Any) -> None:
         ((1, 2, 2), "Ann", "set"),
     ]
     assert loaded.report.sources[0].format == "ranking"
+
+
+def first_task(told: Any) -> int:
+    with told.project.store.read() as session:
+        return int(session.scalars(select(Task.id).order_by(Task.place)).first() or 0)
+
+
+def test_a_closed_task_is_left_out_unless_it_is_asked_for(told: Any, clock: Clock) -> None:
+    everything, task = who(out(told, "rankings")["rankings"]), first_task(told)
+    clock.now += 60
+    tasks.close_task(told.project.store, task)
+    found = out(told)
+    assert who(found["rankings"]) == everything[2:]
+    assert {row["prompt"][0]["content"] for row in found["preferences"]} == {"q1"}
+    assert len([row for row in found["audit"] if row["record"] == "revision"]) == 6
+    assert who(out(told, "rankings", status="closed")["rankings"]) == everything[:2]
+    assert who(out(told, "rankings", until=clock.now - 1)["rankings"]) == everything
+    clock.now += 60
+    tasks.reopen_task(told.project.store, task)
+    assert who(out(told, "rankings")["rankings"]) == everything
+    assert who(out(told, "rankings", until=clock.now - 1)["rankings"]) == everything[2:]
+
+
+def test_a_reviewers_ranking_stands_for_a_task_alone(told: Any, clock: Clock) -> None:
+    lea = person(told.project.store, "Lea", "reviewer")
+    store, project = told.project.store, told.project.id
+    before = who(out(told, "rankings")["rankings"])
+    clock.now += 60
+    task = first_task(told)
+    given = reviews.adjudicate(store, project, task, lea.id)
+    ranks = [{"good": 3, "fair": 2, "bad": 1}[text.split()[0]] for text in given.answers]
+    id = work.submit(store, lea.id, new_id(), task, given.lease, ranking(*ranks)).id
+    found = out(told)
+    assert who(found["rankings"]) == [("q0", "Lea"), *before[2:]]
+    (row, *others) = found["rankings"]
+    assert (row["ranks"], row["final"], row["extra"], row["annotation"]) == ([3, 2, 1], True, False, id)
+    assert not any(other["final"] for other in others)
+    assert [row["chosen"][0]["content"] for row in found["preferences"][:3]] == ["fair 0", "bad 0", "bad 0"]
+    said = [row["annotator"] for row in found["audit"] if row["record"] == "revision"]
+    assert sorted(said) == ["Ann"] * 3 + ["Bob"] * 3 + ["Lea"]
+    assert who(out(told, "rankings", annotators=("Ann",))["rankings"]) == [("q1", "Ann"), ("q2", "Ann")]
+    assert who(out(told, "rankings", until=clock.now - 1)["rankings"]) == before
+    clock.now += 60
+    work.undo(store, project, lea.id)
+    assert who(out(told, "rankings")["rankings"]) == before
+    assert who(out(told, "rankings", until=clock.now - 1)["rankings"]) == [("q0", "Lea"), *before[2:]]
+    data = build(Data, {"path": str(told.folder / "out/rankings.jsonl"), "max_tokens": 10, "validation": 0}, "data")
+    assert load(data, "rankings", 1).train[0].annotator == "Lea"
 
 
 def test_preferences_are_the_pairs_that_rankings_decide(told: Any) -> None:

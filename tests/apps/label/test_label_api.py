@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 from offices import new_id, prompt, ranking
 from served import Member, Place, project_in
+from sqlalchemy import select
 
 from apps.store.errors import Unavailable
+from apps.store.tables import Annotation, Task
 
 
 def claimed(member: Member) -> dict[str, Any]:
@@ -195,6 +197,74 @@ def test_practice_gives_feedback_and_gold_is_not_told_apart(make_place: Callable
     assert gold["kind"] == "rank"
     assert "expected" not in gold
     assert ada.call("POST", "submit", submission(gold, ranking(1, 2, 3, 4))).json()["feedback"] is None
+
+
+def test_a_task_is_known_by_its_public_id_alone(place: Place) -> None:
+    place.tasks(3)
+    ada = place.member("ada")
+    task = claimed(ada)
+    with place.project.store.read() as session:
+        ids = dict(session.execute(select(Task.public_id, Task.id)).tuples().all())
+    draft = {"rev": 1, "payload": {}}
+    assert ada.call("PUT", "draft", {"task": task["id"], **draft}).status_code == 200
+    assert ada.call("PUT", "draft", {"task": ids[task["id"]], **draft}).status_code == 404
+    ada.call("POST", "skip", {"id": new_id(), "task": task["id"], "lease": task["lease"], "reason": "unclear"})
+    (past,) = ada.call("GET", "mine").json()["items"]
+    assert past["task"] == ada.call("GET", f"mine/{past['id']}").json()["task"]["id"] == task["id"]
+    other = claimed(ada)
+    beat = {"task": other["id"], "lease": other["lease"]}
+    assert ada.call("POST", "heartbeat", beat).json() == {"expires_at": other["expires_at"]}
+    assert ada.call("POST", "submit", submission(other, ranking(1, 2, 3, 4))).json()["saved"]
+
+
+def shape(value: Any) -> Any:
+    """A JSON value's keys and types."""
+    if isinstance(value, dict):
+        return {key: shape(inner) for key, inner in value.items()}
+    return [shape(inner) for inner in value] if isinstance(value, list) else type(value).__name__
+
+
+def test_nothing_that_a_browser_gets_tells_a_gold_task(make_place: Callable[..., Place]) -> None:
+    """Its number, the keys and headers of all answers about it, and how the project goes on."""
+    place = make_place(gold={"share": 0.5}, overlap=1)
+    place.add([prompt(f"{index:02}", 3) for index in range(20)])
+    place.add([prompt(f"{index:02}", 3, expected=(1, 2, 3)) for index in range(80, 90)], "gold")
+    with place.project.store.read() as session:
+        kinds = dict(session.execute(select(Task.public_id, Task.kind)).tuples().all())
+    golds = [id for id, kind in kinds.items() if kind == "gold"]
+    n_below = sum(id < min(golds) or id > max(golds) for id in kinds)
+    assert n_below < 15, "of twenty some stand between the gold ones"
+    ada = place.member("ada")
+    told: dict[str, list[Any]] = {"rank": [], "gold": []}
+    for _ in range(16):
+        found = ada.call("POST", "claim", {})
+        task = found.json()["task"]
+        beat = ada.call("POST", "heartbeat", {"task": task["id"], "lease": task["lease"]})
+        draft = ada.call("PUT", "draft", {"task": task["id"], "rev": 1, "payload": {}})
+        sent = ada.call("POST", "submit", submission(task, ranking(1, 2, 3)))
+        answers = [found, beat, draft, sent, ada.call("GET", f"mine/{sent.json()['id']}"), ada.call("GET", "progress")]
+        sizes = [len(answer.content) for answer in answers[2:4]]
+        about = [(answer.status_code, sorted(answer.headers), shape(answer.json())) for answer in answers]
+        told[kinds[task["id"]]].append((about, sizes, answers[-1].json()["n_done"] % 5))
+    assert len(told["rank"]) > 1, "else nothing is compared"
+    assert len(told["gold"]) > 1
+    for one in told["rank"] + told["gold"]:
+        assert one == told["gold"][0]
+
+
+def test_a_reviewer_decides_a_task_on_the_page_and_an_annotator_cannot(make_place: Callable[..., Place]) -> None:
+    place = make_place(overlap=1)
+    place.tasks(1)
+    ada, lea = place.member("ada"), place.member("lea", "reviewer")
+    task = claimed(ada)
+    ada.call("POST", "submit", submission(task, ranking(1, 2, 3, 4)))
+    assert lea.call("POST", "claim", {}).json()["nothing"] == "done"
+    assert ada.call("POST", "adjudicate", {"task": task["id"]}).status_code == 404
+    own = lea.call("POST", "adjudicate", {"task": task["id"]}).json()["task"]
+    assert (own["id"], own["status"], shape(own)) == (task["id"], None, shape(task))
+    assert lea.call("POST", "submit", submission(own, ranking(4, 3, 2, 1))).json()["saved"]
+    with place.project.store.read() as session:
+        assert session.scalars(select(Annotation.person_id).where(Annotation.final)).all() == [lea.who.id]
 
 
 @pytest.mark.parametrize(

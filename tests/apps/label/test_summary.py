@@ -8,7 +8,7 @@ import pytest
 
 from apps.label.figures import figures
 from apps.label.summary import Summary, summarise
-from apps.votes.labels import Label
+from apps.votes.labels import Label, decisive
 
 DAY = 86400.0
 MODELS = (("base",), ("sft",), ("ppo",))
@@ -55,6 +55,19 @@ def test_nothing_said_is_nothing_known():
     known = (found.ties, found.skipped, found.gold, found.alpha_ranks, found.agreement.pairwise, found.median_seconds)
     assert known == (None,) * len(known)
     assert set(figures(found).values()) == {""}
+
+
+def test_closed_tasks_and_what_a_reviewer_decides_are_no_second_opinions():
+    """Of models it says what an export holds: here that base is best, by the reviewer's word alone."""
+    said = [label(1, "ada", (1, 2, 3)), label(1, "bob", (3, 2, 1)), label(1, "lea", (1, 2, 3), final=True)]
+    said += [label(2, "ada", (3, 2, 1), closed=True), label(2, "bob", (1, 2, 3), closed=True)]
+    found = summarise(said, min_votes=1)
+    assert [dispute.task for dispute in found.disputes] == [1]
+    assert (found.n_rankings, found.n_shared, found.agreement.pairwise.mean) == (5, 1, 0.0)
+    assert [of(found, name).n_ranked for name in ("ada", "bob", "lea")] == [2, 2, 1]
+    votes = {one.model: one.n_votes for one in (*found.places, *found.no_places)}
+    assert votes == {"base": 2, "sft": 2, "ppo": 2}  # the reviewer's three pairs
+    assert decisive(said) == [said[2]]
 
 
 def test_ties_skips_and_reports_are_shares():

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from offices import Clock, Office, claim, new_id, nothing, rank, ranking
+from offices import Clock, Office, claim, new_id, nothing, queue_of, rank, ranking
 from sqlalchemy import event, text
 
 from apps.store import people, tasks, work
@@ -173,3 +173,35 @@ def test_steps_grow_where_a_claim_has_to_look_at_everything(sqlite_store: Store)
     with sqlite_store.write() as session:
         session.execute(text("UPDATE desk SET place = 0"))
     assert n_steps(office, lambda: claim(office, ann)) > 2 * first
+
+
+def test_no_statement_of_a_claim_of_assigned_tasks_reads_a_whole_table(store: Store) -> None:
+    office = Office(store, limits={"rankings": 50, "minutes": 10, "hours": 5})
+    office.tasks(40, k=2)
+    ann, bob = office.person("Ann"), office.person("Bob")
+    tasks.assign(store, office.project, queue_of(office)[:20], ["Ann"])
+    store.analyze()
+    with statements(store) as sent:
+        for _ in range(22):
+            rank(office, ann, claim(office, ann))
+        claim(office, bob)
+    assert len(sent) > 50
+    assert whole_reads(store, sent) == set()
+
+
+def test_a_claim_takes_as_many_steps_however_much_is_assigned(sqlite_store: Store) -> None:
+    office = Office(sqlite_store, overlap=2)  # so that what Ann has done stays open
+    office.tasks(180, k=2)
+    ann, bob = office.person("Ann"), office.person("Bob")
+    order = queue_of(office)
+    tasks.assign(sqlite_store, office.project, order[:90], ["Ann"])
+    sqlite_store.analyze()
+    rank(office, ann, claim(office, ann))
+    first = n_steps(office, lambda: claim(office, ann))
+    for _ in range(80):
+        rank(office, ann, claim(office, ann))
+    late = n_steps(office, lambda: claim(office, ann))
+    past = n_steps(office, lambda: claim(office, bob))  # the first 90 are not Bob's
+    assert claim(office, bob).id == order[90]
+    assert first > 300  # so the handler counts
+    assert max(late, past) < 1.5 * first, (first, late, past)

@@ -8,7 +8,7 @@ import pytest
 from offices import Office, claim, new_id, prompt, ranking
 
 from apps.label.summary import summarise
-from apps.store import adding, queue, tasks, work
+from apps.store import adding, queue, reviews, tasks, work
 from apps.store.engine import Store
 from apps.store.people import Somebody
 from apps.votes import rows
@@ -50,6 +50,21 @@ def test_ranks_are_the_answers_and_places_are_where_they_stood(busy: Office) -> 
     assert len({label.places for label in found}) > 1
     assert {(label.kind, label.status, label.seconds, label.all_bad) for label in found} == {
         ("rank", "submitted", 30.0, False)
+    }
+
+
+def test_whether_the_task_is_closed_and_who_decided_it(busy: Office) -> None:
+    busy.tasks(2)
+    ada, lea = busy.person("ada"), busy.person("lea", "reviewer")
+    first, second = (say(busy, ada, ORDER) for _ in range(2))
+    given = reviews.adjudicate(busy.store, busy.project, first.id, lea.id)
+    work.submit(busy.store, lea.id, new_id(), given.id, given.lease, ranking(1, 2, 3, 4))
+    tasks.close_task(busy.store, second.id)
+    found = {(label.task, label.person): (label.closed, label.final) for label in read(busy)}
+    assert found == {
+        (first.id, "ada"): (False, False),
+        (first.id, "lea"): (False, True),
+        (second.id, "ada"): (True, False),
     }
 
 
