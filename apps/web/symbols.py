@@ -37,9 +37,8 @@ FUNCTIONS |= {r"\argmax": "arg max", r"\argmin": "arg min", r"\liminf": "lim inf
 WITH_LIMITS = {rf"\{word}" for word in f"{_WITH_LIMITS} liminf limsup".split()}
 
 BIG_OPERATORS = set("∑∏∐⋃⋂⋁⋀⨀⨁⨂⨄⨆")  # their limits stand above and below, in formulas of their own line
-ORDINARY = set(
-    "%&#_∞∅∀∃∄∂∇⊤⊥◻□△∠∡∢°℧∎◯℘"
-)  # mathematical symbols that are no operators: nothing is set apart around them
+# Symbols of other alphabets that are no operators: nothing is set apart around them.
+ORDINARY = set("%&#_…⋯⋮⋱∞∅∀∃∄∂∇⊤⊥◻□△∠∡∢°℧∎◯℘")
 UPRIGHT = set("|‖∣∥()[]{}⟨⟩⌊⌋⌈⌉⌜⌝⌞⌟⟮⟯↑↓↕⇑⇓⇕∖⧵/\\")  # that would grow with what stands beside them
 UNARY = set("+−±∓")
 CLOSING = set(")]}|‖⟩⌋⌉!′")
