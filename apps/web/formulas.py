@@ -118,7 +118,7 @@ def _negated(reader: Reader, command: str) -> Element:
 
 
 def _modulo(reader: Reader, command: str) -> Element:
-    if command == r"\bmod":
+    if command != r"\pmod":
         return element("mo", text="mod", lspace="0.222em", rspace="0.222em")
     word = element("mo", text="mod", lspace="0", rspace="0.333em")
     return element("mrow", element("mspace", width="1em"), operator("("), word, reader.argument(), operator(")"))
@@ -309,7 +309,7 @@ COMMANDS: dict[str, Callable[[Reader, str], Element]] = {
     r"\textcolor": _colored,
     r"\tag": _tag,
     r"\hspace": _space,
-    **dict.fromkeys((r"\bmod", r"\pmod"), _modulo),
+    **dict.fromkeys((r"\bmod", r"\mod", r"\pmod"), _modulo),
     **dict.fromkeys((r"\overset", r"\underset", r"\stackrel"), _stacked),
     **dict.fromkeys((r"\phantom", r"\hphantom", r"\vphantom"), _phantom),
     **dict.fromkeys(symbols.FUNCTIONS, _function),

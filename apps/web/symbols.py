@@ -8,7 +8,8 @@ from latex2mathml.symbols_parser import SYMBOLS
 
 # What ends a part of a formula, or steers one: never a symbol, wherever it stands alone.
 _RESERVED = "left right middle begin end over choose atop limits nolimits hline cr color"
-RESERVED = {rf"\{word}" for word in _RESERVED.split()}
+_MARKS = "overparen underparen wideparen overbracket underbracket obrbrak ubrbrak cuberoot fourthroot longdivision"
+RESERVED = {rf"\{word}" for word in f"{_RESERVED} {_MARKS}".split()}  # marks that belong over or around something
 CHARACTERS = {"-": "−", "*": "∗"} | {each: each for each in "+=<>/,;:!?.()[]|"}
 ESCAPED = {rf"\{each}": each for each in "{}%&#$_"}
 SPACES = {

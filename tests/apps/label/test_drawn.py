@@ -14,7 +14,7 @@ from apps.store import adding
 ANSWERS = (
     r"$$x = \frac{-b \pm \sqrt{b^2-4ac}}{2a}, \quad \left(\sum_{i=1}^n \frac{1}{i}\right)$$",
     r"$$\begin{aligned} long + a &= b + c \\ &= d \end{aligned}$$",
-    "so $\\frac{1}{2$ and\n\n```python\ndef f(x):\n    return x  # so\n```",
+    f"so $\\frac{{1}}{{2$ and\n\n```python\ndef f(x):\n    return x  # so\n```\n\nas ${' + '.join(['wide'] * 40)}$",
 )
 # What is drawn of each answer, by the text that it is known by.
 MEASURED = """() => {
