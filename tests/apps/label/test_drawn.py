@@ -6,13 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 from browser import PHONE, Server
-from browsing import Desk
+from browsing import DRAWN, Desk
 from served import Place
+from test_accessible import CONTRAST
 
 from apps.store import adding
 
 ANSWERS = (
-    r"$$x = \frac{-b \pm \sqrt{b^2-4ac}}{2a}, \quad \left(\sum_{i=1}^n \frac{1}{i}\right)$$",
+    r"$$x = \frac{-b \pm \sqrt{b^2-4ac}}{2a}, \quad \left(\sum_{i=1}^n \frac{1}{i}\right) \textcolor{red}{\text{red}}$$",
     r"$$\begin{aligned} long + a &= b + c \\ &= d \end{aligned}$$",
     f"so $\\frac{{1}}{{2$ and\n\n```python\ndef f(x):\n    return x  # so\n```\n\nas ${' + '.join(['wide'] * 40)}$",
 )
@@ -63,6 +64,12 @@ def test_formulas_and_code_are_drawn(browser: Any, make_place: Callable[..., Pla
     assert drawn["written"] == r"\frac{1}{2"
     assert len(set(drawn["colours"])) == 4
     assert not drawn["wide"]
+    for scheme in ("dark", "light"):
+        desk.page.emulate_media(color_scheme=scheme)
+        desk.page.evaluate(DRAWN)
+        contrasts = desk.page.evaluate(CONTRAST)
+        assert {"def", "# so", "red"} <= {text for text, _, _ in contrasts}
+        assert not [found for found in contrasts if found[1] < found[2]]
     desk.page.keyboard.press("t")
     raw = desk.page.locator(".answer .text").evaluate_all("(all) => all.map((one) => one.textContent)")
     assert sorted(raw) == sorted(ANSWERS)
