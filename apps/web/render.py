@@ -1,7 +1,7 @@
 """Untrusted text as HTML that cannot do anything: Markdown and LaTeX, no raw HTML, nothing loaded, nothing to click.
 
-Three fences, each of which would do alone: markdown-it writes only its own tags and escapes the rest; formulas become
-an element tree whose elements and attributes are on a list; nh3 keeps only what is on the list below. The page's
+Three fences, each of which would do alone: markdown-it writes only its own tags and escapes the rest; formulas and code
+are read by readers of ours that write nothing but what they know; nh3 keeps only what is on the list below. The page's
 content security policy (`security.py`) is the fourth.
 """
 
@@ -11,32 +11,38 @@ import html
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
-from xml.etree import ElementTree
 
 import nh3
-from latex2mathml.converter import convert_to_element
 from markdown_it import MarkdownIt
 from markdown_it.renderer import RendererHTML
 from markdown_it.rules_block import StateBlock
 from markdown_it.rules_inline import StateInline
 from markdown_it.token import Token
 
+from apps.web import code
+from apps.web.formulas import mathml
+from apps.web.latex import Unreadable
+
 MAX_CHARACTERS = 30_000  # of a text that is read as Markdown; a longer one is shown as it is
 MAX_FORMULA = {"$": 400, r"\(": 2_000, "$$": 2_000, r"\[": 2_000}  # characters, as far as its end is looked for
 
-_MATHML = """math menclose mfrac mi mmultiscripts mn mo mover mpadded mphantom mprescripts mroot mrow mspace msqrt
-    mstyle msub msubsup msup mtable mtd mtext mtr munder munderover none"""
-_MATHML_ATTRIBUTES = """accent accentunder columnalign columnlines columnspacing depth display displaystyle fence form
-    height largeop linebreak linethickness lspace mathsize mathvariant maxsize minsize movablelimits notation rowlines
-    rowspacing rspace scriptlevel separator stretchy symmetric voffset width"""
+_MATHML = """math menclose mfrac mi mn mo mover mpadded mphantom mroot mrow mspace msqrt mstyle msub msubsup msup mtable
+    mtd mtext mtr munder munderover"""
+_MATHML_ATTRIBUTES = """accent accentunder columnalign columnspacing depth display displaystyle fence form height
+    linethickness lspace mathcolor mathvariant maxsize minsize movablelimits notation rowspacing rspace scriptlevel
+    stretchy width"""
 _HTML = "blockquote br code div em h1 h2 h3 h4 h5 h6 hr li ol p pre s span strong table tbody td th thead tr ul"
-MATHML, MATHML_ATTRIBUTES = set(_MATHML.split()), set(_MATHML_ATTRIBUTES.split())
 ATTRIBUTES = {
-    **dict.fromkeys(MATHML, MATHML_ATTRIBUTES),
+    **{tag: set(_MATHML_ATTRIBUTES.split()) for tag in _MATHML.split()},
     **{tag: {"dir"} for tag in _HTML.split()},
     "ol": {"dir", "start"},
-    "span": {"class"},
 }
+CLASSES = {
+    "span": {"image", "link", *code.CLASSES.values()},
+    "code": {"as-written"},
+    "mtd": {"line-bottom", "line-left", "line-right", "line-top"},
+}
+TITLE = "Shown as written: not all of this formula can be drawn."
 DELIMITERS = {"$$": "$$", r"\[": r"\]", r"\(": r"\)", "$": "$"}  # the longer ones first
 
 
@@ -49,7 +55,14 @@ def rendered(text: str) -> str:
         made = _MARKDOWN.render(text)
     except (RecursionError, IndexError, ValueError):  # a text that the parser cannot take is shown as it is
         made = verbatim(text)
-    return nh3.clean(made, tags=set(ATTRIBUTES), attributes=ATTRIBUTES, link_rel=None)
+    return nh3.clean(
+        made,
+        tags=set(ATTRIBUTES),
+        attributes=ATTRIBUTES,
+        allowed_classes=CLASSES,
+        tag_attribute_values={"code": {"title": {TITLE}}},
+        link_rel=None,
+    )
 
 
 def verbatim(text: str) -> str:
@@ -58,24 +71,11 @@ def verbatim(text: str) -> str:
 
 
 def formula(latex: str, display: bool) -> str:
-    """LaTeX as MathML, or as its source where it cannot be read."""
+    """LaTeX as MathML, or marked as its source where a part of it is not known."""
     try:
-        root = convert_to_element(latex, display="block" if display else "inline")
-        _keep_only_mathml(root)
-        return ElementTree.tostring(root, encoding="unicode", short_empty_elements=False)
-    except Exception:  # the converter raises whatever its parser stumbles over, IndexError and the like
-        return f"<code>{html.escape(latex)}</code>"
-
-
-def _keep_only_mathml(element: ElementTree.Element) -> None:
-    if element.tag not in MATHML:
-        raise ValueError(f"{element.tag} is not MathML")
-    element.attrib = {name: value for name, value in element.attrib.items() if name in MATHML_ATTRIBUTES}
-    # The converter puts entities into texts and leaves "<" unescaped: as characters, tostring escapes them all.
-    element.text = html.unescape(element.text or "")
-    element.tail = html.unescape(element.tail or "")
-    for child in element:
-        _keep_only_mathml(child)
+        return mathml(latex, display)
+    except (Unreadable, RecursionError):
+        return f'<code class="as-written" title="{TITLE}">{html.escape(latex)}</code>'
 
 
 def _math_inline(state: StateInline, silent: bool) -> bool:
@@ -136,10 +136,14 @@ def _own_direction(state: Any) -> None:
 
 
 class _Renderer(RendererHTML):
-    """Writes images and links as words, and formulas as MathML."""
+    """Writes images and links as words, formulas as MathML, and code in colours."""
 
     def math(self, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:
         return formula(tokens[index].content, tokens[index].meta["display"])
+
+    def fence(self, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:
+        token = tokens[index]
+        return f"<pre><code>{code.highlighted(token.content, token.info)}</code></pre>\n"
 
     def image(self, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:
         token = tokens[index]

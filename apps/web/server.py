@@ -7,6 +7,7 @@ import socket
 import sys
 from collections.abc import Collection
 from contextlib import nullcontext, suppress
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,7 @@ STATUS: tuple[tuple[type[Refused], int, str], ...] = (
 )
 
 STATIC = Path(__file__).parent / "static"
+MATH_FONT = Path(str(distribution("ziamath").locate_file("ziamath/fonts/STIXTwoMath-Regular.ttf")))
 
 log = logging.getLogger("align.web")
 
@@ -51,6 +53,11 @@ def create_app(store: Store | None, site: Site, static: dict[str, Path]) -> Fast
     app.state.accounts = None if store is None else Accounts(store, site)
     if store is not None:
         app.include_router(app.state.accounts.router())
+
+    @app.get("/static/math.ttf", include_in_schema=False)
+    def math_font() -> Response:
+        return FileResponse(MATH_FONT, media_type="font/ttf", headers={"cache-control": "max-age=31536000"})
+
     for name, folder in {**static, "": STATIC}.items():
         app.mount(f"/static/{name}".rstrip("/"), Files(directory=folder), name=f"static {name}")
 

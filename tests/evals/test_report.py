@@ -4,7 +4,9 @@ import copy
 import io
 import json
 import re
+import sys
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,8 @@ from rich.console import Console
 from align.evals.report import print_summary, write_report
 from align.evals.stats import Interval
 from align.evals.verdict import compared_pairs, reward_model_reading, verdict
+
+sys.path.append(str(Path(__file__).parents[1] / "apps"))  # where the browser's helpers are
 
 NAN = float("nan")
 
@@ -249,6 +253,30 @@ def test_the_page_has_every_section(report, curves, samples, tmp_path):
     assert verdict(report) in [tag.get("content") for tag in page.tags("meta")]
     assert len(page.tags("article")) == 10
     assert len(page.tags("svg")) == 4 + 6
+
+
+def test_the_contents_lead_to_each_section(report, curves, samples, tmp_path):
+    text = write_report(report, curves, shown(samples), tmp_path).read_text(encoding="utf-8")
+    contents = re.findall(r'<li><a href="#(.+?)">(.+?)</a></li>', text)
+    assert contents == re.findall(r'<h2 id="(.+?)">(.+?)</h2>', text)
+    assert ("part-1", "Models") in contents
+    assert "<nav" not in write_report({}, {}, [], tmp_path).read_text(encoding="utf-8")  # of one section
+
+
+def test_the_page_fits_a_phone(report, curves, samples, tmp_path):
+    from browser import chromium
+
+    pair = {"win": 0.7, "tie": 0.1, "loss": 0.2, "rate": gold(0.75), "controlled": gold(0.7), "p": 0.002, "n": 1500}
+    report["judges"] = {"the gold judge": {"kind": "reward", "pairs": {"ppo_over_sft": pair}}}
+    path = write_report(report, curves, shown(samples), tmp_path)
+    with chromium() as browser:
+        page = browser.new_page(viewport={"width": 360, "height": 800})
+        page.goto(path.as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") == 360
+        widths = page.locator(".card").evaluate_all("(all) => all.map((card) => card.getBoundingClientRect().width)")
+        assert max(widths) <= 360
+        page.get_by_role("link", name="Judges").click()
+        assert page.get_by_role("heading", name="Judges").bounding_box()["y"] < 10
 
 
 def test_the_page_stands_alone(report, curves, samples, tmp_path):

@@ -5,6 +5,9 @@ import { h } from "./dom.js";
 
 const SHARED = ["/static/base.css", "/static/page.css"];
 
+// Fonts belong to documents, not to shadow trees. It is loaded when the first formula is shown.
+document.fonts.add(new FontFace("STIX Two Math", "url(/static/math.ttf)"));
+
 /** Calls `draw(root)` once the column is there. `style` is the app's own style sheet, `kind` is the root's class. */
 export function inPlace(column, kind, style, draw) {
   const begin = (place) => {
