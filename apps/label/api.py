@@ -14,10 +14,12 @@
 
 A task is named by its public id, here and in every answer: what was imported together cannot be told from it.
 Where a server has several projects, each call names one: ?project=ID. `GET projects` lists them.
-Besides X-Align the page names its person in X-Align-Person, once it knows: a page that was left open while somebody
-else logged in says nothing in their name. `saved` is said after the commit. A task is blind: no model, output id or
-score is in it. Its texts come twice, as they are and as safe HTML. Errors are {error: {code, message, remedy}}. The
-functions are plain `def`, so FastAPI runs them in threads: none of them waits for the database on the event loop.
+`progress` has the guidelines' version, so that a page can say when they changed. Besides X-Align the page names its
+person in X-Align-Person, once it knows: a page that was left open while somebody else logged in says nothing in their
+name; a script sends a token instead, `Authorization: Bearer`. `saved` is said after the commit. A task is blind: no
+model, output id or score is in it. Its texts come twice, as they are and as safe HTML. Errors are {error: {code,
+message, remedy}}. The functions are plain `def`, so FastAPI runs them in threads: none of them waits for the database
+on the event loop.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from fastapi import APIRouter, Depends, HTTPException, Request
 from pydantic import AfterValidator, Field
 
 from align.text.records import Message
-from apps.store import progress, reviews, tasks, work
+from apps.store import progress, projects, reviews, tasks, work
 from apps.store.choosing import Nothing
 from apps.store.errors import NotYours
 from apps.store.leases import PublicId
@@ -99,12 +101,12 @@ class Revise(Adjudicate):
 
 async def chosen(request: Request, person: Person, project: Number | None = None) -> Project:
     """The project that a call names, or the only one. Raises 404 for one that is not served here."""
-    projects: Mapping[int, Project] = request.app.state.projects
-    if project is None and len(projects) == 1:
-        return next(iter(projects.values()))
-    if project is None or project not in projects:
+    served: Mapping[int, Project] = request.app.state.projects
+    if project is None and len(served) == 1:
+        return next(iter(served.values()))
+    if project is None or project not in served:
         raise HTTPException(404, "There is no such project here: add ?project=ID, as GET /api/projects lists them")
-    return projects[project]
+    return served[project]
 
 
 Chosen = Annotated[Project, Depends(chosen)]
@@ -115,7 +117,7 @@ def router() -> APIRouter:
     api = APIRouter(prefix="/api", include_in_schema=False)
 
     @api.get("/projects")
-    def projects(person: Person, request: Request) -> dict[str, Any]:
+    def served_here(person: Person, request: Request) -> dict[str, Any]:
         served: Mapping[int, Project] = request.app.state.projects
         return {"projects": [{"id": one.id, "name": one.recipe.name} for one in served.values()]}
 
@@ -179,7 +181,8 @@ def router() -> APIRouter:
 
     @api.get("/guidelines")
     def guidelines(project: Chosen, person: Person) -> dict[str, Any]:
-        return {"html": rendered(project.guidelines)}
+        now = projects.guidelines_of(project.store, project.id)
+        return {"html": rendered(now.text), "version": now.version, "at": now.at}
 
     @api.get("/config")
     def config(project: Chosen, person: Person) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from apps.store.errors import NotYours
 from apps.store.projects import take_places
 from apps.store.settings import Settings
-from apps.store.tables import Assignment, Lease, Presentation, Task, TaskOutput
+from apps.store.tables import Assignment, Lease, Person, Presentation, Task, TaskOutput
 
 
 class PublicId(int):
@@ -21,9 +21,10 @@ class PublicId(int):
 
 
 def shown_task(session: Session, task_id: int, person_id: int) -> Task:
-    """A task that this person was given at some time. Raises `NotYours` for any other."""
+    """A task that this person was given at some time. Raises `NotYours` for any other, or if they were erased."""
     name = Task.public_id if isinstance(task_id, PublicId) else Task.id
     shown = select(Task, Presentation).join(Presentation, Presentation.task_id == Task.id)
+    shown = shown.join(Person, Person.id == Presentation.person_id).where(Person.erased_at.is_(None))
     found = session.execute(shown.where(name == int(task_id), Presentation.person_id == person_id)).tuples().first()
     if found is None:
         raise NotYours

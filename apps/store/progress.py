@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import math
 import time
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from itertools import combinations
 from statistics import median
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import bindparam, case, func, select
+from sqlalchemy import ColumnElement, bindparam, case, func, select
 from sqlalchemy.orm import Session
 
 from apps.store.engine import Store
-from apps.store.judgments import known_agreement
+from apps.store.judgments import agreement, known_agreements
 from apps.store.projects import settings_of
-from apps.store.tables import Annotation, Desk, Event, Lease, Person, Revision, Task
+from apps.store.reading import Judged, Judgment, judged
+from apps.store.tables import Annotation, Desk, Event, Lease, Person, Project, Revision, Task
 
 DAY_S = 86400.0
 N_TIMED = 1000  # the latest rankings, whose seconds are looked at
@@ -31,6 +39,8 @@ MINE = (
 TOTALS = select(func.count(), func.coalesce(func.sum(case((Task.status == "done", 1), else_=0)), 0)).where(
     Task.project_id == bindparam("project"), Task.kind == "rank", Task.status != "closed"
 )
+
+VERSION = select(Project.guidelines_version).where(Project.id == bindparam("project"))
 
 
 class PersonProgress(NamedTuple):
@@ -78,6 +88,7 @@ class Mine(NamedTuple):
     seconds: float  # spent on what was submitted
     n_tasks: int
     n_done: int  # in large steps: one by one it would tell gold tasks, which do not count
+    guidelines: int  # the version that holds now
 
 
 def progress(store: Store, project_id: int) -> Progress:
@@ -118,6 +129,7 @@ def mine(store: Store, project_id: int, person_id: int) -> Mine:
     with store.look() as connection:
         said = connection.execute(MINE, {"project": project_id, "person": person_id})
         rows = {row.status: row for row in said}
+        guidelines = connection.scalar(VERSION, {"project": project_id})
     counts = {status: row.n for status, row in rows.items()}
     n_tasks, n_done = _totals(store, project_id)
     return Mine(
@@ -127,6 +139,7 @@ def mine(store: Store, project_id: int, person_id: int) -> Mine:
         seconds=sum(row.seconds for row in rows.values()),
         n_tasks=n_tasks,
         n_done=n_done,
+        guidelines=guidelines or 0,
     )
 
 
@@ -144,27 +157,136 @@ def _totals(store: Store, project_id: int) -> tuple[int, int]:
     return n_tasks, n_done
 
 
-def _counts(session: Session, project_id: int, person_id: int) -> dict[str, int]:
-    query = select(Annotation.status, func.count()).group_by(Annotation.status)
-    rows = session.execute(query.where(Annotation.project_id == project_id, Annotation.person_id == person_id))
-    return dict(rows.tuples().all())
+def people_csv(
+    store: Store, project_id: int, gold_pass: float, since: float | None = None, until: float | None = None
+) -> str:
+    """What each person did from `since` until `until`, and how well, as CSV with a heading: for paying them.
+
+    `hours` are those that the page measured while somebody was active, at most `LONGEST_S` a revision, those of two
+    windows at once counted once. Practice, gold and what was revised or taken back later are in it; for skipping and
+    flagging no time is measured. `agreement` is with others who ranked the same, `gold` the share that passed.
+    """
+    found: dict[int, _Record] = {}
+    with store.read() as session:
+        keys = dict(session.execute(select(Person.id, Person.key)).tuples().all())
+        for task in judged(session, project_id, ("rank", "practice", "gold"), until):
+            for said in task.judgments:
+                if since is None or said.last.at >= since:
+                    found.setdefault(said.person_id, _Record(said.person)).add(task, said, since or 0.0)
+    lines = io.StringIO()
+    table = csv.writer(lines, lineterminator="\n")
+    table.writerow(COLUMNS)
+    for person in sorted(found, key=lambda id: keys[id]):
+        table.writerow([found[person].name, *found[person].figures(gold_pass)])
+    return lines.getvalue()
+
+
+COLUMNS = (
+    *("person", "hours", "rankings", "skipped", "flagged", "median_seconds", "agreement", "gold_tasks", "gold"),
+    *("practice", "first_day", "last_day"),
+)
+LONGEST_S = 3600.0
+
+
+class _Record:
+    """What one person did, added up."""
+
+    def __init__(self, name: str) -> None:
+        # a spreadsheet would compute what begins like a formula
+        self.name = f"'{name}" if name.startswith(("=", "+", "-", "@")) else name
+        self.spans: list[tuple[float, float]] = []  # of time, from when to when
+        self.days: list[float] = []  # when things were said
+        self.statuses: Counter[str] = Counter()
+        self.seconds: list[float] = []
+        self.pairs = [0, 0]  # that were ordered as somebody else did, and otherwise
+        self.known: dict[str, list[float]] = {"gold": [], "practice": []}
+
+    def add(self, task: Judged, mine: Judgment, since: float) -> None:
+        """Something that they said, at least for the last time since then."""
+        for version in mine.versions:
+            if version.at >= since:
+                self.days.append(version.at)
+                spent = min(version.seconds, LONGEST_S)
+                self.spans.append((max(since, mine.shown_at, version.at - spent), version.at))
+        if task.expected is not None and mine.last.status == "submitted":
+            self.known[task.kind].append(agreement(mine.ranks, task.expected))
+        if task.kind != "practice":
+            self.statuses[mine.last.status] += 1
+        if task.kind == "rank" and mine.last.status == "submitted":
+            self.seconds += [mine.last.seconds] if mine.last.seconds > 0 else []
+            for other in task.judgments:
+                if other.person_id != mine.person_id:
+                    self._compare(mine.ranks, other.ranks)
+
+    def _compare(self, a: list[int] | None, b: list[int] | None) -> None:
+        for i, j in combinations(range(len(a or ())), 2):
+            if a and b and a[i] != a[j] and b[i] != b[j]:
+                self.pairs[(a[i] < a[j]) != (b[i] < b[j])] += 1
+
+    def figures(self, gold_pass: float) -> list[Any]:
+        """All columns but the name; an empty cell is what nothing says."""
+        gold, practice = self.known["gold"], self.known["practice"]
+        return [
+            round(covered(self.spans) / 3600, 3),
+            *(self.statuses[status] for status in ("submitted", "skipped", "flagged")),
+            round(median(self.seconds), 1) if self.seconds else "",
+            round(self.pairs[0] / sum(self.pairs), 3) if any(self.pairs) else "",
+            len(gold),
+            round(sum(share >= gold_pass for share in gold) / len(gold), 3) if gold else "",
+            round(sum(practice) / len(practice), 3) if practice else "",
+            *(datetime.fromtimestamp(at, UTC).date().isoformat() for at in (min(self.days), max(self.days))),
+        ]
+
+
+def covered(spans: Iterable[tuple[float, float]]) -> float:
+    """Seconds that lie in at least one of the spans."""
+    total, end = 0.0, -math.inf
+    for first, last in sorted(spans):
+        total += max(0.0, last - max(first, end))
+        end = max(end, last)
+    return total
 
 
 def _people(session: Session, project_id: int) -> list[PersonProgress]:
-    """Everybody who has a desk in this project, by name."""
-    query = (
-        select(Person).join(Desk, Desk.person_id == Person.id).where(Desk.project_id == project_id).order_by(Person.key)
-    )
-    return [_person(session, project_id, person) for person in session.scalars(query)]
+    """Everybody who has a desk in this project, by name: a query for each figure, and none for each person."""
+    query = select(Person).join(Desk, Desk.person_id == Person.id).where(Desk.project_id == project_id)
+    people = session.scalars(query.order_by(Person.key)).all()
+    said, seconds = _said(session, project_id), _seconds_by_person(session, project_id)
+    known = known_agreements(session, project_id)
+    return [_person(person, said[person.id], seconds.get(person.id), known) for person in people]
 
 
-def _person(session: Session, project_id: int, person: Person) -> PersonProgress:
-    counts = _counts(session, project_id, person.id)
-    here = (Annotation.project_id == project_id) & (Annotation.person_id == person.id)
-    n_extra = session.scalar(select(func.count()).select_from(Annotation).where(here, Annotation.extra)) or 0
-    latest = (Revision.annotation_id == Annotation.id) & (Revision.n == Annotation.n_revisions)
-    last = select(Revision.created_at).join(Annotation, latest).where(here).order_by(Annotation.turn.desc()).limit(1)
-    gold, practice = (known_agreement(session, project_id, person.id, kind) for kind in ("gold", "practice"))
+Said = dict[str, tuple[int, int, float]]  # status → how many, how many extra, the last one's time
+
+
+def _said(session: Session, project_id: int) -> dict[int, Said]:
+    n_extra = func.sum(case((Annotation.extra, 1), else_=0))
+    query = select(
+        Annotation.person_id, Annotation.status, func.count(), n_extra, func.max(Revision.created_at)
+    ).select_from(Annotation)
+    query = query.join(Revision, LATEST).where(Annotation.project_id == project_id)
+    found: dict[int, Said] = defaultdict(dict)
+    for person, status, n, extra, last in session.execute(query.group_by(Annotation.person_id, Annotation.status)):
+        found[person][status] = (n, extra, last)
+    return found
+
+
+def _seconds_by_person(session: Session, project_id: int) -> dict[int, float]:
+    """The median of each person's latest rankings."""
+    place = func.row_number().over(partition_by=Annotation.person_id, order_by=Annotation.turn.desc()).label("place")
+    query = select(Annotation.person_id, Revision.seconds, place).join(Revision, LATEST).where(*_timed(project_id))
+    timed = query.subquery()
+    found: dict[int, list[float]] = defaultdict(list)
+    for person, seconds in session.execute(select(timed.c.person_id, timed.c.seconds).where(timed.c.place <= N_TIMED)):
+        found[person].append(seconds)
+    return {person: float(median(seconds)) for person, seconds in found.items()}
+
+
+def _person(
+    person: Person, said: Said, seconds: float | None, known: dict[tuple[int, str], list[float]]
+) -> PersonProgress:
+    counts = {status: n for status, (n, _, _) in said.items()}
+    gold, practice = (known.get((person.id, kind), []) for kind in ("gold", "practice"))
     return PersonProgress(
         id=person.id,
         name=person.name,
@@ -173,22 +295,23 @@ def _person(session: Session, project_id: int, person: Person) -> PersonProgress
         n_submitted=counts.get("submitted", 0),
         n_skipped=counts.get("skipped", 0),
         n_flagged=counts.get("flagged", 0),
-        n_extra=n_extra,
-        median_seconds=_seconds(session, project_id, person.id),
-        last_at=session.scalar(last),
+        n_extra=sum(extra for _, extra, _ in said.values()),
+        median_seconds=seconds,
+        last_at=max((last for _, _, last in said.values()), default=None),
         gold_agreement=sum(gold) / len(gold) if gold else None,
         practice_agreement=sum(practice) / len(practice) if practice else None,
         n_gold=len(gold),
     )
 
 
-def _seconds(session: Session, project_id: int, person_id: int | None = None) -> float | None:
+def _timed(project_id: int) -> tuple[ColumnElement[bool], ...]:
+    """Rankings whose time the page measured."""
+    return Annotation.project_id == project_id, Annotation.status == "submitted", Revision.seconds > 0
+
+
+def _seconds(session: Session, project_id: int) -> float | None:
     """The median of the latest rankings."""
-    latest = (Revision.annotation_id == Annotation.id) & (Revision.n == Annotation.n_revisions)
-    query = select(Revision.seconds).join(Annotation, latest).where(Annotation.project_id == project_id)
-    query = query.where(Annotation.status == "submitted", Revision.seconds > 0)
-    if person_id is not None:
-        query = query.where(Annotation.person_id == person_id)
+    query = select(Revision.seconds).join(Annotation, LATEST).where(*_timed(project_id))
     found = session.scalars(query.order_by(Annotation.turn.desc()).limit(N_TIMED)).all()
     return float(median(found)) if found else None
 

@@ -86,7 +86,6 @@ class Project(NamedTuple):
     recipe: Recipe
     store: Store
     id: int  # in the store
-    guidelines: str
 
 
 def read(path: str) -> Recipe:
@@ -144,4 +143,4 @@ def opened(path: str, use: Literal["work", "read", "look"] = "work") -> Iterator
             raise UserError(f"name: the database has no project {recipe.name!r} yet; `import` or `serve` make it")
         if found is None or use == "work":
             found = sync(store, recipe.name, settings, guidelines)
-        yield Project(recipe, store, found, guidelines)
+        yield Project(recipe, store, found)

@@ -20,7 +20,7 @@ from apps.store.payload import check_draft, check_payload, check_reason
 from apps.store.projects import settings_of
 from apps.store.reading import beginning
 from apps.store.revisions import add_revision, counts, decide, latest
-from apps.store.tables import Annotation, Draft, Lease, Presentation, Prompt, Revision, Task, canonical
+from apps.store.tables import Annotation, Draft, Lease, Person, Presentation, Prompt, Revision, Task, canonical
 from apps.store.tasks import Given, annotation_of, given
 
 Status = Literal["submitted", "skipped", "flagged"]
@@ -261,7 +261,7 @@ def _keep_as_draft(session: Session, mine: Annotation, now: float) -> None:
 
 def _mine(session: Session, person_id: int, annotation_id: str) -> Annotation:
     found = session.get(Annotation, _checked_id(annotation_id))
-    if found is None or found.person_id != person_id:
+    if found is None or found.person_id != person_id or session.get_one(Person, person_id).erased_at is not None:
         raise NotYours("annotation")
     return found
 

@@ -7,8 +7,10 @@ from typing import Annotated
 from fastapi import Depends, HTTPException, Request
 from pydantic import BaseModel, ConfigDict
 
+from apps.store import tokens
 from apps.store.people import Somebody
-from apps.web.security import HEADER
+from apps.web.accounts import Accounts
+from apps.web.security import HEADER, bearer
 
 PERSON = "x-align-person"
 
@@ -26,12 +28,18 @@ def ours(request: Request) -> None:
 
 
 def who(request: Request) -> Somebody:
-    """The person of a call's session.
+    """The person of a call's session, or of the token that a script sends.
 
-    Raises 401 without a session, and where the page is somebody else's; 403 where no page of ours sent it.
+    Raises 401 without either, and where the page is somebody else's; 403 where no page of ours sent it.
     """
+    accounts: Accounts = request.app.state.accounts
+    if (token := bearer(request.headers)) is not None:
+        person = tokens.person_of(accounts.store, token)
+        if person is None:
+            raise HTTPException(401, "This token is unknown, or is not valid any more: ask for a new one")
+        return person
     ours(request)
-    person: Somebody | None = request.app.state.accounts.person(request)
+    person = accounts.person(request)
     if person is None:
         raise HTTPException(401, "You are logged out")
     if request.headers.get(PERSON, str(person.id)) != str(person.id):

@@ -1,7 +1,8 @@
 """What stands in front of every page and endpoint: refuses requests that no page of ours sends, and sets the headers.
 
 - A request that names another origin is refused, whatever its method; one that changes something must name ours, or
-  carry the header X-Align, which no other site's page can add.
+  carry the header X-Align or a token (`Authorization: Bearer`), which no other site's page can add.
+- Who sends a token is who it says: the cookies of such a request are taken off.
 - Bodies are read whole before anything sees them, and only up to a limit.
 - Every answer carries a content security policy: nothing is loaded from elsewhere, and no script runs that is not a
   file of ours. Gradio's pages have scripts in their HTML; these get a nonce (`Nonces`).
@@ -80,6 +81,8 @@ class Guard:
         if (refused := self._refusal(scope)) is not None:
             await refused(scope, receive, send)
             return
+        if bearer(Headers(scope=scope)) is not None:
+            scope["headers"] = [pair for pair in scope["headers"] if pair[0] != b"cookie"]
         body = await _body(receive, scope)
         if isinstance(body, Response):
             await body(scope, receive, send)
@@ -106,7 +109,8 @@ class Guard:
             )
         foreign = headers.get("sec-fetch-site", "same-origin") in ("cross-site", "same-site")
         opens_page = headers.get("sec-fetch-mode") == "navigate" and scope["method"] in ("GET", "HEAD")
-        unsigned = scope["method"] in ("POST", "PUT") and origin is None and HEADER not in headers
+        signed = origin is not None or HEADER in headers or bearer(headers) is not None
+        unsigned = scope["method"] in ("POST", "PUT") and not signed
         if unsigned or (foreign and not opens_page):
             log.warning("refused %s %s: not sent by a page of ours", scope["method"], masked(path))
             return refuse(scope, 403, "origin", "No page of this app sent this request.", "Add the header X-Align: 1.")
@@ -183,6 +187,12 @@ def refuse(scope: Scope, status: int, code: str, message: str, remedy: str = "")
 def error(code: str, message: str, remedy: str = "") -> dict[str, Any]:
     """The form that every error of the API has."""
     return {"error": {"code": code, "message": message, "remedy": remedy}}
+
+
+def bearer(headers: Headers) -> str | None:
+    """The token that a script sends in place of a cookie, if it does: browsers send none by themselves."""
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None
 
 
 def masked(path: str) -> str:

@@ -58,4 +58,4 @@ class Place(NamedTuple):
 def project_in(folder: Path, **recipe: Any) -> Project:
     made = Recipe(**{"name": "judge & compare", "database": str(folder / "labels.db"), **recipe})
     store = Store.open(made.database)
-    return Project(made, store, projects.sync(store, made.name, made.settings(), GUIDELINES), GUIDELINES)
+    return Project(made, store, projects.sync(store, made.name, made.settings(), GUIDELINES))

@@ -12,6 +12,7 @@ from offices import new_id, prompt, ranking
 from served import Member, Place, project_in
 from sqlalchemy import select
 
+from apps.store import people, projects, tokens
 from apps.store.errors import Unavailable
 from apps.store.tables import Annotation, Task
 
@@ -326,6 +327,32 @@ def test_config_and_guidelines(shared: Place) -> None:
     assert len(config["questions"]["flags"]) == 11
     assert (config["lead"], lead.call("GET", "config").json()["lead"]) == (False, True)
     assert "<em>everything</em>" in member.call("GET", "guidelines").json()["html"]
+
+
+def test_guidelines_that_were_edited_are_read_at_once(place: Place) -> None:
+    ada, store, id = place.member("ada"), place.project.store, place.project.id
+    assert (ada.call("GET", "guidelines").json()["version"], ada.call("GET", "progress").json()["guidelines"]) == (1, 1)
+    assert projects.edit_guidelines(store, id, "Read *less*.", 1, ada.who.id) == 2
+    found = ada.call("GET", "guidelines").json()
+    assert (found["version"], "<em>less</em>" in found["html"]) == (2, True)
+    assert ada.call("GET", "progress").json()["guidelines"] == 2
+
+
+def test_a_script_works_by_its_token(place: Place) -> None:
+    place.tasks(1)
+    ada, bob = place.member("ada"), place.member("bob")
+    token = tokens.create(place.project.store, "ada", "script", 1).token
+    script = {"Authorization": f"Bearer {token}"}
+    task = place.client().post("/api/claim", headers=script).json()["task"]
+    said = submission(task, ranking(1, 2, 3, 4))
+    assert place.client().post("/api/submit", headers=script, json=said).json()["saved"]
+    as_bob = bob.client.get("/api/config", headers=script)  # a cookie beside it is not looked at
+    assert as_bob.json()["person"]["name"] == "ada"
+    wrong = bob.client.get("/api/config", headers={"Authorization": f"Bearer {token}x"})
+    assert (wrong.status_code, "token" in wrong.json()["error"]["message"]) == (401, True)
+    people.set_active(place.project.store, "ada", False)
+    assert place.client().get("/api/config", headers=script).status_code == 401
+    assert ada.call("GET", "config").status_code == 401
 
 
 # ----------------------------------------------------------------------------------------------------- several projects

@@ -49,7 +49,7 @@ def watch() -> Watch:
 @pytest.fixture
 def lead(office: Office, watch: Watch) -> Lead:
     recipe = Recipe(name="office", database="labels.db", overlap=2)
-    return Lead(Project(recipe, office.store, office.project, ""), watch)
+    return Lead(Project(recipe, office.store, office.project), watch)
 
 
 def say(office: Office, name: str, order: tuple[int, ...]) -> int:

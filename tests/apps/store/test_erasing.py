@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
-from offices import Office, claim, new_id, rank, ranking
+from offices import Office, claim, new_id, person, rank, ranking, row
 from sqlalchemy import select, text
 
-from apps.store import erasing, events, people, projects, sessions, tokens, work
-from apps.store.errors import LoginRefused
-from apps.store.tables import Person, Revision
+from apps.store import erasing, events, people, progress, projects, reviews, sessions, tasks, tokens, work
+from apps.store.errors import LoginRefused, NotYours, Refused
+from apps.store.tables import Annotation, Event, Person, Revision, Task
 
 NAME, MARK = "Wilhelmine Quist", "sassafras"
 
@@ -90,3 +90,121 @@ def test_the_chain_holds_before_and_after(told: Office) -> None:
     erasing.erase(told.store, "Bob")  # somebody else, of whom less is to be blanked
     assert events.verify(told.store, before.head).problems == ()
     assert events.verify(told.store, after.head).problems == ()
+
+
+def test_what_was_done_by_them_and_to_them_is_told_by_the_pseudonym(told: Office) -> None:
+    pseudonym = erasing.erase(told.store, NAME).pseudonym
+    assert pseudonym in [one.name for one in people.listed(told.store) if one.erased]
+    assert projects.versions(told.store, told.project)[0].by == pseudonym
+    assert pseudonym in [one.name for one in progress.progress(told.store, told.project).people]
+    for again in (people.set_active, people.set_role):
+        with pytest.raises(Refused, match="was erased"):
+            again(told.store, pseudonym, "annotator")  # type: ignore[operator]
+    with pytest.raises(Refused, match="was erased"):
+        people.reset(told.store, pseudonym)
+    assert person(told.store, NAME).name == NAME  # the name is free again
+
+
+def test_nothing_works_any_more_that_let_them_in(told: Office) -> None:
+    login = sessions.login(told.store, NAME, "four words or more", "10.0.0.1")
+    token = tokens.create(told.store, NAME, "report", 3).token
+    link = people.reset(told.store, NAME).token
+    erasing.erase(told.store, NAME)
+    assert sessions.person_of(told.store, login) is None
+    assert tokens.person_of(told.store, token) is None
+    with pytest.raises(LoginRefused):
+        people.invitation(told.store, link)
+    with pytest.raises(LoginRefused):
+        sessions.login(told.store, NAME, "four words or more", "10.0.0.1")
+
+
+def test_a_page_that_is_still_open_says_nothing_more_in_their_name(told: Office) -> None:
+    mina = people.by_name(told.store, NAME)
+    given = claim(told, mina)
+    past = work.history(told.store, told.project, mina.id)[-1]
+    erasing.erase(told.store, NAME)
+    payload = ranking(1, 2, 3, 4) | {"comment": MARK}
+    for act in (
+        lambda: work.submit(told.store, mina.id, new_id(), given.id, given.lease, payload, 20),
+        lambda: work.revise(told.store, mina.id, past.id, payload),
+        lambda: work.save_draft(told.store, mina.id, given.id, payload, 99),
+    ):
+        with pytest.raises(NotYours):
+            act()
+
+
+def test_tasks_that_were_theirs_alone_are_for_all(told: Office) -> None:
+    with told.store.read() as session:
+        ids = list(session.scalars(select(Task.id).order_by(Task.id)))[-2:]
+    tasks.assign(told.store, told.project, ids[:1], [NAME])
+    tasks.assign(told.store, told.project, ids[1:], [NAME, "Bob"])
+    erasing.erase(told.store, NAME)
+    assert [row(told, id).assigned for id in ids] == [False, True]
+
+
+def test_who_cannot_be_erased(told: Office) -> None:
+    """One who is erased already can be named by the pseudonym: a crash may have kept the file from being written."""
+    with pytest.raises(Refused, match="last active admin"):
+        erasing.erase(told.store, "Lead")
+    done = erasing.erase(told.store, NAME)
+    assert erasing.erase(told.store, done.pseudonym) == (done.pseudonym, 0, 0)
+    with pytest.raises(Refused, match="nobody has this name"):
+        erasing.erase(told.store, NAME)
+
+
+def test_somebody_may_have_the_pseudonym_already(told: Office) -> None:
+    number = people.by_name(told.store, NAME).id
+    told.person(f"erased-{number}")
+    assert erasing.erase(told.store, NAME).pseudonym == f"erased-{number}-"
+
+
+def test_a_name_like_a_word_of_the_program_blanks_nothing_that_is_read(office: Office) -> None:
+    """Tasks are named by numbers and statuses by words, and people may have such names."""
+    office.tasks(1)
+    somebody, *_ = [office.person(name) for name in ("1", "submitted", "annotator")]
+    saved = rank(office, somebody, claim(office, somebody))
+    reviews.accept_task(office.store, office.project, 1, somebody.id)
+    for name in ("1", "submitted", "annotator"):
+        erasing.erase(office.store, name)
+    assert events.verify(office.store).problems == ()
+    with office.store.read() as session:
+        said = session.scalars(select(Event).where(Event.verb == "say")).one()
+        assert (said.subject, said.data["status"]) == (saved.id, "submitted")
+        assert reviews.decided(session, office.project) == {1}
+
+
+CHANGES = {
+    "UPDATE event SET subject = '', data = '{}' WHERE seq = 2": "event 2 was changed",
+    "UPDATE event SET at = at + 1 WHERE subject = '' AND verb = 'role'": "was changed after it was written",
+    "UPDATE revision SET payload = replace(payload, '4,\"1\"', '3,\"1\"') WHERE seconds = 20": "revision 1 of",
+    "UPDATE person SET erased_at = 1 WHERE name = 'Bob'": "person 2 is erased, and no event says so",
+    "UPDATE person SET erased_at = NULL": "erases person 3, who is there or was erased before",
+    "UPDATE event SET data = '{}' WHERE verb = 'erase'": "was changed after it was written",
+}
+
+
+def test_what_is_changed_besides_is_seen(told: Office) -> None:
+    """Changes by the very door of erasing, one after the other."""
+    erasing.erase(told.store, NAME)
+    known: set[str] = set()
+    for change, problem in CHANGES.items():
+        with told.store.write() as session:
+            session.execute(text("INSERT INTO erasing VALUES (1)"))
+            session.execute(text(change))
+            session.execute(text("DELETE FROM erasing"))
+        found = set(events.verify(told.store).problems)
+        assert [one for one in found - known if problem in one], (change, found)
+        known |= found
+
+
+def test_a_forged_erasing_is_seen(told: Office) -> None:
+    """An `erase` event that blanks what another person said, or one more of somebody who was erased: well made."""
+    done = erasing.erase(told.store, NAME)
+    with told.store.write() as session:
+        id, mina = people.by_name(told.store, "Bob").id, people.by_name(told.store, done.pseudonym).id
+        bobs = session.scalars(select(Annotation.id).where(Annotation.person_id == id)).one()
+        data = {"person": mina, "events": [], "revisions": [[bobs, 1, "0" * 64]]}
+        events.append(session, 1.0, None, "erase", done.pseudonym, data)
+    problems = "\n".join(events.verify(told.store).problems)
+    assert "was erased before" in problems
+    assert f"erases {bobs}, which another person said" in problems

@@ -52,6 +52,21 @@ def test_a_change_without_origin_needs_the_header(client: TestClient) -> None:
     assert client.post("/logout", headers={"X-Align": "1"}).status_code == 200
 
 
+def test_a_script_needs_its_token_alone_and_no_cookie_goes_with_it() -> None:
+    app = FastAPI()
+
+    @app.post("/{path:path}")
+    async def cookies(request: Request) -> dict[str, str]:
+        return request.cookies
+
+    client = TestClient(Guard(app, hosts={"label.test"}), base_url=HOST, cookies={"align_label": "theirs"})
+    assert client.post("/api/x", headers={"X-Align": "1"}).json() == {"align_label": "theirs"}
+    assert client.post("/api/x", headers={"Authorization": "Bearer align_x"}).json() == {}
+    assert client.post("/api/x", headers={"Authorization": "Basic YTpi"}).status_code == 403  # browsers send it unasked
+    foreign = {"Authorization": "Bearer align_x", "Origin": "http://evil.example"}
+    assert client.post("/api/x", headers=foreign).status_code == 403
+
+
 def test_pages_of_other_sites_load_nothing_from_here(client: TestClient) -> None:
     for site in ("cross-site", "same-site"):
         for mode in ("no-cors", "cors"):
