@@ -289,7 +289,7 @@ def _check_days(days: float) -> None:
 def _refuse_taken(session: Session, name: str, now: float, remedy: str, look: bool = True) -> None:
     """Raises `BadPayload` for somebody's name, and for one that could be taken for another, even of the invited."""
     if _by_name(session, name):
-        raise BadPayload([f"name: {name} is taken; {remedy}"])
+        raise BadPayload([f"name: {name}: this name is taken; {remedy}"])
     if look:
         invited = select(Invitation.name).where(_is_open(now), Invitation.name.is_not(None))
         other = look_alike(name, filter(None, (*session.scalars(select(Person.name)), *session.scalars(invited))))

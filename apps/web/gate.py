@@ -1,14 +1,17 @@
 """In front of a mounted Gradio app: who may come in, and to which of its many routes.
 
 Gradio protects some of its routes by `auth_dependency` and leaves others open, as those that reset and cancel events.
-Here nothing passes but what the page needs, and nobody but those it is for. What counts is never kept in the state of
+Here nothing passes but what the page needs, and nobody but those it is for. No event carries a file: Gradio takes an
+object that looks like one for a path, whatever component it is meant for. What counts is never kept in the state of
 Gradio: it tells sessions apart by a hash that the browser chooses.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Collection
+from typing import Any
 from urllib.parse import quote
 
 from anyio.to_thread import run_sync
@@ -19,7 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from apps.store.errors import Unavailable
 from apps.web.accounts import Accounts, sentence
-from apps.web.security import masked, refuse
+from apps.web.security import masked, refuse, replay
 
 BUNDLE = re.compile(r"/(assets|static)/[\w./-]+")  # Gradio's own files, the same for everybody
 PAGE = re.compile(r"/|/config/?|/theme\.css")
@@ -54,6 +57,10 @@ class Gate:
             await self.app(scope, receive, _kept(send))
             return
         answer = await self._checked(scope, inner)
+        if answer is None and scope["method"] == "POST":
+            body = await Request(scope, receive).body()
+            answer = None if _has_no_file(body) else refuse(scope, 422, "file", "This page takes no files.")
+            receive = replay(body, receive)
         await (answer or self.app)(scope, receive, send)
 
     async def _checked(self, scope: Scope, inner: str) -> Response | None:
@@ -79,7 +86,7 @@ class Gate:
         if person is None:
             query = f"?{request.url.query}" if request.url.query else ""
             login = RedirectResponse(f"/login?next={quote(f'{self.path}/{query}', safe='/')}", 303)
-            return login if opens_page else refuse(scope, 401, "login", "Log in first.")
+            return login if opens_page else refuse(scope, 401, "login", "You are logged out.", "Log in again.")
         if person.role not in self.roles:
             title, message = "Not for you", f"This page is for {' and '.join(sorted(self.roles))} only."
             if opens_page:
@@ -87,6 +94,23 @@ class Gate:
             return refuse(scope, 403, "role", message)
         scope["align.person"] = person
         return None
+
+
+def _has_no_file(body: bytes) -> bool:
+    """Whether this is JSON without an object that Gradio could take for a file."""
+    try:
+        left: list[Any] = [json.loads(body or b"null")]
+    except (ValueError, RecursionError):
+        return False
+    while left:
+        value = left.pop()
+        if isinstance(value, dict):
+            if not value.keys().isdisjoint(("path", "meta")):
+                return False
+            left += value.values()
+        elif isinstance(value, list):
+            left += value
+    return True
 
 
 def _kept(send: Send) -> Send:

@@ -87,7 +87,7 @@ class Guard:
         if isinstance(body, Response):
             await body(scope, receive, send)
             return
-        await self.app(scope, _replay(body, receive), send)
+        await self.app(scope, replay(body, receive), send)
 
     def _refusal(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)
@@ -178,10 +178,13 @@ async def _send_with_nonces(start: MutableMapping[str, Any], body: bytes, send: 
 
 
 def refuse(scope: Scope, status: int, code: str, message: str, remedy: str = "") -> Response:
-    """An error as JSON for the API, as a line of text for everything else."""
+    """An error as JSON for the API, as Gradio's pages read it for theirs, as a line of text for everything else."""
+    told = f"{message} {remedy}".strip()
     if "/api/" in scope["path"]:
         return JSONResponse(error(code, message, remedy), status)
-    return PlainTextResponse(f"{message} {remedy}".strip() + "\n", status)
+    if "/gradio_api/" in scope["path"]:
+        return JSONResponse({"error": told, "detail": told}, status)
+    return PlainTextResponse(f"{told}\n", status)
 
 
 def error(code: str, message: str, remedy: str = "") -> dict[str, Any]:
@@ -239,7 +242,7 @@ async def _body(receive: Receive, scope: Scope) -> bytes | Response:
         return refuse(scope, 408, "slow", "The request did not arrive in time.", "Try again.")
 
 
-def _replay(body: bytes, receive: Receive) -> Receive:
+def replay(body: bytes, receive: Receive) -> Receive:
     """A `receive` that gives the body once, then waits for the end of the connection."""
     given = False
 

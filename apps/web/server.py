@@ -99,6 +99,7 @@ def mount_gradio(app: FastAPI, blocks: gradio.Blocks, path: str, roles: Collecti
         pwa=False,
         **options,
     )
+    blocks.has_launched = True  # else Gradio would not check the paths that events name
     app.add_middleware(Nonces, path=path)
     app.add_middleware(Gate, path=path, accounts=app.state.accounts, roles=roles, has_events=bool(blocks.fns))
 
