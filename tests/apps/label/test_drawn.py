@@ -6,14 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 from browser import PHONE, Server
-from browsing import DRAWN, Desk
+from browsing import Desk
 from served import Place
 from test_accessible import CONTRAST
 
 from apps.store import adding
 
 ANSWERS = (
-    r"$$x = \frac{-b \pm \sqrt{b^2-4ac}}{2a}, \quad \left(\sum_{i=1}^n \frac{1}{i}\right) \textcolor{red}{\text{red}}$$",
+    r"$$x = \frac{-b \pm \sqrt{b^2-4ac}}{2a} \left(\sum_{i=1}^n \frac{1}{i}\right) \textcolor{red}{\text{red}}$$",
     r"$$\begin{aligned} long + a &= b + c \\ &= d \end{aligned}$$",
     f"so $\\frac{{1}}{{2$ and\n\n```python\ndef f(x):\n    return x  # so\n```\n\nas ${' + '.join(['wide'] * 40)}$",
 )
@@ -66,7 +66,7 @@ def test_formulas_and_code_are_drawn(browser: Any, make_place: Callable[..., Pla
     assert not drawn["wide"]
     for scheme in ("dark", "light"):
         desk.page.emulate_media(color_scheme=scheme)
-        desk.page.evaluate(DRAWN)
+        desk.open()
         contrasts = desk.page.evaluate(CONTRAST)
         assert {"def", "# so", "red"} <= {text for text, _, _ in contrasts}
         assert not [found for found in contrasts if found[1] < found[2]]
