@@ -123,7 +123,7 @@ def test_the_focus_is_always_seen(browser: Any, office: tuple[Place, Server]) ->
     place, server = office
     desk = Desk(browser, server.url, place.token("ada")).open()
     seen = []
-    for _ in range(40):
+    for _ in range(25):
         desk.page.keyboard.press("Tab")
         focused = desk.page.evaluate(FOCUSED)
         assert focused is not None
