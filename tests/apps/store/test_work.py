@@ -375,7 +375,7 @@ def test_everything_said_is_an_event_with_its_digest(office: Office, ann: people
     ]
 
 
-# ---------------------------------------------------------------------------------------------------- one's own progress
+# ------------------------------------------------------------------------------------------------- one's own progress
 
 
 def test_what_a_person_did_today_and_in_all(office: Office, ann: people.Somebody, clock: Clock) -> None:
