@@ -180,7 +180,7 @@ export class Desk {
     this.remember("flags", this.cards.every((card) => card.flags.open));
   }
 
-  /** An answer beside the next one, or beside the one that was chosen before. */
+  /** An answer beside the next one; the dialog can choose others. */
   compare(slot = this.chosen ?? 0) {
     const other = (slot + 1) % this.cards.length;
     dialogs.compare(this, Math.min(slot, other), Math.max(slot, other));
