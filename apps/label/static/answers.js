@@ -1,6 +1,7 @@
 // One card for each answer: its text, its rating, its rank, its flags, a comment.
 
 import { h, button, letter, textBlock } from "../dom.js";
+import { recalled } from "./drafts.js";
 import { standard } from "./ranks.js";
 
 export class AnswerCard {
@@ -85,7 +86,7 @@ export class AnswerCard {
       return h("label", { class: "flag" }, box, h("span", {}, label));
     });
     this.set = h("span", { class: "set" });
-    this.flags = h("details", { class: "flags", open: this.desk.recalled("flags") === true, ontoggle: () => this.desk.keepFlags() },
+    this.flags = h("details", { class: "flags", open: recalled("flags") === true, ontoggle: () => this.desk.keepFlags() },
       h("summary", {}, "Flags", this.set), h("div", {}, this.boxes));
     return this.flags;
   }

@@ -4,7 +4,7 @@ import { call, speakFor, uuid, Failure } from "../api.js";
 import { AnswerCard } from "./answers.js";
 import { Board } from "./board.js";
 import { Clock } from "./clock.js";
-import { Drafts } from "./drafts.js";
+import { Drafts, recalled, remember } from "./drafts.js";
 import { letter } from "../dom.js";
 import { Frame } from "./frame.js";
 import { isComplete, place, standard } from "./ranks.js";
@@ -27,7 +27,7 @@ export class Desk {
     }
     const { project, person } = this.config;
     speakFor(person.id);
-    this.raw = (this.recalled("raw") ?? this.config.show === "raw") === true;
+    this.raw = (recalled("raw") ?? this.config.show === "raw") === true;
     this.scope = `${project.id}/${person.id}`;
     this.frame = new Frame(this);
     this.drafts = new Drafts(this.scope, (news) => this.frame.draftNews(news));
@@ -163,7 +163,7 @@ export class Desk {
 
   toggleRaw() {
     this.raw = !this.raw;
-    this.remember("raw", this.raw);
+    remember("raw", this.raw);
     this.frame.prompt.render();
     for (const card of this.cards ?? []) card.render();
     this.frame.announce(this.raw ? "Raw text" : "Rendered text");
@@ -177,7 +177,7 @@ export class Desk {
 
   /** Flags are unfolded in the next task, too, if those of all answers are. */
   keepFlags() {
-    this.remember("flags", this.cards.every((card) => card.flags.open));
+    remember("flags", this.cards.every((card) => card.flags.open));
   }
 
   /** An answer beside the next one; the dialog can choose others. */
@@ -325,24 +325,6 @@ export class Desk {
   #blocked(failure, again) {
     this.frame ??= new Frame(this);
     this.frame.blocked(failure, again);
-  }
-
-  // ---- choices of the person that are kept in this browser ----
-
-  remember(what, value) {
-    try {
-      localStorage.setItem(`align-label/choice/${what}`, JSON.stringify(value));
-    } catch {
-      // then it holds for this page
-    }
-  }
-
-  recalled(what) {
-    try {
-      return JSON.parse(localStorage.getItem(`align-label/choice/${what}`));
-    } catch {
-      return null;
-    }
   }
 }
 

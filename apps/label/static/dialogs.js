@@ -3,6 +3,7 @@
 import { call, Failure } from "../api.js";
 import { h, button, letter, safeHtml } from "../dom.js";
 import { differences } from "./differences.js";
+import { recalled, remember } from "./drafts.js";
 import { BOARD_KEYS, KEYS } from "./keys.js";
 import { inWords } from "./board.js";
 
@@ -27,8 +28,8 @@ const closeAll = (desk) => desk.root.querySelectorAll("dialog[open]").forEach((d
 
 export function help(desk) {
   const table = (keys) => h("table", { class: "keys" }, h("tbody", {}, keys.map(([key, what]) => h("tr", {}, h("th", { scope: "row" }, h("kbd", {}, key)), h("td", {}, what)))));
-  const on = h("input", { type: "checkbox", onchange: () => desk.remember("shortcuts", on.checked) });
-  on.checked = desk.recalled("shortcuts") !== false;
+  const on = h("input", { type: "checkbox", onchange: () => remember("shortcuts", on.checked) });
+  on.checked = recalled("shortcuts") !== false;
   return open(desk, "Keyboard shortcuts", h("div", {}, table(KEYS),
     h("h3", {}, "On a letter in the ranking"), table(BOARD_KEYS),
     h("label", { class: "flag" }, on, h("span", {}, "Shortcuts are on (Tab, Space, Enter and ? always work)"))));

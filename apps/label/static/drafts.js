@@ -152,3 +152,21 @@ export class Drafts {
 
 /** "14:05" */
 export const clockTime = (at) => new Date(at).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+
+// ---- choices of the person that are kept in this browser ----
+
+export function remember(what, value) {
+  try {
+    localStorage.setItem(`align-label/choice/${what}`, JSON.stringify(value));
+  } catch {
+    // then it holds for this page
+  }
+}
+
+export function recalled(what) {
+  try {
+    return JSON.parse(localStorage.getItem(`align-label/choice/${what}`));
+  } catch {
+    return null;
+  }
+}

@@ -2,7 +2,7 @@
 
 import { h, button, duration } from "../dom.js";
 import * as dialogs from "./dialogs.js";
-import { clockTime } from "./drafts.js";
+import { clockTime, recalled, remember } from "./drafts.js";
 import { Prompt } from "./prompt.js";
 
 const TOAST_MS = 12_000;
@@ -122,7 +122,7 @@ export class Frame {
 
   guidelines() {
     dialogs.guidelines(this.desk);
-    if (this.version !== undefined) this.desk.remember(this.#read, this.version);
+    if (this.version !== undefined) remember(this.#read, this.version);
     this.news.remove();
   }
 
@@ -158,7 +158,7 @@ export class Frame {
 
   progress({ n_today, seconds_today, n_submitted, seconds, n_done, n_tasks, guidelines: version }) {
     this.version = version;
-    if (version && this.desk.recalled(this.#read) !== version) this.toGuidelines.firstChild.after(this.news);
+    if (version && recalled(this.#read) !== version) this.toGuidelines.firstChild.after(this.news);
     this.mine.replaceChildren(h("b", {}, `${n_today} today, ${time(seconds_today)}`), ` · ${n_submitted} in all, ${time(seconds)}`);
     this.bar.max = n_tasks || 1;
     this.bar.value = n_done;

@@ -1,5 +1,7 @@
 // The keyboard. Silent while somebody types, composes characters (IME), or a dialog is open; and when switched off.
 
+import { recalled } from "./drafts.js";
+
 export const KEYS = [
   ["→ or J", "next answer"],
   ["← or K", "previous answer"],
@@ -49,7 +51,7 @@ function onKey(desk, event) {
 
 function action(desk, event, target) {
   const { task, chosen } = desk;
-  const on = desk.recalled("shortcuts") !== false;
+  const on = recalled("shortcuts") !== false;
   if (event.ctrlKey && event.key === "Enter" && !event.altKey && !event.metaKey) return [on && task && desk.submit];
   if (event.ctrlKey || event.metaKey || event.altKey) return [];
   if (event.key === "?") return [() => desk.frame.help()];
