@@ -10,7 +10,7 @@
     POST adjudicate   {task} → {task}, for reviewers and admins: what they submit for it decides it
     GET  mine?before= → {items, before}        GET mine/ID → {task}
     POST mine/ID      {payload, seconds} → as submit
-    GET  progress, guidelines, config
+    GET  progress?since= (when the person's day began), guidelines, config
 
 A task is named by its public id, here and in every answer: what was imported together cannot be told from it.
 Where a server has several projects, each call names one: ?project=ID. `GET projects` lists them.
@@ -28,7 +28,7 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, HTTPException, Request
+from fastapi import APIRouter, Depends, HTTPException, Query, Request
 from pydantic import AfterValidator, Field
 
 from align.text.records import Message
@@ -176,8 +176,10 @@ def router() -> APIRouter:
         return saved(work.revise(project.store, person.id, annotation_id, body.payload, body.seconds))
 
     @api.get("/progress")
-    def my_progress(project: Chosen, person: Person) -> dict[str, Any]:
-        return progress.mine(project.store, project.id, person.id)._asdict()
+    def my_progress(
+        project: Chosen, person: Person, since: Annotated[float | None, Query(allow_inf_nan=False)] = None
+    ) -> dict[str, Any]:
+        return progress.mine(project.store, project.id, person.id, since)._asdict()
 
     @api.get("/guidelines")
     def guidelines(project: Chosen, person: Person) -> dict[str, Any]:

@@ -30,8 +30,15 @@ _KEPT: WeakKeyDictionary[Store, dict[int, tuple[float, tuple[int, int]]]] = Weak
 
 # Asked after each ranking, so they are put together once.
 LATEST = (Revision.annotation_id == Annotation.id) & (Revision.n == Annotation.n_revisions)
+TODAY = Revision.created_at >= bindparam("since")
 MINE = (
-    select(Annotation.status, func.count().label("n"), func.sum(Revision.seconds).label("seconds"))
+    select(
+        Annotation.status,
+        func.count().label("n"),
+        func.sum(Revision.seconds).label("seconds"),
+        func.sum(case((TODAY, 1), else_=0)).label("n_today"),
+        func.sum(case((TODAY, Revision.seconds), else_=0.0)).label("seconds_today"),
+    )
     .join(Revision, LATEST)
     .where(Annotation.project_id == bindparam("project"), Annotation.person_id == bindparam("person"))
     .group_by(Annotation.status)
@@ -40,7 +47,7 @@ TOTALS = select(func.count(), func.coalesce(func.sum(case((Task.status == "done"
     Task.project_id == bindparam("project"), Task.kind == "rank", Task.status != "closed"
 )
 
-VERSION = select(Project.guidelines_version).where(Project.id == bindparam("project"))
+VERSION = select(Project.guidelines_version).where(Project.id == bindparam("project"), Project.guidelines != "")
 
 
 class PersonProgress(NamedTuple):
@@ -86,9 +93,11 @@ class Mine(NamedTuple):
     n_skipped: int
     n_flagged: int
     seconds: float  # spent on what was submitted
+    n_today: int  # submitted for the last time since the day began, and the seconds of it
+    seconds_today: float
     n_tasks: int
     n_done: int  # in large steps: one by one it would tell gold tasks, which do not count
-    guidelines: int  # the version that holds now
+    guidelines: int  # the version that holds now, 0 where there are none
 
 
 def progress(store: Store, project_id: int) -> Progress:
@@ -124,10 +133,11 @@ def progress(store: Store, project_id: int) -> Progress:
     )
 
 
-def mine(store: Store, project_id: int, person_id: int) -> Mine:
-    """A person's own."""
+def mine(store: Store, project_id: int, person_id: int, since: float | None = None) -> Mine:
+    """A person's own. `since`: when their day began; by default the UTC day."""
+    since = store.clock() // DAY_S * DAY_S if since is None else since
     with store.look() as connection:
-        said = connection.execute(MINE, {"project": project_id, "person": person_id})
+        said = connection.execute(MINE, {"project": project_id, "person": person_id, "since": since})
         rows = {row.status: row for row in said}
         guidelines = connection.scalar(VERSION, {"project": project_id})
     counts = {status: row.n for status, row in rows.items()}
@@ -137,6 +147,8 @@ def mine(store: Store, project_id: int, person_id: int) -> Mine:
         n_skipped=counts.get("skipped", 0),
         n_flagged=counts.get("flagged", 0),
         seconds=sum(row.seconds for row in rows.values()),
+        n_today=rows["submitted"].n_today if "submitted" in rows else 0,
+        seconds_today=sum(row.seconds_today for row in rows.values()),
         n_tasks=n_tasks,
         n_done=n_done,
         guidelines=guidelines or 0,

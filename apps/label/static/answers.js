@@ -1,6 +1,7 @@
 // One card for each answer: its text, its rating, its rank, its flags, a comment.
 
 import { h, button, letter, textBlock } from "../dom.js";
+import { recalled } from "./drafts.js";
 import { standard } from "./ranks.js";
 
 export class AnswerCard {
@@ -11,12 +12,15 @@ export class AnswerCard {
     const { rating, flags, comment } = desk.config.questions;
     this.badge = h("span", { class: "chip", "aria-hidden": "true", title: "Drag it into the ranking" }, letter(slot));
     this.place = h("span", { class: "place" });
-    this.body = h("div", { class: "body" });
+    this.body = h("div", { class: "body", onscroll: () => this.#found() });
+    this.whole = false;
+    this.more = button("", () => this.show(!this.whole), { class: "quiet more", key: "E" });
     this.element = h(
       "section",
       { class: "answer", role: "group", "aria-label": this.name, tabindex: "-1", id: `answer-${slot}`, onfocusin: () => desk.choose(slot) },
-      h("header", {}, this.badge, h("h3", { class: "unseen" }, this.name), this.place),
-      this.body,
+      h("header", {}, this.badge, h("h3", { class: "unseen" }, this.name), this.place,
+        button("Compare", () => desk.compare(slot), { class: "quiet", "aria-label": `Compare ${this.name} with another` })),
+      h("div", {}, this.body, this.more),
       h("div", { class: "questions" },
         h("div", { class: "scales" }, rating.ask ? this.#rating() : null, this.#rank()),
         flags.length ? this.#flags(flags) : null,
@@ -27,7 +31,32 @@ export class AnswerCard {
 
   /** Shows the text, rendered or raw. */
   render() {
-    this.body.replaceChildren(textBlock(this.answer, this.desk.raw));
+    const text = textBlock(this.answer, this.desk.raw);
+    this.body.replaceChildren(text);
+    new ResizeObserver(() => this.#clip()).observe(text);
+  }
+
+  /** Shows all of a long text, or its beginning. */
+  show(whole) {
+    this.whole = whole;
+    this.#clip();
+  }
+
+  #clip() {
+    this.body.classList.add("is-clipped");
+    const isLong = this.body.scrollHeight > 1.25 * this.body.clientHeight; // a few lines more are shown at once
+    this.body.classList.toggle("is-clipped", isLong && !this.whole);
+    this.more.hidden = !isLong;
+    this.more.firstChild.data = this.whole ? "Show less" : "Show all";
+    this.more.setAttribute("aria-expanded", String(this.whole));
+  }
+
+  /** The browser's search, or the focus, went to what was hidden. */
+  #found() {
+    const by = this.body.scrollTop;
+    if (!by) return;
+    this.show(true);
+    scrollBy(0, by);
   }
 
   #scale(kind, legend, values, hint) {
@@ -56,9 +85,9 @@ export class AnswerCard {
       const box = h("input", { type: "checkbox", value: name, onchange: () => this.desk.toggleFlag(this.slot, name, box.checked) });
       return h("label", { class: "flag" }, box, h("span", {}, label));
     });
-    this.nFlags = h("span", { class: "count" });
-    this.flags = h("details", { class: "flags", open: this.desk.wide, ontoggle: () => this.desk.remember("flags", this.flags.open) },
-      h("summary", {}, "Flags ", this.nFlags), h("div", {}, this.boxes));
+    this.set = h("span", { class: "set" });
+    this.flags = h("details", { class: "flags", open: recalled("flags") === true, ontoggle: () => this.desk.keepFlags() },
+      h("summary", {}, "Flags", this.set), h("div", {}, this.boxes));
     return this.flags;
   }
 
@@ -68,6 +97,12 @@ export class AnswerCard {
     return this.comment;
   }
 
+  /** The flags that are set, small, for while the boxes are folded. */
+  #labels(names) {
+    if (!names.length) return ["none set"];
+    return this.desk.config.questions.flags.flatMap(({ name, label }) => (names.includes(name) ? [h("span", { class: "tag", title: label }, label)] : []));
+  }
+
   /** Brings what is shown to what is known. */
   sync() {
     const { desk, slot } = this;
@@ -75,7 +110,8 @@ export class AnswerCard {
     check(this.rating, rating);
     check(this.ranking, desk.ranks[slot]);
     for (const label of this.boxes ?? []) label.firstChild.checked = flags.includes(label.firstChild.value);
-    if (this.nFlags) this.nFlags.textContent = flags.length ? `${flags.length} set` : "none set";
+    if (this.set && this.shown !== String(flags)) this.set.replaceChildren(...this.#labels(flags)); // a click in progress keeps its target
+    this.shown = String(flags);
     if (this.comment && this.comment.value !== comment) this.comment.value = comment;
     this.place.textContent = placeInWords(desk.ranks, slot);
     this.element.classList.toggle("is-placed", desk.ranks[slot] !== null);

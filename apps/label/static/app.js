@@ -4,7 +4,7 @@ import { call, speakFor, uuid, Failure } from "../api.js";
 import { AnswerCard } from "./answers.js";
 import { Board } from "./board.js";
 import { Clock } from "./clock.js";
-import { Drafts } from "./drafts.js";
+import { Drafts, recalled, remember } from "./drafts.js";
 import { letter } from "../dom.js";
 import { Frame } from "./frame.js";
 import { isComplete, place, standard } from "./ranks.js";
@@ -16,7 +16,6 @@ const HEARTBEAT_MS = 60_000;
 export class Desk {
   constructor(root) {
     this.root = root;
-    this.wide = matchMedia("(min-width: 700px)").matches;
     this.clock = new Clock((seconds) => this.frame?.tick(seconds));
   }
 
@@ -28,20 +27,29 @@ export class Desk {
     }
     const { project, person } = this.config;
     speakFor(person.id);
-    this.raw = (this.recalled("raw") ?? this.config.show === "raw") === true;
-    this.wide = this.recalled("flags") ?? this.wide;
+    this.raw = (recalled("raw") ?? this.config.show === "raw") === true;
+    this.scope = `${project.id}/${person.id}`;
     this.frame = new Frame(this);
-    this.drafts = new Drafts(`${project.id}/${person.id}`, (news) => this.frame.draftNews(news));
+    this.drafts = new Drafts(this.scope, (news) => this.frame.draftNews(news));
     listen(this);
     addEventListener("online", () => this.drafts.hurry());
     document.addEventListener("visibilitychange", () => document.hidden && this.drafts.flush());
     addEventListener("pagehide", () => this.drafts.flush());
     setInterval(() => this.#heartbeat(), HEARTBEAT_MS);
+    await this.#first();
+  }
+
+  /** What this window was about when it was left, or the next task. */
+  async #first() {
     const { pending } = this.drafts;
-    const revised = sessionStorage.getItem("align-label/revising");
+    const revised = sessionStorage.getItem(this.#revising);
     if (pending) await this.#deliver(pending.path, pending.body);
     else if (revised) await this.revise(revised);
     else await this.next();
+  }
+
+  get #revising() {
+    return `align-label/${this.scope}/revising`;
   }
 
   // ---- one task ----
@@ -64,7 +72,7 @@ export class Desk {
   show(task, revising = false) {
     this.#leave();
     Object.assign(this, { task, revising, chosen: null, busy: false });
-    if (revising) sessionStorage.setItem("align-label/revising", task.annotation); // so that a reload finds it again
+    if (revising) sessionStorage.setItem(this.#revising, task.annotation); // so that a reload finds it again
     const { payload, seconds } = this.drafts.open(task);
     this.#fill(payload ?? task.payload);
     this.uuid = task.annotation ?? uuid();
@@ -78,7 +86,7 @@ export class Desk {
   }
 
   #leave() {
-    sessionStorage.removeItem("align-label/revising");
+    sessionStorage.removeItem(this.#revising);
     this.drafts.close();
     this.clock.stop();
     this.task = null;
@@ -135,11 +143,12 @@ export class Desk {
     this.set(slot, "flags", names.filter((flag) => (flag === name ? on : others.includes(flag))));
   }
 
+  /** `slot`: of the answer that was moved, if it was one. */
   setRanks(ranks, slot) {
     this.ranks = ranks;
-    this.chosen = slot;
+    this.chosen = slot ?? this.chosen;
     this.#changed();
-    this.frame.announce(this.cards[slot].place.textContent.replace(/^/, `Answer ${letter(slot)}: `));
+    if (slot !== undefined) this.frame.announce(this.cards[slot].place.textContent.replace(/^/, `Answer ${letter(slot)}: `));
   }
 
   setAllBad(on) {
@@ -154,10 +163,27 @@ export class Desk {
 
   toggleRaw() {
     this.raw = !this.raw;
-    this.remember("raw", this.raw);
-    this.frame.renderPrompt();
+    remember("raw", this.raw);
+    this.frame.prompt.render();
     for (const card of this.cards ?? []) card.render();
     this.frame.announce(this.raw ? "Raw text" : "Rendered text");
+  }
+
+  /** Long answers: all of their texts, or their beginnings if all of these are shown. */
+  expand(cards) {
+    const whole = cards.some((card) => !card.whole);
+    for (const card of cards) card.show(whole);
+  }
+
+  /** Flags are unfolded in the next task, too, if those of all answers are. */
+  keepFlags() {
+    remember("flags", this.cards.every((card) => card.flags.open));
+  }
+
+  /** An answer beside the next one; the dialog can choose others. */
+  compare(slot = this.chosen ?? 0) {
+    const other = (slot + 1) % this.cards.length;
+    dialogs.compare(this, Math.min(slot, other), Math.max(slot, other));
   }
 
   #changed() {
@@ -280,7 +306,8 @@ export class Desk {
 
   async progress() {
     try {
-      this.frame.progress(await call("GET", "progress"));
+      const day = new Date().setHours(0, 0, 0, 0) / 1_000; // here
+      this.frame.progress(await call("GET", `progress?since=${day}`));
     } catch {
       // it is shown the next time
     }
@@ -298,24 +325,6 @@ export class Desk {
   #blocked(failure, again) {
     this.frame ??= new Frame(this);
     this.frame.blocked(failure, again);
-  }
-
-  // ---- choices of the person that are kept in this browser ----
-
-  remember(what, value) {
-    try {
-      localStorage.setItem(`align-label/choice/${what}`, JSON.stringify(value));
-    } catch {
-      // then it holds for this page
-    }
-  }
-
-  recalled(what) {
-    try {
-      return JSON.parse(localStorage.getItem(`align-label/choice/${what}`));
-    } catch {
-      return null;
-    }
   }
 }
 

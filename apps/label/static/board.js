@@ -1,8 +1,8 @@
 // The ranking: a row for each rank, a chip for each answer, moved by dragging, by keys, or from the answer's own card.
 
-import { h, letter } from "../dom.js";
+import { h, button, letter } from "../dom.js";
 import { placeInWords } from "./answers.js";
-import { groups, insert, isComplete, place, step, swap } from "./ranks.js";
+import { byRatings, groups, insert, isComplete, place, step, swap } from "./ranks.js";
 import { Dragging } from "./dragging.js";
 
 export class Board {
@@ -17,6 +17,8 @@ export class Board {
     const trayRow = h("div", { class: "row tray", "data-rank": "none" }, h("span", { class: "label" }, "Not ranked yet"), this.tray);
     this.element = h("div", { class: n > 6 ? "board dense" : "board", role: "group", "aria-label": "Ranking" },
       h("div", { class: "rows" }, this.rows.map(({ element }) => element)), trayRow, this.order);
+    this.byHand = null; // what was ranked before the ratings made the ranking
+    this.made = null;
     this.dragging = new Dragging(root, (slot, target) => this.#drop(slot, target));
     for (const [slot, chip] of this.chips.entries()) {
       this.dragging.attach(chip, slot);
@@ -60,6 +62,28 @@ export class Board {
     else this.desk.setRanks(place(ranks, slot, target.rank, this.ties), slot);
   }
 
+  /** Ranks by the ratings. Where they are ranked so already, what was ranked before comes back. */
+  rankByRatings() {
+    const { desk } = this;
+    const ratings = desk.answers.map(({ rating }) => rating);
+    if (ratings.every((rating) => rating === null)) return desk.frame.complain("Rate the answers first: then R ranks them by their ratings.");
+    const made = byRatings(ratings, this.ties);
+    if (same(made, desk.ranks)) return this.byHand ? this.#putBack() : desk.frame.told("They are ranked by their ratings already.");
+    if (!same(desk.ranks, this.made)) this.byHand = desk.ranks;
+    this.made = made;
+    desk.setRanks(made);
+    const alike = made.flatMap((rank, slot) => (rank === null && ratings[slot] !== null ? [letter(slot)] : []));
+    const rest = alike.length ? ` Rated alike, so yours to rank: ${alike.join(", ")}.` : "";
+    desk.frame.told(`Ranked by your ratings: ${inWords(made) || "none"}.${rest}`, button("Put back", () => this.#putBack(), { key: "R" }));
+  }
+
+  #putBack() {
+    if (!this.byHand) return;
+    this.desk.setRanks(this.byHand);
+    this.byHand = null;
+    this.desk.frame.told("The ranking is what it was before.");
+  }
+
   sync() {
     const { ranks, chosen } = this.desk;
     for (const [slot, chip] of this.chips.entries()) {
@@ -73,6 +97,8 @@ export class Board {
     this.order.textContent = order && `Your order: ${order}${isComplete(ranks) ? "" : " …"}`;
   }
 }
+
+const same = (some, others) => String(some) === String(others);
 
 /** "B > A = C": those that have been placed. */
 export const inWords = (ranks) => groups(ranks).map((group) => group.map(letter).join(" = ")).join(" > ");

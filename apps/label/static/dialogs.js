@@ -1,7 +1,9 @@
 // What opens above the page: shortcuts, guidelines, reasons, feedback to practice, what was said before.
 
 import { call, Failure } from "../api.js";
-import { h, button, safeHtml } from "../dom.js";
+import { h, button, letter, safeHtml } from "../dom.js";
+import { differences } from "./differences.js";
+import { recalled, remember } from "./drafts.js";
 import { BOARD_KEYS, KEYS } from "./keys.js";
 import { inWords } from "./board.js";
 
@@ -11,10 +13,10 @@ const REASONS = {
 };
 
 /** Opens a dialog; resolves when it is closed. Escape and the button close it, and the focus returns to where it was. */
-function open(desk, title, content, { wide = false } = {}) {
+function open(desk, title, content, { kind = "" } = {}) {
   return new Promise((resolve) => {
     const close = button("Close", () => dialog.close(), { class: "quiet", key: "Esc" });
-    const dialog = h("dialog", { class: wide ? "wide" : "", "aria-label": title, onclose: () => (dialog.remove(), resolve()),
+    const dialog = h("dialog", { class: kind, "aria-label": title, onclose: () => (dialog.remove(), resolve()),
       onclick: (event) => event.target === dialog && dialog.close() },
       h("div", { class: "inside" }, h("header", {}, h("h2", {}, title), close), content));
     desk.root.append(dialog);
@@ -26,8 +28,8 @@ const closeAll = (desk) => desk.root.querySelectorAll("dialog[open]").forEach((d
 
 export function help(desk) {
   const table = (keys) => h("table", { class: "keys" }, h("tbody", {}, keys.map(([key, what]) => h("tr", {}, h("th", { scope: "row" }, h("kbd", {}, key)), h("td", {}, what)))));
-  const on = h("input", { type: "checkbox", onchange: () => desk.remember("shortcuts", on.checked) });
-  on.checked = desk.recalled("shortcuts") !== false;
+  const on = h("input", { type: "checkbox", onchange: () => remember("shortcuts", on.checked) });
+  on.checked = recalled("shortcuts") !== false;
   return open(desk, "Keyboard shortcuts", h("div", {}, table(KEYS),
     h("h3", {}, "On a letter in the ranking"), table(BOARD_KEYS),
     h("label", { class: "flag" }, on, h("span", {}, "Shortcuts are on (Tab, Space, Enter and ? always work)"))));
@@ -35,7 +37,7 @@ export function help(desk) {
 
 export async function guidelines(desk) {
   const place = h("div", { class: "text rendered", dir: "auto" }, "Loading …");
-  const closed = open(desk, "Guidelines", place, { wide: true });
+  const closed = open(desk, "Guidelines", place, { kind: "wide" });
   try {
     const { html } = await call("GET", "guidelines");
     if (html) safeHtml(place, html);
@@ -44,6 +46,26 @@ export async function guidelines(desk) {
     place.textContent = `${failure.message} ${failure.remedy}`;
   }
   return closed;
+}
+
+/** Two answers side by side; words that the other one lacks are marked. */
+export function compare(desk, ...slots) {
+  const { answers } = desk.task;
+  const note = h("p", { class: "hint", role: "status" });
+  const texts = slots.map(() => h("div", { class: "text raw", dir: "auto", tabindex: "0" }));
+  const choices = slots.map((chosen, side) =>
+    h("select", { "aria-label": `Answer on the ${side ? "right" : "left"}`, autofocus: side === 1, onchange: () => show() },
+      answers.map((_, slot) => h("option", { value: slot, selected: slot === chosen }, letter(slot)))));
+  const show = () => {
+    const [one, other] = choices.map(({ value }) => answers[value].text);
+    const found = differences(one, other);
+    note.textContent = found ? "Underlined: what only this one of the two says." : "The two have so little in common that nothing is marked.";
+    for (const [side, text] of texts.entries())
+      text.replaceChildren(...(found?.[side] ?? [[[one, other][side], false]]).map(([run, isAlone]) => (isAlone ? h("mark", {}, run) : run)));
+  };
+  show();
+  return open(desk, "Compare two answers", h("div", {}, note,
+    h("div", { class: "pair" }, slots.map((_, side) => h("div", {}, choices[side], texts[side])))), { kind: "full" });
 }
 
 /** Asks why; `send` is called with {reason} or, of a prompt, {reason, comment}. */
@@ -74,7 +96,7 @@ export function feedback(desk, { agreement, expected, explanation }, given) {
   const order = (ranks) => inWords(Object.keys(expected).map((slot) => ranks[slot]));
   const share = Math.round(agreement * 100);
   return open(desk, "How it went", h("div", {},
-    h("p", { class: "result" }, share === 100 ? "Just as expected." : `You ordered ${share}% of the pairs of answers as expected.`),
+    h("p", {}, share === 100 ? "Just as expected." : `You ordered ${share}% of the pairs of answers as expected.`),
     h("dl", {}, h("dt", {}, "Expected"), h("dd", {}, order(expected)), h("dt", {}, "Yours"), h("dd", {}, given ? order(given) : "all bad")),
     explanation ? h("p", { class: "raw", dir: "auto" }, explanation) : null));
 }
@@ -85,7 +107,7 @@ export async function history(desk) {
   const list = h("ol", { class: "history" });
   const note = h("p", { role: "status" }, "Loading …");
   const more = button("Earlier ones", () => load(), { hidden: true });
-  const closed = open(desk, "My work", h("div", {}, note, list, more), { wide: true });
+  const closed = open(desk, "My work", h("div", {}, note, list, more), { kind: "wide" });
   let before = null;
   const load = async () => {
     try {

@@ -69,7 +69,7 @@ export class Drafts {
       this.rev = rev;
       if (!saved) this.latest.rev = rev + 1; // another window saved later, and this is the one that is being worked in
       if (this.#isUnsent) this.#later(QUIET_MS);
-      else this.told({ state: "saved", message: `Draft saved at ${clockTime()}` });
+      else this.told({ state: "saved", message: `Draft saved at ${clockTime(Date.now())}` });
     } catch (failure) {
       if (this.task !== task) return;
       this.told({ state: failure.passes ? "offline" : "refused", failure });
@@ -150,4 +150,23 @@ export class Drafts {
   }
 }
 
-const clockTime = () => new Date().toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+/** "14:05" */
+export const clockTime = (at) => new Date(at).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+
+// ---- choices of the person that are kept in this browser ----
+
+export function remember(what, value) {
+  try {
+    localStorage.setItem(`align-label/choice/${what}`, JSON.stringify(value));
+  } catch {
+    // then it holds for this page
+  }
+}
+
+export function recalled(what) {
+  try {
+    return JSON.parse(localStorage.getItem(`align-label/choice/${what}`));
+  } catch {
+    return null;
+  }
+}

@@ -1,9 +1,10 @@
 // What stands around the task: the bar on top, the prompt, the panel with ranking and buttons, messages.
 
-import { h, button, duration, textBlock } from "../dom.js";
+import { h, button, duration } from "../dom.js";
 import * as dialogs from "./dialogs.js";
+import { clockTime, recalled, remember } from "./drafts.js";
+import { Prompt } from "./prompt.js";
 
-const ROLES = { system: "System", user: "User", assistant: "Assistant", tool: "Tool", tools: "Tools" };
 const TOAST_MS = 12_000;
 
 export class Frame {
@@ -20,17 +21,20 @@ export class Frame {
   #bar() {
     const { desk } = this;
     const { project, person, lead } = desk.config ?? { project: { name: "" }, person: { name: "" } };
+    this.mine = h("span", { class: "mine" });
     this.bar = h("progress", { max: "1", value: "0", "aria-label": "Progress of the project" });
     this.count = h("span", { class: "count" });
     this.timer = h("span", { class: "timer", title: "Time spent on this task" });
+    this.toGuidelines = button("Guidelines", () => this.guidelines(), { key: "G" });
+    this.news = h("span", { class: "tag", title: "They have changed since you read them here" }, "new");
     return h("header", { class: "top" },
       h("h1", { dir: "auto" }, project.name),
-      h("div", { class: "progress" }, this.bar, this.count, this.timer),
+      h("div", { class: "progress" }, this.timer, this.mine, this.bar, this.count),
       h("nav", { "aria-label": "Help and account" },
-        button("Guidelines", () => this.guidelines(), { key: "G" }),
+        this.toGuidelines,
         button("My work", () => this.history(), { key: "H" }),
         button("Shortcuts", () => this.help(), { key: "?", class: "shortcuts" }),
-        lead ? h("a", { href: "/lead/" }, "Lead") : null,
+        lead ? h("a", { href: `/lead/${location.search}` }, "Lead") : null,
         h("a", { href: "/account", dir: "auto" }, person.name)));
   }
 
@@ -38,15 +42,14 @@ export class Frame {
 
   task(task, cards, board) {
     this.submit = null;
-    this.prompt = h("section", { class: "prompt", "aria-label": "Prompt" });
+    this.prompt = new Prompt(this.desk);
     const columns = { 2: 2, 4: 2 }[cards.length] ?? 3;
     this.main.replaceChildren(
       h("div", { class: "work" },
         this.#banner(task),
-        this.prompt,
+        this.prompt.element,
         h("div", { class: `answers columns-${columns}` }, cards.map((card) => card.element))),
       h("div", { class: "side" }, this.#panel(board), this.#actions()));
-    this.renderPrompt();
     this.clear();
     this.main.focus({ preventScroll: true });
   }
@@ -60,16 +63,6 @@ export class Frame {
     return null;
   }
 
-  renderPrompt() {
-    const { task, raw } = this.desk;
-    if (!task) return;
-    const turns = task.prompt.map((turn) =>
-      h("div", { class: `turn ${turn.role}` }, h("span", { class: "role", dir: "auto" }, ROLES[turn.role], turn.name ? ` ${turn.name}` : null),
-        h("div", {}, said(turn, raw))));
-    this.toRaw = button(raw ? "Show rendered" : "Show raw text", () => this.desk.toggleRaw(), { key: "T", class: "quiet" });
-    this.prompt.replaceChildren(h("header", {}, h("h2", {}, "Prompt"), this.toRaw), ...turns);
-  }
-
   #panel(board) {
     const { desk } = this;
     this.allBad = h("input", { type: "checkbox", onchange: () => desk.setAllBad(this.allBad.checked) });
@@ -81,6 +74,7 @@ export class Frame {
     return h("aside", { "aria-label": "Ranking" },
       h("h2", {}, "Ranking"),
       h("p", { class: "hint" }, `Drag the letters, or rank below each answer.${ties}`),
+      desk.config.questions.rating.ask ? button("Rank by ratings", () => board.rankByRatings(), { key: "R" }) : null,
       board.element,
       h("label", { class: "flag all-bad" }, this.allBad, h("span", {}, "All answers are bad"), h("kbd", { "aria-hidden": "true" }, "B")),
       this.comment);
@@ -106,11 +100,14 @@ export class Frame {
     if (this.complaint) this.clear();
   }
 
+  /** Unfolds the chosen answer's flags and goes there; folds them again. */
   toFlags() {
-    const card = this.desk.cards[this.desk.chosen ?? 0];
-    if (!card.flags) return;
-    card.flags.open = true;
-    card.boxes[0].firstChild.focus();
+    const slot = this.desk.chosen ?? 0;
+    const { flags, boxes } = this.desk.cards[slot];
+    if (!flags) return;
+    flags.open = !flags.open;
+    if (flags.open) boxes[0].firstChild.focus();
+    else this.desk.focus(slot);
   }
 
   toComment() {
@@ -125,6 +122,13 @@ export class Frame {
 
   guidelines() {
     dialogs.guidelines(this.desk);
+    if (this.version !== undefined) remember(this.#read, this.version);
+    this.news.remove();
+  }
+
+  /** Which version of the guidelines this person has read in this browser. */
+  get #read() {
+    return `guidelines/${this.desk.scope}`;
   }
 
   history() {
@@ -137,10 +141,11 @@ export class Frame {
     this.main.replaceChildren(h("p", { class: "notice", role: "status" }, "Loading …"));
   }
 
-  nothing({ message, retry_at: retryAt }, again) {
+  nothing({ nothing: why, message, retry_at: retryAt }, again) {
     if (retryAt) setTimeout(() => this.desk.task || again(), Math.max(10_000, retryAt * 1_000 - Date.now()));
     this.main.replaceChildren(h("div", { class: "notice" }, h("p", { role: "status" }, message),
-      h("div", { class: "others" }, button("Look again", again, { class: "primary" }), button("Undo last", () => this.desk.undo(), { key: "U" }))));
+      h("div", { class: "others" }, button("Look again", again, { class: "primary" }),
+        why === "practice" ? button("Read the guidelines", () => this.guidelines(), { key: "G" }) : button("Undo last", () => this.desk.undo(), { key: "U" }))));
     this.tick(0);
   }
 
@@ -151,15 +156,20 @@ export class Frame {
 
   // ---- messages ----
 
-  progress({ n_submitted, seconds, n_done, n_tasks }) {
+  progress({ n_today, seconds_today, n_submitted, seconds, n_done, n_tasks, guidelines: version }) {
+    this.version = version;
+    if (version && recalled(this.#read) !== version) this.toGuidelines.firstChild.after(this.news);
+    this.mine.replaceChildren(h("b", {}, `${n_today} today, ${time(seconds_today)}`), ` · ${n_submitted} in all, ${time(seconds)}`);
     this.bar.max = n_tasks || 1;
     this.bar.value = n_done;
     this.bar.title = `The whole project: ${n_done} of ${n_tasks} tasks are done`;
-    this.count.textContent = `${n_done} of ${n_tasks} tasks · by you ${n_submitted}, in ${Math.round(seconds / 60)} min`;
+    this.count.textContent = `project: ${n_done} of ${n_tasks}`;
   }
 
   tick(seconds) {
-    this.timer.textContent = this.desk.task ? duration(seconds) : "";
+    const { task } = this.desk;
+    const until = task?.ends_at ? ` · until ${clockTime(task.ends_at * 1_000)}` : "";
+    this.timer.textContent = task ? duration(seconds) + until : "";
   }
 
   draftNews({ state, message, failure, seconds }) {
@@ -231,18 +241,7 @@ export class Frame {
   }
 }
 
-const signIn = () => h("a", { class: "primary", href: "/login?next=/app/" }, "Log in again");
+const signIn = () => h("a", { class: "primary", href: `/login?next=${encodeURIComponent(location.pathname + location.search)}` }, "Log in again");
 
-/** What a turn holds: thoughts and tools are folded, calls of tools stand below the text. */
-function said(turn, raw) {
-  if (turn.role === "tools") return [fold("What may be called", turn, raw)];
-  return [
-    turn.thoughts ? fold("Thoughts", turn.thoughts, raw) : null,
-    turn.text || !turn.calls ? textBlock(turn, raw) : null,
-    turn.calls ? h("div", { class: "calls" }, textBlock(turn.calls, raw)) : null,
-  ];
-}
-
-function fold(label, text, raw) {
-  return h("details", { class: "fold" }, h("summary", {}, label), textBlock(text, raw));
-}
+/** "34 min", "9.5 h" */
+const time = (seconds) => (seconds < 3600 ? `${Math.round(seconds / 60)} min` : `${(seconds / 3600).toFixed(1)} h`);

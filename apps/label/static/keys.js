@@ -1,18 +1,24 @@
 // The keyboard. Silent while somebody types, composes characters (IME), or a dialog is open; and when switched off.
 
+import { recalled } from "./drafts.js";
+
 export const KEYS = [
   ["→ or J", "next answer"],
   ["← or K", "previous answer"],
   ["1 … 7", "rate the chosen answer"],
   ["Shift + 1 … 9", "rank the chosen answer; the same rank is a tie"],
   ["Shift + 0", "take it out of the ranking"],
-  ["F", "to its flags; Tab and Space set them"],
+  ["R", "rank by the ratings; R again brings your own ranking back"],
+  ["E", "all of its text, or its beginning; Shift + E: of every answer"],
+  ["D", "compare it with another: the differences are marked"],
+  ["F", "unfold its flags; Tab and Space set them; F again folds them"],
   ["C", "comment on it; Esc leaves the text"],
   ["B", "all answers are bad"],
   ["Ctrl + Enter", "submit"],
   ["U", "undo the last submit"],
   ["S", "skip this task"],
   ["P", "report the prompt"],
+  ["O", "fold or unfold the prompt"],
   ["T", "raw text or rendered"],
   ["G", "guidelines"],
   ["H", "my work so far"],
@@ -45,7 +51,7 @@ function onKey(desk, event) {
 
 function action(desk, event, target) {
   const { task, chosen } = desk;
-  const on = desk.recalled("shortcuts") !== false;
+  const on = recalled("shortcuts") !== false;
   if (event.ctrlKey && event.key === "Enter" && !event.altKey && !event.metaKey) return [on && task && desk.submit];
   if (event.ctrlKey || event.metaKey || event.altKey) return [];
   if (event.key === "?") return [() => desk.frame.help()];
@@ -56,7 +62,7 @@ function action(desk, event, target) {
   if (!task || event.repeat && !name.startsWith("arrow")) return [];
   const digit = /^(?:Digit|Numpad)([0-9])$/.exec(event.code)?.[1];
   if (digit !== undefined) return digitAction(desk, Number(digit), event.shiftKey);
-  if (event.shiftKey) return [];
+  if (event.shiftKey) return [name === "e" && (() => desk.expand(desk.cards))];
   const n = task.answers.length;
   const to = (by) => desk.focus(chosen === null ? (by > 0 ? 0 : n - 1) : (chosen + by + n) % n);
   const inRadios = target.type === "radio" && name.startsWith("arrow");
@@ -64,7 +70,8 @@ function action(desk, event, target) {
     arrowright: !inRadios && (() => to(1)), j: () => to(1),
     arrowleft: !inRadios && (() => to(-1)), k: () => to(-1),
     f: () => desk.frame.toFlags(), c: () => desk.frame.toComment(), b: () => desk.setAllBad(!desk.allBad),
-    s: desk.skip, p: desk.flag, t: desk.toggleRaw,
+    s: desk.skip, p: desk.flag, t: desk.toggleRaw, r: () => desk.board.rankByRatings(), d: () => desk.compare(),
+    e: () => desk.expand(chosen === null ? desk.cards : [desk.cards[chosen]]), o: () => desk.frame.prompt.fold(),
   };
   return [actions[name]];
 }

@@ -44,6 +44,15 @@ export function swap(ranks, slot, by) {
   return ranks.map((other, index) => (index === slot ? target : other === target ? rank : other));
 }
 
+/** The ranks that ratings give: the higher the better, equal ones tied. Without ties equal ones stay unranked. */
+export function byRatings(ratings, ties = true) {
+  return ratings.map((rating, slot) => {
+    const isAlone = ratings.every((other, index) => other !== rating || index === slot);
+    if (rating === null || !(ties || isAlone)) return null;
+    return 1 + ratings.filter((other) => other > rating).length;
+  });
+}
+
 export const isComplete = (ranks) => ranks.every((rank) => rank !== null);
 
 /** Those that have been placed, in groups from best to worst. */

@@ -70,6 +70,7 @@ def test_ten_tasks_by_mouse(sit_down: Callable[..., Desk], office: tuple[Place, 
         for slot in chance.sample(range(4), 4):
             desk.drag(slot, ranks[slot])
             desk.rate(slot, 1 + slot)
+        desk.page.locator("#answer-2 summary").click()
         desk.page.locator("#answer-2 .flag", has_text="Hallucination").click()
         wanted.append({text: (standard(ranks)[slot], 1 + slot) for slot, text in enumerate(texts)})
         before = texts[0]

@@ -8,7 +8,7 @@ import pytest
 from offices import Clock, Office, at_once, claim, new_id, ranking
 from sqlalchemy import func, select
 
-from apps.store import people, tasks, work
+from apps.store import people, progress, tasks, work
 from apps.store.errors import BadPayload, NotYours, Refused, Stale
 from apps.store.tables import Annotation, Draft, Event, Revision, Task
 from apps.store.tasks import Given
@@ -373,3 +373,19 @@ def test_everything_said_is_an_event_with_its_digest(office: Office, ann: people
         (saved.id, "submitted", 1),
         (saved.id, "undone", 2),
     ]
+
+
+# ------------------------------------------------------------------------------------------------- one's own progress
+
+
+def test_what_a_person_did_today_and_in_all(office: Office, ann: people.Somebody, clock: Clock) -> None:
+    noon = clock.now // 86400 * 86400 + 43200
+    for seconds, at in ((40.0, noon - 86400), (30.0, noon), (5.0, noon + 3600)):
+        clock.now = at
+        given = claim(office, ann)
+        work.submit(office.store, ann.id, new_id(), given.id, given.lease, ranking(1, 2, 3, 4), seconds)
+    mine = progress.mine(office.store, office.project, ann.id)
+    assert (mine.n_submitted, mine.seconds, mine.n_today, mine.seconds_today) == (3, 75.0, 2, 35.0)
+    assert (mine.n_tasks, mine.n_done, mine.guidelines) == (3, 3, 0)
+    here = progress.mine(office.store, office.project, ann.id, since=noon + 1800)  # a day that began later
+    assert (here.n_today, here.seconds_today) == (1, 5.0)
