@@ -22,7 +22,7 @@ from sqlalchemy import func, select, text
 
 from apps.store import events
 from apps.store.engine import Store
-from apps.store.tables import Annotation, Revision, Task
+from apps.store.tables import Annotation, Person, Revision, Task
 
 PASSWORD = "four words or more"
 PATIENCE_S = 60.0  # for one call, over all its repetitions
@@ -77,6 +77,7 @@ class Browser:
 
     def __init__(self, url: str) -> None:
         self.url, self.cookies = url, dict[str, str]()
+        self.signed = "x-align: 1"  # a script's is its token: "authorization: Bearer ..."
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def send(self, method: str, path: str, body: bytes = b"", kind: str = "application/json") -> Answer:
@@ -95,7 +96,7 @@ class Browser:
             self._streams = await asyncio.open_connection(place.hostname, place.port)
         reader, writer = self._streams
         cookies = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
-        headers = f"host: {place.netloc}\r\nx-align: 1\r\ncookie: {cookies}\r\ncontent-type: {kind}\r\n"
+        headers = f"host: {place.netloc}\r\n{self.signed}\r\ncookie: {cookies}\r\ncontent-type: {kind}\r\n"
         writer.write(f"{method} {path} HTTP/1.1\r\n{headers}content-length: {len(body)}\r\n\r\n".encode() + body)
         first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").strip().split("\r\n")
         told = [(name.lower(), value.strip()) for name, _, value in (line.partition(":") for line in lines)]
@@ -307,8 +308,10 @@ def reckon(url: str, notes: Notes) -> Reckoning:
         if store.is_sqlite:
             problems += [f"integrity: {row}" for row in session.scalars(text("PRAGMA integrity_check")) if row != "ok"]
             problems += [f"foreign key: {row}" for row in session.execute(text("PRAGMA foreign_key_check"))]
-        revisions = session.scalars(select(Revision)).all()
-        annotations = session.scalars(select(Annotation)).all()
+        erased = select(Annotation.id).join(Person, Person.id == Annotation.person_id)
+        erased = erased.where(Person.erased_at.is_not(None))  # whose marks are gone
+        revisions = session.scalars(select(Revision).where(Revision.annotation_id.not_in(erased))).all()
+        annotations = session.scalars(select(Annotation).where(Annotation.id.not_in(erased))).all()
         for task in session.scalars(select(Task)):
             said = select(func.count()).where(Annotation.task_id == task.id, Annotation.status == "submitted")
             n = session.scalar(said.where(~Annotation.extra))

@@ -53,19 +53,24 @@ def _parser() -> argparse.ArgumentParser:
     known.add_argument("--gold", action="store_true", help="rows with ranks: tasks hidden among the others")
     exported = command("export", _export, "write rankings, preference pairs and the audit")
     exported.add_argument("--out", required=True, metavar="FOLDER")
-    exported.add_argument("--format", default="rankings,preferences,audit", help="which of them, with commas between")
+    formats = "which of them, with commas between; also dataset (a folder for the Hugging Face hub) and people (CSV)"
+    exported.add_argument("--format", default="rankings,preferences,audit", help=formats)
     exported.add_argument("--since", metavar="TIME", help="rankings said or revised from then on: 2026-01-31, UTC")
     exported.add_argument("--until", metavar="TIME", help="as all stood at that time, whatever was said later")
     exported.add_argument("--annotator", action="append", default=[], metavar="NAME", help="can be given several times")
     exported.add_argument("--status", help="of the tasks: open, done or closed")
     exported.add_argument("--min-agreement", type=float, metavar="SHARE", help="of a task's annotators, from 0 to 1")
     exported.add_argument("--overwrite", action="store_true", help="replace files that are there")
+    exported.add_argument("--names", action="store_true", help="the data set has people's names, not pseudonyms")
+    exported.add_argument("--push", metavar="OWNER/NAME", help="upload the data set to the hub; private if it is new")
     command("status", _status, "progress, time left, and what each person did")
     scored = command("prioritise", _prioritise, "queue by the reward model's uncertainty")
     scored.add_argument("scores", metavar="scores.jsonl", help="what align.score writes")
     invited = command("invite", _invite, "make a link with which somebody can come in, once")
     invited.add_argument("--role", required=True, help="admin, reviewer or annotator")
-    invited.add_argument("--name", help="else the invited person chooses")
+    named = invited.add_mutually_exclusive_group()
+    named.add_argument("--name", help="else the invited person chooses")
+    named.add_argument("--names", metavar="FILE", help="a name on each line: prints name, tab, link for each")
     invited.add_argument("--days", type=float, default=7, help="how long the link can be used")
     renewed = command("reset", _reset, "make a link with which somebody sets a new password")
     renewed.add_argument("name")
@@ -78,6 +83,15 @@ def _parser() -> argparse.ArgumentParser:
         ("activate", _activate, "let somebody in again"),
     ):
         command(name, run, meaning).add_argument("name")
+    erased = command("erase", _erase, "erase a person: name and texts go, rankings stay under a pseudonym")
+    erased.add_argument("name")
+    erased.add_argument("--yes", action="store_true", help="do not ask")
+    token = command("token", _token, "make a token with which a script works as a person")
+    token.add_argument("name")
+    token.add_argument("purpose", help="what it is for, to know it again")
+    token.add_argument("--days", type=float, default=90, help="how long it works, at most 365")
+    command("tokens", _tokens, "list the tokens of scripts")
+    command("revoke-token", _revoke_token, "end a token").add_argument("id", help="as `tokens` lists it")
     role = command("role", _role, "give somebody another role")
     role.add_argument("name")
     role.add_argument("role", help="admin, reviewer or annotator")
@@ -111,10 +125,17 @@ def _export(given: argparse.Namespace) -> None:
         for text, option in ((given.since, "--since"), (given.until, "--until"))
     )
     filters = Filters(since, until, tuple(given.annotator), given.status, given.min_agreement)
+    formats, folder = tuple(given.format.split(",")), Path(given.out)
+    if (given.push or given.names) and "dataset" not in formats:
+        raise UserError(f"--{'push' if given.push else 'names'}: this is for --format dataset; add it")
     with opened(given.project, "read") as project:
-        files = export(project, Path(given.out), tuple(given.format.split(",")), filters, given.overwrite)
+        files = export(project, folder, formats, filters, given.overwrite, given.names)
     for file in files:
         print(f"wrote {file.path}: {file.n_rows:,} rows, sha256 {file.sha256}")
+    if given.push:
+        from apps.label.dataset import push
+
+        print(f"pushed to {push(folder / 'dataset', given.push)}")
 
 
 def _status(given: argparse.Namespace) -> None:
@@ -135,11 +156,22 @@ def _prioritise(given: argparse.Namespace) -> None:
 
 
 def _invite(given: argparse.Namespace) -> None:
-    from apps.store.people import invite
+    from apps.store.people import invite, invite_many
 
     with opened(given.project) as project:
-        found = invite(project.store, given.role, given.name, given.days)
-        _print_link(project, found.token, given.days, given.port)
+        if given.names is None:
+            found = invite(project.store, given.role, given.name, given.days)
+            _print_link(project, found.token, given.days, given.port)
+            return
+        for one in invite_many(project.store, _text_of(given.names), given.role, given.days):
+            print(f"{one.name}\t{_link(project, one.token, given.port)}")
+
+
+def _text_of(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--names: cannot read {path} ({error})") from None
 
 
 def _reset(given: argparse.Namespace) -> None:
@@ -151,9 +183,12 @@ def _reset(given: argparse.Namespace) -> None:
 
 def _print_link(project: Project, token: str, days: float, port: int) -> None:
     """To standard output goes nothing but the link, for programs that send it on."""
-    origin = project.recipe.origin or f"http://127.0.0.1:{port}"
-    print(f"{origin}/invitation/{token}")
+    print(_link(project, token, port))
     print(f"It works once, within {days:g} days. Whoever has it can use it.", file=sys.stderr)
+
+
+def _link(project: Project, token: str, port: int) -> str:
+    return f"{project.recipe.origin or f'http://127.0.0.1:{port}'}/invitation/{token}"
 
 
 def _people(given: argparse.Namespace) -> None:
@@ -166,7 +201,8 @@ def _people(given: argparse.Namespace) -> None:
     table = Table("person", "role", "", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     with opened(given.project, "read") as project:
         for person in listed(project.store):
-            table.add_row(escape(person.name), person.role, "" if person.active else "shut out")
+            state = "erased" if person.erased else "" if person.active else "shut out"
+            table.add_row(escape(person.name), person.role, state)
         for one in waiting(project.store):
             until = datetime.fromtimestamp(one.expires_at, UTC)
             table.add_row(escape(one.name or one.id), one.role, f"invited until {until:%Y-%m-%d %H:%M} UTC")
@@ -194,6 +230,57 @@ def _set_active(given: argparse.Namespace, active: bool) -> None:
     with opened(given.project, "read") as project:
         person = set_active(project.store, given.name, active)
         print(f"{person.name}: {'can log in' if active else 'is shut out, and logged out'}")
+
+
+def _erase(given: argparse.Namespace) -> None:
+    from apps.store.erasing import erase
+    from apps.store.people import by_name
+
+    with opened(given.project, "read") as project:
+        person = by_name(project.store, given.name)
+        if not given.yes:
+            told = f"{person.name}: name, logins, comments and reasons will be gone, and nothing brings them back."
+            print(told, file=sys.stderr)
+            if not sys.stdin.isatty() or input("Erase? Type yes: ").strip() != "yes":
+                raise UserError("nothing was erased; answer yes, or add --yes")
+        done = erase(project.store, given.name)
+        is_sqlite = project.store.is_sqlite
+    print(f"{done.pseudonym}: {done.n_revisions:,} revisions and {done.n_events:,} events have lost their texts")
+    print("Backups and earlier exports still have them: delete those, and make new ones.", file=sys.stderr)
+    if not is_sqlite:
+        print("PostgreSQL's files have them until VACUUM FULL, its archived logs for as long as they are kept.",
+              file=sys.stderr)  # fmt: skip
+
+
+def _token(given: argparse.Namespace) -> None:
+    from apps.store.tokens import create
+
+    with opened(given.project, "read") as project:
+        print(create(project.store, given.name, given.purpose, given.days).token)
+    print(f"It works for {given.days:g} days. Whoever has it is {given.name}.", file=sys.stderr)
+
+
+def _tokens(given: argparse.Namespace) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from apps.label.status import escape
+    from apps.store.tokens import listed
+
+    table = Table("token", "person", "for", "until", "used", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    with opened(given.project, "read") as project:
+        for one in listed(project.store):
+            days = [f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d}" if at else "" for at in (one.expires_at, one.used_at)]
+            table.add_row(one.id, escape(one.person), escape(one.purpose), *days)
+    Console(highlight=False).print(table)
+
+
+def _revoke_token(given: argparse.Namespace) -> None:
+    from apps.store.tokens import revoke
+
+    with opened(given.project, "read") as project:
+        revoke(project.store, given.id)
+    print(f"{given.id}: ended")
 
 
 def _role(given: argparse.Namespace) -> None:

@@ -3,7 +3,10 @@
 rankings.jsonl     a row for each ranking, {prompt, responses, ranks, annotator, source, ...}, which `align.rm` reads
 preferences.jsonl  a row for each pair of answers that a ranking decides, {prompt, chosen, rejected, ...} as messages,
                    TRL's conversational preference format
-audit.jsonl        everything: every task with its answers, every revision of every annotation, every event
+audit.jsonl        everything: every task with its answers, every revision of every annotation, every version of the
+                   guidelines, every event; what was erased is blank
+dataset/           rankings and preferences as a data set of the Hugging Face hub, with its card (`dataset.py`)
+people.csv         a row for each person, with hours and quality: for paying them
 
 Rankings and preferences leave out closed tasks, unless they are asked for, and of a task that a reviewer decided all
 rankings but the reviewer's.
@@ -28,12 +31,13 @@ from sqlalchemy.orm import Session
 
 from align.errors import UserError
 from align.text.records import Message, plain
-from apps.store import people
+from apps.store import people, progress
 from apps.store.project import Project
 from apps.store.reading import Judged, Judgment, Version, judged
-from apps.store.tables import Event, Person
+from apps.store.tables import Event, Guidelines, Person
 
-FORMATS = ("rankings", "preferences", "audit")
+FORMATS = ("rankings", "preferences", "audit", "dataset", "people")
+FILES = {name: f"{name}.jsonl" for name in FORMATS[:3]} | {"dataset": "dataset", "people": "people.csv"}
 STATUSES = ("open", "done", "closed")
 
 
@@ -58,15 +62,19 @@ class Exported(NamedTuple):
 def export(
     project: Project,
     folder: Path,
-    formats: tuple[str, ...] = FORMATS,
+    formats: tuple[str, ...] = FORMATS[:3],
     filters: Filters = Filters(),  # noqa: B008 - immutable
     overwrite: bool = False,
+    names: bool = False,
 ) -> list[Exported]:
-    """Writes `<format>.jsonl` into `folder`; each appears when it is whole. Returns what was written.
+    """Writes the formats into `folder`; each file appears when it is whole. Returns what was written.
 
+    `names`: the data set has people's names in it, and not pseudonyms. Of the filters people.csv knows the times alone.
     Raises `UserError` for an unknown format, status or annotator, and for files that are there, unless `overwrite`.
     """
-    wanted = [name for name in FORMATS if name in formats]
+    from apps.label.dataset import write_dataset
+
+    wanted = [name for name in FORMATS[:3] if name in formats]
     _check(project, folder, formats, filters, overwrite)
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack, project.store.read() as session:
@@ -81,8 +89,19 @@ def export(
             if "audit" in files:
                 files["audit"].write(_audit_rows(task, chosen, filters))
         if "audit" in files:
+            files["audit"].write(_guidelines_rows(session, project.id, filters))
             files["audit"].write(_event_rows(session, filters))
-    return [files[name].done() for name in wanted]
+        more = write_dataset(project, session, folder / "dataset", filters, names) if "dataset" in formats else []
+    if "people" in formats:
+        more.append(_write_people(project, folder / FILES["people"], filters))
+    return [files[name].done() for name in wanted] + more
+
+
+def _write_people(project: Project, path: Path, filters: Filters) -> Exported:
+    share = project.recipe.gold.pass_share
+    table = progress.people_csv(project.store, project.id, share, filters.since, filters.until).encode()
+    path.write_bytes(table)
+    return Exported(path, table.count(b"\n") - 1, hashlib.sha256(table).hexdigest())
 
 
 def select_judgments(task: Judged, filters: Filters) -> list[Judgment]:
@@ -204,7 +223,7 @@ def _check(project: Project, folder: Path, formats: tuple[str, ...], filters: Fi
         raise UserError(f"--min-agreement {filters.min_agreement:g}: give a share from 0 to 1")
     for name in filters.annotators:
         people.by_name(project.store, name)
-    there = [folder / f"{name}.jsonl" for name in formats if (folder / f"{name}.jsonl").exists()]
+    there = [folder / FILES[name] for name in formats if (folder / FILES[name]).exists()]
     if there and not overwrite:
         raise UserError(f"--out: {there[0]} exists; choose another folder, or replace it with --overwrite")
     if folder.exists() and not folder.is_dir():
@@ -251,6 +270,16 @@ def _revision_row(task: Judged, judgment: Judgment, version: Version) -> dict[st
         "shown_at": iso(judgment.shown_at),
         "at": iso(version.at),
     }
+
+
+def _guidelines_rows(session: Session, project_id: int, filters: Filters) -> Iterator[dict[str, Any]]:
+    """All versions that there were by then."""
+    query = select(Guidelines, Person.name).outerjoin(Person, Person.id == Guidelines.person_id)
+    query = query.where(Guidelines.project_id == project_id).order_by(Guidelines.version)
+    for one, name in session.execute(query):
+        if filters.until is None or one.at <= filters.until:
+            row = {"record": "guidelines", "version": one.version, "text": one.text, "person": name}
+            yield row | {"at": iso(one.at)}
 
 
 def _event_rows(session: Session, filters: Filters) -> Iterator[dict[str, Any]]:

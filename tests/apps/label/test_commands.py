@@ -18,7 +18,7 @@ import pytest
 from align.errors import UserError
 from apps.label.__main__ import main
 from apps.label.importing import import_files
-from apps.store import events, people
+from apps.store import events, people, tokens
 from apps.store.engine import Store
 
 ROOT = Path(__file__).parents[3]
@@ -81,6 +81,55 @@ def test_people_are_listed_changed_and_shut_out(bench: Any, command: Any) -> Non
     assert "shut out" in command("status project.yaml")
     assert "can log in" in command("activate project.yaml '[red]Ann[/red]'")
     assert "0 sessions" in command("revoke project.yaml '[red]Ann[/red]'")
+
+
+def test_many_are_invited_from_a_file(bench: Any, command: Any) -> None:
+    bench.project.store.clock = time.time
+    (bench.folder / "names.csv").write_text('\ufeffAnn, ann@example.org\n"Bea, M."\n', encoding="utf-8")
+    lines = command("invite project.yaml --role annotator --names names.csv").splitlines()
+    assert [line.split("\t")[0] for line in lines] == ["Ann", "Bea, M."]
+    found = people.invitation(bench.project.store, lines[1].rsplit("/", 1)[1])
+    assert (found.name, found.role) == ("Bea, M.", "annotator")
+    with pytest.raises(UserError, match=r"--names: cannot read no\.csv"):
+        command("invite project.yaml --role annotator --names no.csv")
+
+
+def test_a_person_is_erased_after_a_question(bench: Any, command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers(bench)
+    command("import project.yaml a.jsonl")
+    bench.rank("Ann", "good", "bad")
+    head = command("verify project.yaml").split()[-1]
+    with pytest.raises(UserError, match="nothing was erased"):
+        command("erase project.yaml ann")
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    monkeypatch.setattr("builtins.input", lambda _: "yes")
+    name = f"erased-{bench.people['Ann']}"
+    assert command("erase project.yaml ann").startswith(f"{name}: 0 revisions and 2 events have lost")
+    assert "as they were written" in command(f"verify project.yaml --head {head}")
+    assert "erased" in command("people project.yaml")
+    command("export project.yaml --out out --format rankings,audit,people")
+    for file in ("rankings.jsonl", "audit.jsonl", "people.csv"):
+        text = (bench.folder / "out" / file).read_text()
+        assert (name in text, "Ann" in text) == (True, False), file
+
+
+def test_tokens_are_made_listed_and_ended(bench: Any, command: Any) -> None:
+    answers(bench)
+    command("import project.yaml a.jsonl")
+    bench.rank("Ann", "good", "bad")
+    bench.project.store.clock = time.time
+    token = command("token project.yaml Ann 'nightly report' --days 3").strip()
+    assert tokens.person_of(bench.project.store, token).name == "Ann"
+    listed = command("tokens project.yaml")
+    assert "nightly report" in listed
+    command(f"revoke-token project.yaml {tokens.listed(bench.project.store)[0].id}")
+    assert tokens.person_of(bench.project.store, token) is None
+
+
+def test_names_and_a_push_are_for_a_data_set(bench: Any, command: Any) -> None:
+    for option in ("--push me/labels", "--names"):
+        with pytest.raises(UserError, match="this is for --format dataset"):
+            command(f"export project.yaml --out out {option}")
 
 
 def test_verify_finds_what_was_changed(bench: Any, command: Any) -> None:

@@ -22,7 +22,7 @@ from align.text.load import load
 from align.text.records import Message
 from apps.label.exporting import Filters, export, iso, parse_time, preference_rows
 from apps.label.importing import import_files
-from apps.store import reviews, tasks, work
+from apps.store import projects, reviews, tasks, work
 from apps.store.reading import Answer, Judged, Judgment, Version
 from apps.store.tables import Task
 
@@ -197,6 +197,14 @@ def test_the_audit_has_all_revisions_and_the_whole_chain(told: Any, clock: Clock
     assert [row["seq"] for row in chain] == list(range(1, len(chain) + 1))
     assert all(row["prev_hash"] == before["hash"] for before, row in pairwise(chain))
     assert "argon2" not in json.dumps(rows)
+
+
+def test_the_audit_has_every_version_of_the_guidelines(told: Any, clock: Clock) -> None:
+    projects.edit_guidelines(told.project.store, told.project.id, "Be kind.", 1, told.people["Ann"])
+    rows = [row for row in out(told, "audit")["audit"] if row["record"] == "guidelines"]
+    assert [(row["version"], row["text"], row["person"]) for row in rows] == [(1, "", None), (2, "Be kind.", "Ann")]
+    rows = [row for row in out(told, "audit", until=clock.now - 1)["audit"] if row["record"] == "guidelines"]
+    assert [row["version"] for row in rows] == [1]
 
 
 def test_the_same_state_gives_the_same_bytes(told: Any, tmp_path: Path) -> None:

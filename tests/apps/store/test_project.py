@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from offices import Clock, Office
 
 from align.errors import UserError
 from apps.store import project, projects
+from apps.store.errors import BadPayload, NotYours, Stale
+from apps.store.settings import Settings
 from apps.store.tables import Project
 
 
@@ -102,3 +105,31 @@ def test_two_projects_share_a_database(tmp_path: Path) -> None:
         with project.opened(write(tmp_path, f"name: {name}\ndatabase: {tmp_path}/l.db\n")) as opened:
             ids.append(opened.id)
     assert ids[0] == ids[2] != ids[1]
+
+
+def test_guidelines_are_edited_by_one_at_a_time(office: Office, clock: Clock) -> None:
+    lead = office.person("Lead", "reviewer")
+    clock.now += 60
+    assert projects.edit_guidelines(office.store, office.project, "Be kind.", 1, lead.id) == 2
+    assert projects.edit_guidelines(office.store, office.project, "Be kind.", 2, lead.id) == 2  # nothing changed
+    with pytest.raises(Stale, match="at version 2, and this was made of version 1"):
+        projects.edit_guidelines(office.store, office.project, "Be stern.", 1, lead.id)
+    assert projects.guidelines_of(office.store, office.project) == (2, "Be kind.", "Lead", clock.now)
+    assert [(one.version, one.text) for one in projects.versions(office.store, office.project)] == [
+        (2, "Be kind."),
+        (1, ""),
+    ]
+    with pytest.raises(BadPayload, match="200001 characters"):
+        projects.edit_guidelines(office.store, office.project, "x" * 200_001, 2, lead.id)
+    with pytest.raises(NotYours):
+        projects.guidelines_of(office.store, 99)
+
+
+def test_an_edit_outlives_the_file_until_the_file_changes(office: Office) -> None:
+    settings = Settings()
+    projects.sync(office.store, "office", settings, "from the file")
+    projects.edit_guidelines(office.store, office.project, "from the page", 2, office.person("Lead", "admin").id)
+    projects.sync(office.store, "office", Settings(overlap=3), "from the file")
+    assert projects.guidelines_of(office.store, office.project).text == "from the page"
+    projects.sync(office.store, "office", settings, "from a newer file")
+    assert projects.guidelines_of(office.store, office.project)[:3] == (4, "from a newer file", None)

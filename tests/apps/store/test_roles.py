@@ -149,6 +149,32 @@ def test_an_invitation_can_be_taken_back(store: Store) -> None:
         people.accept(store, invited.token, None, PASSWORD)
 
 
+def test_many_are_invited_at_once(store: Store) -> None:
+    made = people.invite_many(store, 'Ann\n Bea ,bea@example.org, 3\n"Cy, Jr."\n\n', "annotator", 3)
+    assert [one.name for one in made] == ["Ann", "Bea", "Cy, Jr."]
+    assert [people.accept(store, one.token, None, PASSWORD).name for one in made] == ["Ann", "Bea", "Cy, Jr."]
+
+
+@pytest.mark.parametrize(
+    ("lines", "problem"),
+    [
+        ("Ann\n\nBob", "line 2: name: 0 characters"),
+        ("Ann\nBob\nANN", "line 3: ANN stands in line 1 already"),
+        ("Ann\nLea", "line 2: name: Lea is taken"),
+        ("Ann\nL\u0435a", "line 2: name: it mixes letters"),
+        (" \n", "there is none"),
+        ('Ann\n"Bob', "this is no CSV"),
+        ("x" * 200_000, "this is no CSV"),
+    ],
+)
+def test_of_a_list_with_a_mistake_nobody_is_invited(store: Store, lines: str, problem: str) -> None:
+    person(store, "Lea", "admin")
+    with pytest.raises(BadPayload) as refused:
+        people.invite_many(store, lines, "annotator")
+    assert problem in str(refused.value)
+    assert people.waiting(store) == []
+
+
 @pytest.mark.parametrize("token", ["", "x", "\0", "é", "\ud800"])
 def test_a_made_up_token_is_nobodys(store: Store, token: str) -> None:
     with pytest.raises(LoginRefused):
