@@ -7,7 +7,6 @@ null, also as a CSV file's cell, and each text of a CSV file is a `Cell`.
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 import json
 import math
@@ -21,6 +20,7 @@ from typing import IO, Any
 from align.errors import UserError
 from align.text.documents import cut_text
 from align.text.rows import Broken, Cell, Row
+from align.text.unpacking import ROW, WHOLE, Unpacked, batches
 from align.text.values import shown
 
 _TEXTS = (".json", ".jsonl", ".csv", ".tsv", ".txt")
@@ -54,6 +54,8 @@ def write_lines(path: Path, rows: Iterable[Any]) -> None:
 def file_rows(file: Path) -> Iterator[Row | Broken]:
     """The rows of one file. Raises `UserError` for an unknown extension, or a file that cannot be read at all."""
     extension = extension_of(file.name)
+    if file.exists() and not file.is_file():
+        raise UserError(f"{file}: is a pipe or a device; save what comes out of it as a file")
     if _is_pointer(file):
         raise UserError(f"{file}: is a Git LFS pointer, not the file; run git lfs pull where it was cloned")
     if extension is None:
@@ -61,19 +63,24 @@ def file_rows(file: Path) -> Iterator[Row | Broken]:
     if extension in _TABLES:
         yield from _table_rows(file)
         return
-    opened: Callable[[Path], Any] = gzip.open if extension.endswith(".gz") else lambda path: path.open("rb")
+    kind = extension.removesuffix(".gz")
     try:
-        with opened(file) as stream:
-            yield from _READERS[extension.removesuffix(".gz")](stream, str(file))
+        packed = Unpacked(file, WHOLE if kind in (".json", ".txt") else ROW) if kind != extension else None
+        with file.open("rb") if packed is None else io.BufferedReader(packed, 2**16) as stream:
+            for row in _READERS[kind](stream, str(file)):
+                if packed is not None:
+                    packed.taken = 0
+                yield row
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{file}: cannot read this file: {error}") from None
 
 
 def _is_pointer(file: Path) -> bool:
-    if not file.is_file():
-        return False
-    with file.open("rb") as stream:
-        return stream.read(len(_LFS_POINTER)) == _LFS_POINTER
+    try:
+        with file.open("rb") as stream:
+            return stream.read(len(_LFS_POINTER)) == _LFS_POINTER
+    except OSError as error:
+        raise UserError(f"{file}: cannot read this file: {error.strerror}") from None
 
 
 def _jsonl_rows(stream: IO[bytes], name: str) -> Iterator[Row | Broken]:
@@ -247,26 +254,15 @@ def _table_rows(file: Path) -> Iterator[Row | Broken]:
 
     try:
         number = 0
-        for batch in _batches(file):
+        for batch in batches(file):
             _check_names(batch.schema.names, str(file))
             has_floats = any(map(pyarrow.types.is_floating, batch.schema.types))
             for values in batch.to_pylist():
                 number += 1
                 yield Row(without_nan(values) if has_floats else values, f"{file}:row {number}")
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError, OverflowError) as error:
         kind = "Parquet file" if file.suffix.lower() == ".parquet" else "Arrow stream"
         raise UserError(f"{file}: cannot read this {kind}: {error}") from None
-
-
-def _batches(file: Path) -> Iterator[Any]:
-    import pyarrow
-    from pyarrow import parquet
-
-    if file.suffix.lower() == ".parquet":
-        yield from parquet.ParquetFile(file).iter_batches(batch_size=1000)
-    else:
-        with pyarrow.memory_map(str(file)) as source:
-            yield from pyarrow.ipc.open_stream(source)
 
 
 def _kind(value: Any) -> str:

@@ -58,7 +58,7 @@ def iter_rows(path: str | Path, split: str = "train", broken: BrokenRows | None 
 
 
 def _any_rows(path: str, split: str) -> Iterator[Row | Broken]:
-    if Path(path).exists():
+    if _exists(path):
         for file in files_of(path, split):
             yield from file_rows(file)
     elif (hub := _HUB_NAME.fullmatch(path)) and not extension_of(path):
@@ -90,6 +90,13 @@ def _inside(path: Path) -> list[Path]:
     named = (file for file in sorted(path.rglob("*")) if extension_of(file.name) and file.name not in _DESCRIBES)
     seen = (file for file in named if not any(part.startswith(".") for part in file.relative_to(path).parts))
     return [file for file in seen if file.is_file()]
+
+
+def _exists(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except OSError:  # longer than a name can be
+        return False
 
 
 def _split_said(file: Path) -> str | None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import gzip
 import json
 import math
+import os
 import re
 from pathlib import Path
 
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from align.errors import UserError
 from align.text.readers import files_of, iter_rows, read_rows
@@ -308,3 +311,20 @@ def test_a_path_is_never_asked_of_the_hub(hub, tmp_path):
             read_rows(path)
     assert hub == []
     assert Path("owner/name").exists() is False
+
+
+def test_what_is_no_file_is_told_so_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    with pytest.raises(UserError, match=r"pipe\.jsonl: is a pipe or a device; save what comes out of it as a file"):
+        read_rows(tmp_path / "pipe.jsonl")
+    with pytest.raises(UserError, match="no such file or folder"):
+        read_rows("x" * 300 + ".jsonl")
+    with pytest.raises(UserError, match="cannot read this file"):  # it is there, and whoever reads it gets an error
+        read_rows("/proc/self/mem")
+
+
+def test_a_table_with_a_date_that_python_has_not(tmp_path):
+    date = pyarrow.array([2**62], pyarrow.timestamp("us"))
+    parquet.write_table(pyarrow.table({"date": date}), tmp_path / "a.parquet")
+    with pytest.raises(UserError, match="cannot read this Parquet file"):
+        read_rows(tmp_path / "a.parquet")
