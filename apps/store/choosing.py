@@ -42,7 +42,7 @@ NOTHING = {
 
 def why_not(session: Session, settings: Settings, desk: Desk, now: float) -> Nothing | None:
     """Why this person is given no task whatever there is: a pause, or they have done as much as they may."""
-    if desk.paused or session.get_one(Project, desk.project_id).paused:
+    if desk.paused or session.scalar(select(Project.paused).where(Project.id == desk.project_id)):
         return nothing("paused")
     limits = settings.limits
     most = limits.rankings if desk.most is None else desk.most
@@ -79,12 +79,8 @@ def next_task(session: Session, settings: Settings, desk: Desk, person: Person, 
         practice = _practice(session, settings, desk)
         if practice is not None:
             return practice
-    secret = session.get_one(Project, desk.project_id).secret
-    chance = random.Random(f"{secret}:{settings.seed}:gold:{person.id}:{desk.n_claims}")
-    if settings.gold.share and chance.random() < settings.gold.share:
-        left = session.scalars(_open(desk, "gold").order_by(Task.place)).all()
-        if left:
-            return chance.choice(left)
+    if settings.gold.share and (gold := _gold(session, settings, desk)):
+        return gold
     return _first_of_own(session, desk, now) or _first_in_queue(session, desk, now)
 
 
@@ -130,6 +126,16 @@ def _practice(session: Session, settings: Settings, desk: Desk) -> Task | Nothin
         return None
     task = session.scalar(_open(desk, "practice").order_by(Task.place).limit(1))
     return nothing("practice") if task is None else task
+
+
+def _gold(session: Session, settings: Settings, desk: Desk) -> Task | None:
+    """A gold task, by chance, while there are such that the person has not done."""
+    secret = session.scalar(select(Project.secret).where(Project.id == desk.project_id))
+    chance = random.Random(f"{secret}:{settings.seed}:gold:{desk.person_id}:{desk.n_claims}")
+    if chance.random() >= settings.gold.share:
+        return None
+    left = session.scalars(_open(desk, "gold").order_by(Task.place)).all()
+    return chance.choice(left) if left else None
 
 
 def _first_of_own(session: Session, desk: Desk, now: float) -> Task | None:

@@ -25,5 +25,6 @@ def hand(store: Store, project_id: int, person_id: int, prompt: NewPrompt) -> Gi
             session.add(Presentation(task_id=task.id, person_id=person_id, places=places, shown_at=now))
             task.shown = True
             session.flush()
-        lease_for(session, settings_of(session, project_id), task, person_id, now)
-        return given(session, task, person_id)
+        settings = settings_of(session, project_id)
+        lease_for(session, settings, task, person_id, now)
+        return given(session, settings, task, person_id)

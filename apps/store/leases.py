@@ -24,8 +24,9 @@ def shown_task(session: Session, task_id: int, person_id: int) -> Task:
     """A task that this person was given at some time. Raises `NotYours` for any other, or if they were erased."""
     name = Task.public_id if isinstance(task_id, PublicId) else Task.id
     shown = select(Task, Presentation).join(Presentation, Presentation.task_id == Task.id)
-    shown = shown.join(Person, Person.id == Presentation.person_id).where(Person.erased_at.is_(None))
-    found = session.execute(shown.where(name == int(task_id), Presentation.person_id == person_id)).tuples().first()
+    erased = exists().where(Person.id == Presentation.person_id, Person.erased_at.is_not(None))
+    shown = shown.where(name == int(task_id), Presentation.person_id == person_id, ~erased)
+    found = session.execute(shown).tuples().first()
     if found is None:
         raise NotYours
     return found[0]

@@ -141,11 +141,12 @@ def adjudicate(store: Store, project_id: int, task_id: int, by: int) -> Given:
     with store.write() as session:
         task = _ranking_task(session, project_id, task_id)
         _refuse_closed(task)
-        lease = lease_for(session, settings_of(session, project_id), task, by, now)
+        settings = settings_of(session, project_id)
+        lease = lease_for(session, settings, task, by, now)
         if not lease.final:
             lease.final = True
             events.append(session, now, by, ADJUDICATED, str(task.id), {})
-        return given(session, task, by)
+        return given(session, settings, task, by)
 
 
 def beginnings(session: Session, task_ids: Sequence[int]) -> dict[int, str]:

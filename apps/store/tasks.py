@@ -16,6 +16,7 @@ from apps.store.errors import LeaseLost, NotYours, Refused
 from apps.store.leases import ends_at, is_fresh, lease_for, may_hold, put_back, shorten, shown_task
 from apps.store.projects import desk_of, settings_of, take_places
 from apps.store.revisions import add_revision, counts
+from apps.store.settings import Settings
 from apps.store.tables import (
     Annotation,
     Assignment,
@@ -77,7 +78,7 @@ def claim(store: Store, project_id: int, person_id: int) -> Given | Nothing:
             task = found
             desk.n_claims += 1
         lease_for(session, settings, task, person_id, now)
-        return given(session, task, person_id)
+        return given(session, settings, task, person_id)
 
 
 def heartbeat(store: Store, person_id: int, task_id: int, token: str) -> float:
@@ -126,7 +127,7 @@ def reopen_task(store: Store, task_id: int, by: int | None = None) -> None:
     _set_status(store, task_id, "open", by)
 
 
-def given(session: Session, task: Task, person_id: int) -> Given:
+def given(session: Session, settings: Settings, task: Task, person_id: int) -> Given:
     """A task as its person sees it."""
     lease = session.get_one(Lease, (task.id, person_id))
     places = session.get_one(Presentation, (task.id, person_id)).places
@@ -141,7 +142,7 @@ def given(session: Session, task: Task, person_id: int) -> Given:
         kind="practice" if task.kind == "practice" else "rank",
         lease=lease.token,
         expires_at=lease.expires_at,
-        ends_at=None if math.isinf(end := ends_at(lease, settings_of(session, task.project_id))) else end,
+        ends_at=None if math.isinf(end := ends_at(lease, settings)) else end,
         messages=prompt.messages,
         answers=[texts[place].text for place in places],
         draft=draft.payload if draft else None,

@@ -124,6 +124,7 @@ def undo(store: Store, project_id: int, person_id: int, annotation_id: str | Non
         if mine is None:
             return None
         task = session.get_one(Task, mine.task_id)
+        settings = settings_of(session, task.project_id)
         if mine.status != "undone":
             _refuse_practice(task)
             _keep_as_draft(session, mine, now)
@@ -131,11 +132,11 @@ def undo(store: Store, project_id: int, person_id: int, annotation_id: str | Non
             add_revision(session, mine, "undone", {}, 0.0, now)
             task.n_done -= counted
             put_back(session, task)
-            lease = lease_for(session, settings_of(session, task.project_id), task, person_id, now, new=True)
+            lease = lease_for(session, settings, task, person_id, now, new=True)
             if not may_hold(session, task, lease, now):
                 lease.expires_at = 0  # others took all places: there is a task to show, and no place to keep
                 session.flush()
-        return given(session, task, person_id)
+        return given(session, settings, task, person_id)
 
 
 def history(store: Store, project_id: int, person_id: int, before: int | None = None, limit: int = 50) -> list[Past]:
@@ -162,7 +163,8 @@ def get(store: Store, person_id: int, annotation_id: str) -> Given:
     """One of a person's annotations with its task. Raises `NotYours` for any other."""
     with store.read() as session:
         mine = _mine(session, person_id, annotation_id)
-        return given(session, session.get_one(Task, mine.task_id), person_id)
+        task = session.get_one(Task, mine.task_id)
+        return given(session, settings_of(session, task.project_id), task, person_id)
 
 
 def _say(
