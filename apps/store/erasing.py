@@ -15,7 +15,8 @@ from sqlalchemy.orm import Session
 
 from apps.store import events
 from apps.store.engine import Store
-from apps.store.people import _by_name, _keep_an_admin, _named, hash_token, name_key
+from apps.store.errors import Unavailable
+from apps.store.people import _by_name, _keep_an_admin, _named, end_gifts, hash_token, name_key
 from apps.store.tables import (
     Annotation,
     ApiToken,
@@ -54,12 +55,16 @@ def erase(store: Store, name: str, by: int | None = None) -> Erased:
 
     The pseudonym of somebody who is erased already repeats the last step alone, which a crash may have kept from being
     done. Raises `Refused` for a name that nobody has and for the last active admin; `Unavailable` if the file could not
-    be written anew: then the person is erased, and this can be repeated with the pseudonym.
+    be written anew.
     """
     with store.write() as session:
         person = _named(session, name)
         done = Erased(person.name, 0, 0) if person.erased_at is not None else _erase(session, person, store.clock(), by)
-    store.sweep()
+    try:
+        store.sweep()
+    except Unavailable as error:
+        told = f"{done.pseudonym} is erased, but not from the database's file; erase {done.pseudonym} again"
+        raise Unavailable(told, str(error)) from error
     return done
 
 
@@ -68,6 +73,7 @@ def _erase(session: Session, person: Person, now: float, by: int | None) -> Eras
     session.add(Erasing(person_id=person.id))
     session.flush()  # from here on the triggers let changes pass
     key = person.key
+    end_gifts(session, person.id, now)
     _forget(session, person.id, key)
     person.name, person.password_hash, person.active, person.erased_at = (
         _pseudonym(session, person.id),

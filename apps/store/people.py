@@ -19,7 +19,7 @@ from apps.store.engine import Store
 from apps.store.errors import BadPayload, LoginRefused, Refused
 from apps.store.names import checked_name, look_alike
 from apps.store.names import name_key as name_key
-from apps.store.tables import Device, Invitation, Lease, LoginSession, Person
+from apps.store.tables import ApiToken, Device, Event, Invitation, Lease, LoginSession, Person
 
 Role = Literal["admin", "reviewer", "annotator"]
 ROLES = ("admin", "reviewer", "annotator")
@@ -187,7 +187,7 @@ def waiting(store: Store) -> list[Waiting]:
     query = select(Invitation).where(is_new).order_by(Invitation.created_at)
     with store.read() as session:
         found = session.scalars(query)
-        return [Waiting(_link_id(one), _checked_role(one.role), one.name, one.expires_at) for one in found]
+        return [Waiting(link_id(one), _checked_role(one.role), one.name, one.expires_at) for one in found]
 
 
 def by_name(store: Store, name: str) -> Somebody:
@@ -207,7 +207,7 @@ def set_active(store: Store, name: str, active: bool, by: int | None = None) -> 
         if not active:
             _keep_an_admin(session, person, "deactivated")
             _end_sessions(session, person.id, now)
-            _end_links(session, Invitation.created_by == person.id, now)  # or they would come back by one
+            end_gifts(session, person.id, now)
             session.execute(update(Lease).where(Lease.person_id == person.id).values(expires_at=0))
         person.active = active
         events.append(session, now, by, "activate" if active else "deactivate", person.name, {})
@@ -222,7 +222,7 @@ def set_role(store: Store, name: str, role: Role, by: int | None = None) -> Some
         person = _living(session, name)
         if role != "admin":
             _keep_an_admin(session, person, f"made {role}")
-            _end_links(session, Invitation.created_by == person.id, now)
+            end_gifts(session, person.id, now)
         person.role = role
         events.append(session, now, by, "role", person.name, {"role": role})
         return _somebody(person)
@@ -239,7 +239,7 @@ def revoke(store: Store, name: str, by: int | None = None) -> int:
         invitations = [
             one
             for one in session.scalars(select(Invitation).where(_is_open(now)))
-            if (name_key(one.name) == key if one.name is not None else _link_id(one) == name.strip())
+            if (name_key(one.name) == key if one.name is not None else link_id(one) == name.strip())
         ]
         if person is None and not invitations:
             raise Refused(
@@ -253,9 +253,19 @@ def revoke(store: Store, name: str, by: int | None = None) -> int:
         return n_ended + len(invitations)
 
 
-def _link_id(invitation: Invitation) -> str:
-    """What an invitation is called. It tells nothing of the link, which its hash cannot be turned back into."""
-    return f"#{invitation.token_hash[:8]}"
+def link_id(row: Invitation | ApiToken) -> str:
+    """What an invitation or a token is called. It tells nothing of the link: no hash can be turned back into that."""
+    return f"#{row.token_hash[:8]}"
+
+
+def end_gifts(session: Session, person_id: int, now: float) -> None:
+    """Takes back the links and tokens that somebody made for others: they would come back by one."""
+    _end_links(session, Invitation.created_by == person_id, now)
+    events_of = select(Event.data).where(Event.verb == "token", Event.person_id == person_id)
+    made = {data.get("token") for data in session.scalars(events_of)}
+    theirs = select(ApiToken).where(ApiToken.person_id != person_id, ApiToken.revoked_at.is_(None))
+    for token in session.scalars(theirs):
+        token.revoked_at = now if link_id(token) in made else None
 
 
 def _end_links(session: Session, which: ColumnElement[bool], now: float) -> None:

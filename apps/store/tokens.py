@@ -14,7 +14,7 @@ from sqlalchemy import select
 from apps.store import events
 from apps.store.engine import Store
 from apps.store.errors import Refused
-from apps.store.people import DAY_S, Somebody, _named, _somebody, hash_token
+from apps.store.people import DAY_S, Somebody, _named, _somebody, hash_token, link_id
 from apps.store.sessions import SEEN_EVERY_S, SET_BACK_S
 from apps.store.tables import ApiToken, Person
 
@@ -56,7 +56,7 @@ def create(store: Store, name: str, purpose: str, days: float, by: int | None = 
             raise Refused(f"{person.name} is shut out; let them in again first")
         made.person_id = person.id
         session.add(made)
-        events.append(session, now, by, "token", person.name, {"token": _id(made), "days": days})
+        events.append(session, now, by, "token", person.name, {"token": link_id(made), "days": days})
         return NewToken(token, made.expires_at)
 
 
@@ -85,7 +85,7 @@ def listed(store: Store) -> list[KnownToken]:
     query = query.where(ApiToken.revoked_at.is_(None), ApiToken.expires_at > store.clock())
     with store.read() as session:
         rows = session.execute(query.order_by(Person.key, ApiToken.created_at))
-        return [KnownToken(_id(t), name, t.name, t.created_at, t.expires_at, t.used_at) for t, name in rows]
+        return [KnownToken(link_id(t), name, t.name, t.created_at, t.expires_at, t.used_at) for t, name in rows]
 
 
 def revoke(store: Store, id: str, by: int | None = None) -> None:
@@ -94,14 +94,9 @@ def revoke(store: Store, id: str, by: int | None = None) -> None:
     with store.write() as session:
         query = select(ApiToken, Person.name).join(Person, Person.id == ApiToken.person_id)
         rows = session.execute(query.where(ApiToken.revoked_at.is_(None))).all()
-        mine = [(token, name) for token, name in rows if _id(token) == id.strip()]
+        mine = [(token, name) for token, name in rows if link_id(token) == id.strip()]
         if not mine:
             raise Refused(f"{id}: no token that works has this id; the list of tokens has all")
         for token, name in mine:
             token.revoked_at = now
-            events.append(session, now, by, "revoke_token", name, {"token": _id(token)})
-
-
-def _id(token: ApiToken) -> str:
-    """What a token is called; it tells nothing of the token."""
-    return f"#{token.token_hash[:8]}"
+            events.append(session, now, by, "revoke_token", name, {"token": link_id(token)})

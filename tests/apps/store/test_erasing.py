@@ -10,7 +10,7 @@ from offices import Office, claim, new_id, person, rank, ranking, row
 from sqlalchemy import select, text
 
 from apps.store import erasing, events, people, progress, projects, reviews, sessions, tasks, tokens, work
-from apps.store.errors import LoginRefused, NotYours, Refused
+from apps.store.errors import LoginRefused, NotYours, Refused, Unavailable
 from apps.store.tables import Annotation, Event, Person, Revision, Task
 
 NAME, MARK = "Wilhelmine Quist", "sassafras"
@@ -150,6 +150,21 @@ def test_who_cannot_be_erased(told: Office) -> None:
     assert erasing.erase(told.store, done.pseudonym) == (done.pseudonym, 0, 0)
     with pytest.raises(Refused, match="nobody has this name"):
         erasing.erase(told.store, NAME)
+
+
+def test_a_file_that_cannot_be_written_anew_is_told_with_what_to_do(
+    told: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails() -> None:
+        raise Unavailable("the disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(told.store, "sweep", fails)
+        with pytest.raises(Unavailable, match=r"erase erased-\d+ again") as error:
+            erasing.erase(told.store, NAME)
+    pseudonym = str(error.value).split()[0]
+    assert erasing.erase(told.store, pseudonym) == (pseudonym, 0, 0)
+    assert MARK not in everything(told)
 
 
 def test_somebody_may_have_the_pseudonym_already(told: Office) -> None:

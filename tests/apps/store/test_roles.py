@@ -9,7 +9,7 @@ import pytest
 from offices import Clock, at_once, person
 from sqlalchemy import func, select, update
 
-from apps.store import passwords, people, sessions
+from apps.store import erasing, passwords, people, sessions, tokens
 from apps.store.engine import Store
 from apps.store.errors import BadPayload, LoginRefused, Refused, TooManyAttempts
 from apps.store.tables import Attempt, Event, Invitation, Person
@@ -124,12 +124,15 @@ def test_no_link_lives_long(store: Store, clock: Clock, days: float) -> None:
 
 
 @pytest.mark.parametrize("falls", [lambda store: people.set_active(store, "Eve", False),
-                                   lambda store: people.set_role(store, "Eve", "annotator")])  # fmt: skip
+                                   lambda store: people.set_role(store, "Eve", "annotator"),
+                                   lambda store: erasing.erase(store, "Eve")])  # fmt: skip
 def test_an_admin_who_is_one_no_more_has_left_no_way_in(store: Store, falls: Any) -> None:
     person(store, "Lead", "admin")
     eve = person(store, "Eve", "admin")
     kept, left = people.invite(store, "admin"), people.invite(store, "admin", created_by=eve.id)
+    script, planted = (tokens.create(store, "Lead", "script", 9, by=by).token for by in (None, eve.id))
     falls(store)
+    assert [tokens.person_of(store, token) is None for token in (script, planted)] == [False, True]
     assert accepted(store, left.token, "Mallory") == ""
     assert accepted(store, kept.token, "Second") == "Second"
 
