@@ -50,15 +50,14 @@ def counts(mine: Annotation) -> int:
     return int(mine.n_revisions > 0 and mine.status == "submitted" and not mine.extra)
 
 
-def decide(session: Session, task: Task, mine: Annotation, now: float) -> None:
-    """What a reviewer ranked who was given the task to decide it: this ranking counts from now on, and no other."""
-    if mine.final or mine.status != "submitted" or not session.get_one(Lease, (task.id, mine.person_id)).final:
+def decide(session: Session, task: Task, mine: Annotation, lease: Lease, now: float) -> None:
+    """What a reviewer ranks who was given the task to decide it: this ranking counts from now on, and no other."""
+    if mine.final or not lease.final:
         return
     others = (Annotation.task_id == task.id) & (Annotation.id != mine.id)
     session.execute(update(Annotation).where(others).values(final=False))
-    session.execute(
-        update(Lease).where(Lease.task_id == task.id, Lease.person_id != mine.person_id).values(final=False)
-    )
+    theirs = (Lease.task_id == task.id) & (Lease.person_id != mine.person_id)
+    session.execute(update(Lease).where(theirs).values(final=False))
     mine.final = True
     events.append(session, now, mine.person_id, FINAL, str(task.id), {"annotation": mine.id})
 

@@ -242,6 +242,7 @@ def reset_practice(store: Store, project_id: int, name: str, by: int | None = No
         desk_of(session, project_id, person.id).qualified = False
         for mine, task in rows:
             task.n_done -= counts(mine)
+        for mine, _ in rows:
             add_revision(session, mine, "undone", {}, 0.0, now)
         data = {"person": person.id, "tasks": len(rows)}
         events.append(session, now, by, "reset_practice", str(project_id), data)

@@ -128,14 +128,12 @@ def undo(store: Store, project_id: int, person_id: int, annotation_id: str | Non
         if mine.status != "undone":
             _refuse_practice(task)
             _keep_as_draft(session, mine, now)
-            counted = counts(mine)
-            add_revision(session, mine, "undone", {}, 0.0, now)
-            task.n_done -= counted
+            task.n_done -= counts(mine)
             put_back(session, task)
             lease = lease_for(session, settings, task, person_id, now, new=True)
             if not may_hold(session, task, lease, now):
                 lease.expires_at = 0  # others took all places: there is a task to show, and no place to keep
-                session.flush()
+            add_revision(session, mine, "undone", {}, 0.0, now)
         return given(session, settings, task, person_id)
 
 
@@ -210,37 +208,34 @@ def _record(
         settings = settings_of(session, task.project_id)
         n_answers = len(session.get_one(Presentation, (task_id, person_id)).places)
         payload = check_payload(payload, n_answers, settings.questions, settings.ranking)
+    lease = session.get_one(Lease, (task_id, person_id))
     if mine is not None and mine.status == status and latest(session, mine).payload == payload:
-        decide(session, task, mine, now)
+        if status == "submitted":
+            decide(session, task, mine, lease, now)
         return _saved(session, task, mine, replayed=True)
     if mine is not None and mine.status != "undone":
         _refuse_practice(task)
-    before = 0
+    draft, before = session.get(Draft, (task_id, person_id)), 0 if mine is None else counts(mine)
+    may_be_extra = status == "submitted" and not before  # else it has its place already
+    is_extra = may_be_extra and (lease.final or n_free(session, task, person_id, now) <= 0)
     if mine is None:
         mine = Annotation(id=annotation_id, project_id=task.project_id, task_id=task_id, person_id=person_id)
-        mine.status, mine.n_revisions, mine.extra, mine.final, mine.turn = status, 0, False, False, 0
+        mine.n_revisions, mine.final, mine.turn = 0, False, 0
         session.add(mine)
-    else:
-        before = counts(mine)
-    lease = session.get_one(Lease, (task_id, person_id))
-    if not before:  # else it has its place already
-        mine.extra = status == "submitted" and (lease.final or n_free(session, task, person_id, now) <= 0)
+    mine.status, mine.extra, lease.expires_at = status, is_extra, 0
+    if status == "submitted":
+        _settle(task, int(not mine.extra) - before)
+        decide(session, task, mine, lease, now)
+        if draft is not None:
+            draft.payload = None
     add_revision(session, mine, status, payload, seconds, now)
-    _settle(session, task, counts(mine) - before)
-    decide(session, task, mine, now)
-    lease.expires_at = 0
-    draft = session.get(Draft, (task_id, person_id))
-    if draft is not None and status == "submitted":
-        draft.payload = None
     return _saved(session, task, mine, replayed=False)
 
 
-def _settle(session: Session, task: Task, more: int) -> None:
-    """One ranking more or less of a task that counts them."""
+def _settle(task: Task, more: int) -> None:
+    """So many more rankings of a task that counts them."""
     task.n_done += more
-    if more < 0:
-        put_back(session, task)
-    elif task.kind == "rank" and task.status == "open" and task.n_done >= task.required:
+    if task.kind == "rank" and task.status == "open" and task.n_done >= task.required:
         task.status = "done"
 
 

@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import rich
 
 from align.errors import UserError
 from apps.label.__main__ import main
 from apps.label.importing import import_files
-from apps.store import events, people, tokens
+from apps.label.status import status
+from apps.store import events, people, tasks, tokens
 from apps.store.engine import Store
 
 ROOT = Path(__file__).parents[3]
@@ -241,6 +243,21 @@ def typed(folder: Path, line: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         words, cwd=folder, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
     )
+
+
+def test_status_names_who_did_not_pass_the_practice(make: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    bench = make(practice={"required": 1, "pass_share": 1.0})
+    row = {"prompt": "q", "responses": ["good", "bad"], "ranks": [1, 2]}
+    import_files(bench.project, [bench.file("p.jsonl", [row])], "practice")
+    told = []
+    for order in (("bad", "good"), None):
+        if order:
+            bench.rank("[b]Ann", *order)
+        else:
+            tasks.reset_practice(bench.project.store, bench.project.id, "[b]Ann")
+        rich.print(status(bench.project))
+        told.append("not passed by [b]Ann" in capsys.readouterr().out)
+    assert told == [True, False]
 
 
 def test_a_mistake_is_told_in_words_with_status_2(tmp_path: Path) -> None:

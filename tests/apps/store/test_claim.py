@@ -292,7 +292,7 @@ def test_gold_tasks_are_hidden_among_the_others(store: Store) -> None:
 
 
 def test_everybody_can_do_the_same_gold_task_once(store: Store) -> None:
-    office = Office(store, gold={"share": 0.99})
+    office = Office(store, gold={"share": 0.999_999})
     office.tasks(1, k=2)
     office.tasks(2, k=2, kind="gold", expected=(1, 2))
     for name in ("Ann", "Bob"):

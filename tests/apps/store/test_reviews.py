@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from offices import Clock, Office, assert_counts, claim, new_id, queue_of, ranking, row
+from offices import Clock, Office, assert_counts, at_once, claim, new_id, queue_of, ranking, row
 from sqlalchemy import select
 
 from apps.store import adding, events, projects, reading, reviews, tasks, work
@@ -281,3 +281,16 @@ def test_deciding_takes_no_place_from_others(pair: Office) -> None:
     with pytest.raises(Refused, match="closed"):
         reviews.adjudicate(pair.store, pair.project, task, lead.id)
     assert_counts(pair)
+
+
+def test_of_reviewers_who_decide_at_once_one_does(pair: Office) -> None:
+    task = disputed(pair)
+    crew = [pair.person(f"reviewer {index}", "reviewer") for index in range(6)]
+    at_once(6, lambda index: adjudicated(pair, task, crew[index], 1, 2, 3, 4))
+    (name,) = final_of(pair, task)
+    with pair.store.read() as session:
+        last = session.scalars(select(Event).where(Event.verb == "final").order_by(Event.seq.desc())).first()
+        assert last is not None
+        assert last.person_id == next(one.id for one in crew if one.name == name)
+    assert_counts(pair)
+    assert events.verify(pair.store).problems == ()

@@ -354,7 +354,7 @@ def test_a_practice_answer_stays_as_it_was(store: Any) -> None:
 
 
 def test_a_gold_task_is_like_any_other(store: Any) -> None:
-    office = Office(store, gold={"share": 0.99})
+    office = Office(store, gold={"share": 0.999_999})
     office.tasks(1, kind="gold", expected=(1, 2, 3, 4))
     ann = office.person("Ann")
     given = claim(office, ann)

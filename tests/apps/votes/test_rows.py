@@ -108,7 +108,7 @@ def test_all_bad_may_have_no_ranks_and_flags_are_by_answer(busy: Office) -> None
 
 
 def test_gold_tasks_have_what_is_expected(busy: Office) -> None:
-    gold = Office(busy.store, gold={"share": 0.99})
+    gold = Office(busy.store, gold={"share": 0.999_999})
     gold.tasks(1, kind="gold", expected=(1, 2, 3, 4))
     ada = gold.person("ada")
     say(gold, ada, {"answer 0": 1, "answer 1": 2, "answer 2": 3, "answer 3": 4})
