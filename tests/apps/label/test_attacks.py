@@ -16,7 +16,8 @@ from apps.store import people, tasks
 from apps.web.gate import BUNDLE
 
 OWN = {"X-Align": "1"}
-ANYBODY = {"/projects", "/", "/login", "/logout", "/account", "/invitation/{token}", "/health", "/favicon.ico"}
+PAGES = ("/projects", "/", "/login", "/logout", "/account", "/invitation/{token}")
+ANYBODY = {*PAGES, "/health", "/favicon.ico", "/static/math.ttf"}
 
 
 def parent(place: Place) -> Any:

@@ -120,7 +120,9 @@ def test_people_as_a_file(dispute: tuple[Member, int]) -> None:
 
 def test_many_are_invited_and_each_link_works_once(place: Place) -> None:
     ada = place.member("ada", "admin")
-    made = ada.call("POST", "lead/invite_many", {"role": "annotator", "names": "eve\nfay, fay@example.org", "days": 3}).json()
+    made = ada.call(
+        "POST", "lead/invite_many", {"role": "annotator", "names": "eve\nfay, fay@example.org", "days": 3}
+    ).json()
     assert [one["name"] for one in made["invited"]] == ["eve", "fay"]
     for one in made["invited"]:
         assert one["link"].startswith(f"{BASE}/invitation/")
@@ -176,7 +178,7 @@ def test_each_project_of_a_server_has_its_own_figures(make_place: Callable[..., 
 
     first = make_place().project
     recipe = first.recipe.model_copy(update={"name": "second"})
-    second = Project(recipe, first.store, projects.sync(first.store, "second", recipe.settings()), "")
+    second = Project(recipe, first.store, projects.sync(first.store, "second", recipe.settings()))
     place = Place(second, ranking_app([first, second]))
     place.tasks(3)
     rita = place.member("rita", "reviewer")
