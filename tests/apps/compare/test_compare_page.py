@@ -426,8 +426,8 @@ def test_it_fits_a_phone(arena: Place, open_page: Any, view: str) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious(arena: Place, open_page: Any, scheme: str) -> None:
-    for view in ("", "#arena", "#board"):
-        page = open_page(arena, view=view, color_scheme=scheme, reduced_motion="reduce")
+    for name, view in (("ada", ""), ("bob", "#arena"), ("cyd", "#board")):
+        page = open_page(arena, name, view=view, color_scheme=scheme, reduced_motion="reduce")
         if view != "#board":
             page.ask("say red", "Ask two models" if view else "Ask")
             page.done("Which is better?" if view else "Done.")
