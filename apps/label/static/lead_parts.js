@@ -21,7 +21,7 @@ export const when = (at) => new Date(at * 1000).toLocaleString([], { dateStyle: 
 export class Shown {
   constructor(lead, name, title) {
     Object.assign(this, { lead, name });
-    this.element = h("section", { "aria-label": title });
+    this.element = h("section", { class: "shown", "aria-label": title });
   }
 
   open() {
