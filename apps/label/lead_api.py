@@ -25,12 +25,12 @@ from typing import IO, Annotated, Any, Literal
 from fastapi import APIRouter, Depends, HTTPException, Request
 from pydantic import Field
 from sqlalchemy import select
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import StreamingResponse
 
 from apps.label import api, exporting, tables
 from apps.label.api import Chosen, Number
 from apps.label.lead import Lead, View
-from apps.store import progress, projects, reviews, tasks
+from apps.store import projects, reviews, tasks
 from apps.store.project import Project
 from apps.store.reading import Judged, judged_task
 from apps.store.tables import Assignment, Person, Task
@@ -137,11 +137,9 @@ def _looking(lead: APIRouter) -> None:
     @lead.get("/export/{name}")
     def export(
         asks: Reviewer, project: Chosen, name: Literal["rankings", "preferences", "audit", "people"]
-    ) -> Response:
-        if name == "people":
-            people = progress.people_csv(project.store, project.id, project.recipe.gold.pass_share)
-            return Response(people, media_type="text/csv; charset=utf-8")
-        return StreamingResponse(_chunks(exported(project, name)), media_type="application/x-ndjson")
+    ) -> StreamingResponse:
+        kind = "text/csv" if name == "people" else "application/x-ndjson"
+        return StreamingResponse(_chunks(exported(project, name)), media_type=kind)
 
 
 def _deciding(lead: APIRouter) -> None:

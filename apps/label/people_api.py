@@ -21,8 +21,8 @@ from pydantic import Field
 from sqlalchemy import select
 
 from apps.label.api import Chosen, Number
-from apps.label.lead_api import Figures, Name
-from apps.store import erasing, judgments, people, tasks, tokens
+from apps.label.lead_api import Name
+from apps.store import erasing, judgments, people, progress, tasks, tokens
 from apps.store.people import Invited, Role
 from apps.store.project import Project
 from apps.store.tables import Desk
@@ -81,8 +81,8 @@ def router() -> APIRouter:
 
 def _inviting(lead: APIRouter) -> None:
     @lead.get("/people")
-    def listed(asks: Reviewer, project: Chosen, figures: Figures) -> dict[str, Any]:
-        done = {one.name: one for one in figures.view().progress.people}
+    def listed(asks: Reviewer, project: Chosen) -> dict[str, Any]:
+        done = {one.name: one for one in progress.progress(project.store, project.id).people}
         desks, failed = desks_of(project)
         rows = []
         for person in people.listed(project.store):

@@ -34,7 +34,7 @@ class Lead {
     this.again = button("Refresh", () => this.refresh());
     this.bar = h("header", { class: "top" });
     this.tabs = h("nav", { class: "tabs", "aria-label": "Sections" });
-    this.place = h("div", { class: "section" });
+    this.place = h("div", { class: "section", tabindex: "-1" });
     root.append(this.bar, this.tabs, this.problem,
       h("div", { class: "sheet" }, h("div", { class: "head" }, this.asOf, this.again), this.place), this.status);
     addEventListener("hashchange", () => this.show());
@@ -87,14 +87,16 @@ class Lead {
   /** Shows the section of the page's address, with what the server knows now. */
   async show() {
     if (!this.data) return;
-    const focused = this.tabs.contains(this.root.getRootNode().activeElement);
+    const tree = this.root.getRootNode();
+    const [onTab, inside] = [this.tabs, this.place].map((part) => part.contains(tree.activeElement));
     this.#drawTabs();
     const [name, ...rest] = this.where;
-    if (focused) this.tabs.querySelector("[aria-current]").focus();
+    if (onTab) this.tabs.querySelector("[aria-current]").focus();
     this.sections[name] ??= new SECTIONS[name][1](this, name, SECTIONS[name][0]);
     const section = this.sections[name];
     if (this.place.firstChild !== section.element) this.place.replaceChildren(section.element);
     await section.open(...rest);
+    if (inside && !tree.activeElement) this.place.focus(); // what had the focus was drawn anew
   }
 
   /** What the server answers, or null where it refuses: then the page says why. */

@@ -35,7 +35,8 @@ export class People {
   #row(one) {
     const number = (value) => (value === undefined ? NOTHING : String(value));
     const limits = [one.paused ? "paused" : null, one.most === null ? null : `at most ${one.most}`].filter(Boolean).join(", ");
-    const cells = [one.name, one.active ? one.role : `${one.role}, shut out`, number(one.n_submitted), number(one.n_skipped), number(one.n_flagged),
+    const state = one.erased ? "erased" : one.active ? one.role : `${one.role}, shut out`;
+    const cells = [one.name, state, number(one.n_submitted), number(one.n_skipped), number(one.n_flagged),
       one.median_seconds ? `${Math.round(one.median_seconds)} s` : NOTHING, one.last_at ? when(one.last_at) : NOTHING, limits || NOTHING];
     if (this.lead.isAdmin) cells.splice(1, 0, button("Manage", () => manage(this.lead, one, (made) => this.show(made)), { "aria-label": `Manage ${one.name}` }));
     return cells;
