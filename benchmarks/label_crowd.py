@@ -17,7 +17,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 from urllib.parse import urlencode, urlsplit
 
-import httpx
 from sqlalchemy import func, select, text
 
 from apps.store import events
@@ -258,33 +257,11 @@ class Watcher(Annotator):
     """A lead whose dashboard is open."""
 
     async def watch(self, every_s: float, until: Callable[[], bool]) -> None:
-        """Opens the page, then lets it compute its figures anew, through Gradio's queue as the page does."""
-        headers = {"X-Align": "1"}
-        async with httpx.AsyncClient(
-            base_url=self.browser.url, cookies=self.browser.cookies, headers=headers
-        ) as client:
-            (await client.get("/lead/")).raise_for_status()
-            config = (await client.get("/lead/config")).json()
-            loads = [event for event in config["dependencies"] if any(kind == "load" for _, kind in event["targets"])]
-            while not until():
-                began = time.perf_counter()
-                await self.refresh(client, loads[0]["id"])
-                self.notes.times["dashboard"].append(time.perf_counter() - began)
-                await asyncio.sleep(every_s)
-
-    async def refresh(self, client: httpx.AsyncClient, event: int) -> None:
-        session = f"session{self.chance.getrandbits(40)}"
-        body = {"data": [], "fn_index": event, "session_hash": session, "event_data": None, "trigger_id": None}
-        (await client.post("/lead/gradio_api/queue/join", json=body)).raise_for_status()
-        path = f"/lead/gradio_api/queue/data?session_hash={session}"
-        async with client.stream("GET", path, timeout=60) as stream:
-            async for line in stream.aiter_lines():
-                told = json.loads(line.removeprefix("data:")) if line.startswith("data:") else {}
-                if told.get("msg") == "process_completed":
-                    if not told["success"]:
-                        self.notes.failures[f"dashboard: {str(told)[:200]}"] += 1
-                    return
-        self.notes.failures["dashboard: no answer"] += 1
+        """Opens the page, then has its figures computed anew, as its Refresh does."""
+        await self.browser.send("GET", "/lead/")
+        while not until():
+            await self.call("dashboard", "GET", "lead/page")
+            await asyncio.sleep(every_s)
 
 
 def mark_of(payload: dict[str, Any]) -> str:

@@ -58,6 +58,8 @@ def columns(
 
 def spread(values: Sequence[float], xlabel: str, title: str, marks: Mapping[str, float] | None = None) -> str:
     """How positive numbers are spread, on a logarithmic axis, with named places marked. '' without values."""
+    from matplotlib.ticker import LogFormatter
+
     known = [value for value in values if value > 0]
     if not known:
         return ""
@@ -69,6 +71,7 @@ def spread(values: Sequence[float], xlabel: str, title: str, marks: Mapping[str,
         for (name, place), line in zip((marks or {}).items(), ("-", "--", ":"), strict=False):
             axes.axvline(place, color=COLOURS["validation"], linestyle=line, linewidth=1.4, label=name)
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.xaxis.set_minor_formatter(LogFormatter())  # plain numbers, and few: others would come as TeX
         axes.grid(visible=False, axis="x")
         if marks:
             axes.legend(loc="best")

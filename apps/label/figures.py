@@ -9,6 +9,15 @@ from align.evals.plots import curve
 from align.evals.stats import Interval
 from apps.label.summary import FAST, Summary
 
+ALT = {
+    "pace": "Rankings done, by day",
+    "seconds": "How long rankings took",
+    "agreement": "Each person's agreement with the others",
+    "position": "How answers do at each place of the page",
+    "leaderboard": "The models' scores",
+    "gold": "Gold tasks passed, by person",
+}
+
 
 def figures(found: Summary) -> dict[str, str]:
     """By name: pace, seconds, position, agreement, gold, leaderboard. '' where there is nothing to draw."""

@@ -12,9 +12,9 @@ from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp
 
 from align.errors import UserError
-from apps.label import api, dashboard
+from apps.label import api, lead_api, people_api
 from apps.label.apart import Apart
-from apps.label.lead import Compute, computed
+from apps.label.lead import Compute, Lead, computed
 from apps.store import people
 from apps.store.people import LEADS, ROLES
 from apps.store.project import Project, opened
@@ -25,6 +25,7 @@ from apps.web.workers import listening_places, supervise
 
 MOST_WORKERS = 64
 COLUMN = "align-label"  # where main.js draws the labelling page
+LEAD = "align-lead"  # and lead.js the lead's
 
 
 def serve(paths: Sequence[str], host: str, port: int, n_workers: int = 1) -> None:
@@ -68,12 +69,15 @@ def ranking_app(projects: Sequence[Project], host: str = "127.0.0.1", compute: C
     site = Site(name, "label", first.recipe.origin, first.recipe.session_hours, home)
     app = server.create_app(first.store, site, {"label": Path(__file__).parent / "static"})
     app.state.projects = {project.id: project for project in projects}
-    app.include_router(api.router())
+    app.state.leads = {project.id: Lead(project, compute=compute) for project in projects}
+    for routes in (api, lead_api, people_api):
+        app.include_router(routes.router())
     app.add_api_route("/projects", _projects, include_in_schema=False)
-    page = shell(name, COLUMN)
-    server.mount_gradio(app, page, "/app", ROLES, **options(COLUMN, "/static/label/main.js"))
-    lead = dashboard.dashboard(first, compute)
-    server.mount_gradio(app, lead, "/lead", LEADS, theme=dashboard.theme(), css=dashboard.CSS)
+    for title, path, roles, column, script in (
+        (name, "/app", ROLES, COLUMN, "/static/label/main.js"),
+        (f"{name}: lead", "/lead", LEADS, LEAD, "/static/label/lead.js"),
+    ):
+        server.mount_gradio(app, shell(title, column), path, roles, **options(column, script))
     return server.guarded(app, site, host)
 
 

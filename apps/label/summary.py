@@ -1,6 +1,6 @@
 """What a project's rankings say about people, answers and models: everything on the lead's page but the progress.
 
-Pure: plain rows in, one frozen `Summary` out. `rows.py` reads the rows, `figures.py` draws, `dashboard.py` shows.
+Pure: plain rows in, one frozen `Summary` out. `rows.py` reads the rows, `figures.py` draws, the lead's page shows.
 
 Rankings of ranking tasks are what is summed up, those that came beyond the overlap too. Whether people agree is told
 by what is independent: not by closed tasks, nor by what a reviewer decided. Gold tasks count for gold alone, practice

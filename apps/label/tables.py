@@ -1,11 +1,13 @@
-"""The lead's tables: a summary's figures as rows of words."""
+"""What the lead's page shows of a summary: tables, whose cells are words, and figures as images."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import base64
+from typing import Any
 
 from align.evals.stats import Interval
-from apps.label.lead import Page
+from apps.label.figures import ALT
+from apps.label.lead import View
 from apps.label.status import duration
 from apps.label.summary import Dispute, Summary
 from apps.store.progress import Progress
@@ -14,27 +16,54 @@ from apps.store.reading import Judged
 Rows = list[list[str]]
 
 NOTHING = "–"
-# Headings, with the width of each column.
-PROGRESS = {"figure": "40%", "value": "60%"}
-FIGURES = {"figure": "22%", "value": "10%", "95% interval": "18%", "how to read it": "50%"}
-PEOPLE = {"person": "22%", "role": "22%", "ranked": "10%", "skipped": "10%", "reported": "11%", "median": "9%",
-          "last": "16%"}  # fmt: skip
-QUALITY = {"person": "16%", "agreement": "15%", "tau": "17%", "first shown wins": "15%", "ties": "8%", "fast": "8%",
-           "gold passed": "21%"}  # fmt: skip
-COUPLES = {
-    "first": "22%",
-    "second": "22%",
-    "tasks both ranked": "17%",
-    "agreement": "13%",
-    "tau": "13%",
-    "kappa": "13%",
-}
-FLAGS = {"flag": "32%", "share of answers": "17%", "95% interval": "17%", "alpha": "17%", "interval of alpha": "17%"}
-MODELS = {"place": "9%", "model": "27%", "score": "9%", "95% interval": "17%", "places it may have": "14%",
-          "won": "9%", "comparisons": "15%"}  # fmt: skip
-UNRANKED = {"model": "27%", "comparisons": "15%", "why it has no place": "58%"}
-GOLDS = {"task": "33%", "people": "33%", "passed": "34%"}
-REMARKS = {"person": "16%", "about": "12%", "rating": "8%", "flags": "24%", "comment": "40%"}
+# Headings.
+PROGRESS = ("figure", "value")
+FIGURES = ("figure", "value", "95% interval", "how to read it")
+QUALITY = ("person", "agreement", "tau", "first shown wins", "ties", "fast", "gold passed")
+COUPLES = ("first", "second", "tasks both ranked", "agreement", "tau", "kappa")
+FLAGS = ("flag", "share of answers", "95% interval", "alpha", "interval of alpha")
+MODELS = ("place", "model", "score", "95% interval", "places it may have", "won", "comparisons")
+UNRANKED = ("model", "comparisons", "why it has no place")
+GOLDS = ("task", "people", "passed")
+REMARKS = ("person", "about", "rating", "flags", "comment")
+
+
+def sections(view: View) -> dict[str, list[dict[str, Any]]]:
+    """The parts of the page that only show something: tables and figures, by the name of their section."""
+    s = view.summary
+    return {
+        "progress": [
+            table("How far it is", PROGRESS, progress(view.progress)),
+            figure(view, "pace"),
+            figure(view, "seconds"),
+        ],
+        "agreement": [
+            table("Do people agree?", FIGURES, agreement(s)),
+            table("Each person", QUALITY, quality(s)),
+            figure(view, "agreement"),
+            table("Every two people", COUPLES, couples(s)),
+            table("Flags", FLAGS, flags(s)),
+        ],
+        "habits": [table("How people work", FIGURES, habits(s)), figure(view, "position")],
+        "gold": [figure(view, "gold"), table("Gold tasks, the hardest first", GOLDS, golds(s))],
+        "models": [
+            table("Leaderboard", MODELS, models(s)),
+            figure(view, "leaderboard"),
+            table("Not ranked", UNRANKED, unranked(s)),
+        ],
+    }
+
+
+def table(title: str, columns: tuple[str, ...] | list[str], rows: Rows) -> dict[str, Any]:
+    """A table as the page gets it."""
+    return {"title": title, "columns": list(columns), "rows": rows}
+
+
+def figure(view: View, name: str) -> dict[str, Any]:
+    """A figure as an image: nothing in it can run, whatever models and people are called. `src` is "" without one."""
+    svg = view.figures[name]
+    encoded = base64.b64encode(svg.encode()).decode()
+    return {"alt": ALT[name], "src": f"data:image/svg+xml;base64,{encoded}" if svg else ""}
 
 
 def progress(p: Progress) -> Rows:
@@ -79,30 +108,6 @@ def habits(s: Summary) -> Rows:
         ["p of any effect of places", _p(s.position.p_any), "", "Friedman's test: small if places matter at all"],
         ["gold tasks passed", *_share(s.gold), f"of {s.n_gold:,} rankings of tasks whose answer is known"],
     ]  # fmt: skip
-
-
-def people(page: Page) -> Rows:
-    """A row for everybody: who has done something, who has not, and who was invited."""
-    done = {person.name: person for person in page.view.progress.people}
-    rows = []
-    for one in page.people:
-        row = [one.name, one.role if one.active else f"{one.role}, shut out"]
-        if (found := done.get(one.name)) is None:
-            rows.append([*row, *[NOTHING] * (len(PEOPLE) - len(row))])
-            continue
-        row += [f"{found.n_submitted:,}", f"{found.n_skipped:,}", f"{found.n_flagged:,}"]
-        row += [NOTHING if found.median_seconds is None else duration(found.median_seconds)]
-        rows.append([*row, NOTHING if found.last_at is None else clock(found.last_at)])
-    for invited in page.invited:
-        role = f"{invited.role}, invited until {clock(invited.expires_at)}"
-        rows.append([invited.name or f"{invited.id} (they choose)", role, *[NOTHING] * (len(PEOPLE) - 2)])
-    return rows
-
-
-def names(page: Page) -> list[str]:
-    """Whom an admin can do something about."""
-    invited = [one.name or one.id for one in page.invited]
-    return list(dict.fromkeys([*(one.name for one in page.people), *invited]))
 
 
 def quality(s: Summary) -> Rows:
@@ -160,8 +165,8 @@ def golds(s: Summary) -> Rows:
 
 
 def dispute(one: Dispute) -> str:
-    """A task on which people differ, as one line."""
-    return f"task {one.task}: {one.n_people} people, agreement {one.agreement:.0%}, tau {_two(one.tau)}"
+    """How far people differ on a task, as one line."""
+    return f"{one.n_people} people, agreement {one.agreement:.0%}, tau {_two(one.tau)}"
 
 
 def rankings(task: Judged) -> tuple[list[str], Rows]:
@@ -190,11 +195,6 @@ def remarks(task: Judged) -> Rows:
         if whole := " ".join(filter(None, (payload.get("reason"), payload.get("comment")))):
             rows.append([said.person, "the task", NOTHING, "", whole])
     return rows
-
-
-def clock(at: float) -> str:
-    """A time in UTC."""
-    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M}"
 
 
 def _share(found: Interval | None) -> list[str]:

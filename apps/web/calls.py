@@ -8,7 +8,7 @@ from fastapi import Depends, HTTPException, Request
 from pydantic import BaseModel, ConfigDict
 
 from apps.store import tokens
-from apps.store.people import Somebody
+from apps.store.people import LEADS, Somebody
 from apps.web.accounts import Accounts
 from apps.web.security import HEADER, bearer
 
@@ -56,4 +56,24 @@ def visitor(request: Request) -> Somebody | None:
 
 
 Person = Annotated[Somebody, Depends(who)]
+
+
+def reviewer(person: Person) -> Somebody:
+    """Who asks, if they are a reviewer or an admin, as the database knows them now. Raises 403 for others."""
+    return _one_of(LEADS, person)
+
+
+def admin(person: Person) -> Somebody:
+    """The same for admins alone: they manage people."""
+    return _one_of(("admin",), person)
+
+
+def _one_of(roles: tuple[str, ...], person: Somebody) -> Somebody:
+    if person.role not in roles:
+        raise HTTPException(403, f"This is for {' and '.join(roles)} only")
+    return person
+
+
+Reviewer = Annotated[Somebody, Depends(reviewer)]
+Admin = Annotated[Somebody, Depends(admin)]
 Visitor = Annotated[Somebody | None, Depends(visitor)]

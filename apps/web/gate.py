@@ -1,17 +1,14 @@
 """In front of a mounted Gradio app: who may come in, and to which of its many routes.
 
 Gradio protects some of its routes by `auth_dependency` and leaves others open, as those that reset and cancel events.
-Here nothing passes but what the page needs, and nobody but those it is for. No event carries a file: Gradio takes an
-object that looks like one for a path, whatever component it is meant for. What counts is never kept in the state of
-Gradio: it tells sessions apart by a hash that the browser chooses.
+Here nothing passes but what the page needs, and nobody but those it is for: our pages are Gradio's shell with scripts
+of our own in it, so its queue, uploads and files are closed to all.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection
-from typing import Any
 from urllib.parse import quote
 
 from anyio.to_thread import run_sync
@@ -22,13 +19,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from apps.store.errors import Unavailable
 from apps.web.accounts import Accounts, sentence
-from apps.web.security import masked, refuse, replay
+from apps.web.security import masked, refuse
 
 BUNDLE = re.compile(r"/(assets|static)/[\w./-]+")  # Gradio's own files, the same for everybody
 PAGE = re.compile(r"/|/config/?|/theme\.css")
-QUEUE = re.compile(  # what a page with events needs beside; no files, no uploads, no calls by name
-    r"/gradio_api/(queue/(join|data)|startup-events|heartbeat/\w+|reset|cancel|info|component_server)/?"
-)
 
 
 class Gate:
@@ -39,13 +33,10 @@ class Gate:
         path: where it is mounted, as /lead.
         accounts: tells who a request is from; None lets everybody in, to what the page needs and nothing else.
         roles: whom to let in.
-        has_events: whether its page sends anything to Gradio's queue; else the queue is closed.
     """
 
-    def __init__(
-        self, app: ASGIApp, path: str, accounts: Accounts | None, roles: Collection[str], has_events: bool = False
-    ) -> None:
-        self.app, self.path, self.accounts, self.roles, self.has_events = app, path, accounts, roles, has_events
+    def __init__(self, app: ASGIApp, path: str, accounts: Accounts | None, roles: Collection[str]) -> None:
+        self.app, self.path, self.accounts, self.roles = app, path, accounts, roles
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path", "")
@@ -57,10 +48,6 @@ class Gate:
             await self.app(scope, receive, _kept(send))
             return
         answer = await self._checked(scope, inner)
-        if answer is None and scope["method"] == "POST":
-            body = await Request(scope, receive).body()
-            answer = None if _has_no_file(body) else refuse(scope, 422, "file", "This page takes no files.")
-            receive = replay(body, receive)
         await (answer or self.app)(scope, receive, send)
 
     async def _checked(self, scope: Scope, inner: str) -> Response | None:
@@ -69,7 +56,7 @@ class Gate:
             return answer
         if inner == "":
             return RedirectResponse(f"{self.path}/", 307)
-        if not (PAGE.fullmatch(inner) or (self.has_events and QUEUE.fullmatch(inner))):
+        if not PAGE.fullmatch(inner):
             return refuse(scope, 404, "path", f"There is nothing at {masked(scope['path'])}.")
         return None
 
@@ -94,23 +81,6 @@ class Gate:
             return refuse(scope, 403, "role", message)
         scope["align.person"] = person
         return None
-
-
-def _has_no_file(body: bytes) -> bool:
-    """Whether this is JSON without an object that Gradio could take for a file."""
-    try:
-        left: list[Any] = [json.loads(body or b"null")]
-    except (ValueError, RecursionError):
-        return False
-    while left:
-        value = left.pop()
-        if isinstance(value, dict):
-            if not value.keys().isdisjoint(("path", "meta")):
-                return False
-            left += value.values()
-        elif isinstance(value, list):
-            left += value
-    return True
 
 
 def _kept(send: Send) -> Send:

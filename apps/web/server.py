@@ -101,7 +101,7 @@ def mount_gradio(app: FastAPI, blocks: gradio.Blocks, path: str, roles: Collecti
     )
     blocks.has_launched = True  # else Gradio would not check the paths that events name
     app.add_middleware(Nonces, path=path)
-    app.add_middleware(Gate, path=path, accounts=app.state.accounts, roles=roles, has_events=bool(blocks.fns))
+    app.add_middleware(Gate, path=path, accounts=app.state.accounts, roles=roles)
 
 
 def guarded(app: FastAPI, site: Site, host: str) -> ASGIApp:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,17 @@ def chromium() -> Iterator[Any]:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"])
         yield browser
         browser.close()
+
+
+def problems(page: Any) -> list[str]:
+    """What axe finds on a page that keeps people from using it: serious or critical, each with where it is."""
+    bundled = find_spec("axe_playwright_python")
+    assert bundled is not None, "axe_playwright_python is not installed; pip install '.[dev]'"
+    script = (Path(str(bundled.origin)).parent / "axe.min.js").read_text(encoding="utf-8")
+    page.evaluate(f"(() => {{ const module = undefined; {script} }})()")  # not by a tag: the page's policy forbids it
+    found = page.evaluate("axe.run({ resultTypes: ['violations'], preload: false })")["violations"]
+    worst = [one for one in found if one["impact"] in ("serious", "critical")]
+    return [f"{one['id']}: {node['target']} {node['html'][:200]}" for one in worst for node in one["nodes"]]
 
 
 class Server:

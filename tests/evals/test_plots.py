@@ -7,6 +7,7 @@ import matplotlib
 import numpy as np
 import pytest
 
+from align.evals.charts import spread
 from align.evals.plots import COLOURS, colours, curve, figures, gold_against_kl
 
 NAN = float("nan")
@@ -105,3 +106,10 @@ def test_every_name_has_a_colour_and_models_keep_theirs():
     found = colours(["base", "PPO", "mine", "yours"])
     assert (found["base"], found["PPO"]) == (COLOURS["base"], COLOURS["ppo"])
     assert len(set(found.values())) == 4
+
+
+def test_a_logarithmic_axis_has_plain_numbers_however_short_it_is():
+    for values in ([20.0, 50.0, 199.0], [3.0, 9000.0]):
+        svg = spread(values, "seconds", "Time")
+        assert "$" not in svg
+        assert re.search(r">\s*100\s*<", svg)

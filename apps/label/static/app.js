@@ -43,8 +43,10 @@ export class Desk {
   async #first() {
     const { pending } = this.drafts;
     const revised = sessionStorage.getItem(this.#revising);
+    const disputed = new URLSearchParams(location.search).get("adjudicate");
     if (pending) await this.#deliver(pending.path, pending.body);
     else if (revised) await this.revise(revised);
+    else if (disputed) await this.#decide(Number(disputed));
     else await this.next();
   }
 
@@ -52,11 +54,24 @@ export class Desk {
     return `align-label/${this.scope}/revising`;
   }
 
+  /** A task that a reviewer's own ranking decides; then they are back on the lead's page. */
+  async #decide(task) {
+    const query = new URLSearchParams(location.search);
+    query.delete("adjudicate");
+    this.leave = `/lead/?${query}#review`;
+    try {
+      this.show((await call("POST", "adjudicate", { task })).task);
+    } catch (failure) {
+      this.#blocked(failure, () => this.next());
+    }
+  }
+
   // ---- one task ----
 
   /** Fetches the next task, which is the one in hand if it was not finished. */
   async next() {
     this.#leave();
+    if (this.leave) return location.assign(this.leave);
     this.frame.loading();
     try {
       const found = await call("POST", "claim", {});

@@ -59,6 +59,7 @@ export class Frame {
     const back = button("Back without changing", () => desk.keep());
     if (desk.isFixed) return h("p", { class: "banner" }, "A practice task stays as it was first answered. ", back);
     if (desk.revising) return h("p", { class: "banner" }, "You are changing what you said before; the earlier version is kept too. ", back);
+    if (desk.leave) return h("p", { class: "banner" }, "People differ on this task: your ranking decides it.");
     if (task.kind === "practice") return h("p", { class: "banner" }, "Practice: afterwards you see what was expected, and why.");
     return null;
   }

@@ -24,11 +24,20 @@ export function speakFor(id) {
   headers = { ...headers, "X-Align-Person": String(id) };
 }
 
-export async function call(method, path, body, { keepalive = false } = {}) {
-  const response = await request(method, path, body, { keepalive, signal: AbortSignal.timeout(TIMEOUT) });
+export async function call(method, path, body, { keepalive = false, timeout = TIMEOUT } = {}) {
+  const response = await request(method, path, body, { keepalive, signal: AbortSignal.timeout(timeout) });
   const answer = await response.json().catch(() => null);
   if (response.ok && answer !== null) return answer;
   throw failure(response.status, answer);
+}
+
+/** A file, when all of it is here. */
+export async function file(path) {
+  const response = await request("GET", path);
+  if (!response.ok) throw failure(response.status, await response.json().catch(() => null));
+  return response.blob().catch(() => {
+    throw lost();
+  });
 }
 
 /** The events of an answer that comes bit by bit, a line of JSON for each; empty lines are signs of life. */

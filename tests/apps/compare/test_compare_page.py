@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from attacks import CORPUS
-from browser import PHONE, Server
+from browser import PHONE, Server, problems
 from comparing import Pace, Page, Parrot, Place, of_side, question
 
 from apps.label.__main__ import main as label
@@ -422,6 +422,16 @@ def test_it_fits_a_phone(arena: Place, open_page: Any, view: str) -> None:
         assert all(box["x"] >= 0 and box["x"] + box["width"] <= PHONE["width"] for box in boxes)
         assert len({box["x"] for box in boxes}) == 1  # one below the other
     assert page.page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(arena: Place, open_page: Any, scheme: str) -> None:
+    for name, view in (("ada", ""), ("bob", "#arena"), ("cyd", "#board")):
+        page = open_page(arena, name, view=view, color_scheme=scheme, reduced_motion="reduce")
+        if view != "#board":
+            page.ask("say red", "Ask two models" if view else "Ask")
+            page.done("Which is better?" if view else "Done.")
+        assert problems(page.page) == [], view
 
 
 def test_every_control_has_a_name_and_is_reached_by_the_keyboard(place: Place, open_page: Any) -> None:

@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from browser import PHONE, Server
+from browser import PHONE, Server, problems
 from browsing import GONE_ON, Desk
 from offices import prompt
 from served import Place, project_in
+
+from apps.store import people
 
 # Every text that is seen, with its contrast to what lies behind it. Opacity counts.
 CONTRAST = """() => {
@@ -182,3 +184,24 @@ EDGE = """(block) => {
   const [text, box] = [range.getClientRects()[0], block.getBoundingClientRect()];
   return text.left - box.left > box.right - text.right ? "right" : "left";
 }"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(browser: Any, office: tuple[Place, Server], scheme: str) -> None:
+    """On every page of ours; the lead's is looked at in test_lead_page.py, the comparison in test_compare_page.py."""
+    place, server = office
+    desk = Desk(browser, server.url, place.token("ada"), color_scheme=scheme, reduced_motion="reduce").open()
+    for key in ("j", "5", "Shift+Digit1", "Control+Enter"):
+        desk.page.keyboard.press(key)
+    assert problems(desk.page) == []
+    for key in "?ghsp":
+        desk.page.keyboard.press(key)
+        desk.page.get_by_role("dialog").wait_for()
+        assert problems(desk.page) == [], key
+        desk.page.keyboard.press("Escape")
+    invitation = people.invite(place.project.store, "annotator").token
+    for path in ("/account", "/projects", "/lead/", f"/invitation/{invitation}", "/invitation/none", "/login"):
+        desk.page.goto(f"{server.url}{path}")
+        assert problems(desk.page) == [], path
+    desk.errors = [error for error in desk.errors if "status of 40" not in error]  # of what ada may not see
+    desk.close()

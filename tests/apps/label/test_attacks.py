@@ -16,7 +16,8 @@ from apps.store import people, tasks
 from apps.web.gate import BUNDLE
 
 OWN = {"X-Align": "1"}
-ANYBODY = {"/projects", "/", "/login", "/logout", "/account", "/invitation/{token}", "/health", "/favicon.ico"}
+PAGES = ("/projects", "/", "/login", "/logout", "/account", "/invitation/{token}")
+ANYBODY = {*PAGES, "/health", "/favicon.ico", "/static/math.ttf"}
 
 
 def parent(place: Place) -> Any:
@@ -127,48 +128,52 @@ def test_annotators_reach_nothing_of_the_leads_page(shared: Place) -> None:
     assert reviewer.client.get("/lead/").status_code == 200
 
 
-def join(member: Any, mount: str, fn_index: int, session_hash: str) -> Any:
-    body = {"data": [], "fn_index": fn_index, "session_hash": session_hash, "event_data": None, "trigger_id": None}
-    return member.client.post(f"{mount}/gradio_api/queue/join", headers=OWN, json=body)
+def test_annotators_are_answered_by_no_route_of_the_leads_and_reviewers_manage_nobody(shared: Place) -> None:
+    """The role counts that the database has at this moment."""
+    annotator, reviewer = shared.member(new_id()), shared.member(new_id(), "reviewer")
+    shared.member(new_id(), "admin")  # who stays one
+    was_admin = shared.member(new_id(), "admin")
+    people.set_role(shared.project.store, was_admin.who.name, "annotator")
+    found = {(method, path) for method, path in routes(shared, "/api/lead/") if method != "HEAD"}
+    assert len(found) >= 30
+    before = people.listed(shared.project.store), people.waiting(shared.project.store)
+    refused = set()
+    for method, path in found:
+        for member in (annotator, was_admin):
+            answer = member.client.request(method, path, headers=OWN, json={})
+            assert answer.status_code == 403, path
+            assert "only." in answer.json()["error"]["message"], path
+        if reviewer.client.request(method, path, headers=OWN, json={}).status_code == 403:
+            refused.add(path.removeprefix("/api/lead/"))
+    assert refused == {
+        "invite", "invite_many", "reset", "active", "role", "end", "erase", "pause_person", "limit", "practice",
+        "tokens", "revoke_token",
+    }  # fmt: skip
+    assert (people.listed(shared.project.store), people.waiting(shared.project.store)) == before
 
 
-def test_gradios_queue_is_shut_to_annotators_whatever_session_they_name(shared: Place) -> None:
-    lead, annotator = shared.member(new_id(), "admin"), shared.member(new_id())
-    joined = join(lead, "/lead", 0, "thesession")
-    assert joined.status_code == 200
-    assert joined.json()["event_id"]
-    for mount, status in (("/lead", 403), ("/app", 404)):
-        for session in ("thesession", "another"):
-            for fn_index in (0, 1, 2, 99):
-                assert join(annotator, mount, fn_index, session).status_code == status
-            stream = f"{mount}/gradio_api/queue/data?session_hash={session}"
-            assert annotator.client.get(stream).status_code == status
-        cancel = {"session_hash": "thesession", "fn_index": 0, "event_id": joined.json()["event_id"]}
-        assert annotator.client.post(f"{mount}/gradio_api/cancel", headers=OWN, json=cancel).status_code == status
-
-
-def test_of_gradio_an_annotator_reaches_the_page_alone(shared: Place) -> None:
-    member = shared.member(new_id())
+@pytest.mark.parametrize("role", ["annotator", "reviewer", "admin"])
+def test_of_gradio_nobody_reaches_more_than_the_pages(shared: Place, role: str) -> None:
+    """Neither its queue, which took values that name files of the server, nor its uploads and files."""
+    member = shared.member(new_id(), role)
+    mounts = ("/app",) if role == "annotator" else ("/app", "/lead")
     reached = set()
-    for method, path in routes(shared, "/app"):
-        inner = path.removeprefix("/app")
-        if method in ("GET", "POST") and not BUNDLE.fullmatch(inner):
-            answer = member.client.request(method, path, headers=OWN)
-            if answer.status_code not in (404, 405):
-                reached.add((method, inner))
+    for mount in mounts:
+        for method, path in routes(shared, mount):
+            inner = path.removeprefix(mount)
+            if method in ("GET", "POST") and not BUNDLE.fullmatch(inner):
+                answer = member.client.request(method, path, headers=OWN)
+                if answer.status_code not in (404, 405):
+                    reached.add((method, inner))
     assert {path.rstrip("/") for _, path in reached} <= {"", "/config", "/theme.css"}
-    for path in (
-        "upload",
-        "file=/etc/passwd",
-        "file=labels.db",
-        "proxy=http://evil.example/",
-        "run/predict",
-        "api/predict",
-        "runs",
-        "call/x",
-    ):
-        for method in ("GET", "POST"):
-            assert member.client.request(method, f"/app/gradio_api/{path}", headers=OWN).status_code == 404, path
+    names = {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}
+    event = {"data": [names], "fn_index": 0, "session_hash": "s", "event_data": None, "trigger_id": None}
+    for mount in mounts:
+        for path in ("queue/join", "queue/data", "cancel", "reset", "upload", "file=/etc/passwd", "file=labels.db",
+                     "proxy=http://evil.example/", "run/predict", "api/predict", "runs", "call/x"):  # fmt: skip
+            for method in ("GET", "POST"):
+                answer = member.client.request(method, f"{mount}/gradio_api/{path}", headers=OWN, json=event)
+                assert answer.status_code == 404, path
 
 
 @pytest.mark.parametrize(

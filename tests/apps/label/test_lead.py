@@ -1,8 +1,7 @@
-"""What the lead's page may ask for: who is asked for a role each time, what is kept, what a decision changes."""
+"""The lead's figures: what is kept and for how long, what a decision changes, what the tables say."""
 
 from __future__ import annotations
 
-import inspect
 import threading
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,11 @@ from offices import Office, new_id, ranking
 
 from apps.label import lead as lead_module
 from apps.label import tables
-from apps.label.lead import Lead, NotAllowed
-from apps.store import people, tasks, work
+from apps.label.lead import Lead
+from apps.store import people, reviews, tasks, work
 from apps.store.engine import Store
-from apps.store.errors import Refused
 from apps.store.project import Project, Recipe
+from apps.store.reading import judged_task
 
 
 class Watch:
@@ -69,63 +68,15 @@ def differ(office: Office) -> int:
     return task
 
 
-ARGUMENTS = {"task_id": 1, "role": "annotator", "name": "bob", "days": 7, "active": False}
-ADMINS = {"invite", "reset", "set_active", "revoke", "set_role"}
-
-
-def questions() -> list[str]:
-    """Every function that takes who asks."""
-    members = inspect.getmembers(Lead, inspect.isfunction)
-    return [name for name, member in members if "asks" in inspect.signature(member).parameters]
-
-
-def ask(lead: Lead, question: str, asks: str | None) -> Any:
-    function = getattr(lead, question)
-    arguments = ARGUMENTS | ({"name": "eve"} if question == "invite" else {})
-    return function(asks, *(arguments[name] for name in inspect.signature(function).parameters if name in arguments))
-
-
-def test_every_function_that_can_be_reached_asks_who_asks() -> None:
-    public = {name for name, _ in inspect.getmembers(Lead, inspect.isfunction) if not name.startswith("_")}
-    assert public == set(questions())
-    assert public > ADMINS
-
-
-@pytest.mark.parametrize("question", questions())
-@pytest.mark.parametrize("asks", [None, "", "nobody", "bob", "gone"])
-def test_nobody_else_gets_an_answer(office: Office, lead: Lead, question: str, asks: str | None) -> None:
-    office.person("gone", "admin")
-    people.set_active(office.store, "gone", False)
-    before = people.listed(office.store), people.waiting(office.store)
-    with pytest.raises(NotAllowed):
-        ask(lead, question, asks)
-    assert (people.listed(office.store), people.waiting(office.store)) == before
-
-
-@pytest.mark.parametrize("question", sorted(ADMINS))
-def test_reviewers_manage_nobody(office: Office, lead: Lead, question: str) -> None:
-    with pytest.raises(NotAllowed, match="admin only"):
-        ask(lead, question, "rita")
-    assert people.by_name(office.store, "bob").active
-    ask(lead, question, "ada")
-
-
-def test_a_role_that_was_taken_away_counts_at_once(office: Office, lead: Lead) -> None:
-    lead.page("rita")
-    people.set_role(office.store, "rita", "annotator")
-    with pytest.raises(NotAllowed):
-        lead.page("rita")
-
-
 def test_figures_are_kept_for_ten_seconds_and_ten_times_as_long_as_they_took(
     office: Office, lead: Lead, watch: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     office.tasks(3)
-    first = lead.view("rita")
+    first = lead.view()
     assert first.summary.n_rankings == 0
     say(office, "bob", (1, 2, 3, 4))
     watch.now = 9.9
-    assert lead.view("ada") == first
+    assert lead.view() == first
     real = lead_module.summarise
 
     def slow(*arguments: Any) -> Any:
@@ -134,13 +85,13 @@ def test_figures_are_kept_for_ten_seconds_and_ten_times_as_long_as_they_took(
 
     monkeypatch.setattr(lead_module, "summarise", slow)
     watch.now = 10
-    second = lead.view("rita")
+    second = lead.view()
     assert (second.summary.n_rankings, second.took_s, watch.now) == (1, 30, 40)
     say(office, "cyd", (1, 2, 3, 4))
     watch.now = 40 + 299
-    assert lead.view("rita") == second
+    assert lead.view() == second
     watch.now = 40 + 300
-    assert lead.view("rita").summary.n_rankings == 2
+    assert lead.view().summary.n_rankings == 2
 
 
 def test_who_asks_meanwhile_waits_and_nothing_is_computed_twice(lead: Lead, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,7 +104,7 @@ def test_who_asks_meanwhile_waits_and_nothing_is_computed_twice(lead: Lead, monk
 
     monkeypatch.setattr(lead_module, "summarise", slow)
     found: list[Any] = []
-    threads = [threading.Thread(target=lambda: found.append(lead.view("ada"))) for _ in range(3)]
+    threads = [threading.Thread(target=lambda: found.append(lead.view())) for _ in range(3)]
     for thread in threads:
         thread.start()
     go_on.set()
@@ -166,83 +117,47 @@ def test_who_asks_meanwhile_waits_and_nothing_is_computed_twice(lead: Lead, monk
 
 def test_a_dispute_is_gone_as_soon_as_it_is_decided(office: Office, lead: Lead, watch: Watch) -> None:
     office.tasks(2)
+    rita = people.by_name(office.store, "rita").id
     first, second = sorted([differ(office), differ(office)])
-    assert [one.task for one in lead.view("rita").summary.disputes] == [first, second]
-    assert f"Task {first} is accepted" in lead.accept("rita", first)
-    assert [one.task for one in lead.view("ada").summary.disputes] == [second]
-    assert "one more person: 3 in all" in lead.send_back("rita", second)
-    assert lead.view("rita").summary.disputes == ()
+    assert [one.task for one in lead.view().summary.disputes] == [first, second]
+    reviews.accept_task(office.store, office.project, first, rita)
+    assert [one.task for one in lead.view().summary.disputes] == [second]
+    assert reviews.send_back(office.store, office.project, second, rita) == 3
+    assert lead.view().summary.disputes == ()
     watch.now = 1000
-    assert lead.view("rita").summary.disputes == ()  # the database knows too
+    assert lead.view().summary.disputes == ()
     assert say(office, "dan", (1, 2, 3, 4)) == second
     watch.now = 2000
-    (again,) = lead.view("rita").summary.disputes
+    (again,) = lead.view().summary.disputes
     assert (again.task, again.n_people) == (second, 3)
 
 
-def test_what_cannot_be_decided_is_refused(office: Office, lead: Lead) -> None:
+def test_a_task_is_shown_with_everybodys_ranks_by_answer(office: Office) -> None:
     office.tasks(1)
-    task = say(office, "bob", (1, 2, 3, 4))
-    with pytest.raises(Refused, match="waits for 1 more already"):
-        lead.send_back("rita", task)
-    with pytest.raises(Refused, match="no task 99"):
-        lead.accept("rita", 99)
-    with pytest.raises(Refused, match="no task 99"):
-        lead.task("rita", 99)
-
-
-def test_a_task_is_shown_with_everybodys_ranks_by_answer(office: Office, lead: Lead) -> None:
-    office.tasks(1)
-    task = lead.task("rita", differ(office))
+    with office.store.read() as session:
+        task = judged_task(session, office.project, differ(office))
+    assert task is not None
     headings, rows = tables.rankings(task)
     assert headings == ["person", "", "answer 1", "answer 2", "answer 3", "answer 4", "time"]
     assert rows == [["bob", "ranked", "1", "2", "3", "4", "60 s"], ["cyd", "ranked", "4", "3", "2", "1", "60 s"]]
-    assert [row[:3] for row in tables.remarks(task)] == [
-        [name, f"answer {n}", "4"] for name in ("bob", "cyd") for n in range(1, 5)
-    ]
+    remarks = tables.remarks(task)
+    assert [row[:3] for row in remarks] == [[name, f"answer {n}", "4"] for name in ("bob", "cyd") for n in range(1, 5)]
+    assert {len(row) for row in remarks} == {len(tables.REMARKS)}
 
 
-def test_the_page_lists_everybody_and_who_is_invited(office: Office, lead: Lead) -> None:
-    office.tasks(1)
-    differ(office)
-    lead.invite("ada", "annotator", "eve", 7)
-    lead.invite("ada", "reviewer", None, 7)
-    lead.set_active("ada", "dan", False)
-    page = lead.page("rita")
-    rows = {row[0]: row[1:] for row in tables.people(page)}
-    assert rows["bob"][:4] == ["annotator", "1", "0", "0"]
-    assert rows["dan"][0] == "annotator, shut out"
-    assert rows["eve"][0].startswith("annotator, invited until ")
-    unnamed = page.invited[1].id
-    assert rows[f"{unnamed} (they choose)"][0].startswith("reviewer, invited until ")
-    assert tables.names(page) == ["ada", "bob", "cyd", "dan", "rita", "eve", unnamed]
-    assert lead.revoke("ada", unnamed) == f"{unnamed}: 1 sessions and invitations ended."
-    assert unnamed not in tables.names(lead.page("rita"))
-    assert page.asks.name == "rita"
-    assert lead.revoke("ada", "eve") == "eve: 1 sessions and invitations ended."
-    assert "eve" not in tables.names(lead.page("rita"))
-
-
-def test_every_table_has_a_width_and_a_cell_for_each_column(office: Office, lead: Lead) -> None:
+def test_every_table_has_a_cell_for_each_column_and_every_figure_is_an_image(office: Office, lead: Lead) -> None:
     office.tasks(4)
     for _ in range(3):
         differ(office)
-    page = lead.page("ada")
-    view, summary = page.view, page.view.summary
-    made = {
-        "PROGRESS": tables.progress(view.progress),
-        "FIGURES": tables.agreement(summary) + tables.habits(summary),
-        "PEOPLE": tables.people(page),
-        "QUALITY": tables.quality(summary),
-        "COUPLES": tables.couples(summary),
-        "FLAGS": tables.flags(summary),
-        "MODELS": tables.models(summary),
-        "UNRANKED": tables.unranked(summary),
-        "GOLDS": tables.golds(summary),
-        "REMARKS": tables.remarks(lead.task("ada", summary.disputes[0].task)),
-    }
-    for name, rows in made.items():
-        columns = getattr(tables, name)
-        assert sum(int(width.rstrip("%")) for width in columns.values()) == 100, name
-        assert all(len(row) == len(columns) and all(isinstance(cell, str) for cell in row) for row in rows), name
-    assert [name for name, rows in made.items() if not rows] == ["FLAGS", "MODELS", "GOLDS"]
+    sections = tables.sections(lead.view())
+    assert set(sections) == {"progress", "agreement", "habits", "gold", "models"}
+    parts = [part for section in sections.values() for part in section]
+    made = [part for part in parts if "columns" in part]
+    for one in made:
+        assert all(len(row) == len(one["columns"]) for row in one["rows"]), one["title"]
+        assert all(isinstance(cell, str) for row in one["rows"] for cell in row), one["title"]
+    empty = ["Flags", "Gold tasks, the hardest first", "Leaderboard"]
+    assert sorted(one["title"] for one in made if not one["rows"]) == empty
+    sources = [part["src"] for part in parts if "src" in part]
+    assert len(sources) == 6
+    assert all(source == "" or source.startswith("data:image/svg+xml;base64,") for source in sources)

@@ -1,8 +1,9 @@
-"""The gate in front of a mounted Gradio app with events: what its queue takes, and what it never does."""
+"""The gate in front of a mounted Gradio app: its queue is closed, and would not give away a file if it were open."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -60,26 +61,23 @@ def result(client: TestClient) -> Any:
     pytest.fail("no result")
 
 
-def test_an_event_takes_text(page: TestClient) -> None:
+def test_the_queue_is_closed_to_all(page: TestClient) -> None:
+    assert joined(page, "a text").status_code == 404
+    assert page.get("/page/gradio_api/queue/data?session_hash=s", headers=OWN).status_code == 404
+
+
+def test_a_file_of_the_servers_is_never_copied(
+    page: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Were the queue open, Gradio would take an event's text and check the paths that it names."""
+    monkeypatch.setattr(gate, "PAGE", re.compile(".*"))
     assert joined(page, "a path, and meta").status_code == 200
     assert result(page)["output"]["data"] == ["a path, and meta"]
-
-
-@pytest.mark.parametrize("wrap", [lambda file: file, lambda file: [{"a": [file]}]])
-@pytest.mark.parametrize("is_seen", [True, False])
-def test_a_file_of_the_servers_is_never_copied(
-    page: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrap: Any, is_seen: bool
-) -> None:
-    if not is_seen:  # Gradio's own check, behind ours
-        monkeypatch.setattr(gate, "_has_no_file", lambda body: True)
     secret = tmp_path / "secret.txt"
     secret.write_text("nobody's business")
     for path in (str(secret), "/etc/hostname"):
-        answer = joined(page, wrap({"path": path, "meta": {"_type": "gradio.FileData"}}))
-        if is_seen:
-            assert (answer.status_code, answer.json()["error"]) == (422, "This page takes no files.")
-        else:
-            assert result(page)["success"] is False
+        joined(page, {"path": path, "meta": {"_type": "gradio.FileData"}})
+        assert result(page)["success"] is False
     assert [file for file in (tmp_path / "cache").rglob("*") if file.is_file()] == []
 
 
