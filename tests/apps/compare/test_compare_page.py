@@ -258,8 +258,9 @@ def test_a_long_question_is_told_in_its_column(place: Place, open_page: Any) -> 
 def test_no_attack_runs_or_loads_anything(make_place: Callable[..., Place], open_page: Any) -> None:
     place = make_place(arena=True)
     page = open_page(place, "${pwned()}<img src=x onerror=pwned()>")
-    for first, second, third in zip(CORPUS[::3], CORPUS[1::3], [*CORPUS[2::3], "last"], strict=True):
-        clean = [text.replace("\0", "") for text in (first, second, third)]
+    texts = [text.replace("\0", "") for text in CORPUS]
+    threes = [[*texts[n : n + 3], "last", "last"][:3] for n in range(0, len(texts), 3)]
+    for clean in threes:
         parrots(place, *clean)
         page.ask(clean[0])
         page.done()
@@ -270,12 +271,12 @@ def test_no_attack_runs_or_loads_anything(make_place: Callable[..., Place], open
         assert turn.locator(".tokens *:not(.t)").count() == 0
         page.page.get_by_role("button", name="New conversation").click()
     page.page.goto(f"{page.url}/app/#arena")
-    for n in range(0, len(CORPUS) - 3, 3):
-        parrots(place, *(text.replace("\0", "") for text in CORPUS[n : n + 3]))
-        page.ask(CORPUS[n].replace("\0", ""), "Ask two models")
+    for clean in threes[:-1]:
+        parrots(place, *clean)
+        page.ask(clean[0], "Ask two models")
         page.page.locator(".status", has_text="Which is better?").wait_for()
         shown = page.page.locator(".tokens").evaluate_all("(all) => all.map((one) => one.textContent)")
-        assert {text.replace("\0", "") for text in CORPUS[n : n + 3]} >= set(shown)
+        assert set(clean) >= set(shown)
 
 
 def test_names_of_models_are_text(make_place: Callable[..., Place], models: Any, open_page: Any) -> None:
