@@ -306,7 +306,8 @@ def _verify(given: argparse.Namespace) -> None:
         verdict = verify(project.store, given.head)
     if verdict.problems:
         raise UserError("\n  ".join([f"{project.store.where}: this is not as it was written", *verdict.problems]))
-    print(f"{verdict.n_events:,} events and {verdict.n_revisions:,} revisions are as they were written")
+    besides = f", but for the texts of {verdict.n_erased:,} erased people" if verdict.n_erased else ""
+    print(f"{verdict.n_events:,} events and {verdict.n_revisions:,} revisions are as they were written{besides}")
     print(f"newest event {verdict.head}")
 
 

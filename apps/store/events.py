@@ -61,6 +61,7 @@ class Verdict:
     n_revisions: int
     head: str  # "number:hash" of the newest event
     problems: tuple[str, ...]
+    n_erased: int = 0  # people; who may write to the database can erase somebody: look whether you did
 
 
 N_TOLD = 20
@@ -87,7 +88,8 @@ def verify(store: Store, head: str | None = None) -> Verdict:
     problems += [f"revision {n} of {annotation} is missing" for annotation, n in said]
     if head is not None and not chain.has_head:
         problems.append(f"the event {head} is not in the chain: events were cut off or written anew")
-    return Verdict(chain.n_events, n_revisions, f"{chain.n_events}:{chain.before}", tuple(problems[:N_TOLD]))
+    newest = f"{chain.n_events}:{chain.before}"
+    return Verdict(chain.n_events, n_revisions, newest, tuple(problems[:N_TOLD]), len(chain.erasings))
 
 
 @dataclass
