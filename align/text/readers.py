@@ -87,7 +87,8 @@ def files_of(path: str | Path, split: str = "train") -> list[Path]:
 
 def _inside(path: Path) -> list[Path]:
     """The files below a folder whose extension is one of data; hidden files and folders are left out."""
-    named = (file for file in sorted(path.rglob("*")) if extension_of(file.name) and file.name not in _DESCRIBES)
+    found = sorted(path.rglob("*")) if _exists(str(path)) else []
+    named = (file for file in found if extension_of(file.name) and file.name not in _DESCRIBES)
     seen = (file for file in named if not any(part.startswith(".") for part in file.relative_to(path).parts))
     return [file for file in seen if file.is_file()]
 
