@@ -48,6 +48,16 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
         assert key in said
 
 
+def test_a_proxy_is_named_by_its_address(tmp_path: Path) -> None:
+    text = "name: x\ndatabase: labels.db\n"
+    assert project.read(write(tmp_path, text)).proxies is None
+    assert project.read(write(tmp_path, text + "origin: https://l.example\n")).proxies == ()
+    given = project.read(write(tmp_path, text + "trusted_proxies: [10.0.0.5, 172.16.0.0/12, 'fd00::/8']\n"))
+    assert given.proxies == ("10.0.0.5", "172.16.0.0/12", "fd00::/8")
+    for unknown in ("nginx", "'*'", "10.0.0.0.1", "172.16.0.1/12"):
+        assert "is no address and no network" in refused(tmp_path, f"{text}trusted_proxies: [{unknown}]\n")
+
+
 def test_flags_have_different_names(tmp_path: Path) -> None:
     flags = "[{name: a, label: A}, {name: a, label: B}]"
     assert "the name a is given twice" in refused(tmp_path, f"name: x\ndatabase: d\nquestions: {{flags: {flags}}}\n")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from offices import person
+from offices import at_once, person
 from sqlalchemy import update
 from starlette.testclient import TestClient
 
@@ -93,6 +93,25 @@ def test_of_several_links_that_set_a_password_one_is_good_and_once(store: Store)
     assert client.post(f"/invitation/{newest}", headers=FORM, data=form).status_code == 303
     assert client.post(f"/invitation/{newest}", headers=FORM, data=form).status_code == 404
     assert people.invitation(store, left).role == "annotator"
+
+
+@pytest.mark.parametrize("is_reset", [False, True])
+def test_of_twelve_clients_at_once_one_comes_in_by_a_link(store: Store, is_reset: bool) -> None:
+    person(store, "Ada")
+    token = (people.reset(store, "Ada") if is_reset else people.invite(store, "admin")).token
+    app = client_of(store).app
+    clients = [TestClient(app, base_url=BASE, follow_redirects=False) for _ in range(12)]
+    clients[0].get("/login")  # FastAPI makes its routes ready at the first request
+
+    def come(n: int) -> int:
+        form = {"name": f"person {n}", "password": f"words of number {n}", "again": f"words of number {n}"}
+        return clients[n].post(f"/invitation/{token}", headers=FORM, data=form).status_code
+
+    statuses = at_once(12, come)
+    first = statuses.index(303)
+    assert sorted(statuses) == [303] + [404] * 11
+    assert [client.get("/account").status_code for client in clients].count(200) == 1
+    assert [one.name for one in people.listed(store)] == (["Ada"] if is_reset else ["Ada", f"person {first}"])
 
 
 def test_an_invitation_without_a_name_is_taken_back_by_its_id(store: Store) -> None:
