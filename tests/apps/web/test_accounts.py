@@ -99,9 +99,9 @@ def test_of_several_links_that_set_a_password_one_is_good_and_once(store: Store)
 def test_of_twelve_clients_at_once_one_comes_in_by_a_link(store: Store, is_reset: bool) -> None:
     person(store, "Ada")
     token = (people.reset(store, "Ada") if is_reset else people.invite(store, "admin")).token
-    app = client_of(store).app
-    clients = [TestClient(app, base_url=BASE, follow_redirects=False) for _ in range(12)]
-    clients[0].get("/login")  # FastAPI makes its routes ready at the first request
+    clients = [client_of(store) for _ in range(12)]
+    for client in clients:
+        client.get("/login")  # FastAPI makes its routes ready at the first request
 
     def come(n: int) -> int:
         form = {"name": f"person {n}", "password": f"words of number {n}", "again": f"words of number {n}"}
