@@ -14,7 +14,7 @@ from typing import NamedTuple
 from sqlalchemy import ColumnElement, Select, bindparam, exists, false, func, select
 from sqlalchemy.orm import Session
 
-from apps.store.engine import Alone, alone, is_beside
+from apps.store.engine import alone, is_beside
 from apps.store.judgments import has_passed
 from apps.store.leases import ends_at, held_by_others, n_free, put_back
 from apps.store.settings import Limits, Settings
@@ -162,33 +162,33 @@ def _first_of_own(session: Session, desk: Desk, now: float) -> Task | None:
 
 def _first_in_queue(session: Session, desk: Desk, now: float) -> Task | Nothing:
     ahead = _open(desk, "rank", Task.place > desk.place).order_by(Task.place).limit(1)
-    if is_beside(session):
-        return _locked(session, ahead, desk, now)
+    if is_beside(session) and (task := _locked(session, ahead, desk, now)):
+        return task
     first = session.execute(ahead.add_columns(_is_free(desk, now))).first()
     if first is None:  # every open task is behind this person
         last = select(func.max(Task.place)).where(*_in_queue(desk, "rank"))
         desk.place = max(desk.place, session.scalar(last) or 0)
         return nothing("done" if _has_tasks(session, desk.project_id) else "empty")
-    task, is_free = first
-    desk.place = task.place - 1
-    if is_free:
-        return task
-    task = session.scalar(ahead.where(_is_free(desk, now)))
+    found, is_free = first
+    desk.place = found.place - 1
+    task = found if is_free else session.scalar(ahead.where(_is_free(desk, now)))
     if task is not None:
+        alone(session)  # else somebody is giving or taking a place of it just now
         return task
     live = select(func.min(Lease.expires_at)).join(Task, Task.id == Lease.task_id)
     return nothing("held", session.scalar(live.where(Task.project_id == desk.project_id, Lease.expires_at > now)))
 
 
-def _locked(session: Session, ahead: Select[Task], desk: Desk, now: float) -> Task:
-    """The first free task that nobody else is giving or taking a place of. Raises `Alone` where there is none."""
+def _locked(session: Session, ahead: Select[Task], desk: Desk, now: float) -> Task | None:
+    """The first free task that nobody else is giving or taking a place of."""
     first = ahead.with_only_columns(Task.place).correlate(None).scalar_subquery()
     free = ahead.where(_is_free(desk, now)).add_columns(first)
     found = session.execute(free.with_for_update(of=Task, key_share=True, skip_locked=True)).first()
     if found is None or n_free(session, found[0], desk.person_id, now) <= 0:  # somebody had it just before
-        raise Alone
+        return None
     desk.place = found[1] - 1
-    return found[0]
+    task: Task = found[0]
+    return task
 
 
 def _open(desk: Desk, kind: str, *more: ColumnElement[bool]) -> Select[Task]:

@@ -28,6 +28,7 @@ class GuidelinesNow(NamedTuple):
     at: float
 
 
+NEW_DESK = {"place": 0, "own_place": 0, "n_claims": 0, "qualified": False, "paused": False}
 SETTINGS = select(type_coerce(Project.settings, Text)).where(Project.id == bindparam("id"))
 
 
@@ -172,8 +173,7 @@ def desk_of(session: Session, project_id: int, person_id: int) -> Desk:
     """How far a person is in a project."""
     desk = session.get(Desk, (project_id, person_id))
     if desk is None:
-        desk = Desk(project_id=project_id, person_id=person_id, place=0, own_place=0, n_claims=0, qualified=False)
-        desk.paused = False
+        desk = Desk(project_id=project_id, person_id=person_id, **NEW_DESK)
         session.add(desk)
         session.flush()
     return desk

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import Text, bindparam, case, delete, insert, select, type_coerce
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import Session, defer
 
 from apps.store import events, people
@@ -14,7 +15,7 @@ from apps.store.choosing import Nothing, held, next_task, why_not
 from apps.store.engine import Store, alone, is_beside
 from apps.store.errors import LeaseLost, NotYours, Refused
 from apps.store.leases import ends_at, glance, is_fresh, lease_for, may_hold, put_back, seat, shorten, shown_task
-from apps.store.projects import desk_of, settings_in, settings_of, take_places
+from apps.store.projects import NEW_DESK, desk_of, settings_in, settings_of, take_places
 from apps.store.revisions import add_revision, counts
 from apps.store.settings import Settings
 from apps.store.tables import (
@@ -46,6 +47,7 @@ _AT_DESK = (
 _THEIRS = (Desk.person_id == Person.id) & (Desk.project_id == Project.id)
 AT_DESK = _AT_DESK.outerjoin(Desk, _THEIRS)
 LOCKED_DESK = _AT_DESK.join(Desk, _THEIRS).with_for_update(of=Desk, key_share=True)
+ADD_DESK = postgresql.insert(Desk).on_conflict_do_nothing()
 TEXTS = (
     select(Output.text, case((TaskOutput.place == 0, Prompt.messages)))
     .select_from(TaskOutput)
@@ -83,10 +85,13 @@ def claim(store: Store, project_id: int, person_id: int) -> Given | Nothing:
     now = store.clock()
 
     def claimed(session: Session) -> Given | Nothing:
-        asked = LOCKED_DESK if is_beside(session) else AT_DESK
-        found = session.execute(asked, {"project": project_id, "person": person_id}).tuples().first()
+        asked, of_person = LOCKED_DESK if is_beside(session) else AT_DESK, {"project": project_id, "person": person_id}
+        found = session.execute(asked, of_person).tuples().first()
+        if found is None and is_beside(session):
+            new = {"project_id": project_id, "person_id": person_id} | NEW_DESK
+            session.connection().execute(ADD_DESK, new)
+            found = session.execute(asked, of_person).tuples().first()
         if found is None:
-            alone(session)
             raise NotYours("project")
         person, _, desk, text = found
         settings, desk = settings_in(text), desk or desk_of(session, project_id, person_id)
