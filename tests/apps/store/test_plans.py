@@ -118,7 +118,7 @@ def test_the_queue_is_read_in_its_order_and_not_sorted(store: Store) -> None:
         claim(office, ann)
         claim(office, bob)  # the first one in the queue is Ann's
     of_queue = [plan(store, one) for one in sent if "ORDER BY task.place" in one[0]]
-    assert len(of_queue) == 3
+    assert len(of_queue) == (3 if store.is_sqlite else 2)  # PostgreSQL's looks for the first one and a free one at once
     for told in of_queue:
         assert "task_queue" in told
         assert "TEMP B-TREE" not in told
