@@ -77,6 +77,7 @@ class Browser:
     def __init__(self, url: str) -> None:
         self.url, self.cookies = url, dict[str, str]()
         self.signed = "x-align: 1"  # a script's is its token: "authorization: Bearer ..."
+        self.address: str | None = None  # to come from, if this machine has several
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def send(self, method: str, path: str, body: bytes = b"", kind: str = "application/json") -> Answer:
@@ -92,7 +93,8 @@ class Browser:
         place = urlsplit(self.url)
         if self._streams is None or self._streams[0].at_eof():
             self.close()
-            self._streams = await asyncio.open_connection(place.hostname, place.port)
+            own = (self.address, 0) if self.address else None
+            self._streams = await asyncio.open_connection(place.hostname, place.port, local_addr=own)
         reader, writer = self._streams
         cookies = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
         headers = f"host: {place.netloc}\r\n{self.signed}\r\ncookie: {cookies}\r\ncontent-type: {kind}\r\n"

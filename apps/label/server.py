@@ -32,21 +32,27 @@ def serve(paths: Sequence[str], host: str, port: int, n_workers: int = 1) -> Non
     """Serves projects until SIGINT or SIGTERM. Raises `UserError` unless their files name one database."""
     if not 1 <= n_workers <= MOST_WORKERS:
         raise UserError(f"--workers {n_workers}: give 1 to {MOST_WORKERS}; about one for each core")
-    with ExitStack() as stack:
-        projects = [stack.enter_context(opened(path)) for path in paths]
-        _share_a_server(paths, projects)
-        first, places = projects[0], [stack.enter_context(one) for one in listening_places(host, port, n_workers)]
-        here = f"http://{host}:{places[0].getsockname()[1]}"
-        names = ", ".join(project.recipe.name for project in projects)
-        print(f"{names}: {first.recipe.origin or here}; Ctrl-C stops it", flush=True)
-        if not people.listed(first.store):
-            print(f"nobody can log in yet: python -m apps.label invite {paths[0]} --role admin", flush=True)
-        if host not in ("127.0.0.1", "localhost", "::1") and not (first.recipe.origin or "").startswith("https://"):
-            print("warning: without https passwords can be read on the way; see `origin`", flush=True)
-        if n_workers == 1:
-            serve_at(places[0], projects, host)
-        else:
-            supervise(places, work, paths, host)
+    with ExitStack() as outer:
+        with ExitStack() as stack:
+            projects = [stack.enter_context(opened(path)) for path in paths]
+            _share_a_server(paths, projects)
+            places = [outer.enter_context(one) for one in listening_places(host, port, n_workers)]
+            _tell(paths, projects, host, places[0].getsockname()[1])
+            if n_workers == 1:
+                serve_at(places[0], projects, host)
+                return
+        supervise(places, work, paths, host)  # with the database closed: its connections must not be shared by a fork
+
+
+def _tell(paths: Sequence[str], projects: Sequence[Project], host: str, port: int) -> None:
+    """What whoever started the server should know."""
+    first = projects[0]
+    names = ", ".join(project.recipe.name for project in projects)
+    print(f"{names}: {first.recipe.origin or f'http://{host}:{port}'}; Ctrl-C stops it", flush=True)
+    if not people.listed(first.store):
+        print(f"nobody can log in yet: python -m apps.label invite {paths[0]} --role admin", flush=True)
+    if host not in ("127.0.0.1", "localhost", "::1") and not (first.recipe.origin or "").startswith("https://"):
+        print("warning: without https passwords can be read on the way; see `origin`", flush=True)
 
 
 def work(place: socket.socket, paths: Sequence[str], host: str) -> None:

@@ -11,15 +11,19 @@ from __future__ import annotations
 import random
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, Select, exists, false, func, select
+from sqlalchemy import ColumnElement, Select, bindparam, exists, false, func, select
 from sqlalchemy.orm import Session
 
+from apps.store.engine import alone, is_beside
 from apps.store.judgments import has_passed
 from apps.store.leases import ends_at, held_by_others, n_free, put_back
 from apps.store.settings import Limits, Settings
 from apps.store.tables import Annotation, Assignment, Desk, Lease, Person, Project, Revision, Task
 
 DAY_S = 86400.0
+LAST_OWN = select(func.max(Assignment.place)).where(
+    Assignment.person_id == bindparam("person"), Assignment.project_id == bindparam("project")
+)
 
 
 class Nothing(NamedTuple):
@@ -141,12 +145,15 @@ def _gold(session: Session, settings: Settings, desk: Desk) -> Task | None:
 def _first_of_own(session: Session, desk: Desk, now: float) -> Task | None:
     """Of the tasks that are assigned to the person, the first that is free."""
     mine = (Assignment.person_id == desk.person_id) & (Assignment.project_id == desk.project_id)
+    last = session.connection().execute(LAST_OWN, {"person": desk.person_id, "project": desk.project_id}).scalar() or 0
+    if last <= desk.own_place:
+        return None
+    alone(session)
     ahead = select(Task).join(Assignment, Assignment.task_id == Task.id).order_by(Assignment.place).limit(1)
     ahead = ahead.where(mine, Assignment.place > desk.own_place, Task.status == "open", _is_undealt(desk))
     first = session.execute(ahead.add_columns(Assignment.place, _is_free(desk, now))).first()
     if first is None:  # all of them are behind this person
-        last = select(func.max(Assignment.place)).where(mine)
-        desk.own_place = max(desk.own_place, session.scalar(last) or 0)
+        desk.own_place = last
         return None
     task, place, is_free = first
     desk.own_place = place - 1
@@ -155,20 +162,33 @@ def _first_of_own(session: Session, desk: Desk, now: float) -> Task | None:
 
 def _first_in_queue(session: Session, desk: Desk, now: float) -> Task | Nothing:
     ahead = _open(desk, "rank", Task.place > desk.place).order_by(Task.place).limit(1)
+    if is_beside(session) and (task := _locked(session, ahead, desk, now)):
+        return task
     first = session.execute(ahead.add_columns(_is_free(desk, now))).first()
     if first is None:  # every open task is behind this person
         last = select(func.max(Task.place)).where(*_in_queue(desk, "rank"))
         desk.place = max(desk.place, session.scalar(last) or 0)
         return nothing("done" if _has_tasks(session, desk.project_id) else "empty")
-    task, is_free = first
-    desk.place = task.place - 1
-    if is_free:
-        return task
-    task = session.scalar(ahead.where(_is_free(desk, now)))
+    found, is_free = first
+    desk.place = found.place - 1
+    task = found if is_free else session.scalar(ahead.where(_is_free(desk, now)))
     if task is not None:
+        alone(session)  # else somebody is giving or taking a place of it just now
         return task
     live = select(func.min(Lease.expires_at)).join(Task, Task.id == Lease.task_id)
     return nothing("held", session.scalar(live.where(Task.project_id == desk.project_id, Lease.expires_at > now)))
+
+
+def _locked(session: Session, ahead: Select[Task], desk: Desk, now: float) -> Task | None:
+    """The first free task that nobody else is giving or taking a place of."""
+    first = ahead.with_only_columns(Task.place).correlate(None).scalar_subquery()
+    free = ahead.where(_is_free(desk, now)).add_columns(first)
+    found = session.execute(free.with_for_update(of=Task, key_share=True, skip_locked=True)).first()
+    if found is None or n_free(session, found[0], desk.person_id, now) <= 0:  # somebody had it just before
+        return None
+    desk.place = found[1] - 1
+    task: Task = found[0]
+    return task
 
 
 def _open(desk: Desk, kind: str, *more: ColumnElement[bool]) -> Select[Task]:

@@ -3,7 +3,8 @@
 Every function of this package is one transaction, in `store.write()`, `store.read()` or, for one statement, in
 `store.look()`. On SQLite a writing transaction begins with BEGIN IMMEDIATE; on PostgreSQL its first statement takes one
 advisory lock. So on both there is one writer at a time, each sees all that was committed before it, and what is true on
-one is true on the other. A reader sees one state of the database and waits for nobody.
+one is true on the other. What annotators do all day shares that lock on PostgreSQL (`store.beside`), and locks rows
+instead. A reader sees one state of the database and waits for nobody.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
-from sqlalchemy.exc import ArgumentError, DBAPIError, InvalidatePoolError, NoSuchModuleError
+from sqlalchemy import URL, Connection, Engine, Executable, create_engine, event, make_url, text
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, InvalidatePoolError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
@@ -28,6 +29,7 @@ from apps.store.errors import Unavailable
 from apps.store.turns import BUSY, WAIT_S, Turn
 
 WRITER_LOCK = 0x616C69676E  # the advisory lock of PostgreSQL: "align" in ASCII
+CHAIN_LOCK = WRITER_LOCK + 1
 NETWORK = ("nfs", "cifs", "smb", "9p", "afs", "sshfs", "glusterfs", "lustre", "ceph", "beegfs", "davfs", "webdav")
 RESTED_S = 5.0  # after which a connection is asked whether it still is one
 CONNECT = (
@@ -35,10 +37,26 @@ CONNECT = (
 )
 
 Clock = Callable[[], float]
+Result = TypeVar("Result")
 
 
 class Writing(Session):
     """Holds what it read or added until its end; else what no variable holds is asked of the database again."""
+
+
+class Alone(Exception):
+    """What is to be done needs to be done by the one writer."""
+
+
+def is_beside(session: Session) -> bool:
+    """Whether others may write meanwhile, to rows that are not locked."""
+    return "beside" in session.info
+
+
+def alone(session: Session) -> None:
+    """Raises `Alone` unless this transaction is the one writer."""
+    if is_beside(session):
+        raise Alone
 
 
 @event.listens_for(Writing, "loaded_as_persistent")
@@ -56,6 +74,7 @@ class Store:
         is_sqlite = engine.dialect.name == "sqlite"
         self._turn = Turn(Path(f"{engine.url.database}-turn") if is_sqlite else None)
         self._writing = engine.execution_options(begin="IMMEDIATE" if is_sqlite else "LOCK")
+        self._beside = engine.execution_options(begin="SHARE")
         self._reading = engine if is_sqlite else engine.execution_options(isolation_level="REPEATABLE READ")
         self._looking = engine if is_sqlite else engine.execution_options(isolation_level="AUTOCOMMIT")
 
@@ -102,6 +121,19 @@ class Store:
                 session.connection()  # begins now, so that everything below is read after the lock is had
             yield session
 
+    def beside(self, act: Callable[[Session], Result]) -> Result:
+        """What `act` returns: a transaction that may write, beside others of this kind but never beside `write`.
+
+        For what people do all day. On PostgreSQL it locks the rows that it goes by and changes; where that is not
+        enough (`Alone`), and on SQLite, it is done as the one writer.
+        """
+        if not self.is_sqlite:
+            with suppress(Alone, IntegrityError), translated(), Writing(self._beside) as own, own.begin():
+                own.info["beside"] = True
+                return act(own)
+        with self.write() as session:
+            return act(session)
+
     @contextmanager
     def read(self) -> Iterator[Session]:
         """A transaction that sees one state of the database throughout."""
@@ -113,6 +145,17 @@ class Store:
         """For one statement that reads: on PostgreSQL it goes without a transaction around it, so in one round trip."""
         with translated(), self._looking.connect() as connection:
             yield connection
+
+    def put(self, statement: Executable, values: dict[str, Any]) -> int:
+        """One statement that writes, and is right whatever others write at the same moment; how many rows it wrote.
+
+        On PostgreSQL it waits for nobody.
+        """
+        if self.is_sqlite:
+            with self.write() as session:
+                return session.connection().execute(statement, values).rowcount
+        with self.look() as connection:
+            return connection.execute(statement, values).rowcount
 
     def analyze(self) -> None:
         """Brings the statistics up to date that the database plans by, after many rows came at once."""
@@ -242,9 +285,8 @@ def network_filesystem(path: Path) -> str:
 
 
 def _engine(url: URL) -> Engine:
-    # A connection beyond `pool_size` is closed after each use, and opening one costs PostgreSQL a process: so as many
-    # are kept as there are threads.
-    pool: dict[str, Any] = {"pool_size": 48, "max_overflow": 16, "pool_timeout": WAIT_S, "hide_parameters": True}
+    # A connection beyond `pool_size` is closed after each use, and opening one costs PostgreSQL a process.
+    pool: dict[str, Any] = {"pool_size": 20, "max_overflow": 44, "pool_timeout": WAIT_S, "hide_parameters": True}
     if url.get_backend_name() == "sqlite":
         # autocommit: the driver begins nothing by itself, `_begin_sqlite` does
         connect: dict[str, Any] = {"timeout": WAIT_S, "check_same_thread": False, "isolation_level": None}
@@ -282,5 +324,13 @@ def _begin_sqlite(connection: Connection) -> None:
 
 
 def _begin_postgresql(connection: Connection) -> None:
-    if connection.get_execution_options().get("begin") == "LOCK":
-        connection.execute(text(f"SELECT pg_advisory_xact_lock({WRITER_LOCK})"))
+    kind = connection.get_execution_options().get("begin")
+    if kind is not None:
+        shared = "_shared" if kind == "SHARE" else ""
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock{shared}({WRITER_LOCK})")
+
+
+def lock_chain(session: Session) -> None:
+    """Waits until all who added an event before have committed. It comes last: whoever has it waits for nobody."""
+    if is_beside(session):
+        session.connection().exec_driver_sql(f"SELECT pg_advisory_xact_lock({CHAIN_LOCK})")

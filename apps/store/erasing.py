@@ -70,6 +70,7 @@ def erase(store: Store, name: str, by: int | None = None) -> Erased:
 
 def _erase(session: Session, person: Person, now: float, by: int | None) -> Erased:
     _keep_an_admin(session, person, "erased")
+    session.refresh(person, with_for_update=True)  # a draft that comes in now waits, and finds nobody
     session.add(Erasing(person_id=person.id))
     session.flush()  # from here on the triggers let changes pass
     key = person.key

@@ -13,25 +13,27 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
-from apps.store.engine import Store
+from apps.store.engine import Store, lock_chain
 from apps.store.tables import Annotation, Event, Person, Revision, canonical
 
 NOTHING = "0" * 64  # what the first event follows
 ERASE = "erase"
+LAST = select(Event.seq, Event.hash).order_by(Event.seq.desc()).limit(1)
+ADD = insert(Event)
 
 
 def append(session: Session, at: float, person_id: int | None, verb: str, subject: str, data: dict[str, Any]) -> int:
     """Adds an event to the running transaction. Returns its number. Never give it a password or a token."""
-    last = session.execute(select(Event.seq, Event.hash).order_by(Event.seq.desc()).limit(1)).first()
+    lock_chain(session)
+    connection = session.connection()
+    last = connection.execute(LAST).first()
     seq, before = (last.seq + 1, last.hash) if last else (1, NOTHING)
     own = event_hash(seq, at, person_id, verb, subject, data, before)
-    session.add(
-        Event(seq=seq, at=at, person_id=person_id, verb=verb, subject=subject, data=data, prev_hash=before, hash=own)
-    )
-    session.flush()
+    row = {"seq": seq, "at": at, "person_id": person_id, "verb": verb, "subject": subject, "data": data}
+    connection.execute(ADD, row | {"prev_hash": before, "hash": own})
     return seq
 
 

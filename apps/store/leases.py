@@ -5,34 +5,78 @@ from __future__ import annotations
 import math
 import random
 import secrets
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import Select, exists, func, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, Select, Text, bindparam, exists, func, select, type_coerce, update
+from sqlalchemy.orm import Session, aliased
 
+from apps.store.engine import Store, is_beside
 from apps.store.errors import NotYours
-from apps.store.projects import take_places
+from apps.store.projects import settings_in, take_places
 from apps.store.settings import Settings
-from apps.store.tables import Assignment, Lease, Person, Presentation, Task, TaskOutput
+from apps.store.tables import Annotation, Assignment, Draft, Lease, Person, Presentation, Project, Task, TaskOutput
 
 
 class PublicId(int):
     """The number by which a browser names a task. Functions that take a task's id take this one too."""
 
 
-def shown_task(session: Session, task_id: int, person_id: int) -> Task:
-    """A task that this person was given at some time. Raises `NotYours` for any other, or if they were erased."""
-    name = Task.public_id if isinstance(task_id, PublicId) else Task.id
-    shown = select(Task, Presentation).join(Presentation, Presentation.task_id == Task.id)
-    erased = exists().where(Person.id == Presentation.person_id, Person.erased_at.is_not(None))
-    shown = shown.where(name == int(task_id), Presentation.person_id == person_id, ~erased)
-    found = session.execute(shown).tuples().first()
+class Seat(NamedTuple):
+    """A task that a person was given, and all that there is of theirs about it."""
+
+    task: Task
+    presentation: Presentation
+    lease: Lease
+    draft: Draft | None
+    mine: Annotation | None
+    settings: Settings
+
+
+class Glance(NamedTuple):
+    """What a sign of life has to know."""
+
+    task_id: int
+    token: str
+    expires_at: float
+    began_at: float
+    final: bool
+    rev: int | None  # of the draft, if there is one
+    draft: dict[str, Any] | None
+    settings: Settings
+
+
+def seat(session: Session, task_id: int, person_id: int) -> Seat:
+    """Raises `NotYours` for a task that this person was never given, or if they were erased."""
+    found = session.execute(SEAT[isinstance(task_id, PublicId)], {"task": int(task_id), "person": person_id}).first()
     if found is None:
         raise NotYours
-    return found[0]
+    *rows, settings = found
+    return Seat._make([*rows, settings_in(settings)])
 
 
-def is_fresh(lease: Lease, settings: Settings, now: float) -> bool:
+def lock(session: Session, task_id: int) -> None:
+    """Nobody gives or takes a place of this task until this transaction ends."""
+    if is_beside(session):
+        session.connection().execute(LOCK[isinstance(task_id, PublicId)], {"task": int(task_id)})
+
+
+def glance(store: Store, task_id: int, person_id: int) -> Glance:
+    """The same in short, without a transaction."""
+    with store.look() as connection:
+        of_person = {"task": int(task_id), "person": person_id}
+        found = connection.execute(GLANCE[isinstance(task_id, PublicId)], of_person).first()
+    if found is None:
+        raise NotYours
+    *values, settings = found
+    return Glance._make([*values, settings_in(settings)])
+
+
+def shown_task(session: Session, task_id: int, person_id: int) -> Task:
+    """A task that this person was given at some time. Raises `NotYours` for any other, or if they were erased."""
+    return seat(session, task_id, person_id).task
+
+
+def is_fresh(lease: Lease | Glance, settings: Settings, now: float) -> bool:
     """Whether more than half of a lease's time is left: then a sign of life renews nothing, and need not wait to write.
 
     One that ends later than a lease that begins now is from before the clock was set back, and is not fresh.
@@ -41,7 +85,7 @@ def is_fresh(lease: Lease, settings: Settings, now: float) -> bool:
     return now + lasts / 2 < lease.expires_at <= now + lasts
 
 
-def ends_at(lease: Lease, settings: Settings) -> float:
+def ends_at(lease: Lease | Glance, settings: Settings) -> float:
     """When the person's time for the task is over, where the project limits it: no lease is renewed beyond."""
     minutes = settings.limits.minutes
     return math.inf if minutes is None or lease.final else lease.began_at + 60 * minutes
@@ -52,9 +96,10 @@ def lease_for(session: Session, settings: Settings, task: Task, person_id: int, 
 
     Leases of others on it that ran out are ended for good, so that a clock that is set back cannot revive them.
     """
-    lapsed = (Lease.task_id == task.id) & (Lease.person_id != person_id) & (Lease.expires_at <= now)
-    session.execute(update(Lease).where(lapsed, Lease.expires_at > 0).values(expires_at=0))
-    lease = session.get(Lease, (task.id, person_id))
+    values = {"task": task.id, "person": person_id, "now": now}
+    lease, presentation, n_answers, have_lapsed = session.execute(OWN, values).one()
+    if have_lapsed:
+        session.connection().execute(LAPSED, values)
     if lease is None:
         lease = Lease(task_id=task.id, person_id=person_id, token=secrets.token_urlsafe(16), began_at=now, final=False)
         session.add(lease)
@@ -62,8 +107,8 @@ def lease_for(session: Session, settings: Settings, task: Task, person_id: int, 
         lease.token, lease.began_at = secrets.token_urlsafe(16), now
     lease.began_at = min(lease.began_at, now)  # the clock may have been set back
     lease.expires_at = min(now + 60 * settings.lease_minutes, ends_at(lease, settings))
-    if session.get(Presentation, (task.id, person_id)) is None:
-        places = _shuffled(session, settings, task, person_id)
+    if presentation is None:
+        places = _shuffled(n_answers, settings, task, person_id)
         session.add(Presentation(task_id=task.id, person_id=person_id, places=places, shown_at=now))
         task.shown = True
     session.flush()
@@ -90,13 +135,7 @@ def held_by_others(task_id: Any, person_id: int, now: float) -> Select[int]:
 
 def shorten(session: Session, project_id: int, longest: float) -> None:
     """No lease ends later than one that begins now, though the clock was set back since: nobody is locked out by it."""
-    here = exists().where(Task.id == Lease.task_id, Task.project_id == project_id)
-    session.execute(
-        update(Lease)
-        .where(Lease.expires_at > longest, here)
-        .values(expires_at=longest)
-        .execution_options(synchronize_session=False)
-    )
+    session.connection().execute(TOO_LONG, {"project": project_id, "longest": longest})
 
 
 def put_back(session: Session, task: Task) -> None:
@@ -109,9 +148,53 @@ def put_back(session: Session, task: Task) -> None:
     session.flush()
 
 
-def _shuffled(session: Session, settings: Settings, task: Task, person_id: int) -> list[int]:
+def _shuffled(n_answers: int, settings: Settings, task: Task, person_id: int) -> list[int]:
     """The order of a task's answers for a person: a function of the seed, the person and the task."""
-    n = session.scalar(select(func.count()).select_from(TaskOutput).where(TaskOutput.task_id == task.id)) or 0
-    places = list(range(n))
+    places = list(range(n_answers))
     random.Random(f"{settings.seed}:order:{person_id}:{task.hash}").shuffle(places)
     return places
+
+
+def _of_person(*wanted: Any) -> dict[bool, Select[Any]]:
+    """A task with what is a person's about it: by its id (False), and by its public id (True)."""
+    mine = select(*wanted).select_from(Task).join(Presentation, _theirs(Presentation)).join(Lease, _theirs(Lease))
+    mine = mine.where(~exists().where(Person.id == bindparam("person"), Person.erased_at.is_not(None)))
+    mine = mine.outerjoin(Draft, _theirs(Draft)).outerjoin(Annotation, _theirs(Annotation))
+    names = {False: Task.id, True: Task.public_id}
+    return {key: mine.where(name == bindparam("task")) for key, name in names.items()}
+
+
+def _theirs(table: Any) -> ColumnElement[bool]:
+    return (table.task_id == Task.id) & (table.person_id == bindparam("person"))
+
+
+def _has_lapsed(lease: Any) -> ColumnElement[bool]:
+    """A lease of somebody else on the task."""
+    is_others: ColumnElement[bool] = (lease.task_id == bindparam("task")) & (lease.person_id != bindparam("person"))
+    return is_others & (lease.expires_at <= bindparam("now")) & (lease.expires_at > 0)
+
+
+# Put together once: these are asked with nearly every call, and to build a query takes longer than to send it.
+LOCK = {
+    key: select(Task.id).where(name == bindparam("task")).with_for_update(key_share=True)
+    for key, name in ((False, Task.id), (True, Task.public_id))
+}
+_SETTINGS = select(type_coerce(Project.settings, Text)).where(Project.id == Task.project_id).scalar_subquery()
+SEAT = _of_person(Task, Presentation, Lease, Draft, Annotation, _SETTINGS)
+_OF_LEASE = (Lease.token, Lease.expires_at, Lease.began_at, Lease.final)
+GLANCE = _of_person(Task.id, *_OF_LEASE, Draft.rev, Draft.payload, _SETTINGS)
+LAPSED = update(Lease).where(_has_lapsed(Lease)).values(expires_at=0)
+TOO_LONG = (
+    update(Lease)
+    .where(Lease.expires_at > bindparam("longest"))
+    .where(exists().where(Task.id == Lease.task_id, Task.project_id == bindparam("project")))
+    .values(expires_at=bindparam("longest"))
+)
+_N_ANSWERS = select(func.count()).select_from(TaskOutput).where(TaskOutput.task_id == Task.id).scalar_subquery()
+OWN = (
+    select(Lease, Presentation, _N_ANSWERS, exists().where(_has_lapsed(aliased(Lease))))
+    .select_from(Task)
+    .outerjoin(Lease, _theirs(Lease))
+    .outerjoin(Presentation, _theirs(Presentation))
+    .where(Task.id == bindparam("task"))
+)

@@ -11,7 +11,7 @@ import hashlib
 import secrets
 from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import ColumnElement, Row, delete, select, update
+from sqlalchemy import ColumnElement, delete, select, update
 from sqlalchemy.orm import Session
 
 from apps.store import events
@@ -364,13 +364,13 @@ def _end_sessions(session: Session, person_id: int, now: float) -> int:
     return len(ids)
 
 
-def _somebody(person: Person | Row[Any]) -> Somebody:
+def _somebody(person: Any) -> Somebody:  # a Person, or a row of its columns
     accepted = person.password_hash is not None
     erased = person.erased_at is not None
     return Somebody(person.id, person.name, _role(person), person.active, accepted, person.created_at, erased)
 
 
-def _role(person: Person | Row[Any]) -> Role:
+def _role(person: Any) -> Role:
     return _checked_role(person.role)
 
 

@@ -11,7 +11,7 @@ from sqlalchemy import Select, Text, bindparam, case, func, select, type_coerce,
 from sqlalchemy.orm import Session
 
 from apps.store import events
-from apps.store.engine import Store
+from apps.store.engine import Store, alone
 from apps.store.errors import BadPayload, NotYours, Stale
 from apps.store.settings import Settings
 from apps.store.tables import Assignment, Desk, Guidelines, Person, Project, Task
@@ -28,6 +28,7 @@ class GuidelinesNow(NamedTuple):
     at: float
 
 
+NEW_DESK = {"place": 0, "own_place": 0, "n_claims": 0, "qualified": False, "paused": False}
 SETTINGS = select(type_coerce(Project.settings, Text)).where(Project.id == bindparam("id"))
 
 
@@ -130,17 +131,18 @@ def settings_of(session: Session, project_id: int) -> Settings:
     text = session.connection().execute(SETTINGS, {"id": project_id}).scalar()
     if text is None:
         raise NotYours("project")
-    return _settings(text)
+    return settings_in(text)
 
 
 @lru_cache(maxsize=64)
-def _settings(text: str) -> Settings:
-    """Every call needs them, and to check them takes longer than to look a row up."""
+def settings_in(text: str) -> Settings:
+    """What a project's row holds. Every call needs them, and to check them takes longer than to look a row up."""
     return Settings.model_validate_json(text)
 
 
 def take_places(session: Session, project_id: int, n: int) -> int:
     """The first of n new places, behind everything that stands in the queue or ever stood there."""
+    alone(session)
     project = session.get_one(Project, project_id)
     first = project.last_place + 1
     project.last_place += n
@@ -171,8 +173,7 @@ def desk_of(session: Session, project_id: int, person_id: int) -> Desk:
     """How far a person is in a project."""
     desk = session.get(Desk, (project_id, person_id))
     if desk is None:
-        desk = Desk(project_id=project_id, person_id=person_id, place=0, own_place=0, n_claims=0, qualified=False)
-        desk.paused = False
+        desk = Desk(project_id=project_id, person_id=person_id, **NEW_DESK)
         session.add(desk)
         session.flush()
     return desk

@@ -5,13 +5,17 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from sqlalchemy import update
+from sqlalchemy import bindparam, insert, select, update
 from sqlalchemy.orm import Session
 
 from apps.store import events
+from apps.store.engine import alone
 from apps.store.tables import Annotation, Lease, Project, Revision, Task
 
 FINAL = "final"  # the event of an annotation that decides its task from then on
+VERSION = select(Project.guidelines_version).where(Project.id == bindparam("id"))
+ADD = insert(Revision)
+NAMES = [column.name for column in Revision.__table__.columns]
 
 
 def add_revision(
@@ -21,7 +25,7 @@ def add_revision(
     mine.status, mine.n_revisions = status, mine.n_revisions + 1
     if status != "submitted":
         mine.extra = mine.final = False
-    project = session.get_one(Project, mine.project_id)
+    connection = session.connection()
     revision = Revision(
         annotation_id=mine.id,
         n=mine.n_revisions,
@@ -29,15 +33,14 @@ def add_revision(
         extra=mine.extra,
         payload=payload,
         seconds=_checked_seconds(seconds),
-        guidelines_version=project.guidelines_version,
+        guidelines_version=connection.execute(VERSION, {"id": mine.project_id}).scalar_one(),
         created_at=now,
     )
-    session.flush()
-    session.add(revision)
     data = {"task": mine.task_id, "status": status, "revision": mine.n_revisions}
     data["revision_sha256"] = events.digest(events.revision_content(revision))
     mine.turn = events.append(session, now, mine.person_id, "say", mine.id, data)
-    session.flush()
+    session.flush()  # the annotation is there before what refers to it
+    connection.execute(ADD, {name: getattr(revision, name) for name in NAMES})
 
 
 def latest(session: Session, mine: Annotation) -> Revision:
@@ -54,6 +57,7 @@ def decide(session: Session, task: Task, mine: Annotation, lease: Lease, now: fl
     """What a reviewer ranks who was given the task to decide it: this ranking counts from now on, and no other."""
     if mine.final or not lease.final:
         return
+    alone(session)
     others = (Annotation.task_id == task.id) & (Annotation.id != mine.id)
     session.execute(update(Annotation).where(others).values(final=False))
     theirs = (Lease.task_id == task.id) & (Lease.person_id != mine.person_id)

@@ -10,7 +10,7 @@ import ipaddress
 import secrets
 from typing import Any
 
-from sqlalchemy import bindparam, delete, select
+from sqlalchemy import bindparam, delete, select, update
 from sqlalchemy.orm import Session
 
 from apps.store import events
@@ -35,6 +35,7 @@ LIVE = (
     .where(LoginSession.token_hash == bindparam("token"), LoginSession.revoked_at.is_(None))
     .where(LoginSession.expires_at > bindparam("now"), LoginSession.created_at < bindparam("newest"), Person.active)
 )
+SEEN = update(LoginSession).where(LoginSession.token_hash == bindparam("token")).values(seen_at=bindparam("now"))
 
 
 def login(
@@ -101,10 +102,7 @@ def person_of(store: Store, token: str | None) -> Somebody | None:
     if found is None:
         return None
     if now - found.seen_at > SEEN_EVERY_S:
-        with store.write() as session:
-            row = session.get(LoginSession, hash_token(token))
-            if row is not None:
-                row.seen_at = max(row.seen_at, now)
+        store.put(SEEN, {"token": hash_token(token), "now": now})
     return _somebody(found)
 
 

@@ -6,25 +6,25 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import delete, insert, select
-from sqlalchemy.orm import Session
+from sqlalchemy import Text, bindparam, case, delete, insert, select, type_coerce
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.orm import Session, defer
 
 from apps.store import events, people
 from apps.store.choosing import Nothing, held, next_task, why_not
-from apps.store.engine import Store
+from apps.store.engine import Store, alone, is_beside
 from apps.store.errors import LeaseLost, NotYours, Refused
-from apps.store.leases import ends_at, is_fresh, lease_for, may_hold, put_back, shorten, shown_task
-from apps.store.projects import desk_of, settings_of, take_places
+from apps.store.leases import ends_at, glance, is_fresh, lease_for, may_hold, put_back, seat, shorten, shown_task
+from apps.store.projects import NEW_DESK, desk_of, settings_in, settings_of, take_places
 from apps.store.revisions import add_revision, counts
 from apps.store.settings import Settings
 from apps.store.tables import (
     Annotation,
     Assignment,
-    Draft,
+    Desk,
     Lease,
     Output,
     Person,
-    Presentation,
     Project,
     Prompt,
     Revision,
@@ -34,6 +34,28 @@ from apps.store.tables import (
 
 Payload = dict[str, Any]
 N_AT_ONCE = 1000  # ids in one query
+
+
+# Put together once, since each claim asks them.
+_AT_DESK = (
+    select(Person, Project, Desk, type_coerce(Project.settings, Text))
+    .select_from(Person)
+    .join(Project, Project.id == bindparam("project"))
+    .where(Person.id == bindparam("person"), Person.active)
+    .options(defer(Project.guidelines), defer(Project.settings))
+)
+_THEIRS = (Desk.person_id == Person.id) & (Desk.project_id == Project.id)
+AT_DESK = _AT_DESK.outerjoin(Desk, _THEIRS)
+LOCKED_DESK = _AT_DESK.join(Desk, _THEIRS).with_for_update(of=Desk, key_share=True)
+ADD_DESK = postgresql.insert(Desk).on_conflict_do_nothing()
+TEXTS = (
+    select(Output.text, case((TaskOutput.place == 0, Prompt.messages)))
+    .select_from(TaskOutput)
+    .join(Output, Output.id == TaskOutput.output_id)
+    .join(Prompt, Prompt.id == Output.prompt_id)
+    .where(TaskOutput.task_id == bindparam("task"))
+    .order_by(TaskOutput.place)
+)
 
 
 class Given(NamedTuple):
@@ -61,24 +83,34 @@ def claim(store: Store, project_id: int, person_id: int) -> Given | Nothing:
     queue. Nothing while they are paused, or have done as much as they may.
     """
     now = store.clock()
-    with store.write() as session:
-        settings = settings_of(session, project_id)
-        person = session.get(Person, person_id)
-        if person is None or not person.active:
+
+    def claimed(session: Session) -> Given | Nothing:
+        asked, of_person = LOCKED_DESK if is_beside(session) else AT_DESK, {"project": project_id, "person": person_id}
+        found = session.execute(asked, of_person).tuples().first()
+        if found is None and is_beside(session):
+            new = {"project_id": project_id, "person_id": person_id} | NEW_DESK
+            session.connection().execute(ADD_DESK, new)
+            found = session.execute(asked, of_person).tuples().first()
+        if found is None:
             raise NotYours("project")
-        desk = desk_of(session, project_id, person_id)
+        person, _, desk, text = found
+        settings, desk = settings_in(text), desk or desk_of(session, project_id, person_id)
         if refused := why_not(session, settings, desk, now):
             return refused
         shorten(session, project_id, now + 60 * settings.lease_minutes)
         task = held(session, settings, project_id, person_id, now)
-        if task is None:
-            found = next_task(session, settings, desk, person, now)
-            if isinstance(found, Nothing):
-                return found
-            task = found
+        if task is not None:
+            alone(session)
+        else:
+            next_one = next_task(session, settings, desk, person, now)
+            if isinstance(next_one, Nothing):
+                return next_one
+            task = next_one
             desk.n_claims += 1
         lease_for(session, settings, task, person_id, now)
         return given(session, settings, task, person_id)
+
+    return store.beside(claimed)
 
 
 def heartbeat(store: Store, person_id: int, task_id: int, token: str) -> float:
@@ -88,11 +120,9 @@ def heartbeat(store: Store, person_id: int, task_id: int, token: str) -> float:
     the project gives for a task is over; `NotYours` for a task that this person was never given.
     """
     now = store.clock()
-    with store.read() as session:
-        task = shown_task(session, task_id, person_id)
-        lease = session.get_one(Lease, (task.id, person_id))
-        if lease.token == token and is_fresh(lease, settings_of(session, task.project_id), now):
-            return lease.expires_at
+    seen = glance(store, task_id, person_id)
+    if seen.token == token and is_fresh(seen, seen.settings, now):
+        return seen.expires_at
     with store.write() as session:
         task = shown_task(session, task_id, person_id)
         lease, settings = session.get_one(Lease, (task.id, person_id)), settings_of(session, task.project_id)
@@ -129,12 +159,8 @@ def reopen_task(store: Store, task_id: int, by: int | None = None) -> None:
 
 def given(session: Session, settings: Settings, task: Task, person_id: int) -> Given:
     """A task as its person sees it."""
-    lease = session.get_one(Lease, (task.id, person_id))
-    places = session.get_one(Presentation, (task.id, person_id)).places
-    prompt = session.get_one(Prompt, task.prompt_id)
-    texts = outputs_of(session, task.id)
-    draft = session.get(Draft, (task.id, person_id))
-    mine = annotation_of(session, task.id, person_id)
+    _, presentation, lease, draft, mine, _ = seat(session, task.id, person_id)
+    rows = session.connection().execute(TEXTS, {"task": task.id}).all()
     latest = session.get(Revision, (mine.id, mine.n_revisions)) if mine else None
     return Given(
         id=task.id,
@@ -143,8 +169,8 @@ def given(session: Session, settings: Settings, task: Task, person_id: int) -> G
         lease=lease.token,
         expires_at=lease.expires_at,
         ends_at=None if math.isinf(end := ends_at(lease, settings)) else end,
-        messages=prompt.messages,
-        answers=[texts[place].text for place in places],
+        messages=rows[0][1],
+        answers=[rows[place][0] for place in presentation.places],
         draft=draft.payload if draft else None,
         draft_rev=draft.rev if draft else 0,
         annotation=mine.id if mine else None,
@@ -158,11 +184,6 @@ def outputs_of(session: Session, task_id: int) -> Sequence[Output]:
     """A task's answers in the order of places."""
     query = select(Output).join(TaskOutput, TaskOutput.output_id == Output.id).where(TaskOutput.task_id == task_id)
     return session.scalars(query.order_by(TaskOutput.place)).all()
-
-
-def annotation_of(session: Session, task_id: int, person_id: int) -> Annotation | None:
-    """What a person said about a task."""
-    return session.scalar(select(Annotation).where(Annotation.task_id == task_id, Annotation.person_id == person_id))
 
 
 def assign(store: Store, project_id: int, task_ids: Sequence[int], names: Sequence[str], by: int | None = None) -> int:

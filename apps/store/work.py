@@ -9,19 +9,20 @@ from __future__ import annotations
 import uuid
 from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import select
+from sqlalchemy import Executable, bindparam, select
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from apps.store.engine import Store
+from apps.store.engine import Store, is_beside
 from apps.store.errors import BadPayload, NotYours, Refused, Stale
 from apps.store.judgments import Feedback, feedback_on
-from apps.store.leases import ends_at, is_fresh, lease_for, may_hold, n_free, put_back, shown_task
+from apps.store.leases import Seat, ends_at, glance, is_fresh, lease_for, lock, may_hold, n_free, put_back, seat
 from apps.store.payload import check_draft, check_payload, check_reason
 from apps.store.projects import settings_of
 from apps.store.reading import beginning
 from apps.store.revisions import add_revision, counts, decide, latest
-from apps.store.tables import Annotation, Draft, Lease, Person, Presentation, Prompt, Revision, Task, canonical
-from apps.store.tasks import Given, annotation_of, given
+from apps.store.tables import Annotation, Draft, Person, Prompt, Revision, Task, canonical
+from apps.store.tasks import Given, given
 
 Status = Literal["submitted", "skipped", "flagged"]
 
@@ -55,6 +56,22 @@ class Past(NamedTuple):
     beginning: str  # of what the user asked last
 
 
+def _keep(insert: Any) -> Executable:
+    """A draft, unless there is one as new or its person was erased; in one statement, so that it needs no lock."""
+    names = ("task_id", "person_id", "payload", "rev", "saved_at")
+    values = [bindparam(name, type_=Draft.__table__.c[name].type) for name in names]
+    is_here = (Person.id == bindparam("person_id")) & Person.erased_at.is_(None)
+    row = select(*values).select_from(Person).where(is_here).with_for_update(read=True)  # who erases has to wait
+    new = insert(Draft).from_select(names, row)
+    newer = {name: new.excluded[name] for name in names[2:]}
+    key = [Draft.task_id, Draft.person_id]
+    kept: Executable = new.on_conflict_do_update(index_elements=key, set_=newer, where=Draft.rev < new.excluded.rev)
+    return kept
+
+
+KEEP = {True: _keep(sqlite.insert), False: _keep(postgresql.insert)}  # by whether it is SQLite
+
+
 def save_draft(store: Store, person_id: int, task_id: int, payload: Any, rev: int) -> Drafted:
     """Keeps what was filled in so far; `rev` counts up on the page, and an older one never replaces a newer.
 
@@ -64,20 +81,23 @@ def save_draft(store: Store, person_id: int, task_id: int, payload: Any, rev: in
     if not isinstance(rev, int) or isinstance(rev, bool) or not 0 < rev < 2**53:
         raise BadPayload([f"rev = {rev!r}: a whole number from 1 on is wanted"])
     now = store.clock()
+    seen = glance(store, task_id, person_id)
+    values = {"task_id": seen.task_id, "person_id": person_id, "payload": payload, "rev": rev, "saved_at": now}
+    if (seen.rev or 0) >= rev or not store.put(KEEP[store.is_sqlite], values):
+        seen = glance(store, task_id, person_id)
+        return Drafted(seen.rev == rev and seen.draft == payload, seen.rev or 0)
+    if seen.expires_at > 0 and ends_at(seen, seen.settings) > now and not is_fresh(seen, seen.settings, now):
+        _renew(store, person_id, task_id, now)
+    return Drafted(True, rev)
+
+
+def _renew(store: Store, person_id: int, task_id: int, now: float) -> None:
+    """Keeps a task for longer whose lease is over or soon will be, unless others have taken its places."""
     with store.write() as session:
-        task = shown_task(session, task_id, person_id)
-        draft = session.get(Draft, (task.id, person_id))
-        if draft is not None and draft.rev >= rev:
-            return Drafted(draft.rev == rev and draft.payload == payload, draft.rev)
-        if draft is None:
-            draft = Draft(task_id=task.id, person_id=person_id)
-            session.add(draft)
-        draft.payload, draft.rev, draft.saved_at = payload, rev, now
-        lease, settings = session.get_one(Lease, (task.id, person_id)), settings_of(session, task.project_id)
+        task, _, lease, _, _, settings = seat(session, task_id, person_id)
         is_over = lease.expires_at == 0 or ends_at(lease, settings) <= now
         if not is_over and not is_fresh(lease, settings, now) and may_hold(session, task, lease, now):
             lease_for(session, settings, task, person_id, now)
-        return Drafted(True, rev)
 
 
 def submit(
@@ -106,8 +126,8 @@ def flag(
 def revise(store: Store, person_id: int, annotation_id: str, payload: Any, seconds: float = 0.0) -> Saved:
     """Says something else about a task that was done, or ranks one that was skipped. All revisions are kept."""
     with store.write() as session:
-        mine = _mine(session, person_id, annotation_id)
-        return _record(session, store.clock(), mine.task_id, person_id, mine, mine.id, "submitted", payload, seconds)
+        at = seat(session, _mine(session, person_id, annotation_id).task_id, person_id)
+        return _record(session, store.clock(), at, annotation_id, "submitted", payload, seconds)
 
 
 def undo(store: Store, project_id: int, person_id: int, annotation_id: str | None = None) -> Given | None:
@@ -177,49 +197,41 @@ def _say(
 ) -> Saved:
     """Submit, skip and flag."""
     annotation_id = _checked_id(annotation_id)
-    with store.write() as session:
-        task_id = shown_task(session, task_id, person_id).id
-        owner = session.get(Annotation, annotation_id)
-        if owner is not None and (owner.person_id, owner.task_id) != (person_id, task_id):
+
+    def said(session: Session) -> Saved:
+        lock(session, task_id)
+        at = seat(session, task_id, person_id)
+        # beside others, an id that is somebody else's cannot be added, and all is done again alone
+        owner = None if at.mine is None and is_beside(session) else session.get(Annotation, annotation_id)
+        if owner is not None and (owner.person_id, owner.task_id) != (person_id, at.task.id):
             raise NotYours
-        mine = annotation_of(session, task_id, person_id)
-        token = session.get_one(Lease, (task_id, person_id)).token
-        if mine is not None and mine.status == "undone" and lease != token:
+        if at.mine is not None and at.mine.status == "undone" and lease != at.lease.token:
             raise Stale("this was taken back in another window; open the task again")
-        if mine is not None and mine.status == "submitted" and status != "submitted":
+        if at.mine is not None and at.mine.status == "submitted" and status != "submitted":
             raise Stale("this task is ranked already; undo that first")
-        return _record(session, store.clock(), task_id, person_id, mine, annotation_id, status, payload, seconds)
+        return _record(session, store.clock(), at, annotation_id, status, payload, seconds)
+
+    return store.beside(said)
 
 
 def _record(
-    session: Session,
-    now: float,
-    task_id: int,
-    person_id: int,
-    mine: Annotation | None,
-    annotation_id: str,
-    status: Status,
-    payload: Any,
-    seconds: float,
+    session: Session, now: float, at: Seat, annotation_id: str, status: Status, payload: Any, seconds: float
 ) -> Saved:
     """The one place where an annotation comes to be or changes."""
-    task = session.get_one(Task, task_id)
+    task, presentation, lease, draft, mine, settings = at
     if status == "submitted":
-        settings = settings_of(session, task.project_id)
-        n_answers = len(session.get_one(Presentation, (task_id, person_id)).places)
-        payload = check_payload(payload, n_answers, settings.questions, settings.ranking)
-    lease = session.get_one(Lease, (task_id, person_id))
+        payload = check_payload(payload, len(presentation.places), settings.questions, settings.ranking)
     if mine is not None and mine.status == status and latest(session, mine).payload == payload:
         if status == "submitted":
             decide(session, task, mine, lease, now)
         return _saved(session, task, mine, replayed=True)
     if mine is not None and mine.status != "undone":
         _refuse_practice(task)
-    draft, before = session.get(Draft, (task_id, person_id)), 0 if mine is None else counts(mine)
+    before = 0 if mine is None else counts(mine)
     may_be_extra = status == "submitted" and not before  # else it has its place already
-    is_extra = may_be_extra and (lease.final or n_free(session, task, person_id, now) <= 0)
+    is_extra = may_be_extra and (lease.final or n_free(session, task, lease.person_id, now) <= 0)
     if mine is None:
-        mine = Annotation(id=annotation_id, project_id=task.project_id, task_id=task_id, person_id=person_id)
+        mine = Annotation(id=annotation_id, project_id=task.project_id, task_id=task.id, person_id=lease.person_id)
         mine.n_revisions, mine.final, mine.turn = 0, False, 0
         session.add(mine)
     mine.status, mine.extra, lease.expires_at = status, is_extra, 0

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -41,13 +42,15 @@ def listening_places(host: str, port: int, n: int) -> list[socket.socket]:
 
 
 def supervise(places: Sequence[socket.socket], work: Callable[..., None], *args: Any) -> None:
-    """Runs `work(place, *args)` in a process for each place, until SIGINT or SIGTERM. All has to be picklable.
+    """Runs `work(place, *args)` in a process for each place, until SIGINT or SIGTERM.
 
-    The places stay open here: who connects while a worker is started again has to wait, and is not turned away.
+    They are forks of this one, so that one starts at once and shares what was imported: nothing else may be open here
+    that they would share, and no thread may run. The places stay open: who connects while a worker is started again
+    has to wait, and is not turned away.
     """
-    # A process forked from a server that has imported all there is starts at once, and shares its memory.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([work.__module__])
+    for package in ("gradio", "uvicorn"):  # seconds, and most of the memory
+        import_module(package)
+    context = multiprocessing.get_context("fork")
     workers: dict[socket.socket, BaseProcess] = {}
 
     def start(place: socket.socket) -> None:
@@ -91,6 +94,8 @@ def _end(workers: list[BaseProcess]) -> None:
 
 def _work(work: Callable[..., None], *args: Any) -> None:
     """In a worker."""
+    for sign in (signal.SIGINT, signal.SIGTERM):  # until the server listens to them
+        signal.signal(sign, signal.SIG_DFL)
     first = multiprocessing.parent_process()
     assert first is not None
 

@@ -8,8 +8,8 @@ from label_load import Load, measure
 
 
 def test_people_who_work_at_once_lose_nothing(url: str, tmp_path: Path) -> None:
-    """More people than there are tasks for, so that they meet at the end of the queue."""
-    load = Load(annotators=8, seconds=5, pace_s=0.4, tasks=12, overlap=3)
+    """More people than there are tasks for, in two processes, so that they meet at the end of the queue."""
+    load = Load(annotators=8, seconds=5, pace_s=0.4, tasks=12, overlap=3, workers=2)
     kinds = {"claim", "submit", "draft", "mine", "dashboard"}
     result = measure(tmp_path, load, url, lambda notes: len(notes.saved) > 40 and kinds <= set(notes.times))
     assert result.reckoning.problems == []

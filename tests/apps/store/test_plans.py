@@ -12,8 +12,9 @@ import pytest
 from offices import Clock, Office, claim, new_id, nothing, queue_of, rank, ranking
 from sqlalchemy import event, text
 
-from apps.store import people, tasks, work
+from apps.store import people, projects, tasks, work
 from apps.store.engine import Store
+from apps.store.settings import Settings
 
 Statement = tuple[str, Any]
 
@@ -62,6 +63,15 @@ def do(office: Office, person: people.Somebody, n: int) -> None:
         work.submit(office.store, person.id, new_id(), given.id, given.lease, ranking(1, 2))
 
 
+def fill_up(office: Office) -> None:
+    """More people, desks and projects: a table of one row is rightly read whole."""
+    for n in range(12):
+        other, project = office.person(f"other {n}"), projects.sync(office.store, f"project {n}", Settings())
+        with office.store.write() as session:
+            projects.desk_of(session, project, other.id)
+    office.store.analyze()
+
+
 def test_no_statement_of_a_persons_work_reads_a_whole_table(store: Store) -> None:
     office = Office(store, overlap=2, gold={"share": 0.5}, practice={"required": 1})
     office.tasks(30, k=2)
@@ -69,7 +79,7 @@ def test_no_statement_of_a_persons_work_reads_a_whole_table(store: Store) -> Non
     office.tasks(1, k=2, kind="practice", expected=(1, 1))
     ann = office.person("Ann", "admin")
     do(office, ann, 5)
-    store.analyze()
+    fill_up(office)
     with statements(store) as sent:
         for _ in range(4):
             given = claim(office, ann)
@@ -90,7 +100,7 @@ def test_no_statement_of_a_claim_that_finds_nothing_reads_a_whole_table(store: S
     ann, bob = office.person("Ann"), office.person("Bob")
     do(office, ann, 19)
     given = claim(office, ann)
-    store.analyze()
+    fill_up(office)
     with statements(store) as sent:
         assert nothing(office, bob).reason == "held"
         rank(office, ann, given)
@@ -108,7 +118,7 @@ def test_the_queue_is_read_in_its_order_and_not_sorted(store: Store) -> None:
         claim(office, ann)
         claim(office, bob)  # the first one in the queue is Ann's
     of_queue = [plan(store, one) for one in sent if "ORDER BY task.place" in one[0]]
-    assert len(of_queue) == 3
+    assert len(of_queue) == (3 if store.is_sqlite else 2)  # PostgreSQL's looks for the first one and a free one at once
     for told in of_queue:
         assert "task_queue" in told
         assert "TEMP B-TREE" not in told
@@ -180,7 +190,7 @@ def test_no_statement_of_a_claim_of_assigned_tasks_reads_a_whole_table(store: St
     office.tasks(40, k=2)
     ann, bob = office.person("Ann"), office.person("Bob")
     tasks.assign(store, office.project, queue_of(office)[:20], ["Ann"])
-    store.analyze()
+    fill_up(office)
     with statements(store) as sent:
         for _ in range(22):
             rank(office, ann, claim(office, ann))
