@@ -61,7 +61,7 @@ export class People {
 
   #inviting() {
     const names = h("textarea", { rows: "3", dir: "auto", spellcheck: "false" });
-    const [role, days] = [choice(ROLES), h("input", { type: "number", min: "0.01", max: "365", step: "any", value: "7", required: true })];
+    const [role, days] = [choice(ROLES), h("input", { type: "number", min: "0.01", max: "30", step: "any", value: "7", required: true })];
     const invite = async (event) => {
       event.preventDefault();
       const lines = names.value.split("\n").map((line) => line.trim()).filter(Boolean);
