@@ -247,7 +247,7 @@ def test_with_an_arena_every_route_asks_who_is_there(arena: Place) -> None:
 
 def test_there_is_nothing_beside_what_is_known(arena: Place) -> None:
     """A new route has to be looked at here."""
-    pages = {"/", "/login", "/logout", "/account", "/invitation/{token}", "/health", "/favicon.ico"}
+    pages = {"/", "/login", "/logout", "/account", "/invitation/{token}", "/health", "/favicon.ico", "/static/math.ttf"}
     assert {one.path for one in routes(arena) if isinstance(one, Route) and not one.path.startswith("/api/")} == pages
     assert {one.path for one in routes(arena) if isinstance(one, Mount)} == {"/static", "/static/compare", "/app"}
 
