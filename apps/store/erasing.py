@@ -98,9 +98,10 @@ def _forget(session: Session, person_id: int, key: str) -> None:
     for table in (LoginSession, Device, ApiToken, Draft, Assignment):
         session.execute(delete(table).where(table.person_id == person_id))
     left = exists().where(Assignment.task_id == Task.id)
-    for task in session.scalars(select(Task).where(Task.assigned, ~left)).all():  # theirs alone: it is for all now
+    alone = session.scalars(select(Task).where(Task.assigned, ~left)).all()  # theirs alone: they are for all now
+    for task in alone:
         task.assigned = False
-        put_back(session, task)
+    put_back(session, *alone)
     session.execute(update(Lease).where(Lease.person_id == person_id).values(expires_at=0))
     session.execute(delete(Attempt).where(Attempt.key == f"name:{hash_token(key)}"))
     named = [one.token_hash for one in session.scalars(select(Invitation)) if one.name and name_key(one.name) == key]
