@@ -138,8 +138,9 @@ def _gold(session: Session, settings: Settings, desk: Desk) -> Task | None:
     chance = random.Random(f"{secret}:{settings.seed}:gold:{desk.person_id}:{desk.n_claims}")
     if chance.random() >= settings.gold.share:
         return None
-    left = session.scalars(_open(desk, "gold").order_by(Task.place)).all()
-    return chance.choice(left) if left else None
+    # ids alone: if all were read whole, a gold task could be told by the wait for it
+    left = session.scalars(_open(desk, "gold").with_only_columns(Task.id).order_by(Task.place)).all()
+    return session.get_one(Task, chance.choice(left)) if left else None
 
 
 def _first_of_own(session: Session, desk: Desk, now: float) -> Task | None:

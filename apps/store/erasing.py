@@ -35,12 +35,6 @@ from apps.store.tables import (
 )
 from apps.store.tasks import put_back
 
-# What these events are about has a number, and none of their data is a name or a text of somebody's.
-NAMELESS = (
-    *("say", "erase", "import", "project", "guidelines", "close", "reopen", "accept_task", "send_back", "adjudicate"),
-    *("final", "keep_report", "edit_prompt", "assign", "unassign", "pause", "resume", "limit", "reset_practice"),
-)
-
 
 class Erased(NamedTuple):
     """What was done."""
@@ -104,9 +98,10 @@ def _forget(session: Session, person_id: int, key: str) -> None:
     for table in (LoginSession, Device, ApiToken, Draft, Assignment):
         session.execute(delete(table).where(table.person_id == person_id))
     left = exists().where(Assignment.task_id == Task.id)
-    for task in session.scalars(select(Task).where(Task.assigned, ~left)).all():  # theirs alone: it is for all now
+    alone = session.scalars(select(Task).where(Task.assigned, ~left)).all()  # theirs alone: they are for all now
+    for task in alone:
         task.assigned = False
-        put_back(session, task)
+    put_back(session, *alone)
     session.execute(update(Lease).where(Lease.person_id == person_id).values(expires_at=0))
     session.execute(delete(Attempt).where(Attempt.key == f"name:{hash_token(key)}"))
     named = [one.token_hash for one in session.scalars(select(Invitation)) if one.name and name_key(one.name) == key]
@@ -120,7 +115,7 @@ def _blank_texts(session: Session, person_id: int) -> list[list[Any]]:
     query = query.where(Annotation.person_id == person_id).order_by(Revision.annotation_id, Revision.n)
     changed = []
     for revision in session.scalars(query).all():
-        payload = without_texts(revision.payload)
+        payload = events.without_texts(revision.payload)
         if payload != revision.payload:
             revision.payload = payload
             digest = events.digest(events.revision_content(revision))
@@ -128,17 +123,10 @@ def _blank_texts(session: Session, person_id: int) -> list[list[Any]]:
     return changed
 
 
-def without_texts(value: Any) -> Any:
-    """What a person said, its comments and reasons empty."""
-    if not isinstance(value, dict):
-        return value
-    return {key: "" if key in ("comment", "reason") else without_texts(inner) for key, inner in value.items()}
-
-
 def _blank_events(session: Session, key: str) -> list[list[Any]]:
     """[number, hash of what is left] of each event that named the person; its own hash stays, for the chain."""
     changed = []
-    for event in session.scalars(select(Event).where(Event.verb.not_in(NAMELESS)).order_by(Event.seq)).all():
+    for event in session.scalars(select(Event).where(Event.verb.not_in(events.NAMELESS)).order_by(Event.seq)).all():
         if _names([event.subject, event.data], key):
             event.subject, event.data = "", {}
             content = event.seq, event.at, event.person_id, event.verb, event.subject, event.data, event.prev_hash

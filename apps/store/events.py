@@ -23,6 +23,11 @@ NOTHING = "0" * 64  # what the first event follows
 ERASE = "erase"
 LAST = select(Event.seq, Event.hash).order_by(Event.seq.desc()).limit(1)
 ADD = insert(Event)
+# What these events are about has a number, and none of their data is a name or a text of somebody's: none is blank.
+NAMELESS = (
+    *("say", "erase", "import", "project", "guidelines", "close", "reopen", "accept_task", "send_back", "adjudicate"),
+    *("final", "keep_report", "edit_prompt", "assign", "unassign", "pause", "resume", "limit", "reset_practice"),
+)
 
 
 def append(session: Session, at: float, person_id: int | None, verb: str, subject: str, data: dict[str, Any]) -> int:
@@ -53,6 +58,20 @@ def revision_content(revision: Revision | Any) -> list[Any]:
     """What the digest of a revision is made of."""
     r = revision
     return [r.annotation_id, r.n, r.status, r.extra, r.payload, r.seconds, r.guidelines_version, r.created_at]
+
+
+def kept_digest(revision: Revision) -> str:
+    """The digest that a revision has once its person is erased. It is noted from the start: a forged erasing of
+    somebody cannot change what they decided.
+    """
+    return digest([without_texts(part) for part in revision_content(revision)])
+
+
+def without_texts(value: Any) -> Any:
+    """What a person said, its comments and reasons empty."""
+    if not isinstance(value, dict):
+        return value
+    return {key: "" if key in ("comment", "reason") else without_texts(inner) for key, inner in value.items()}
 
 
 @dataclass(frozen=True)
@@ -100,6 +119,7 @@ class _Chain:
 
     problems: list[str] = field(default_factory=list)
     said: dict[tuple[str, int], str] = field(default_factory=dict)  # (annotation, revision) → digest
+    kept: dict[tuple[str, int], str] = field(default_factory=dict)  # the same without texts, where it was noted
     blank: dict[int, str] = field(default_factory=dict)  # events that lost what they said → what they hash to now
     erasings: list[tuple[int, dict[str, Any]]] = field(default_factory=list)  # (number, data) of erase events
     n_events: int = 0
@@ -118,7 +138,7 @@ class _Chain:
         mine = event_hash(*content)
         if mine == event.hash:
             self._learn(event)
-        elif event.subject == "" and event.data == {}:
+        elif event.subject == "" and event.data == {} and event.verb not in NAMELESS:
             self.blank[event.seq] = mine
         else:
             self.problems.append(f"event {event.seq} was changed after it was written")
@@ -126,7 +146,10 @@ class _Chain:
 
     def _learn(self, event: Event) -> None:
         if "revision_sha256" in event.data:
-            self.said[event.subject, event.data["revision"]] = event.data["revision_sha256"]
+            key = event.subject, event.data["revision"]
+            self.said[key] = event.data["revision_sha256"]
+            if "kept_sha256" in event.data:
+                self.kept[key] = event.data["kept_sha256"]
         if event.verb == ERASE:
             self.erasings.append((event.seq, event.data))
             for seq, now in event.data["events"]:
@@ -134,7 +157,7 @@ class _Chain:
                     del self.blank[seq]
             for annotation, n, now in event.data["revisions"]:
                 if (annotation, n) in self.said:
-                    self.said[annotation, n] = now
+                    self.said[annotation, n] = self.kept.get((annotation, n), now)
 
 
 def _false_erasings(session: Session, chain: _Chain) -> list[str]:

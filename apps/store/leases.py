@@ -138,13 +138,14 @@ def shorten(session: Session, project_id: int, longest: float) -> None:
     session.connection().execute(TOO_LONG, {"project": project_id, "longest": longest})
 
 
-def put_back(session: Session, task: Task) -> None:
-    """Puts a task behind the queue, open if it lacks rankings: whoever passed by its old place will meet it again."""
-    task.place = take_places(session, task.project_id, 1)
-    if task.status == "done" and task.n_done < task.required:
-        task.status = "open"
-    if task.assigned:
-        session.execute(update(Assignment).where(Assignment.task_id == task.id).values(place=task.place))
+def put_back(session: Session, *tasks: Task) -> None:
+    """Puts tasks behind the queue, open if they lack rankings: whoever passed by the old place will meet them again."""
+    for task in tasks:
+        task.place = take_places(session, task.project_id, 1)
+        if task.status == "done" and task.n_done < task.required:
+            task.status = "open"
+        if task.assigned:
+            session.execute(update(Assignment).where(Assignment.task_id == task.id).values(place=task.place))
     session.flush()
 
 

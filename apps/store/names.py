@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable
+from functools import lru_cache
 
 from apps.store.errors import BadPayload
 
@@ -61,6 +62,7 @@ def look_alike(name: str, others: Iterable[str]) -> str | None:
     return next((other for other in alike if name_key(other) != name_key(name)), None)
 
 
+@lru_cache(maxsize=10_000)
 def _drawn(name: str) -> tuple[str, str]:
     """What a name looks like: whatever its case, and as it is written, where I, l and 1 are one stroke."""
     latin = name.translate(_LATIN)

@@ -26,6 +26,7 @@ ROLES = ("admin", "reviewer", "annotator")
 LEADS = ("admin", "reviewer")  # who may see everybody's work
 DAY_S = 86400.0
 MOST_DAYS = 30  # that a link works
+MOST_NAMES = 1000  # invited at once: each is compared with all others, while nobody can write
 SET_BACK_S = 3600.0  # as far may a clock be set back before what seems to begin later than now has ended
 
 
@@ -92,14 +93,16 @@ def invite_many(store: Store, lines: str, role: Role, days: float = 7, created_b
     """An invitation for each line's name, or for the first column's where it is CSV: of all of them, or of none.
 
     Raises `BadPayload` that tells each line which has no name, one that cannot be, or one that is taken, comes twice or
-    looks like another.
+    looks like another; and for more than `MOST_NAMES`.
     """
     _check_role(role)
     _check_days(days)
     made, problems, lines_of = list[Invited](), list[str](), dict[str, int]()
-    now = store.clock()
+    names, now = _first_column(lines), store.clock()
+    if len(names) > MOST_NAMES:
+        raise BadPayload([f"names: {len(names)}; give at most {MOST_NAMES} at once"])
     with store.write() as session:
-        for n, given in enumerate(_first_column(lines), start=1):
+        for n, given in enumerate(names, start=1):
             try:
                 name = checked_name(given)
                 first = lines_of.setdefault(name_key(name), n)

@@ -123,8 +123,13 @@ def edit_prompt(store: Store, project_id: int, task_id: int, text: str, by: int 
         prompt, outputs = session.get_one(Prompt, old.prompt_id), outputs_of(session, old.id)
         answers = tuple(NewAnswer(one.text, maker) for one in outputs for maker in one.makers or [{}])
         edited = NewPrompt(_asked_anew(prompt.messages, text), prompt.source, answers, priority=old.priority)
+        newest = session.scalar(select(func.max(Task.id))) or 0
         new = exactly(session, project_id, edited, now, by)
-        new.required, new.propensity, new.pool = old.required, old.propensity, old.pool
+        if new.id > newest:  # else it was there, with rankings of its own
+            new.required, new.propensity, new.pool = old.required, old.propensity, old.pool
+        elif new.status == "closed":  # as when an edit is taken back
+            new.status = "done"
+            events.append(session, now, by, "reopen", str(new.id), {})
         put_back(session, new)
         old.status = "closed"
         events.append(session, now, by, "close", str(old.id), {})

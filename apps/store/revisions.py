@@ -38,6 +38,7 @@ def add_revision(
     )
     data = {"task": mine.task_id, "status": status, "revision": mine.n_revisions}
     data["revision_sha256"] = events.digest(events.revision_content(revision))
+    data["kept_sha256"] = events.kept_digest(revision)
     mine.turn = events.append(session, now, mine.person_id, "say", mine.id, data)
     session.flush()  # the annotation is there before what refers to it
     connection.execute(ADD, {name: getattr(revision, name) for name in NAMES})

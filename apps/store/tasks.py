@@ -218,7 +218,7 @@ def unassign(store: Store, project_id: int, task_ids: Sequence[int], by: int | N
         _end_assignments(session, found)
         for task in found:
             task.assigned = False
-            put_back(session, task)
+        put_back(session, *found)
         data = {"tasks": [task.id for task in found]}
         events.append(session, store.clock(), by, "unassign", str(project_id), data)
         return len(found)

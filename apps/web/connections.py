@@ -80,7 +80,8 @@ class Connection(Http):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.address = network_of(self.client[0]) if self.client else ""
+        peer = self.client[0] if self.client else ""
+        self.address = peer if peer in self.crowd.proxies else network_of(peer)
         self._await_headers()
         self.crowd.enter(self)
 
@@ -101,9 +102,10 @@ class Connection(Http):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if not self._is_busy and self in self.crowd.all:
+        if self in self.crowd.all and not self._is_busy:
             # uvicorn closes an idle one politely before that, and would wait for ever for one that reads nothing
             self._expect(WRITE_SECONDS if self.transport.get_write_buffer_size() else IDLE_SECONDS + 5)
+        if self in self.crowd.all and (not self._is_busy or self.cycle.more_body):  # the next may have begun to come
             self.crowd.waiting[self] = None
 
     def pause_writing(self) -> None:

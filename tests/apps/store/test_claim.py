@@ -7,12 +7,12 @@ from collections import Counter
 
 import pytest
 from offices import Clock, Office, assert_counts, at_once, claim, new_id, nothing, queue_of, rank, ranking, row
-from sqlalchemy import select
+from sqlalchemy import event, select
 
 from apps.store import people, tasks, work
 from apps.store.engine import Store
 from apps.store.errors import LeaseLost, NotYours
-from apps.store.tables import Lease, Presentation
+from apps.store.tables import Lease, Presentation, Task
 from apps.store.tasks import Given
 
 # -------------------------------------------------------------------------------------------------------- what is next
@@ -289,6 +289,21 @@ def test_gold_tasks_are_hidden_among_the_others(store: Store) -> None:
         kinds.append(row(office, given.id).kind)
         rank(office, ann, given)
     assert 4 <= kinds.count("gold") <= 32  # 18 on average; 4 standard deviations are 14
+
+
+def test_a_gold_task_cannot_be_told_by_the_wait_for_it(store: Store) -> None:
+    """However many there are, one is read whole: texts and expected ranks take longer than all else of a claim."""
+    office = Office(store, gold={"share": 0.999_999})
+    office.tasks(40, k=2, kind="gold", expected=(1, 2))
+    ann, read = office.person("Ann"), list[object]()
+
+    def note(task: Task, context: object) -> None:
+        read.append(task.id)
+
+    event.listen(Task, "load", note)
+    given = claim(office, ann)
+    event.remove(Task, "load", note)
+    assert set(read) == {given.id}
 
 
 def test_everybody_can_do_the_same_gold_task_once(store: Store) -> None:

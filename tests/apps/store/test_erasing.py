@@ -223,3 +223,27 @@ def test_a_forged_erasing_is_seen(told: Office) -> None:
     problems = "\n".join(events.verify(told.store).problems)
     assert "was erased before" in problems
     assert f"erases {bobs}, which another person said" in problems
+
+
+@pytest.mark.parametrize("hides", [True, False])
+def test_a_forged_erasing_changes_no_ranking_and_hides_none(told: Office, hides: bool) -> None:
+    """Bob is erased by hand, with an `erase` event that fits what his ranking is changed to."""
+    head, bob = events.verify(told.store).head, people.by_name(told.store, "Bob")
+    with told.store.write() as session:
+        session.execute(text("INSERT INTO erasing VALUES (1)"))
+        session.get_one(Person, bob.id).erased_at = 1.0
+        mine = session.scalars(select(Revision).join(Annotation).where(Annotation.person_id == bob.id)).one()
+        said = session.scalars(select(Event).where(Event.verb == "say", Event.subject == mine.annotation_id)).one()
+        mine.payload = mine.payload | {"ranks": {"0": 4, "1": 3, "2": 2, "3": 1}}
+        data = {"person": bob.id, "events": [], "revisions": []}
+        if hides:
+            said.subject, said.data = "", {}
+            left = said.seq, said.at, said.person_id, said.verb, "", {}, said.prev_hash
+            data["events"] = [[said.seq, events.event_hash(*left)]]
+        else:
+            data["revisions"] = [[mine.annotation_id, 1, events.digest(events.revision_content(mine))]]
+        session.flush()
+        session.execute(text("DELETE FROM erasing"))
+        events.append(session, 1.0, None, "erase", "Bob", data)
+        changed = f"event {said.seq}" if hides else f"revision 1 of {mine.annotation_id}"
+    assert f"{changed} was changed after it was written" in events.verify(told.store, head).problems

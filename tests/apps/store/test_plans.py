@@ -12,7 +12,7 @@ import pytest
 from offices import Clock, Office, claim, new_id, nothing, queue_of, rank, ranking
 from sqlalchemy import event, text
 
-from apps.store import people, projects, tasks, work
+from apps.store import erasing, people, projects, tasks, work
 from apps.store.engine import Store
 from apps.store.settings import Settings
 
@@ -215,3 +215,17 @@ def test_a_claim_takes_as_many_steps_however_much_is_assigned(sqlite_store: Stor
     assert claim(office, bob).id == order[90]
     assert first > 300  # so the handler counts
     assert max(late, past) < 1.5 * first, (first, late, past)
+
+
+@pytest.mark.parametrize("frees", [lambda office: tasks.unassign(office.store, office.project, queue_of(office)),
+                                   lambda office: erasing.erase(office.store, "Ann")])  # fmt: skip
+def test_however_many_tasks_are_for_all_again_it_takes_few_statements(store: Store, frees: Any) -> None:
+    """Everybody who writes waits for it."""
+    office = Office(store)
+    office.tasks(60, k=2)
+    office.person("Lead", "admin")
+    office.person("Ann")
+    tasks.assign(store, office.project, queue_of(office), ["Ann"])
+    with statements(store) as sent:
+        frees(office)
+    assert len(sent) < 60

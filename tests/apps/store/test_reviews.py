@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from offices import Clock, Office, assert_counts, at_once, claim, new_id, queue_of, ranking, row
+from offices import Clock, Office, assert_counts, at_once, claim, new_id, queue_of, rank, ranking, row
 from sqlalchemy import select
 
 from apps.store import adding, events, projects, reading, reviews, tasks, work
@@ -185,6 +185,22 @@ def test_a_prompt_that_is_put_right_is_a_new_task_with_the_same_answers(pair: Of
             reviews.edit_prompt(pair.store, pair.project, old, text, lead.id)
     with pytest.raises(Refused, match="no task"):
         reviews.edit_prompt(pair.store, pair.project + 1, old, "x", lead.id)
+    assert reviews.edit_prompt(pair.store, pair.project, new, "call 0123", lead.id) == old  # it was right at first
+    assert [row(pair, task).status for task in (old, new)] == ["open", "closed"]
+
+
+def test_a_prompt_that_becomes_that_of_another_task_leaves_its_rankings_enough(pair: Office) -> None:
+    pair.tasks(1)
+    ada, bob, lead = pair.person("ada"), pair.person("bob"), pair.person("lea", "reviewer")
+    old, _ = report(pair, ada)
+    new = reviews.edit_prompt(pair.store, pair.project, old, "better", lead.id)
+    for one in (ada, bob):
+        rank(pair, one, claim(pair, one))
+    tasks.reopen_task(pair.store, old, lead.id)
+    reviews.send_back(pair.store, pair.project, new, lead.id)
+    assert reviews.edit_prompt(pair.store, pair.project, old, "better", lead.id) == new
+    assert (row(pair, new).required, row(pair, new).status) == (3, "open")
+    assert_counts(pair)
 
 
 def test_the_beginnings_of_many_prompts(pair: Office) -> None:

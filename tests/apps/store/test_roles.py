@@ -123,6 +123,12 @@ def test_no_link_lives_long(store: Store, clock: Clock, days: float) -> None:
     assert accepted(store, token, "Eve") == ""
 
 
+def test_a_list_of_names_keeps_nobody_waiting_for_long(store: Store) -> None:
+    names = "\n".join(f"person {n}" for n in range(1001))
+    with pytest.raises(BadPayload, match="names: 1001; give at most 1000 at once"):
+        people.invite_many(store, names, "annotator")
+
+
 @pytest.mark.parametrize("falls", [lambda store: people.set_active(store, "Eve", False),
                                    lambda store: people.set_role(store, "Eve", "annotator"),
                                    lambda store: erasing.erase(store, "Eve")])  # fmt: skip

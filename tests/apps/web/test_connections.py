@@ -13,8 +13,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import pytest
+import uvicorn
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
+from uvicorn.server import ServerState
 
 from apps.web import connections, server
 from apps.web.connections import Forwarded
@@ -149,6 +151,37 @@ def test_one_address_crowds_out_itself_and_a_proxy_nobody(monkeypatch: pytest.Mo
     for one in list(crowd.all):
         crowd.leave(one)
     assert not crowd.n_of
+
+
+def test_a_proxy_is_known_by_its_address_and_others_by_their_network() -> None:
+    crowd: Any = connections.Crowd(10, ["2001:db8::9"])
+    for peer, address in (("2001:db8::9", "2001:db8::9"), ("2001:db8::8", "2001:db8::/64")):
+        asyncio.run(_meet(crowd, peer))
+        assert crowd.n_of[address] == 1
+
+
+async def _meet(crowd: connections.Crowd, peer: str) -> None:
+    protocol(crowd).connection_made(asyncio.Transport({"peername": (peer, 1)}))
+
+
+def protocol(crowd: connections.Crowd) -> Any:
+    config = uvicorn.Config(Guard(application))
+    config.load()
+    return type("Ours", (connections.Connection,), {"crowd": crowd})(config, ServerState(), {})
+
+
+def test_half_a_request_that_comes_with_a_whole_one_waits_as_any() -> None:
+    async def waits() -> bool:
+        crowd = connections.Crowd(10, [])
+        place = await asyncio.get_running_loop().create_server(lambda: protocol(crowd), "127.0.0.1", 0)
+        reader, writer = await asyncio.open_connection(*place.sockets[0].getsockname())
+        writer.write(WHOLE + HALF + b"\r\n12345")
+        await reader.readuntil(b"oo")
+        (one,) = crowd.all
+        assert one._is_busy
+        return one in crowd.waiting
+
+    assert asyncio.run(waits())
 
 
 def login_from(app: Forwarded, peer: str, forwarded: str | None, path: str = "/login") -> Any:
