@@ -80,7 +80,7 @@ class Given(NamedTuple):
 def claim(store: Store, project_id: int, person_id: int) -> Given | Nothing:
     """The next task for a person: the one that they hold already, one whose lease ran out and that is still free,
     a practice or a gold task where the project asks for it, the first that is assigned to them or the first in the
-    queue. Nothing while they are paused, or have done as much as they may.
+    queue. Nothing new while they are paused, or have done as much as they may.
     """
     now = store.clock()
 
@@ -95,12 +95,12 @@ def claim(store: Store, project_id: int, person_id: int) -> Given | Nothing:
             raise NotYours("project")
         person, _, desk, text = found
         settings, desk = settings_in(text), desk or desk_of(session, project_id, person_id)
-        if refused := why_not(session, settings, desk, now):
-            return refused
         shorten(session, project_id, now + 60 * settings.lease_minutes)
         task = held(session, settings, project_id, person_id, now)
         if task is not None:
             alone(session)
+        elif refused := why_not(session, settings, desk, now):
+            return refused
         else:
             next_one = next_task(session, settings, desk, person, now)
             if isinstance(next_one, Nothing):
@@ -190,25 +190,28 @@ def assign(store: Store, project_id: int, task_ids: Sequence[int], names: Sequen
     """Gives tasks to these people and to nobody else, to them before all others; returns how many.
 
     Who holds one already may finish it. In the order of the queue; who had them before keeps none of them. Raises
-    `Refused` for a name that nobody has, and for a task that is not this project's to rank.
+    `Refused` for a name that nobody has or who is shut out, and for a task that is not this project's to rank.
     """
-    ids = sorted({people.by_name(store, name).id for name in names})
+    found = {people.by_name(store, name) for name in names}
+    if out := sorted(person.name for person in found if not person.active):
+        raise Refused(f"people: {out[0]} is shut out; name somebody else, or let them in again")
+    ids = sorted(person.id for person in found)
     if not ids:
         raise Refused("people: nobody is named; name one at least, or take the assignment back")
     with store.write() as session:
-        found = _ranking_tasks(session, project_id, task_ids)
-        _end_assignments(session, found)
-        first = take_places(session, project_id, len(found))
+        tasks = _ranking_tasks(session, project_id, task_ids)
+        _end_assignments(session, tasks)
+        first = take_places(session, project_id, len(tasks))
         rows = []
-        for place, task in enumerate(found, start=first):
+        for place, task in enumerate(tasks, start=first):
             task.assigned = True
             own = {"task_id": task.id, "project_id": project_id, "place": place}
             rows += [own | {"person_id": person} for person in ids]
         if rows:
             session.execute(insert(Assignment), rows)
-        data = {"tasks": [task.id for task in found], "people": ids}
+        data = {"tasks": [task.id for task in tasks], "people": ids}
         events.append(session, store.clock(), by, "assign", str(project_id), data)
-        return len(found)
+        return len(tasks)
 
 
 def unassign(store: Store, project_id: int, task_ids: Sequence[int], by: int | None = None) -> int:

@@ -8,7 +8,7 @@ import pytest
 from offices import Clock, Office, assert_counts, claim, new_id, nothing, queue_of, rank, ranking, row
 from sqlalchemy import select
 
-from apps.store import judgments, projects, tasks, work
+from apps.store import judgments, people, projects, tasks, work
 from apps.store.engine import Store
 from apps.store.errors import LeaseLost, Refused
 from apps.store.people import Somebody
@@ -93,6 +93,9 @@ def test_only_tasks_to_rank_and_people_who_are_there_can_be_named(office: Office
     for ids, names in (([rank_task + 1], ["Ann"]), ([rank_task, 999], ["Ann"]), ([rank_task], ["Zoe"])):
         with pytest.raises(Refused, match=r"no task|nobody has this name"):
             tasks.assign(office.store, office.project, ids, names)
+    people.set_active(office.store, "Ann", False)
+    with pytest.raises(Refused, match="Ann is shut out"):
+        tasks.assign(office.store, office.project, [rank_task], ["Ann"])
     with pytest.raises(Refused, match="nobody is named"):
         tasks.assign(office.store, office.project, [rank_task], [])
     assert not row(office, rank_task).assigned
@@ -107,13 +110,14 @@ def test_a_paused_project_gives_nothing_and_loses_nothing(office: Office) -> Non
     first = rank(office, ann, claim(office, ann))
     given = claim(office, ann)
     tasks.pause(office.store, office.project, True)
-    found = nothing(office, ann)
-    assert (found.reason, found.retry_at) == ("paused", None)
+    assert claim(office, ann).id == given.id  # what was begun can be finished
     work.save_draft(office.store, ann.id, given.id, {"comment": "half"}, 1)
     assert work.revise(office.store, ann.id, first.id, ranking(4, 3, 2, 1)).revision == 2
-    rank(office, ann, given)  # what was begun can be finished
+    rank(office, ann, given)
+    found = nothing(office, ann)
+    assert (found.reason, found.retry_at) == ("paused", None)
     assert work.undo(office.store, office.project, ann.id) is not None
-    assert nothing(office, ann).reason == "paused"
+    assert claim(office, ann).id == given.id
     tasks.pause(office.store, office.project, False)
     assert claim(office, ann).id == given.id
 
@@ -160,7 +164,8 @@ def test_a_days_hours_are_full_until_midnight(store: Store, clock: Clock) -> Non
     clock.now += 7200
     office_day(office, ann, clock, [1800, 1790])
     work.revise(store, ann.id, before[0], ranking(1, 1, 2, 2), 5)  # of yesterday's, in today's time
-    assert claim(office, ann)
+    given = claim(office, ann)
+    work.skip(store, ann.id, new_id(), given.id, given.lease, "no idea")
     work.revise(store, ann.id, before[0], ranking(1, 1, 2, 3), 5)
     found = nothing(office, ann)
     midnight = clock.now - clock.now % 86400 + 86400

@@ -103,8 +103,8 @@ def _draw_public_ids() -> None:
     if rows:
         connection.execute(sa.text("UPDATE task SET public_id = :public WHERE id = :id"), rows)
     op.create_index("task_public_id", "task", ["public_id"], unique=True)
-    leases = "UPDATE lease SET began_at = (SELECT shown_at FROM presentation p WHERE p.task_id = lease.task_id"
-    connection.execute(sa.text(f"{leases} AND p.person_id = lease.person_id)"))
+    leases = "UPDATE lease SET began_at = COALESCE((SELECT shown_at FROM presentation p WHERE p.task_id = lease.task_id"
+    connection.execute(sa.text(f"{leases} AND p.person_id = lease.person_id), 0)"))
 
 
 def _draw_secrets() -> None:
