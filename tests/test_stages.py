@@ -230,12 +230,6 @@ def test_a_folder_with_a_tokenizer_but_no_model_is_told(world, tmp_path):
     assert "Give a folder with config.json and model.safetensors" in told
 
 
-@pytest.mark.parametrize("stage", FROM_A_MODEL)
-def test_more_tokens_than_the_model_has_positions_are_refused(stage, world, tmp_path):
-    told = refusal(stage, world, tmp_path, data__max_tokens=65)
-    assert told == "data.max_tokens = 65: this model has 64 positions (model.path); give data.max_tokens=64 or less"
-
-
 def test_a_reward_model_with_fewer_positions_than_the_policy_is_refused(world, tokenizer, tmp_path):
     """Otherwise its position embedding is read out of bounds in the middle of a run."""
     tiny_reward_model(tokenizer, n_positions=20).save(tmp_path / "reward")
