@@ -68,9 +68,9 @@ def test_a_run_killed_at_random_moments_ends_as_one_that_was_let_alone(name, wor
     whole = tmp_path / "whole"
     alone = live(name, command(whole), tmp_path / "whole.log")
     assert alone.exit_code == 0, (tmp_path / "whole.log").read_text()
-    chance, hits = random.Random(name), []
+    chance, hits, n_runs = random.Random(name), [], 0
     while len(hits) < N_KILLS:  # a second run only if the first was faster than its last kills
-        killed = tmp_path / f"killed after {len(hits)}"
+        killed, n_runs = tmp_path / f"killed {n_runs}", n_runs + 1
         hits += killed_until_it_ends(name, command(killed), killed, alone, chance, N_KILLS - len(hits))
         assert_same_bits(killed, whole)
         assert figures(killed) == figures(whole)
