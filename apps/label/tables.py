@@ -175,7 +175,8 @@ def rankings(task: Judged) -> tuple[list[str], Rows]:
     for said in task.judgments:
         version = said.last
         if version.status != "submitted":
-            rows.append([said.person, version.status, *[NOTHING] * len(task.answers), NOTHING])
+            state = "reported" if version.status == "flagged" else version.status
+            rows.append([said.person, state, *[NOTHING] * len(task.answers), NOTHING])
             continue
         state = "all bad" if version.payload["all_bad"] else "extra" if version.extra else "ranked"
         ranks = [NOTHING] * len(task.answers) if said.ranks is None else [str(rank) for rank in said.ranks]
@@ -192,7 +193,7 @@ def remarks(task: Judged) -> Rows:
                 rating = NOTHING if answer["rating"] is None else str(answer["rating"])
                 rows.append([said.person, f"answer {n}", rating, ", ".join(answer["flags"]), answer["comment"]])
         payload = said.last.payload
-        if whole := " ".join(filter(None, (payload.get("reason"), payload.get("comment")))):
+        if whole := ": ".join(filter(None, (payload.get("reason"), payload.get("comment")))):
             rows.append([said.person, "the task", NOTHING, "", whole])
     return rows
 

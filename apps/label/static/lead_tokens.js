@@ -11,7 +11,7 @@ export class Tokens {
     this.days = h("input", { type: "number", min: "0.01", max: "365", step: "any", value: "90", required: true });
     this.made = h("div", { role: "status" });
     this.list = h("div", {});
-    const form = h("form", { onsubmit: (event) => (event.preventDefault(), this.#make()) },
+    const form = h("form", { onsubmit: (event) => (event.preventDefault(), lead.once("token", () => this.#make())) },
       h("div", { class: "line" }, field("Speaks for", this.person), field("What it is for", this.purpose), field("Days", this.days), h("button", { class: "primary" }, "Make a token")));
     this.element = h("div", { class: "box" }, h("h2", {}, "Tokens for scripts"), form, this.made, this.list);
   }

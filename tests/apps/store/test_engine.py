@@ -65,7 +65,7 @@ def test_sqlite_keeps_what_is_committed_on_disk(tmp_path: Path) -> None:
 
 
 def test_a_process_with_two_stores_keeps_its_log_when_another_process_ends(tmp_path: Path) -> None:
-    """Who closes a file loses all its locks; then the last to leave would take the log away, and what is said is lost."""
+    """Who closes a file loses all its locks; then the next to leave would take the log away, and labels with it."""
     path = tmp_path / "labels.db"
     first, second = Store.open(str(path)), Store.open(str(path))
     log = Path(f"{path}-wal").stat().st_ino
