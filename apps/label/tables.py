@@ -178,7 +178,8 @@ def rankings(task: Judged) -> tuple[list[str], Rows]:
             state = "reported" if version.status == "flagged" else version.status
             rows.append([said.person, state, *[NOTHING] * len(task.answers), NOTHING])
             continue
-        state = "all bad" if version.payload["all_bad"] else "extra" if version.extra else "ranked"
+        state = "decides" if said.final else "extra" if version.extra else "ranked"
+        state = "all bad" if version.payload["all_bad"] else state
         ranks = [NOTHING] * len(task.answers) if said.ranks is None else [str(rank) for rank in said.ranks]
         rows.append([said.person, state, *ranks, duration(version.seconds)])
     return ["person", "", *(f"answer {n}" for n in range(1, len(task.answers) + 1)), "time"], rows

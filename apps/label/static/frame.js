@@ -35,7 +35,7 @@ export class Frame {
         this.toGuidelines,
         button("My work", () => this.history(), { key: "H" }),
         button("Shortcuts", () => this.help(), { key: "?", class: "shortcuts" }),
-        several === null ? null : h("a", { href: "/projects" }, "Projects"),
+        several === null ? null : h("a", { href: "/projects", class: "projects" }, "Projects"),
         lead ? h("a", { href: `/lead/${location.search}` }, "Lead") : null,
         h("a", { href: "/account", dir: "auto" }, person.name)));
   }

@@ -143,6 +143,7 @@ class Lead {
     const words = out ? `${failure.message} What you have typed stays on this page: log in, then come back to it.` : `${failure.message} ${failure.remedy}`;
     this.problem.replaceChildren(h("span", {}, words), out ? login : "", button("Close", () => (this.problem.hidden = true), { class: "quiet" }));
     this.problem.hidden = false;
+    this.say("");
   }
 
   say(words) {

@@ -17,9 +17,9 @@ export class Tokens {
   }
 
   async open(people) {
-    const chosen = this.person.value;
-    this.person.replaceChildren(...choice(people.filter((one) => one.active).map(({ name }) => [name, name])).childNodes);
-    if (chosen) this.person.value = chosen;
+    const [names, chosen] = [people.filter((one) => one.active).map(({ name }) => name), this.person.value];
+    this.person.replaceChildren(...choice(names.map((name) => [name, name])).childNodes);
+    this.person.value = names.includes(chosen) ? chosen : this.lead.data.asks.name;
     const found = await this.lead.ask("GET", "tokens");
     if (!found) return;
     const row = ({ id, person, purpose, expires_at: until, used_at: used }) => [purpose, person, when(until), used ? when(used) : "never",

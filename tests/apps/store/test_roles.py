@@ -26,7 +26,7 @@ def login(store: Store, name: str = "Ann", password: str = PASSWORD, address: st
 
 def test_nobody_exists_by_default(store: Store) -> None:
     assert people.listed(store) == []
-    for name, password in (("admin", "admin"), ("admin", "password"), ("", ""), ("root", "")):
+    for name, password in (("admin", "admin"), ("admin", "password"), ("", ""), ("root", ""), ("a\0", "b\0")):
         with pytest.raises(LoginRefused):
             login(store, name, password)
 
