@@ -38,7 +38,7 @@ export class People {
     const state = one.erased ? "erased" : one.active ? one.role : `${one.role}, shut out`;
     const cells = [one.name, state, number(one.n_submitted), number(one.n_skipped), number(one.n_flagged),
       one.median_seconds ? `${Math.round(one.median_seconds)} s` : NOTHING, one.last_at ? when(one.last_at) : NOTHING, limits || NOTHING];
-    if (this.lead.isAdmin) cells.splice(1, 0, one.erased ? NOTHING : button("Manage", () => manage(this.lead, one, (made) => this.show(made)), { "aria-label": `Manage ${one.name}` }));
+    if (this.lead.isAdmin) cells.splice(1, 0, button("Manage", () => manage(this.lead, one, (made) => this.show(made)), { "aria-label": `Manage ${one.name}` }));
     return cells;
   }
 
