@@ -306,7 +306,7 @@ def _verify(given: argparse.Namespace) -> None:
         verdict = verify(project.store, given.head)
     if verdict.problems:
         raise UserError("\n  ".join([f"{project.store.where}: this is not as it was written", *verdict.problems]))
-    besides = f", but for the texts of {verdict.n_erased:,} erased people" if verdict.n_erased else ""
+    besides = f", but for the texts of erased people: {verdict.n_erased:,}" if verdict.n_erased else ""
     print(f"{verdict.n_events:,} events and {verdict.n_revisions:,} revisions are as they were written{besides}")
     print(f"newest event {verdict.head}")
 

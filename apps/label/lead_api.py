@@ -166,12 +166,12 @@ def _deciding(lead: APIRouter) -> None:
     @lead.post("/assign")
     def assign(asks: Reviewer, project: Chosen, body: Assigned) -> dict[str, str]:
         n = tasks.assign(project.store, project.id, body.tasks, body.names, asks.id)
-        return {"done": f"{n:,} tasks are for {', '.join(body.names)} and nobody else."}
+        return {"done": f"{_tasks(n)} for {', '.join(body.names)} and nobody else."}
 
     @lead.post("/unassign")
     def unassign(asks: Reviewer, project: Chosen, body: Some) -> dict[str, str]:
         n = tasks.unassign(project.store, project.id, body.tasks, asks.id)
-        return {"done": f"{n:,} tasks are for everybody again."}
+        return {"done": f"{_tasks(n)} for everybody again."}
 
     @lead.post("/keep")
     def keep(asks: Reviewer, project: Chosen, body: Kept) -> dict[str, str]:
@@ -243,6 +243,10 @@ def shown(project: Project, task: Judged) -> dict[str, Any]:
         "rankings": tables.table("Ranks, 1 is best", headings, rows),
         "remarks": tables.table("Remarks", tables.REMARKS, tables.remarks(task)),
     }
+
+
+def _tasks(n: int) -> str:
+    return "1 task is" if n == 1 else f"{n:,} tasks are"
 
 
 def exported(project: Project, name: str) -> IO[bytes]:

@@ -4,7 +4,8 @@ GET  people            {people, invited}
 POST invite            {role, name or null, days} → {invited: [{name, role, link, expires_at}]}
 POST invite_many       {role, names, days}        → the same; names one a line
 POST reset             {name}                     → the same: a link for a new password
-POST active, role, end {name, ...}                shut out or let in; another role; sessions and open links end
+POST active, role, end {name, ...}                shut out or let in; another role; sessions and open links end, or the
+                                                  invitation whose id is given
 POST pause_person      {name, paused}             POST limit {name, most or null}    POST practice {name}
 POST erase             {name}
 GET  tokens            {tokens}                   POST tokens {name, purpose, days} → {token, expires_at}
@@ -121,6 +122,8 @@ def _managing(lead: APIRouter) -> None:
     @lead.post("/end")
     def end(asks: Admin, project: Chosen, body: Named) -> dict[str, str]:
         n = people.revoke(project.store, body.name, by=asks.id)
+        if body.name.startswith("#"):
+            return {"done": "The invitation works no more."}
         return {"done": f"{body.name}: {n} sessions and open links ended."}
 
     @lead.post("/erase")

@@ -175,9 +175,11 @@ def rankings(task: Judged) -> tuple[list[str], Rows]:
     for said in task.judgments:
         version = said.last
         if version.status != "submitted":
-            rows.append([said.person, version.status, *[NOTHING] * len(task.answers), NOTHING])
+            state = "reported" if version.status == "flagged" else version.status
+            rows.append([said.person, state, *[NOTHING] * len(task.answers), NOTHING])
             continue
-        state = "all bad" if version.payload["all_bad"] else "extra" if version.extra else "ranked"
+        state = "decides" if said.final else "extra" if version.extra else "ranked"
+        state = "all bad" if version.payload["all_bad"] else state
         ranks = [NOTHING] * len(task.answers) if said.ranks is None else [str(rank) for rank in said.ranks]
         rows.append([said.person, state, *ranks, duration(version.seconds)])
     return ["person", "", *(f"answer {n}" for n in range(1, len(task.answers) + 1)), "time"], rows
@@ -192,7 +194,7 @@ def remarks(task: Judged) -> Rows:
                 rating = NOTHING if answer["rating"] is None else str(answer["rating"])
                 rows.append([said.person, f"answer {n}", rating, ", ".join(answer["flags"]), answer["comment"]])
         payload = said.last.payload
-        if whole := " ".join(filter(None, (payload.get("reason"), payload.get("comment")))):
+        if whole := ": ".join(filter(None, (payload.get("reason"), payload.get("comment")))):
             rows.append([said.person, "the task", NOTHING, "", whole])
     return rows
 

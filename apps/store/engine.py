@@ -9,6 +9,7 @@ instead. A reader sees one state of the database and waits for nobody.
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import sqlite3
@@ -264,7 +265,12 @@ def _prepare_file(path: Path, create: bool) -> None:
         raise UserError(f"database: {path} is a folder; name a file in it, as {path / 'labels.db'}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        # Never one that is there: who closes a file lets go of all locks that the process has on it, SQLite's too, and
+        # the next command to end would take the log away under a server that has two projects open.
+        with suppress(FileExistsError):
+            os.close(os.open(os.path.realpath(path), os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+        if not os.access(path, os.R_OK | os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         raise UserError(f"database: cannot open {path} ({error.strerror}); check the folder's permissions") from None
     if kind := network_filesystem(path):

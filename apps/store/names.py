@@ -51,8 +51,8 @@ def checked_name(name: str) -> str:
 
 
 def name_key(name: str) -> str:
-    """One spelling for names that look alike but for case."""
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).strip().casefold())
+    """One spelling for names that look alike but for case. None has NUL, which PostgreSQL would not even look for."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).strip().casefold()).replace("\0", "\ufffd")
 
 
 def look_alike(name: str, others: Iterable[str]) -> str | None:

@@ -67,7 +67,7 @@ def hash_token(token: str) -> str:
 class Waiting(NamedTuple):
     """Somebody who was invited and has not come yet."""
 
-    id: str  # by which an invitation without a name can be taken back
+    id: str  # by which it can be taken back
     role: Role
     name: str | None
     expires_at: float
@@ -174,6 +174,8 @@ def accept(store: Store, token: str, name: str | None, password: str) -> Somebod
         found.used_by = person.id
         session.flush()
         _end_links(session, Invitation.person_id == person.id, now)
+        for other in _invited_as(session, person.name, now):  # invited twice
+            other.revoked_at = now
         events.append(session, now, person.id, "accept", person.name, {"role": person.role})
         return _somebody(person)
 
@@ -234,16 +236,11 @@ def set_role(store: Store, name: str, role: Role, by: int | None = None) -> Some
 def revoke(store: Store, name: str, by: int | None = None) -> int:
     """Ends a person's sessions and takes back open invitations in their name. Returns how many there were.
 
-    An invitation without a name goes by its id, as `waiting` gives it. Raises `Refused` for a name or id of nobody.
+    One invitation alone goes by its id, as `waiting` gives it. Raises `Refused` for a name or id of nobody.
     """
     now = store.clock()
     with store.write() as session:
-        person, key = _by_name(session, name), name_key(name)
-        invitations = [
-            one
-            for one in session.scalars(select(Invitation).where(_is_open(now)))
-            if (name_key(one.name) == key if one.name is not None else link_id(one) == name.strip())
-        ]
+        person, invitations = _by_name(session, name), _invited_as(session, name, now)
         if person is None and not invitations:
             raise Refused(
                 f"{name}: nobody has this name, and nobody was invited by it or has an invitation of this id; "
@@ -254,6 +251,13 @@ def revoke(store: Store, name: str, by: int | None = None) -> int:
         n_ended = _end_sessions(session, person.id, now) if person else 0
         events.append(session, now, by, "revoke", person.name if person else name, {})
         return n_ended + len(invitations)
+
+
+def _invited_as(session: Session, name: str, now: float) -> list[Invitation]:
+    """The open invitations in a name, or with this id."""
+    found = session.scalars(select(Invitation).where(_is_open(now)))
+    key = name_key(name)
+    return [one for one in found if link_id(one) == name.strip() or (one.name and name_key(one.name) == key)]
 
 
 def link_id(row: Invitation | ApiToken) -> str:

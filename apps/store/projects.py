@@ -88,10 +88,12 @@ def versions(store: Store, project_id: int) -> list[GuidelinesNow]:
 def edit_guidelines(store: Store, project_id: int, text: str, version: int, by: int) -> int:
     """Saves what somebody made of `version`; returns the new version's number, or `version` if nothing changed.
 
-    Raises `Stale` if somebody else saved meanwhile, `BadPayload` for a text that is too long.
+    Raises `Stale` if somebody else saved meanwhile, `BadPayload` for a text that is too long or has NUL.
     """
     if len(text) > LONGEST_GUIDELINES:
         raise BadPayload([f"guidelines: {len(text)} characters; give at most {LONGEST_GUIDELINES}"])
+    if "\0" in text:
+        raise BadPayload(["guidelines: they have the character NUL, which cannot be kept; remove it"])
     now = store.clock()
     with store.write() as session:
         project = session.get(Project, project_id)

@@ -116,7 +116,7 @@ export class AnswerCard {
     this.place.textContent = placeInWords(desk.ranks, slot);
     this.element.classList.toggle("is-placed", desk.ranks[slot] !== null);
     this.element.classList.toggle("is-chosen", desk.chosen === slot);
-    this.element.toggleAttribute("aria-current", desk.chosen === slot);
+    this.element.setAttribute("aria-current", String(desk.chosen === slot)); // an empty one would be "false"
   }
 }
 

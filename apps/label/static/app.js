@@ -1,6 +1,6 @@
 // The labelling page: what is known of the task in hand, what its person does to it, and what becomes of that.
 
-import { call, speakFor, uuid, Failure } from "../api.js";
+import { call, project, speakFor, uuid, Failure } from "../api.js";
 import { AnswerCard } from "./answers.js";
 import { Board } from "./board.js";
 import { Clock } from "./clock.js";
@@ -23,12 +23,13 @@ export class Desk {
     try {
       this.config = await call("GET", "config");
     } catch (failure) {
+      if (failure.status === 404 && project === null) return location.replace("/projects"); // one of several
       return this.#blocked(failure, () => this.start());
     }
-    const { project, person } = this.config;
+    const { project: about, person } = this.config;
     speakFor(person.id);
     this.raw = (recalled("raw") ?? this.config.show === "raw") === true;
-    this.scope = `${project.id}/${person.id}`;
+    this.scope = `${about.id}/${person.id}`;
     this.frame = new Frame(this);
     this.drafts = new Drafts(this.scope, (news) => this.frame.draftNews(news));
     listen(this);
@@ -343,4 +344,4 @@ export class Desk {
   }
 }
 
-export const calm = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
+const calm = () => matchMedia("(prefers-reduced-motion: reduce)").matches;

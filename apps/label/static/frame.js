@@ -1,5 +1,6 @@
 // What stands around the task: the bar on top, the prompt, the panel with ranking and buttons, messages.
 
+import { project as chosen } from "../api.js";
 import { h, button, duration } from "../dom.js";
 import * as dialogs from "./dialogs.js";
 import { clockTime, recalled, remember } from "./drafts.js";
@@ -34,6 +35,7 @@ export class Frame {
         this.toGuidelines,
         button("My work", () => this.history(), { key: "H" }),
         button("Shortcuts", () => this.help(), { key: "?", class: "shortcuts" }),
+        chosen === null ? null : h("a", { href: "/projects", class: "projects" }, "Projects"),
         lead ? h("a", { href: `/lead/${location.search}` }, "Lead") : null,
         h("a", { href: "/account", dir: "auto" }, person.name)));
   }

@@ -28,6 +28,7 @@ class Lead {
   constructor(root) {
     this.root = root;
     this.sections = {};
+    this.underWay = new Set();
     this.problem = h("div", { class: "problem", role: "alert", hidden: true });
     this.status = h("p", { class: "toast", role: "status" });
     this.asOf = h("p", { class: "hint" }, "Loading …");
@@ -107,16 +108,30 @@ class Lead {
       if (answer.done) this.say(answer.done);
       return answer;
     } catch (failure) {
+      this.failure = failure;
       this.fail(failure);
       return null;
     }
   }
 
   /** The same for what changes something: the page is brought up to date. Whether it was done. */
-  async decide(path, body) {
-    const answer = await this.ask("POST", path, body);
-    if (answer) await this.refresh();
-    return answer;
+  decide(path, body) {
+    return this.once(path + JSON.stringify(body), async () => {
+      const answer = await this.ask("POST", path, body);
+      if (answer) await this.refresh();
+      return answer;
+    });
+  }
+
+  /** Does what is not under way already: a double click is one. */
+  async once(what, act) {
+    if (this.underWay.has(what)) return null;
+    this.underWay.add(what);
+    try {
+      return await act();
+    } finally {
+      this.underWay.delete(what);
+    }
   }
 
   fail(failure) {
@@ -124,9 +139,11 @@ class Lead {
     const next = `/login?next=${encodeURIComponent(within("/lead/"))}`;
     const login = h("a", { class: "primary", href: next, target: "_blank" }, "Log in again"); // beside: what was typed stays
     const out = failure.status === 401;
+    if (failure.status === 404 && project === null && !this.data) return location.replace("/projects"); // one of several
     const words = out ? `${failure.message} What you have typed stays on this page: log in, then come back to it.` : `${failure.message} ${failure.remedy}`;
     this.problem.replaceChildren(h("span", {}, words), out ? login : "", button("Close", () => (this.problem.hidden = true), { class: "quiet" }));
     this.problem.hidden = false;
+    this.say("");
   }
 
   say(words) {

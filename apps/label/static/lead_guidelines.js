@@ -19,7 +19,7 @@ export class Guidelines {
         field("Markdown, with $LaTeX$", this.text),
         h("div", { class: "box preview" }, h("h3", {}, "Preview"), this.preview)),
       h("div", { class: "buttons" },
-        button("Save", () => this.save(), { class: "primary" }),
+        button("Save", () => lead.once("save", () => this.save()), { class: "primary" }),
         button("Give up my changes", () => this.take())),
       h("h2", {}, "Versions, the latest first"), this.versions);
   }
@@ -63,7 +63,7 @@ export class Guidelines {
       this.now = { ...this.now, text, version: answer.version };
       this.conflict.hidden = true;
     }
-    await this.open(); // where somebody else saved meanwhile, it tells
+    if (answer || this.lead.failure.code === "stale") await this.open(); // where somebody else saved meanwhile, it tells
   }
 
   #tell() {

@@ -52,7 +52,7 @@ export class People {
   #drawInvited(invited) {
     const row = ({ id, name, role, expires_at: until }) => {
       const cells = [name ?? `${id} (they choose)`, role, when(until)];
-      const revoke = button("Revoke", () => this.lead.decide("end", { name: name ?? id }), { "aria-label": `Revoke the invitation of ${name ?? id}` });
+      const revoke = button("Revoke", () => this.lead.decide("end", { name: id }), { "aria-label": `Revoke the invitation of ${name ?? id}` });
       return this.lead.isAdmin ? cells.toSpliced(1, 0, revoke) : cells;
     };
     const columns = ["invited", ...(this.lead.isAdmin ? ["revoke"] : []), "role", "until"];
@@ -62,8 +62,7 @@ export class People {
   #inviting() {
     const names = h("textarea", { rows: "3", dir: "auto", spellcheck: "false" });
     const [role, days] = [choice(ROLES), h("input", { type: "number", min: "0.01", max: "30", step: "any", value: "7", required: true })];
-    const invite = async (event) => {
-      event.preventDefault();
+    const invite = async () => {
       const lines = names.value.split("\n").map((line) => line.trim()).filter(Boolean);
       const about = { role: role.value, days: Number(days.value) };
       const made = lines.length ? await this.lead.ask("POST", "invite_many", { ...about, names: lines.join("\n") }) : await this.lead.ask("POST", "invite", about);
@@ -72,7 +71,7 @@ export class People {
       this.show(made);
       await this.lead.refresh();
     };
-    return h("form", { class: "box", onsubmit: invite }, h("h2", {}, "Invite"),
+    return h("form", { class: "box", onsubmit: (event) => (event.preventDefault(), this.lead.once("invite", invite)) }, h("h2", {}, "Invite"),
       field("Names, one a line", names, "Of a list with more columns the first counts. Without a name, one person chooses their own."),
       h("div", { class: "line" }, field("Role", role), field("Days that the link works", days), h("button", { class: "primary" }, "Invite")));
   }
@@ -81,7 +80,7 @@ export class People {
   show({ invited }) {
     const line = ({ name, link }) => (name ? `${name}\t${link}` : link);
     const row = ({ name, role, link, expires_at: until }) => [name ?? `a new ${role}`, h("code", { class: "link" }, link), when(until), copier(link)];
-    this.links.replaceChildren(table({ title: "New links", columns: ["for", "link, works once", "until", "copy"], rows: invited.map(row) }),
+    this.links.prepend(table({ title: "New links", columns: ["for", "link, works once", "until", "copy"], rows: invited.map(row) }),
       h("p", { class: "hint" }, "They are shown this once. Whoever has a link can use it: send each to its person alone."),
       invited.length > 1 ? copier(invited.map(line).join("\n"), "Copy all") : "");
     this.links.scrollIntoView({ block: "nearest" });

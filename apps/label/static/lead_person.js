@@ -17,11 +17,11 @@ export function manage(lead, person, show) {
     if (made) show(made);
   };
   const sure = async (question, path, body) => {
-    dialog.close();
-    if (await question) await lead.decide(path, { name, ...body });
+    dialog.close(); // first, so that the focus goes back to where it was, and from the question there too
+    if (await question()) await lead.decide(path, { name, ...body });
   };
-  const shutOut = () => sure(confirmed(lead, `Shut ${name} out?`, "They are logged out at once and cannot log in until you let them in again. What they said stays.", "Shut out"), "active", { active: false });
-  const erase = () => sure(confirmed(lead, `Erase ${name}?`,
+  const shutOut = () => sure(() => confirmed(lead, `Shut ${name} out?`, "They are logged out at once and cannot log in until you let them in again. What they said stays.", "Shut out"), "active", { active: false });
+  const erase = () => sure(() => confirmed(lead, `Erase ${name}?`,
     "Their name, comments and whatever else they wrote are taken out of the database for good, and they cannot log in any more. Their rankings stay, under another name. Nobody can bring this back.",
     "Erase for good", name), "erase");
   const role = choice(ROLES, { "aria-label": "Role" });

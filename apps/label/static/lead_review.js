@@ -21,7 +21,9 @@ export class Review {
   async open(task, what) {
     if (!task) return this.#showList();
     const found = await this.lead.ask("GET", `tasks/${encodeURIComponent(task)}`);
-    if (!found) return;
+    const [section, id] = this.lead.where;
+    if (section !== "review" || id !== task) return; // somebody went on to another meanwhile
+    if (!found) return this.#showList();
     const typed = this.text?.task === found.task.id && this.text.isChanged ? this.text : null;
     this.one.replaceChildren(...this.#task(found.task, typed, what === "edit"));
     this.element.replaceChildren(this.one);
@@ -81,13 +83,13 @@ export class Review {
       Object.assign(this.text, { value: task.asked, task: task.id, isChanged: false });
       this.text.addEventListener("input", () => (this.text.isChanged = this.text.value !== task.asked));
     }
-    const save = async () => {
+    const save = () => this.lead.once("edit", async () => {
       this.lead.problem.hidden = true;
       const answer = await this.lead.ask("POST", "edit", { task: task.id, text: this.text.value });
       if (!answer) return;
       this.text.isChanged = false;
       await this.lead.refresh();
-    };
+    });
     return h("details", { class: "box", open: edits || Boolean(typed) }, h("summary", {}, "Edit the prompt"),
       h("p", { class: "hint" }, "The last thing that the user says. The new prompt becomes a task of its own with the same answers, and this one is closed."),
       field("New text", this.text), button("Save as a new task", save, { class: "primary" }));

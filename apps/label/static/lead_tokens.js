@@ -11,15 +11,15 @@ export class Tokens {
     this.days = h("input", { type: "number", min: "0.01", max: "365", step: "any", value: "90", required: true });
     this.made = h("div", { role: "status" });
     this.list = h("div", {});
-    const form = h("form", { onsubmit: (event) => (event.preventDefault(), this.#make()) },
+    const form = h("form", { onsubmit: (event) => (event.preventDefault(), lead.once("token", () => this.#make())) },
       h("div", { class: "line" }, field("Speaks for", this.person), field("What it is for", this.purpose), field("Days", this.days), h("button", { class: "primary" }, "Make a token")));
     this.element = h("div", { class: "box" }, h("h2", {}, "Tokens for scripts"), form, this.made, this.list);
   }
 
   async open(people) {
-    const chosen = this.person.value;
-    this.person.replaceChildren(...choice(people.filter((one) => one.active).map(({ name }) => [name, name])).childNodes);
-    if (chosen) this.person.value = chosen;
+    const [names, chosen] = [people.filter((one) => one.active).map(({ name }) => name), this.person.value];
+    this.person.replaceChildren(...choice(names.map((name) => [name, name])).childNodes);
+    this.person.value = names.includes(chosen) ? chosen : this.lead.data.asks.name;
     const found = await this.lead.ask("GET", "tokens");
     if (!found) return;
     const row = ({ id, person, purpose, expires_at: until, used_at: used }) => [purpose, person, when(until), used ? when(used) : "never",

@@ -83,10 +83,10 @@ def test_a_task_of_another_project_is_none_of_this_one(place: Place, dispute: tu
 
 def test_tasks_are_assigned_and_given_back(place: Place, dispute: tuple[Member, int]) -> None:
     rita, task = dispute
-    assert "1 tasks are for bob and nobody else" in done(rita, "assign", tasks=[task], names=["bob"])
+    assert "1 task is for bob and nobody else" in done(rita, "assign", tasks=[task], names=["bob"])
     assert rita.call("GET", f"lead/tasks/{task}").json()["task"]["assigned"] == ["bob"]
     assert "nobody has this name" in refused(rita, "assign", 409, tasks=[task], names=["mallory"]).lower()
-    assert "1 tasks are for everybody" in done(rita, "unassign", tasks=[task])
+    assert "1 task is for everybody" in done(rita, "unassign", tasks=[task])
     assert rita.call("GET", f"lead/tasks/{task}").json()["task"]["assigned"] == []
 
 

@@ -7,6 +7,8 @@ import shutil
 import signal
 import sqlite3
 import stat
+import subprocess
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -60,6 +62,20 @@ def test_sqlite_keeps_what_is_committed_on_disk(tmp_path: Path) -> None:
     assert found == ["wal", 2, 1]
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     store.close()
+
+
+def test_a_process_with_two_stores_keeps_its_log_when_another_process_ends(tmp_path: Path) -> None:
+    """Who closes a file loses all its locks; then the next to leave would take the log away, and labels with it."""
+    path = tmp_path / "labels.db"
+    first, second = Store.open(str(path)), Store.open(str(path))
+    log = Path(f"{path}-wal").stat().st_ino
+    other = f"import sqlite3; sqlite3.connect({str(path)!r}).execute('SELECT count(*) FROM event').fetchone()"
+    subprocess.run([sys.executable, "-c", other], check=True)
+    assert Path(f"{path}-wal").stat().st_ino == log
+    people.invite(first, "admin", "ana")
+    assert [one.name for one in people.waiting(second)] == ["ana"]
+    first.close()
+    second.close()
 
 
 def test_a_writing_transaction_locks_before_it_reads(store: Store, url: str) -> None:

@@ -129,8 +129,9 @@ def test_guidelines_are_edited_by_one_at_a_time(office: Office, clock: Clock) ->
         (2, "Be kind."),
         (1, ""),
     ]
-    with pytest.raises(BadPayload, match="200001 characters"):
-        projects.edit_guidelines(office.store, office.project, "x" * 200_001, 2, lead.id)
+    for text, problem in (("x" * 200_001, "200001 characters"), ("a\0b", "character NUL")):
+        with pytest.raises(BadPayload, match=problem):
+            projects.edit_guidelines(office.store, office.project, text, 2, lead.id)
     with pytest.raises(NotYours):
         projects.guidelines_of(office.store, 99)
 

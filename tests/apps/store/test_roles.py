@@ -26,7 +26,7 @@ def login(store: Store, name: str = "Ann", password: str = PASSWORD, address: st
 
 def test_nobody_exists_by_default(store: Store) -> None:
     assert people.listed(store) == []
-    for name, password in (("admin", "admin"), ("admin", "password"), ("", ""), ("root", "")):
+    for name, password in (("admin", "admin"), ("admin", "password"), ("", ""), ("root", ""), ("a\0", "b\0")):
         with pytest.raises(LoginRefused):
             login(store, name, password)
 
@@ -158,6 +158,22 @@ def test_an_invitation_can_be_taken_back(store: Store) -> None:
         people.accept(store, invited.token, None, PASSWORD)
 
 
+def test_who_was_invited_twice_comes_in_once(store: Store) -> None:
+    first, second = people.invite(store, "admin", "Ann"), people.invite(store, "annotator", "ann")
+    people.accept(store, second.token, None, PASSWORD)
+    assert people.waiting(store) == []
+    with pytest.raises(LoginRefused, match="not valid any more"):
+        people.accept(store, first.token, None, PASSWORD)
+
+
+def test_one_of_two_invitations_in_a_name_is_taken_back_by_its_id(store: Store) -> None:
+    people.invite(store, "admin", "Ann")
+    people.invite(store, "annotator", "Ann")
+    first, second = people.waiting(store)
+    assert people.revoke(store, first.id) == 1
+    assert people.waiting(store) == [second]
+
+
 def test_many_are_invited_at_once(store: Store) -> None:
     made = people.invite_many(store, 'Ann\n Bea ,bea@example.org, 3\n"Cy, Jr."\n\n', "annotator", 3)
     assert [one.name for one in made] == ["Ann", "Bea", "Cy, Jr."]
@@ -169,7 +185,7 @@ def test_many_are_invited_at_once(store: Store) -> None:
     [
         ("Ann\n\nBob", "line 2: name: 0 characters"),
         ("Ann\nBob\nANN", "line 3: ANN stands in line 1 already"),
-        ("Ann\nLea", "line 2: name: Lea is taken"),
+        ("Ann\nLea", "line 2: name: Lea: this name is taken; leave it out"),
         ("Ann\nL\u0435a", "line 2: name: it mixes letters"),
         (" \n", "there is none"),
         ('Ann\n"Bob', "this is no CSV"),
