@@ -20,7 +20,7 @@ export class Guidelines {
         h("div", { class: "box preview" }, h("h3", {}, "Preview"), this.preview)),
       h("div", { class: "buttons" },
         button("Save", () => lead.once("save", () => this.save()), { class: "primary" }),
-        button("Give up my changes", () => this.take())),
+        button("Give up my changes", () => this.found && this.take())),
       h("h2", {}, "Versions, the latest first"), this.versions);
   }
 
@@ -56,7 +56,7 @@ export class Guidelines {
     if (answer) safeHtml(this.preview, answer.html);
   }
 
-  async save(version = this.now.version) {
+  async save(version = this.now?.version) {
     const text = this.text.value;
     const answer = await this.lead.ask("POST", "guidelines", { text, version });
     if (answer) {

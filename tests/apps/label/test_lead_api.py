@@ -131,7 +131,7 @@ def test_many_are_invited_and_each_link_works_once(place: Place) -> None:
     assert "days" in refused(ada, "invite", 422, role="annotator", days=10**6)
     unnamed = ada.call("POST", "lead/invite", {"role": "reviewer"}).json()["invited"][0]
     (waiting,) = [one for one in ada.call("GET", "lead/people").json()["invited"] if one["name"] is None]
-    assert "1 sessions and open links ended" in done(ada, "end", name=waiting["id"])
+    assert "works no more" in done(ada, "end", name=waiting["id"])
     assert place.client().get(unnamed["link"]).status_code == 404
 
 
