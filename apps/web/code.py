@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from itertools import groupby
 from operator import itemgetter
+from threading import Lock
 
 from pygments.lexer import Lexer
 from pygments.lexers import get_lexer_by_name
@@ -35,6 +36,7 @@ _LANGUAGES = """bash c c# c++ cpp cs csharp css diff docker dockerfile go golang
     json jsx julia kotlin latex lua make makefile matlab perl php pl powershell ps1 py python python3 r rb rs ruby rust
     scala sh shell sql swift tex toml ts tsx typescript xml yaml yml zsh"""
 LANGUAGES = frozenset(_LANGUAGES.split())
+_MAKING = Lock()
 
 
 def highlighted(text: str, info: str) -> str:
@@ -62,7 +64,8 @@ def _tokens(text: str, language: str) -> Iterator[tuple[str, str]]:
 
 @lru_cache
 def _lexer(language: str) -> Lexer:
-    return get_lexer_by_name(language)
+    with _MAKING:  # the first of a class arranges its rules, in which no second thread may find it
+        return get_lexer_by_name(language)
 
 
 @lru_cache

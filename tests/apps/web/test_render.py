@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import re
 import time
+from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
+from typing import Any
 
 import pytest
 from attacks import CORPUS
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from markdown_it.ruler import Ruler
 from pygments.lexers import get_all_lexers
 
-from apps.web import code
+from apps.web import code, render
 from apps.web.render import ATTRIBUTES, CLASSES, MAX_CHARACTERS, TITLE, rendered
 
 
@@ -161,3 +164,18 @@ def test_no_text_takes_long(piece: str) -> None:
     begun = time.process_time()
     rendered(text)
     assert time.process_time() - begun < 5  # on a slow machine; quadratic parsing of this would take minutes
+
+
+def test_threads_may_share_the_parser_from_the_first_text_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its rules are arranged when they are first asked for: whoever came in between found none, and failed."""
+    arrange = Ruler.__compile__
+
+    def slowly(ruler: Any) -> None:
+        ruler.__cache__ = {}
+        time.sleep(0.02)
+        arrange(ruler)
+
+    monkeypatch.setattr(Ruler, "__compile__", slowly)
+    parser = render._parser()
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(parser.render, ["*so* $x$"] * 16)) == {parser.render("*so* $x$")}
