@@ -52,7 +52,7 @@ class Writer:
 
     def said(self, id: str, n: int, payload: dict[str, object]) -> None:
         """What erasing leaves of it is compared: texts may be gone by then."""
-        self.note("said", id, n, events.digest(erasing.without_texts(payload)))
+        self.note("said", id, n, events.digest(events.without_texts(payload)))
 
     def rank(self, who: int) -> None:
         given = tasks.claim(self.store, self.project, who)
@@ -190,7 +190,7 @@ def check(url: str, acknowledged: list[list[str]]) -> None:
             assert session.scalar(said.where(~Annotation.extra)) == task.n_done <= OVERLAP
         of_erased = select(Revision).join(Annotation, Annotation.id == Revision.annotation_id)
         of_erased = of_erased.join(Person, Person.id == Annotation.person_id).where(Person.erased_at.is_not(None))
-        assert [one for one in session.scalars(of_erased) if one.payload != erasing.without_texts(one.payload)] == []
+        assert [one for one in session.scalars(of_erased) if one.payload != events.without_texts(one.payload)] == []
         versions = session.scalars(select(Guidelines.version).order_by(Guidelines.version)).all()
         assert versions == list(range(1, session.scalars(select(Project.guidelines_version)).one() + 1))
     assert events.verify(store).problems == ()
@@ -199,4 +199,4 @@ def check(url: str, acknowledged: list[list[str]]) -> None:
 
 
 def left_of(revision: Revision) -> str:
-    return events.digest(erasing.without_texts(revision.payload))
+    return events.digest(events.without_texts(revision.payload))
