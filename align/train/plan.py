@@ -84,7 +84,7 @@ def fitted(recipe: R, config: PretrainedConfig) -> R:
     return fits
 
 
-def check_positions(config: PretrainedConfig, max_tokens: int, key: str = "model.path") -> None:
+def check_positions(config: PretrainedConfig, max_tokens: int, key: str) -> None:
     """Raises `UserError` if sequences may be longer than the model that `key` names has positions for."""
     limit = max_positions(config)
     if limit is not None and max_tokens > limit:
