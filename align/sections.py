@@ -116,7 +116,7 @@ class Data(Section):
     system: Literal["keep", "merge", "drop"] = "keep"
     """What becomes of system turns: merge puts their text before the next user's turn, for templates without them."""
     same_role: Literal["refuse", "join"] = "refuse"
-    """Two turns of one text_model in a row: left to the template, which may refuse them, or joined to one."""
+    """Two turns of one speaker in a row: left to the template, which may refuse them, or joined to one."""
     first_assistant: Literal["keep", "drop"] = "keep"
     """What becomes of an assistant's turn that stands before the first user's: kept as context, never learned."""
     thoughts: Literal["keep", "inline", "drop"] = "keep"

@@ -22,7 +22,7 @@ _CALLERS = ("function_call", "tool_call")  # LLaMA-Factory, ms-swift: turns whos
 
 MERGED = "a system turn was put before the next user's turn (data.system=merge)"
 SYSTEM_DROPPED = "a system turn was left out (data.system=drop)"
-JOINED = "turns of one text_model in a row were joined (data.same_role=join)"
+JOINED = "turns of one speaker in a row were joined (data.same_role=join)"
 FIRST_DROPPED = "an assistant's turn before the first user's was left out (data.first_assistant=drop)"
 UNASKED = "the assistant's turn before the first user's is context, not learned (data.first_assistant=keep)"
 INLINED = "thoughts were written into the answer (data.thoughts=inline)"
@@ -235,7 +235,7 @@ def _speaker(place: int, turn: Message) -> object:
 
 
 def _one(turns: list[Message]) -> Message:
-    """Some turns of one text_model as one."""
+    """Some turns of one speaker as one."""
     if len(turns) == 1:
         return turns[0]
     if len({turn.learned for turn in turns}) > 1:

@@ -133,7 +133,7 @@ def parse_sharegpt_preference(row: Values) -> Parsed:
 def parse_hh(row: Values) -> Parsed:
     """{chosen, rejected}: HH-RLHF's transcripts; a `prompt` column, where there is one, is the beginning of both.
 
-    They may repeat the prompt. Two turns of one text_model in a row are one turn. One with an empty turn is left out.
+    They may repeat the prompt. Two turns of one speaker in a row are one turn. One with an empty turn is left out.
     """
     beginning = string(row["prompt"], "prompt", may_be_empty=True) if not is_missing(row.get("prompt")) else ""
     both = [string(value_of(row, name), name) for name in ("chosen", "rejected")]

@@ -120,7 +120,7 @@ def test_in_training_and_validation_counted(write):
             assert turns[0] == Message("user", "Be brief.\n\nHi\n\nAgain")
         assert loaded.report.lines()[1:4] == [
             "  2 rows: a system turn was put before the next user's turn (data.system=merge)",
-            "  2 rows: turns of one text_model in a row were joined (data.same_role=join)",
+            "  2 rows: turns of one speaker in a row were joined (data.same_role=join)",
             "  2 rows: thoughts were left out (data.thoughts=drop)",
         ]
 
