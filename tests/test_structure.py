@@ -12,21 +12,23 @@ APPS = ALIGN.parent / "apps"
 BELOW: dict[str, set[str]] = {
     "errors": set(),
     "plots": set(),
-    "config": {"errors"},
+    "commands": set(),
+    "shipped": set(),
+    "config": {"errors", "commands"},
     "sections": {"config"},
     "text": {"errors", "config", "sections"},
     "gpt": {"errors"},
-    "lab": {"errors", "config", "sections", "text"},
+    "lab": {"errors", "commands", "config", "sections", "text"},
     "models": {"errors", "config", "sections", "text", "gpt"},
-    "train": {"errors", "config", "sections", "text", "models"},
+    "train": {"errors", "commands", "config", "sections", "text", "models"},
     "generation": {"errors", "config", "sections", "text", "models", "train"},
     "rewards": {"errors", "config", "sections", "text", "models", "train", "generation"},
     "rl": {"errors", "config", "sections", "text", "gpt", "models", "train", "generation", "rewards"},
     "stats": {"errors", "plots", "text"},
     "evals": {"errors", "config", "sections", "text", "models", "train", "generation", "stats"},
     "report": {"errors", "config", "plots", "text", "models", "stats", "evals"},
-    "judges": {"errors", "config", "sections", "text", "models", "train", "rewards", "stats", "evals"},
-    "tasks": {"errors", "config", "sections", "text", "models", "train", "generation", "stats", "evals"},
+    "judges": {"errors", "shipped", "config", "sections", "text", "models", "train", "rewards", "stats", "evals"},
+    "tasks": {"errors", "shipped", "config", "sections", "text", "models", "train", "generation", "stats", "evals"},
 }
 
 # Commands that stand in a room and are at the top of the house all the same: see docs/architecture.md, "The lab".
