@@ -33,13 +33,13 @@ def command(*words: str, **more: Any) -> Any:
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        ({"models": {"a": {"path": "x"}}}, "models: 1 given; name two or more, to compare them"),
+        ({"models": {"a": {"path": "x"}}}, "models: 1 given; name at least two to compare"),
         (TWO | {"models": {" ": {"path": "x"}, "b": {"path": "y"}}}, "models: ' ' is no name for a model"),
         (TWO | {"reference": "c"}, "reference = 'c' is none of the models: a, sft"),
         (TWO | {"sampling": {"max_tokens": 600}}, "sampling.max_tokens = 600 is more than most_tokens, 512"),
-        (TWO | {"host": "0.0.0.0"}, "host = 0.0.0.0: others than this machine need accounts; give arena"),
-        (TWO | {"trusted_proxies": ["10.0.0.1"]}, "trusted_proxies = ('10.0.0.1',): others than this machine need"),
-        (TWO | {"origin": "https://c.example"}, "origin = https://c.example: others than this machine need accounts"),
+        (TWO | {"host": "0.0.0.0"}, "host = 0.0.0.0: serving other machines needs accounts; set arena"),
+        (TWO | {"trusted_proxies": ["10.0.0.1"]}, "trusted_proxies = ('10.0.0.1',): serving other machines needs"),
+        (TWO | {"origin": "https://c.example"}, "origin = https://c.example: serving other machines needs accounts"),
         (TWO | {"moddels": 1}, "moddels = 1: unknown key; did you mean models?"),
         (TWO | {"models": {"a": {"path": "x", "best_of": 4}, "b": {"path": "y"}}}, "best_of"),
         (TWO | {"port": 70000}, "port"),

@@ -13,7 +13,7 @@ from browsing import DRAWN, GONE_ON, Desk, said
 from offices import prompt
 from served import Place, project_in
 
-from apps.store import adding, people, projects, sessions
+from apps.store import adding, invitations, projects, sessions
 from apps.store.tables import Project
 
 LAPTOP = {"width": 1280, "height": 800}
@@ -162,7 +162,7 @@ def test_ratings_make_the_ranking_and_it_can_be_put_back(sit_down: Callable[...,
     desk.rate(3, 7)
     desk.page.get_by_role("button", name="Rank by ratings").click()
     assert desk.rows() == {1: [3], 2: [0, 2], 4: [1]}
-    desk.page.locator(".toast").get_by_role("button", name="Put back").click()
+    desk.page.locator(".toast").get_by_role("button", name="Restore my ranking").click()
     assert desk.rows() == {1: [1], 0: [0, 2, 3]}  # what was made by hand, though the ratings changed in between
     made = "async ([ratings, ties]) => (await import('/static/label/ranks.js')).byRatings(ratings, ties)"
     assert desk.page.evaluate(made, [[6, 3, 6, None], True]) == [1, 3, 1, None]
@@ -309,9 +309,9 @@ def test_who_failed_practice_is_told_what_to_do(browser: Any, make_place: Callab
         for key in ("j", "4", f"Shift+Digit{rank}"):
             desk.page.keyboard.press(key)
     desk.page.keyboard.press("Control+Enter")
-    desk.page.get_by_role("dialog", name="How it went").wait_for()
+    desk.page.get_by_role("dialog", name="Practice result").wait_for()
     desk.page.keyboard.press("Escape")
-    notice = desk.page.locator(".notice", has_text="too few pairs were as expected")
+    notice = desk.page.locator(".notice", has_text="too few pairs were in the expected order")
     notice.get_by_role("button", name="Read the guidelines").click()
     desk.page.get_by_role("dialog").get_by_text("Read everything first.").wait_for()
     desk.close()
@@ -325,7 +325,7 @@ def test_a_session_that_ends_while_somebody_types_loses_nothing(
     sit_down: Callable[..., Desk], office: tuple[Place, Server]
 ) -> None:
     desk, store = sit_down("sleeper"), office[0].project.store
-    people.revoke(store, "sleeper")
+    invitations.revoke(store, "sleeper")
     desk.page.locator("#answer-1 textarea").fill("half a thou")
     problem = desk.page.locator(".problem", has_text="logged out")
     assert problem.get_by_role("link", name="Log in again").get_attribute("href") == "/login?next=%2Fapp%2F"
@@ -333,7 +333,7 @@ def test_a_session_that_ends_while_somebody_types_loses_nothing(
     cookie = {"name": "align_label", "url": desk.url, "httpOnly": True, "sameSite": "Strict"}
     desk.context.add_cookies([{**cookie, "value": office[0].token("guest")}])
     desk.page.locator("#answer-1 textarea").fill("half a thought")
-    desk.page.locator(".problem", has_text="guest is logged in in this browser now").wait_for()
+    desk.page.locator(".problem", has_text="guest is now logged in in this browser").wait_for()
     desk.open()
     assert desk.page.locator("#answer-1 textarea").input_value() == ""  # the guest's own
     desk.context.add_cookies([{**cookie, "value": sessions.login(store, "sleeper", "four words or more", "10.0.0.1")}])

@@ -18,7 +18,7 @@ from served import Place, project_in
 
 from apps.label.exporting import export
 from apps.label.rankings import Filters
-from apps.store import adding, people, sessions
+from apps.store import adding, invitations, people, sessions
 
 N_TASKS = 10
 
@@ -44,7 +44,7 @@ def sit_down(browser: Any, office: tuple[Place, Server]) -> Iterator[Callable[..
     desks = []
 
     def sit(name: str, role: Any = "annotator", **context: Any) -> Desk:
-        if name not in [somebody.name for somebody in people.listed(place.project.store)]:
+        if name not in [somebody.name for somebody in people.all_people(place.project.store)]:
             place.member(name, role)
         desks.append(Desk(browser, server.url, place.token(name), **context))
         return desks[-1].open()
@@ -78,7 +78,7 @@ def test_ten_tasks_by_mouse(sit_down: Callable[..., Desk], office: tuple[Place, 
         desk.submit()
         desk.page.wait_for_function(GONE_ON, arg=before)
         assert "Saving …" not in desk.page.locator(".status").all_inner_texts()
-    assert "every task that is open to you" in desk.page.locator(".notice").inner_text()
+    assert "all tasks that are open to you" in desk.page.locator(".notice").inner_text()
     found = said(office[0], "mouse")
     assert [status for status, _ in found] == ["submitted"] * N_TASKS
     for (_, payload), expected in zip(found, wanted, strict=True):
@@ -450,7 +450,7 @@ def test_practice_tells_how_it_went(browser: Any, make_place: Callable[..., Plac
     first = desk.texts()
     finish(desk)
     desk.page.get_by_role("button", name="Submit").click()
-    told = desk.page.get_by_role("dialog", name="How it went")
+    told = desk.page.get_by_role("dialog", name="Practice result")
     told.wait_for()
     assert desk.page.locator(".toast").inner_text() == "Saved."  # without Undo
     order = sorted(range(4), key=lambda slot: int(first[slot].split()[1]))
@@ -468,7 +468,7 @@ def test_a_session_that_ends_keeps_what_was_submitted(
 ) -> None:
     desk = sit_down("sleeper")
     finish(desk)
-    people.revoke(office[0].project.store, "sleeper")
+    invitations.revoke(office[0].project.store, "sleeper")
     desk.page.get_by_role("button", name="Submit").click()
     desk.page.locator(".problem", has_text="logged out").wait_for()
     assert said(office[0], "sleeper") == []

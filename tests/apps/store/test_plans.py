@@ -57,7 +57,7 @@ def whole_reads(store: Store, sent: list[Statement]) -> set[str]:
     return {one[0] for one in sent if reads_a_whole_table(store, plan(store, one))}
 
 
-def do(office: Office, person: people.Somebody, n: int) -> None:
+def do(office: Office, person: people.PersonInfo, n: int) -> None:
     for _ in range(n):
         given = claim(office, person)
         work.submit(office.store, person.id, new_id(), given.id, given.lease, ranking(1, 2))
