@@ -215,8 +215,8 @@ class Train(Section):
     """Steps between checkpoints; by default a quarter of the run."""
     check_memory: bool = True
     """Refuse a run that is estimated to need more memory, or to write more, than there is room for."""
-    track: Literal["none", "tensorboard"] = "none"
-    """Also log to TensorBoard, in the run folder (pip install '.[track]')."""
+    track: Literal["none", "tensorboard", "trackio", "wandb"] = "none"
+    """Also log the metrics to a tracker: TensorBoard (in the run folder), Trackio (local) or Weights & Biases."""
     keep_checkpoints: int = Field(2, gt=0)
     """How many of the latest checkpoints stay."""
 
