@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticUndefined
 
+from align.commands import program
 from align.errors import UserError
 
 
@@ -64,7 +65,7 @@ class DryRun(NamedTuple):
 
 
 class Command(NamedTuple):
-    """What was typed after `python -m align.<stage>`."""
+    """What was typed after `align <stage>`."""
 
     recipe_path: str  # "" if none was given
     overrides: list[str]
@@ -138,14 +139,14 @@ def to_yaml(recipe: Section) -> str:
 
 def _module(stage: str) -> str:
     """What stands behind `python -m`: a stage of the toolkit by its name, an app by its whole path."""
-    return stage if "." in stage else f"align.{stage}"
+    return stage if stage.startswith("apps.") else f"align.{stage}"
 
 
 def help_text(recipe_class: type[Section], stage: str, sizing: tuple[str, ...] = ()) -> str:
     """Usage, then every key with its type, default and one line of meaning."""
     module = sys.modules[recipe_class.__module__]
     lines = [
-        f"usage: python -m {_module(stage)} RECIPE.yaml [key.sub=value ...] [--dry-run] [--help]",
+        f"usage: {program(_module(stage))} RECIPE.yaml [key.sub=value ...] [--dry-run] [--help]",
         *(["       --dry-run [--device-memory 24GB] [--model-shape 124M|1.5B|7B|13B|PRESET|FOLDER]"] if sizing else []),
         "",
         (module.__doc__ or "").strip().split("\n\n")[0],
@@ -233,7 +234,7 @@ def _split(argv: list[str], stage: str, sizing: tuple[str, ...], needs_file: boo
     if not needs_file and (not words or "=" in words[0]):
         return Command("", words, _dry_run(flags))
     if not words or "=" in words[0]:
-        raise UserError(f"which recipe? usage: python -m {_module(stage)} RECIPE.yaml [key.sub=value ...] [--dry-run]")
+        raise UserError(f"which recipe? usage: {program(_module(stage))} RECIPE.yaml [key.sub=value ...] [--dry-run]")
     return Command(words[0], words[1:], _dry_run(flags))
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 import json
 import shutil
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,27 +19,25 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import Field
 
+from align.commands import COMMANDS
 from align.config import Section, build, merged, parse_command, read_yaml, to_yaml
 from align.errors import UserError, check_place, exit_on_user_error
+from align.shipped import shipped
+
+DEMO_HELP = """usage: align demo [seed=1] [output=runs/demo] [--dry-run]
+
+Runs the whole pipeline on a small world, offline: pretraining, SFT, a reward model, PPO, an evaluation. It writes into
+`output` and prints the path of a report. An older demo of another seed is renamed. The recipe comes with the package;
+`align pipeline --help` lists its keys."""
 
 Command = Literal["lab", "prepare", "pretrain", "sft", "generate", "rank", "rm", "score", "ppo", "dpo", "evaluate"]
-
-# Where each command's recipe class and function live.
-COMMANDS: dict[str, tuple[str, str, str]] = {
-    "lab": ("align.lab.recipes", "World", "run_world"),
-    "rank": ("align.lab.recipes", "Rank", "run_rank"),
-    **{
-        name: (f"align.{name}", "Recipe", "run")
-        for name in ("prepare", "pretrain", "sft", "generate", "rm", "score", "ppo", "dpo", "evaluate")
-    },
-}
 
 
 class Stage(Section):
     """One stage of a pipeline."""
 
     command: Command
-    """What runs: python -m align.<command>; lab and rank are the lab's own."""
+    """What runs: `align <command>`."""
     recipe: str
     """Its recipe file, beside this one."""
     set: dict[str, Any] = Field(default_factory=dict)
@@ -68,13 +67,21 @@ class Planned(NamedTuple):
     run: Any
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     """Parses the command line and runs."""
-    import sys
-
-    recipe, dry_run = parse_command(Recipe, "pipeline")
-    recipe_path = next(word for word in sys.argv[1:] if not word.startswith("--"))
+    argv = sys.argv[1:] if argv is None else argv
+    recipe, dry_run = parse_command(Recipe, "pipeline", argv)
+    recipe_path = next(word for word in argv if not word.startswith("--"))
     run(recipe, Path(recipe_path).parent, dry_run)
+
+
+def demo() -> None:
+    """`align demo`: the pipeline of the recipe that comes with the package."""
+    argv = sys.argv[1:]
+    if "-h" in argv or "--help" in argv:
+        print(DEMO_HELP)
+        return
+    main([str(shipped("recipes/demo.yaml")), "existing=rename", *argv])
 
 
 def run(recipe: Recipe, beside: Path, dry_run: bool = False, only: Sequence[str] | None = None) -> None:
@@ -104,13 +111,16 @@ def run(recipe: Recipe, beside: Path, dry_run: bool = False, only: Sequence[str]
 
 def plan(recipe: Recipe, name: str, stage: Stage, beside: Path) -> Planned:
     """A stage's checked recipe, its paths moved into `output`."""
-    module_name, recipe_name, function_name = COMMANDS[stage.command]
+    command = COMMANDS[stage.command]
+    assert command.recipe, stage.command
+    assert command.run, stage.command
+    module_name, recipe_name = command.recipe
     module = importlib.import_module(module_name)
     path = beside / stage.recipe
     given = moved(merged(read_yaml(path), stage.set), recipe.written_for, recipe.output)
     given["seed"] = recipe.seed
     return Planned(
-        name, build(getattr(module, recipe_name), given, f"{path} (stage {name})"), getattr(module, function_name)
+        name, build(getattr(module, recipe_name), given, f"{path} (stage {name})"), getattr(module, command.run)
     )
 
 

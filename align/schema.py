@@ -17,18 +17,14 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
+from align.commands import COMMANDS, program
 from align.config import Section
 from align.errors import UserError, check_place, exit_on_user_error
-from align.pipeline import COMMANDS
 
 FOLDER = "recipes/schema"
 
 # Where each command's recipe class lives: module, class.
-RECIPES = {name: (module, kind) for name, (module, kind, _) in COMMANDS.items()}
-RECIPES |= {name: (f"align.{name}", "Recipe") for name in ("pipeline", "serve_rm", "ab")}
-RECIPES |= {name: (f"align.lab.{name}", "Recipe") for name in ("overoptimization", "inverse_scaling")}
-RECIPES["label"] = ("apps.store.project", "Recipe")  # named, not imported: the toolkit does without its apps
-RECIPES["compare"] = ("apps.compare.recipe", "Recipe")
+RECIPES = {name: command.recipe for name, command in COMMANDS.items() if command.recipe}
 
 Schema = dict[str, Any]
 
@@ -40,7 +36,7 @@ def main() -> None:
         print((__doc__ or "").strip())
         return
     if len(words) > 1 or any(word.startswith("-") for word in words):
-        raise UserError(f"at most one folder; usage: python -m align.schema [FOLDER={FOLDER}]")
+        raise UserError(f"at most one folder; usage: {program('align.schema')} [FOLDER={FOLDER}]")
     for path in write_schemas(Path(*words or [FOLDER])):
         print(f"wrote {path}")
 

@@ -18,6 +18,7 @@ from jsonschema import Draft202012Validator
 from pydantic_core import to_jsonable_python
 from tiny import WORDS, sentences, write_rows
 
+from align.commands import shown
 from align.config import Section, build, keys, parse_command, read_yaml
 from align.schema import RECIPES as COMMANDS
 from align.schema import main, recipe_class, schema_of, write_schemas
@@ -61,12 +62,9 @@ def test_its_first_comment_says_what_it_is_and_gives_the_command(path):
     comment = list(takewhile(lambda line: line.startswith("#"), lines))
     assert len(comment) >= 2
     command = command_of(path)
-    runs_itself = f"python -m align.{command} recipes/{path.relative_to(ROOT)}"
-    by_hand = {"lab": "python -m align.lab ", "rank": "python -m align.lab.annotators "}
-    by_hand["label"] = f"python -m apps.label serve recipes/{path.relative_to(ROOT)}"
-    by_hand["compare"] = f"python -m apps.compare recipes/{path.relative_to(ROOT)}"
-    for name in ("overoptimization", "inverse_scaling"):
-        by_hand[name] = f"python -m align.lab.{name} recipes/{path.relative_to(ROOT)}"
+    runs_itself = f"align {shown(command)} recipes/{path.relative_to(ROOT)}"
+    by_hand = {"lab": "align lab ", "rank": "align rank "}
+    by_hand["label"] = f"align label serve recipes/{path.relative_to(ROOT)}"
     assert by_hand.get(command, runs_itself) in "\n".join(comment)
 
 

@@ -11,17 +11,19 @@ APPS = ALIGN.parent / "apps"
 # Each room and what it may lean on, from docs/architecture.md.
 BELOW = {
     "errors": set(),
-    "config": {"errors"},
+    "commands": set(),
+    "shipped": set(),
+    "config": {"errors", "commands"},
     "sections": {"config"},
     "text": {"errors", "config", "sections"},
     "gpt": {"errors"},
-    "lab": {"errors", "config", "sections", "text"},
+    "lab": {"errors", "commands", "config", "sections", "text"},
     "models": {"errors", "config", "sections", "text", "gpt"},
-    "train": {"errors", "config", "sections", "text", "models"},
+    "train": {"errors", "commands", "config", "sections", "text", "models"},
     "rl": {"errors", "config", "sections", "text", "gpt", "models", "train"},
     "evals": {"errors", "config", "sections", "text", "models", "rl"},
-    "judges": {"errors", "config", "sections", "text", "models", "train", "rl", "evals"},
-    "tasks": {"errors", "config", "sections", "text", "models", "train", "rl", "evals"},
+    "judges": {"errors", "shipped", "config", "sections", "text", "models", "train", "rl", "evals"},
+    "tasks": {"errors", "shipped", "config", "sections", "text", "models", "train", "rl", "evals"},
 }
 
 # Commands that stand in a room and are at the top of the house all the same: see docs/architecture.md, "The lab".

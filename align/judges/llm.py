@@ -16,7 +16,6 @@ import os
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -26,6 +25,7 @@ from align.judges.settings import Llm
 from align.judges.template import question, read_template, verdict_in
 from align.judges.verdicts import Prompts, Said, Verdict
 from align.rl.asking import Refused, Server, Unanswered, shown
+from align.shipped import own_or_shipped
 
 if TYPE_CHECKING:
     from align.text.records import Message
@@ -54,7 +54,7 @@ class LlmJudge:
 
     def __init__(self, name: str, settings: Llm) -> None:
         self.name, self.settings = f"{name}.llm", settings
-        if not Path(settings.template).is_file():
+        if not own_or_shipped(settings.template).is_file():
             raise UserError(
                 f"{self.name}.template = {settings.template}: no such file; name one that says how to judge"
             )

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Self
 from pydantic import model_validator
 
 from align.config import Section, build, read_yaml
+from align.shipped import own_or_shipped
 
 if TYPE_CHECKING:
     from align.text.records import Message
@@ -44,7 +45,7 @@ class Template(Section):
 
 def read_template(path: str) -> Template:
     """A template from its file. Raises `UserError` that names the file and the key."""
-    return build(Template, read_yaml(path), path)
+    return build(Template, read_yaml(own_or_shipped(path)), path)
 
 
 def question(template: Template, prompt: Sequence[Message], answer_a: str, answer_b: str) -> list[dict[str, str]]:

@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 
+from align.commands import program
 from align.lab.corpora import FILES, Sizes, write_world
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = _parser().parse_args(argv)
+    args = parser().parse_args(argv)
     try:
         sizes = Sizes(**{field.name: getattr(args, field.name) for field in fields(Sizes)})
         _check_folder(args.out, args.overwrite)
@@ -28,8 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m align.lab", description="Write a tiny world with a known truth.")
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=program("align.lab"), description="Write a tiny world with a known truth.")
     parser.add_argument("--out", type=Path, required=True, help="folder to write into")
     parser.add_argument("--seed", type=int, default=1)
     for name, n in asdict(Sizes()).items():

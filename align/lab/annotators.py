@@ -25,6 +25,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, TypedDict
 
+from align.commands import program
 from align.lab.judge import judge
 
 AGREEMENT = 0.73
@@ -242,7 +243,7 @@ def _fault_of_messages(prompt: Any) -> str | None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m align.lab.annotators", description="Rank answers of the lab's world."
+        prog=program("align.lab.annotators"), description="Rank answers of the lab's world."
     )
     parser.add_argument("answers", type=Path, help="JSONL with rows {prompt, responses}")
     parser.add_argument(

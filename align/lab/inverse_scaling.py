@@ -31,6 +31,7 @@ from pydantic import Field, model_validator
 
 from align.config import Section, build, merged, parse_command, to_yaml
 from align.errors import UserError, exit_on_user_error
+from align.shipped import own_or_shipped
 
 if TYPE_CHECKING:
     from align import pretrain
@@ -97,7 +98,7 @@ def main() -> None:
     """Parses the command line and runs."""
     argv = sys.argv[1:]
     if not any("=" not in word and not word.startswith("-") for word in argv):
-        argv = [RECIPE, *argv]
+        argv = [str(own_or_shipped(RECIPE)), *argv]
     recipe, dry_run = parse_command(Recipe, "lab.inverse_scaling", argv)
     run(recipe, dry_run)
 

@@ -14,14 +14,14 @@ The harness puts no BOS before a text unless the tokenizer does so itself; the t
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
 from align import sections
 from align.errors import UserError, exit_on_user_error
 from align.text.ends import ends_of
 
 
-def _missing() -> None:
+def _missing() -> NoReturn:
     raise UserError("lm-eval is not installed; it is an extra of its own: pip install '.[lm-eval]'")
 
 
@@ -32,7 +32,7 @@ try:
 except ImportError:
     if __name__ == "__main__":
         exit_on_user_error(_missing)
-    raise
+    _missing()
 
 
 @register_model("align")

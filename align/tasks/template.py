@@ -19,6 +19,7 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from align.config import Section, build, read_yaml
+from align.shipped import own_or_shipped
 from align.tasks.questions import Question
 from align.text.records import Message
 
@@ -153,7 +154,7 @@ class Template(Section):
 
 def load_template(path: str | Path) -> Template:
     """A template from its file. Raises `UserError` that names the file and the key."""
-    return build(Template, read_yaml(path), str(path))
+    return build(Template, read_yaml(own_or_shipped(str(path))), str(path))
 
 
 def _filled(text: str, values: dict[str, str]) -> str:

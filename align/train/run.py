@@ -269,6 +269,9 @@ class Run:
 
     def _how_to_go_on(self) -> str:
         words = [word for word in sys.argv[1:] if not word.startswith(("resume=", "overwrite="))]
+        if sys.argv[0].startswith("align "):
+            is_stage = sys.argv[0] == f"align {self.stage}"  # else a pipeline or experiment, which goes on by itself
+            return " ".join([sys.argv[0], *words, *["resume=true"] * is_stage])
         if command := TAKES_UP.get(Path(sys.argv[0]).stem):
             return " ".join(["python -m", command, *words])
         return " ".join(["python -m", f"align.{self.stage}", *words, "resume=true"])

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+from align.commands import program
 from align.errors import UserError, exit_on_user_error
 from apps.store.project import Project, opened
 
@@ -25,13 +26,13 @@ PORT = 7860  # Gradio's
 
 def main() -> None:
     """Parses the command line and runs the command."""
-    given = _parser().parse_args()
+    given = parser().parse_args()
     command: Command = given.run
     command(given)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m apps.label", description=(__doc__ or "").partition("\n")[0])
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=program("apps.label"), description=(__doc__ or "").partition("\n")[0])
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, run: Command, meaning: str) -> argparse.ArgumentParser:
