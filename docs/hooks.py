@@ -1,7 +1,7 @@
 """What the site needs beyond mkdocs: pages for files outside of docs/, and formulas as MathML.
 
-On GitHub a page may link to any file of the repository. The site has only docs/, so a file that is linked becomes a page
-of its own below source/: a Markdown file as it is, a notebook as its cells, anything else as text in colours.
+On GitHub a page may link to any file of the repository. The site has only docs/, so a linked file becomes a page of its
+own below source/: a Markdown file as it is, a notebook as its cells, anything else as text in colours.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Writes the pages that are made from the code: docs/commands/, one page a command, and docs/files.md, the map of files.
+"""Writes the pages that are made from the code: docs/commands/, a page for each command, and docs/files.md.
 
     python docs/pages.py
 
@@ -14,9 +14,8 @@ import re
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 
-from align.commands import COMMANDS, GROUPS, Command
+from align.commands import COMMANDS, GROUPS, Command, entry, shown
 from align.config import Described, Section, described
 
 ROOT = Path(__file__).parents[1]
@@ -50,7 +49,10 @@ def pages() -> dict[Path, str]:
 def index() -> str:
     """The list of all commands, in the order of the pipeline."""
     lines = ["# Commands", "", MADE, ""]
-    lines += ["`align COMMAND` and `python -m MODULE` are the same. The page of a command lists every key of its recipe.", ""]
+    lines += [
+        "`align COMMAND` and `python -m MODULE` are the same. The page of a command lists every key of its recipe.",
+        "",
+    ]
     for title, group in GROUPS.items():
         lines += [f"## {title}", "", "| command | what it does | module |", "|---|---|---|"]
         lines += [f"| [`align {shown(name)}`]({name}.md) | {c.meaning} | `{c.module}` |" for name, c in group.items()]
@@ -58,28 +60,20 @@ def index() -> str:
     return "\n".join(lines)
 
 
-def shown(name: str) -> str:
-    """A command's name as people type it."""
-    return name.replace("_", "-")
-
-
 def command_page(name: str, command: Command) -> str:
     """What a command does, how it is called, its options, and every key of its recipe."""
     module = entry(command)
-    lines = [f"# align {shown(name)}", "", MADE, "", command.meaning, "", f"The same as `python -m {command.module}`.", ""]
-    lines += [inspect.cleandoc(module.__doc__ or ""), "", *recipe_file(name), *guides(name)]
-    if hasattr(module, "_parser"):
-        lines += options(module._parser(), f"align {shown(name)}")
+    said = module.DEMO_HELP if command.main == "demo" else module.__doc__ or ""
+    lines = [f"# align {shown(name)}", "", MADE, "", command.meaning, ""]
+    if command.main == "main":
+        lines += [f"`align {shown(name)}` and `python -m {command.module}` are the same.", ""]
+    lines += [inspect.cleandoc(said), "", *recipe_file(name), *guides(name)]
+    if hasattr(module, "parser"):
+        lines += options(module.parser(), f"align {shown(name)}")
     if command.recipe:
         kind: type[Section] = getattr(import_module(command.recipe[0]), command.recipe[1])
         lines += ["## Keys of the recipe", "", *key_tables(kind)]
     return "\n".join(lines).rstrip() + "\n"
-
-
-def entry(command: Command) -> ModuleType:
-    """The module that runs when people type the command."""
-    module = import_module(command.module)
-    return import_module(f"{command.module}.__main__") if hasattr(module, "__path__") else module
 
 
 def recipe_file(name: str) -> Iterator[str]:
@@ -121,7 +115,9 @@ def option_table(parser: argparse.ArgumentParser) -> Iterator[str]:
     yield from ("| option | default | meaning |", "|---|---|---|")
     for action in actions:
         value = "" if action.nargs == 0 else f" {action.metavar or action.dest.upper()}"
-        default = "required" if action.required else "" if action.default in (None, False, []) else f"`{action.default}`"
+        default = (
+            "required" if action.required else "" if action.default in (None, False, []) else f"`{action.default}`"
+        )
         yield f"| `{action.option_strings[0]}{value}` | {default} | {cell(action.help or '')} |"
     yield ""
 
@@ -165,7 +161,9 @@ def file_map() -> str:
         if found:
             title = room.relative_to(ROOT).as_posix()
             lines += [f"## {title}", "", "| file | what |", "|---|---|"]
-            lines += [f"| [{path.name}](../{title}/{path.name}) | {cell(line)} |" for path, line in found.items() if line]
+            lines += [
+                f"| [{path.name}](../{title}/{path.name}) | {cell(line)} |" for path, line in found.items() if line
+            ]
             lines += [""]
     return "\n".join(lines)
 
