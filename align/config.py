@@ -309,7 +309,7 @@ def _default(field: FieldInfo, default: Any) -> str | None:
 def _type_name(kind: Any) -> str:
     if isinstance(kind, type) and not get_args(kind):
         return kind.__name__
-    plain = re.sub(r"\b(typing|align(\.\w+)*)\.", "", str(kind))  # where a type stands is of no use to a reader
+    plain = re.sub(r"\b(typing|(align|apps)(\.\w+)*)\.", "", str(kind))  # where a type stands is of no use to a reader
     return plain.replace("NoneType", "none").replace("None", "none")
 
 

@@ -18,6 +18,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
+from align.commands import GROUPS, shown
 from apps.web.formulas import mathml
 from apps.web.latex import Unreadable
 
@@ -28,6 +29,14 @@ LINK = re.compile(r'(\]\(|(?:src|srcset|href)=")([^)\s"#:]+)((?:#[^)\s"]*)?[)"])
 FENCE = re.compile(r"^( *)(`{3,}|~{3,}).*?^\1\2[ \t]*$|(`+)(?!`).+?\3", flags=re.MULTILINE | re.DOTALL)
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', flags=re.DOTALL)
 NOT_SEARCHED = "---\nsearch:\n  exclude: true\n---\n"
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Adds the page of each command to the navigation, in the order of the pipeline."""
+    section = next(part["Commands and recipes"] for part in config.nav or [] if "Commands and recipes" in part)
+    for title, group in GROUPS.items():
+        section.append({title: [{f"align {shown(name)}": f"commands/{name}.md"} for name in group]})
+    return config
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import ast
-import inspect
 import re
 from collections.abc import Iterator
 from importlib import import_module
@@ -67,7 +66,7 @@ def command_page(name: str, command: Command) -> str:
     lines = [f"# align {shown(name)}", "", MADE, "", command.meaning, ""]
     if command.main == "main":
         lines += [f"`align {shown(name)}` and `python -m {command.module}` are the same.", ""]
-    lines += [inspect.cleandoc(said), "", *recipe_file(name), *guides(name)]
+    lines += [re.sub(r"(?m)^usage: ", "    ", said.strip()), "", *recipe_file(name), *guides(name)]
     if hasattr(module, "parser"):
         lines += options(module.parser(), f"align {shown(name)}")
     if command.recipe:
@@ -118,7 +117,7 @@ def option_table(parser: argparse.ArgumentParser) -> Iterator[str]:
         default = (
             "required" if action.required else "" if action.default in (None, False, []) else f"`{action.default}`"
         )
-        yield f"| `{action.option_strings[0]}{value}` | {default} | {cell(action.help or '')} |"
+        yield f"| `{action.option_strings[0]}{value}` | {default} | {cell((action.help or '') % vars(action))} |"
     yield ""
 
 

@@ -1,4 +1,7 @@
-"""Models side by side in a browser: python -m apps.compare recipes/compare_app.yaml [key=value ...] [--dry-run]"""
+"""Models side by side in a browser.
+
+align compare recipes/compare_app.yaml [key=value ...] [--dry-run]
+"""
 
 from __future__ import annotations
 
