@@ -23,7 +23,7 @@ check: .venv/installed
 
 docs: .venv/installed
 	$(BIN)/python docs/pages.py
-	$(BIN)/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 install: .venv/installed
 

@@ -1,6 +1,8 @@
 """Models side by side in a browser.
 
-align compare recipes/compare_app.yaml [key=value ...] [--dry-run]
+    align compare recipes/compare_app.yaml [key=value ...] [--dry-run]
+
+The server listens on this machine alone unless the recipe has an `arena`, in which people log in.
 """
 
 from __future__ import annotations
