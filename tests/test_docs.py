@@ -135,6 +135,7 @@ DRY = sorted(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", DRY)
 def test_a_command_that_trains_passes_its_dry_run(
     command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
@@ -149,6 +150,7 @@ def test_a_command_that_trains_passes_its_dry_run(
 TESTED = sorted({block.page for block in blocks() if block.mark == "tested"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", TESTED)
 def test_the_commands_of_a_page_run(page: str, tmp_path: Path) -> None:
     for name in ("recipes", "data", "align", "docs"):
