@@ -124,6 +124,7 @@ def test_ties_for_the_top_are_right_by_their_share():
     assert (found["confidence"], found["accuracy"]) == (0.5, 0.5)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("which", ["every", "top"])
 @pytest.mark.parametrize("sharpen", [1.3, 2.5])
 def test_the_interval_covers_the_true_error(which, sharpen):
