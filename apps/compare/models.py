@@ -83,7 +83,7 @@ class StreamingModel:
                 "new conversation or ask a shorter question."
             )
         ids: list[int] = []
-        said = DecodedAnswer("")
+        decoded = DecodedAnswer("")
         pieces = StreamDecoder(self.tokenizer)
         allowed = how._replace(max_tokens=min(how.max_tokens, room))
         text_model = self.text_model
@@ -93,16 +93,16 @@ class StreamingModel:
         for token in tokens:
             ids.append(token)
             piece = "" if token in self.eos else pieces.next(token)
-            if not said.text:  # thoughts come first: after the answer's first words, everything is answer
-                said = decode_answer(self.tokenizer, ids, prompt)
-            is_thought = not said.text and bool(said.thoughts or piece.strip())  # thought marks belong to neither
+            if not decoded.text:  # thoughts come first: after the answer's first words, everything is answer
+                decoded = decode_answer(self.tokenizer, ids, prompt)
+            is_thought = not decoded.text and bool(decoded.thoughts or piece.strip())  # thought marks belong to neither
             yield Thought(piece) if is_thought else piece
             if is_stopped():
                 break
         has_ended = bool(ids) and ids[-1] in self.eos
         cut = "stopped" if len(ids) < allowed.max_tokens else "length" if room >= how.max_tokens else "room"
-        said = decode_answer(self.tokenizer, ids, prompt)
-        yield StreamedAnswer(said.text, said.thoughts, prompt, ids, pieces.rest(), "eos" if has_ended else cut)
+        decoded = decode_answer(self.tokenizer, ids, prompt)
+        yield StreamedAnswer(decoded.text, decoded.thoughts, prompt, ids, pieces.rest(), "eos" if has_ended else cut)
 
     @torch.no_grad()
     def logits(self, prompt: list[int], ids: list[int]) -> torch.Tensor:

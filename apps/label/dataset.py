@@ -233,19 +233,19 @@ def _description(project: Project, written: list[Exported], facts: _Facts, who: 
     rankings, pairs = (one.n_rows for one in written)
     overlap, agreed = project.recipe.overlap, [one for one in facts.agreements.values() if one is not None]
     what = f"{rankings:,} rankings of answers to {len(facts.agreements):,} prompts ({pairs:,} decided pairs)"
-    whose = f"by {len(who.known):,} people{'' if who.names else ' (pseudonyms)'}"
+    by = f"by {len(who.known):,} people{'' if who.names else ' (pseudonyms)'}"
     when = f", from {iso(facts.first)[:10]} to {iso(facts.last)[:10]}" if rankings else ""
-    asked = f"{overlap} {'person' if overlap == 1 else 'people'} ranked each prompt"
-    alike = (
+    coverage = f"{overlap} {'person' if overlap == 1 else 'people'} ranked each prompt"
+    consistency = (
         f" Two annotators agree on {mean(agreed):.0%} of pairs that both decide (mean over {len(agreed):,} prompts; "
         "50% is chance)."
         if agreed
         else ""
     )
     return (
-        f"{what} {whose}{when}.\n\n"
+        f"{what} {by}{when}.\n\n"
         "Each person saw the answers in a random order, without model names, and rated and ranked them. "
-        f"{asked}.{alike}\n\n"
+        f"{coverage}.{consistency}\n\n"
         "This card was generated without knowing the license or the languages. Fill them in before you publish the "
         "data, and check it for texts that must not be published."
     )

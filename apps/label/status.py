@@ -58,7 +58,7 @@ def _row(person: PersonProgress) -> list[str]:
     last = "–" if person.last_at is None else f"{datetime.fromtimestamp(person.last_at, UTC):%Y-%m-%d %H:%M}"
     counts = [f"{n:,}" for n in (person.n_submitted, person.n_skipped, person.n_flagged)]
     known = [share(person.gold_agreement), share(person.practice_agreement)]
-    role = person.role if person.active else f"{person.role}, deactivated"
+    role = person.role if person.active else f"{person.role}, inactive"
     return [escape(person.name), role, *counts, median, *known, last]
 
 

@@ -128,14 +128,15 @@ def summarise(
     """
     known = [label for label in labels if label.kind != "practice"]
     golds = [label for label in known if label.kind == "gold" and label.status == "submitted"]
-    said = [label for label in known if label.kind == "rank"]
-    done = [label for label in said if label.status == "submitted"]
+    rank_labels = [label for label in known if label.kind == "rank"]
+    done = [label for label in rank_labels if label.status == "submitted"]
     ranked = [label for label in done if label.ranks is not None]
     names = sorted({label.person for label in known})
     answers, shared = Answers(independent(done)), _shared(independent(ranked), names)
     by_prompt = shared._replace(task=_prompts(shared, ranked))
     seconds = [label.seconds for label in done if label.seconds > 0]
     usual = median(seconds) if seconds else None
+    agreements = agreement_by_person(by_prompt, len(names), seed)
     places, no_places = standings(done, min_votes, seed)
     return Summary(
         n_rankings=len(done),
@@ -146,14 +147,14 @@ def summarise(
         by_day=tuple(sorted(Counter(int(label.at // DAY_S) for label in done).items())),
         ties=_ties(ranked, seed),
         all_bad=_share([label.all_bad for label in done], done, seed),
-        skipped=_share([label.status == "skipped" for label in said], said, seed),
-        flagged=_share([label.status == "flagged" for label in said], said, seed),
+        skipped=_share([label.status == "skipped" for label in rank_labels], rank_labels, seed),
+        flagged=_share([label.status == "flagged" for label in rank_labels], rank_labels, seed),
         position=_position(ranked, seed),
         agreement=agreement(by_prompt, seed),
         alpha_ranks=answers.alpha(answers.ranks, "ordinal", seed),
         alpha_ratings=answers.alpha(answers.ratings, "ordinal", seed),
         flags=_flags(answers, seed),
-        people=_people(names, said, ranked, golds, agreement_by_person(by_prompt, len(names), seed), usual, gold_pass),
+        people=_people(names, rank_labels, ranked, golds, agreements, usual, gold_pass),
         couples=_couples(shared, names),
         n_gold=len(golds),
         gold=_passed(golds, gold_pass),
@@ -200,14 +201,14 @@ def _position(ranked: Sequence[Label], seed: int) -> PositionBias:
 
 def _people(
     names: Sequence[str],
-    said: Sequence[Label],
+    rank_labels: Sequence[Label],
     ranked: Sequence[Label],
     golds: Sequence[Label],
     agreements: Sequence[Agreement],
     usual: float | None,
     gold_pass: float,
 ) -> tuple[PersonFigures, ...]:
-    mine, my_ranked, my_golds = (_by_person(labels, names) for labels in (said, ranked, golds))
+    mine, my_ranked, my_golds = (_by_person(labels, names) for labels in (rank_labels, ranked, golds))
     earlier = _earlier_by_person(ranked, names)
     rows = zip(names, mine, my_ranked, my_golds, earlier, agreements, strict=True)
     return tuple(_person(name, a, b, c, d, e, usual, gold_pass) for name, a, b, c, d, e in rows)
@@ -231,7 +232,7 @@ def _by_person(labels: Sequence[Label], names: Sequence[str]) -> list[list[Label
 
 def _person(
     name: str,
-    said: list[Label],
+    rank_labels: list[Label],
     ranked: list[Label],
     golds: list[Label],
     earlier: Interval | None,
@@ -239,8 +240,8 @@ def _person(
     usual: float | None,
     gold_pass: float,
 ) -> PersonFigures:
-    statuses = Counter(label.status for label in said)
-    seconds = [label.seconds for label in said if label.status == "submitted" and label.seconds > 0]
+    statuses = Counter(label.status for label in rank_labels)
+    seconds = [label.seconds for label in rank_labels if label.status == "submitted" and label.seconds > 0]
     n_pairs = sum(len(label.models) * (len(label.models) - 1) // 2 for label in ranked)
     return PersonFigures(
         name=name,

@@ -71,7 +71,7 @@ class PersonProgress(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """What a project has done and what is left."""
+    """A project's progress and remaining work."""
 
     n_tasks: int  # ranking tasks that are not closed
     n_done: int  # of these, ranked by as many people as required
@@ -139,8 +139,8 @@ def mine(store: Store, project_id: int, person_id: int, since: float | None = No
     """A person's own progress. `since`: when their day began; by default the UTC day."""
     since = store.clock() // DAY_S * DAY_S if since is None else since
     with store.read_one() as connection:
-        said = connection.execute(MINE, {"project": project_id, "person": person_id, "since": since})
-        rows = {row.status: row for row in said}
+        found = connection.execute(MINE, {"project": project_id, "person": person_id, "since": since})
+        rows = {row.status: row for row in found}
         guidelines = connection.scalar(VERSION, {"project": project_id})
     counts = {status: row.n for status, row in rows.items()}
     n_tasks, n_done = _totals(store, project_id)
@@ -184,9 +184,10 @@ def people_csv(
     with store.read() as session:
         keys = dict(session.execute(select(Person.id, Person.key)).tuples().all())
         for task in annotated_tasks(session, project_id, ("rank", "practice", "gold"), until):
-            for said in task.annotations:
-                if since is None or said.last.at >= since:
-                    found.setdefault(said.person_id, _Record(said.person)).add(task, said, since or 0.0)
+            for annotation in task.annotations:
+                if since is None or annotation.last.at >= since:
+                    record = found.setdefault(annotation.person_id, _Record(annotation.person))
+                    record.add(task, annotation, since or 0.0)
     lines = io.StringIO()
     table = csv.writer(lines, lineterminator="\n")
     table.writerow(COLUMNS)
@@ -265,21 +266,21 @@ def _people(session: Session, project_id: int) -> list[PersonProgress]:
     """Everybody who has worked in this project, by name, with one query per figure and none per person."""
     query = select(Person).join(Desk, Desk.person_id == Person.id).where(Desk.project_id == project_id)
     people = session.scalars(query.order_by(Person.key)).all()
-    said, seconds = _said(session, project_id), _seconds_by_person(session, project_id)
+    statuses, seconds = _counts_by_status(session, project_id), _seconds_by_person(session, project_id)
     known = known_agreements(session, project_id)
-    return [_person(person, said[person.id], seconds.get(person.id), known) for person in people]
+    return [_person(person, statuses[person.id], seconds.get(person.id), known) for person in people]
 
 
-Said = dict[str, tuple[int, int, float]]  # status → count, count of extra ones, time of the latest
+StatusCounts = dict[str, tuple[int, int, float]]  # status → count, count of extra ones, time of the latest
 
 
-def _said(session: Session, project_id: int) -> dict[int, Said]:
+def _counts_by_status(session: Session, project_id: int) -> dict[int, StatusCounts]:
     n_extra = func.sum(case((Annotation.extra, 1), else_=0))
     query = select(
         Annotation.person_id, Annotation.status, func.count(), n_extra, func.max(Revision.created_at)
     ).select_from(Annotation)
     query = query.join(Revision, LATEST).where(Annotation.project_id == project_id)
-    found: dict[int, Said] = defaultdict(dict)
+    found: dict[int, StatusCounts] = defaultdict(dict)
     for person, status, n, extra, last in session.execute(query.group_by(Annotation.person_id, Annotation.status)):
         found[person][status] = (n, extra, last)
     return found
@@ -297,9 +298,9 @@ def _seconds_by_person(session: Session, project_id: int) -> dict[int, float]:
 
 
 def _person(
-    person: Person, said: Said, seconds: float | None, known: dict[tuple[int, str], list[float]]
+    person: Person, statuses: StatusCounts, seconds: float | None, known: dict[tuple[int, str], list[float]]
 ) -> PersonProgress:
-    counts = {status: n for status, (n, _, _) in said.items()}
+    counts = {status: n for status, (n, _, _) in statuses.items()}
     gold, practice = (known.get((person.id, kind), []) for kind in ("gold", "practice"))
     return PersonProgress(
         id=person.id,
@@ -309,9 +310,9 @@ def _person(
         n_submitted=counts.get("submitted", 0),
         n_skipped=counts.get("skipped", 0),
         n_flagged=counts.get("flagged", 0),
-        n_extra=sum(extra for _, extra, _ in said.values()),
+        n_extra=sum(extra for _, extra, _ in statuses.values()),
         median_seconds=seconds,
-        last_at=max((last for _, _, last in said.values()), default=None),
+        last_at=max((last for _, _, last in statuses.values()), default=None),
         gold_agreement=sum(gold) / len(gold) if gold else None,
         practice_agreement=sum(practice) / len(practice) if practice else None,
         n_gold=len(gold),

@@ -138,11 +138,11 @@ def annotated_tasks(
             return
         ids = [task.id for task, _, _ in rows]
         last = ids[-1]
-        answers, said = _answers(session, ids), _annotations(session, ids, until, then)
+        answers, annotations = _answers(session, ids), _annotations(session, ids, until, then)
         for task, messages, source in rows:
-            if with_unannotated or said[task.id]:
+            if with_unannotated or annotations[task.id]:
                 is_closed = task.status == "closed" if then is None else task.id in then.closed
-                yield _annotated_task(task, messages, source, answers[task.id], said[task.id], is_closed)
+                yield _annotated_task(task, messages, source, answers[task.id], annotations[task.id], is_closed)
             session.expunge(task)
 
 
@@ -153,8 +153,8 @@ def annotated_task(session: Session, project_id: int, task_id: int) -> Annotated
     if row is None:
         return None
     task, messages, source = row
-    answers, said = _answers(session, [task_id]), _annotations(session, [task_id])
-    return _annotated_task(task, messages, source, answers[task_id], said[task_id], task.status == "closed")
+    answers, annotations = _answers(session, [task_id]), _annotations(session, [task_id])
+    return _annotated_task(task, messages, source, answers[task_id], annotations[task_id], task.status == "closed")
 
 
 def _annotated_task(
@@ -162,7 +162,7 @@ def _annotated_task(
     messages: list[dict[str, Any]],
     source: str,
     answers: list[Answer],
-    said: list[TaskAnnotation],
+    annotations: list[TaskAnnotation],
     closed: bool,
 ) -> AnnotatedTask:
     return AnnotatedTask(
@@ -180,7 +180,7 @@ def _annotated_task(
         pool=task.pool,
         required=task.required,
         closed=closed,
-        annotations=tuple(said),
+        annotations=tuple(annotations),
     )
 
 
@@ -235,8 +235,8 @@ def _annotations(
     for mine, name, seen in session.execute(people).tuples():
         if known := versions[mine.id]:
             final = mine.final if then is None else mine.id in then.final and known[-1].status == "submitted"
-            said = TaskAnnotation(mine.id, mine.person_id, name, seen.places, seen.shown_at, tuple(known), final)
-            found[mine.task_id].append(said)
+            annotation = TaskAnnotation(mine.id, mine.person_id, name, seen.places, seen.shown_at, tuple(known), final)
+            found[mine.task_id].append(annotation)
         session.expunge(mine)
         session.expunge(seen)
     return found

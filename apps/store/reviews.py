@@ -20,7 +20,7 @@ from apps.store.errors import Refused
 from apps.store.leases import PublicId, lease_for, put_back
 from apps.store.projects import settings_of
 from apps.store.reading import beginning
-from apps.store.tables import Annotation, Event, Person, Prompt, Revision, Task
+from apps.store.tables import NOT_SAID, Annotation, Event, Person, Prompt, Revision, Task
 from apps.store.tasks import TaskView, outputs_of, portions, task_view
 
 ACCEPTED, SENT_BACK, ADJUDICATED = "accept_task", "send_back", "adjudicate"
@@ -68,12 +68,12 @@ def send_back(store: Store, project_id: int, task_id: int, by: int) -> int:
 def decided(session: Session, project_id: int) -> set[int]:
     """Tasks decided since their last annotation, and tasks with a final ranking."""
     when = {int(subject): seq for subject, seq in _last_events(session, (ACCEPTED, SENT_BACK)).items()}
-    said = select(Annotation.task_id, func.max(Annotation.turn)).group_by(Annotation.task_id)
-    said = said.where(Annotation.project_id == project_id)
+    last = select(Annotation.task_id, func.max(Annotation.turn)).group_by(Annotation.task_id)
+    last = last.where(Annotation.project_id == project_id)
     final = select(Annotation.task_id).where(Annotation.project_id == project_id, Annotation.final)
     found = set(session.scalars(final))
     for ids in portions(list(when)):
-        rows = session.execute(said.where(Annotation.task_id.in_(ids)))
+        rows = session.execute(last.where(Annotation.task_id.in_(ids)))
         found |= {task_id for task_id, turn in rows if turn < when[task_id]}
     return found
 
@@ -92,12 +92,12 @@ def reports(store: Store, project_id: int) -> tuple[Report, ...]:
     with store.read() as session:
         kept, edited = _last_events(session, (KEPT,)), _last_events(session, (EDITED,))
         found = []
-        for mine, task, messages, name, said in session.execute(query).tuples():
+        for mine, task, messages, name, revision in session.execute(query).tuples():
             is_kept, is_edited = kept.get(mine.id, 0) > mine.turn, edited.get(str(task.id), 0) > mine.turn
             closed = "closed" if task.status == "closed" else ""
             handled = "edited" if is_edited else closed or ("kept" if is_kept else "")
-            reason, comment = said.payload.get("reason", ""), said.payload.get("comment", "")
-            about = (reason, comment, said.created_at, beginning(messages), task.status, handled)
+            reason, comment = revision.payload.get("reason", ""), revision.payload.get("comment", "")
+            about = (reason, comment, revision.created_at, beginning(messages), task.status, handled)
             found.append(Report(mine.id, task.id, name, *about))
         return tuple(found)
 
@@ -163,7 +163,7 @@ def beginnings(session: Session, task_ids: Sequence[int]) -> dict[int, str]:
 
 def _last_events(session: Session, verbs: tuple[str, ...]) -> dict[str, int]:
     """The number of the last event with one of these verbs, by subject."""
-    query = select(Event.subject, func.max(Event.seq)).where(Event.verb.in_(verbs)).group_by(Event.subject)
+    query = select(Event.subject, func.max(Event.seq)).where(NOT_SAID, Event.verb.in_(verbs)).group_by(Event.subject)
     return dict(session.execute(query).tuples().all())
 
 

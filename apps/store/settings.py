@@ -79,19 +79,19 @@ class Queue(Section):
 
 
 class Practice(Section):
-    """Tasks with a known answer and feedback, before the first real one."""
+    """Practice tasks: known ranks and feedback, before the first real task."""
 
     required: int = Field(0, ge=0)
-    """How many an annotator does first; 0 asks for none."""
+    """Number of practice tasks before the first real one; 0: no practice."""
     pass_share: float = Field(0.7, ge=0, le=1)
-    """The share of the answers' pairs to be ordered as expected, over all practice tasks done."""
+    """Share of pairs that must be in the expected order to pass, over all practice tasks done."""
 
 
 class Gold(Section):
-    """Tasks with a known answer, hidden among the others."""
+    """Gold tasks: known ranks, hidden among the others."""
 
     share: float = Field(0.0, ge=0, lt=1)
-    """The probability that a claim gives a gold task, while there are such that the annotator has not done."""
+    """Probability that an annotator's next task is a gold task, while they have any left to do."""
     pass_share: float = Field(0.7, ge=0, le=1)
     """Share of pairs that must be in the expected order to pass. The lead sees who fails."""
 

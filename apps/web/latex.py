@@ -237,7 +237,7 @@ class Reader:
         if token.isdecimal():
             return element("mn", text=self._styled(token))
         if token not in symbols.CHARACTERS:
-            raise Unreadable(f"{token or 'the end'} where it may not stand")
+            raise Unreadable(f"{token or 'the end'} in a wrong place")
         return operator(symbols.CHARACTERS[token])
 
     def _foreign(self, token: str) -> Element:

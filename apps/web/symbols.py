@@ -65,8 +65,8 @@ ACCENTS = {  # the mark, and whether it stretches
     r"\underbrace": ("⏟", True),
     r"\underline": ("_", True),
 }
-BRACES = {"⏞", "⏟"}  # what is written as their script stands above or below
-ARROWS = {  # the long ones: browsers do not stretch what labels stand at
+BRACES = {"⏞", "⏟"}  # their scripts go above or below
+ARROWS = {  # long arrows, since browsers do not stretch arrows with labels
     r"\xrightarrow": "⟶",
     r"\xleftarrow": "⟵",
     r"\xleftrightarrow": "⟷",
@@ -133,8 +133,8 @@ TEXTS |= {
 _COLORS = "red blue green orange purple magenta brown gray black"  # which page.css makes readable by day and night
 COLORS = set(_COLORS.split())
 
-# The environments: what stands around the table, and its columns (one letter each; the last ones again and again if
-# `...`, no more than these if not).
+# Environments: the brackets around the table, and its columns (one letter each; with `...` the last ones repeat,
+# without it there are no more).
 ENVIRONMENTS = {
     "matrix": ("", "", "c..."),
     "smallmatrix": ("", "", "c..."),

@@ -60,10 +60,10 @@ export class Bench {
       onkeydown: (event) => event.key === "Enter" && (event.ctrlKey || event.metaKey) && this.ask() });
     this.send = button("Ask", () => this.ask(), { key: "Ctrl ↵", class: "primary" });
     this.halt = button("Stop", () => this.stop(), { key: "Esc" });
-    this.anew = button("New conversation", () => this.clear(), { class: "quiet" });
+    this.restart = button("New conversation", () => this.clear(), { class: "quiet" });
     this.status = h("p", { class: "status", role: "status" });
     return h("section", { class: "composer", "aria-label": "Your question" }, this.prompt,
-      h("div", { class: "actions" }, this.send, this.halt, this.anew, this.status));
+      h("div", { class: "actions" }, this.send, this.halt, this.restart, this.status));
   }
 
   open() {
@@ -149,6 +149,6 @@ export class Bench {
   #sync() {
     this.send.disabled = this.running !== null;
     this.halt.disabled = this.running === null;
-    this.anew.disabled = this.running !== null || !this.cards.length;
+    this.restart.disabled = this.running !== null || !this.cards.length;
   }
 }

@@ -13,6 +13,7 @@ import { listen } from "./keys.js";
 
 const HEARTBEAT_MS = 60_000;
 
+/** The state and actions of the labelling page. Other modules call it `desk`: the annotator's workplace. */
 export class Desk {
   constructor(root) {
     this.root = root;

@@ -5,7 +5,7 @@ import { h, button } from "../dom.js";
 import { table } from "./lead_parts.js";
 
 const FILES = [
-  ["rankings", "jsonl", "one row per ranking: prompt, answers, ranks; read by `align rm`"],
+  ["rankings", "jsonl", "one row per ranking: prompt, answers, ranks; read by align rm"],
   ["preferences", "jsonl", "one row per pair that a ranking decides: prompt, chosen, rejected"],
   ["audit", "jsonl", "everything: tasks, all versions of all annotations, all events"],
   ["people", "csv", "one row per person: hours, rankings, quality"],

@@ -34,8 +34,8 @@ def command(*words: str, **more: Any) -> Any:
     ("given", "told"),
     [
         ({"models": {"a": {"path": "x"}}}, "models: 1 given; name at least two to compare"),
-        (TWO | {"models": {" ": {"path": "x"}, "b": {"path": "y"}}}, "models: ' ' is no name for a model"),
-        (TWO | {"reference": "c"}, "reference = 'c' is none of the models: a, sft"),
+        (TWO | {"models": {" ": {"path": "x"}, "b": {"path": "y"}}}, "models: ' ' is not a valid model name"),
+        (TWO | {"reference": "c"}, "reference = 'c' is not one of the models: a, sft"),
         (TWO | {"sampling": {"max_tokens": 600}}, "sampling.max_tokens = 600 is more than most_tokens, 512"),
         (TWO | {"host": "0.0.0.0"}, "host = 0.0.0.0: serving other machines needs accounts; set arena"),
         (TWO | {"trusted_proxies": ["10.0.0.1"]}, "trusted_proxies = ('10.0.0.1',): serving other machines needs"),

@@ -80,7 +80,7 @@ def test_people_are_listed_changed_and_shut_out(bench: Any, command: Any) -> Non
     assert "[red]Ann[/red]" in command("people project.yaml")  # a name is no markup
     assert "reviewer" in command("role project.yaml '[red]Ann[/red]' reviewer")
     assert "is deactivated" in command("deactivate project.yaml '[red]Ann[/red]'")
-    assert "deactivated" in command("status project.yaml")
+    assert "inactive" in command("status project.yaml")
     assert "can log in" in command("activate project.yaml '[red]Ann[/red]'")
     assert "0 sessions" in command("revoke project.yaml '[red]Ann[/red]'")
 
@@ -131,7 +131,7 @@ def test_tokens_are_made_listed_and_ended(bench: Any, command: Any) -> None:
 
 def test_names_and_a_push_are_for_a_data_set(bench: Any, command: Any) -> None:
     for option in ("--push me/labels", "--names"):
-        with pytest.raises(UserError, match="this is for --format dataset"):
+        with pytest.raises(UserError, match="works only with --format dataset"):
             command(f"export project.yaml --out out {option}")
 
 

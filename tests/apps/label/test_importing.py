@@ -124,7 +124,7 @@ def test_every_bad_row_is_told_with_its_line_and_nothing_is_imported(bench: Any)
         13: "is not valid Unicode",
         14: "is not valid Unicode",
         15: "priority must be a number within 64 bits, found 1000",
-        16: "source has the character NUL",
+        16: "source contains the character NUL",
     }.items():
         line = next(line for line in said.splitlines() if f"bad.jsonl:{number}: " in line)
         assert reason in line

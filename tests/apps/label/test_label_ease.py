@@ -17,6 +17,7 @@ from apps.store import adding, invitations, projects, sessions
 from apps.store.tables import Project
 
 LAPTOP = {"width": 1280, "height": 800}
+WINDOW = {"viewport": LAPTOP}  # for `sit_down`
 PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
 WORD = "w" * 2000  # as in a prompt of one long URL
 STORY = "\n\n".join(f"Paragraph {index} says what plants do with light and water, day by day." for index in range(40))
@@ -38,22 +39,6 @@ def office(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[t
     yield place, server
     server.stop()
     project.store.close()
-
-
-@pytest.fixture
-def sit_down(browser: Any, office: tuple[Place, Server]) -> Iterator[Callable[..., Desk]]:
-    """Opens the page for somebody new, on the long task; at the end nothing may have gone wrong in any window."""
-    place, server = office
-    desks = []
-
-    def sit(name: str, **context: Any) -> Desk:
-        place.member(name)
-        desks.append(Desk(browser, server.url, place.token(name), **{"viewport": LAPTOP, **context}))
-        return desks[-1].open()
-
-    yield sit
-    for desk in desks:
-        desk.close()
 
 
 def top(desk: Desk, selector: str) -> float:

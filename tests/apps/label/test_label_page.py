@@ -18,7 +18,7 @@ from served import Place, project_in
 
 from apps.label.exporting import export
 from apps.label.rankings import Filters
-from apps.store import adding, invitations, people, sessions
+from apps.store import adding, invitations, sessions
 
 N_TASKS = 10
 
@@ -35,23 +35,6 @@ def office(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[t
     yield place, server
     server.stop()
     project.store.close()
-
-
-@pytest.fixture
-def sit_down(browser: Any, office: tuple[Place, Server]) -> Iterator[Callable[..., Desk]]:
-    """Opens the page for somebody new; at the end nothing may have gone wrong in any window."""
-    place, server = office
-    desks = []
-
-    def sit(name: str, role: Any = "annotator", **context: Any) -> Desk:
-        if name not in [somebody.name for somebody in people.all_people(place.project.store)]:
-            place.member(name, role)
-        desks.append(Desk(browser, server.url, place.token(name), **context))
-        return desks[-1].open()
-
-    yield sit
-    for desk in desks:
-        desk.close()
 
 
 def draw(chance: random.Random, n: int) -> list[int]:

@@ -73,8 +73,8 @@ def test_a_task_of_another_project_is_none_of_this_one(place: Place, dispute: tu
     queue.draw(store, other)
     for path in ("accept", "send_back", "close", "reopen"):
         for wrong in (task + 1, 10**12, -1):
-            assert f"no task {wrong} in this project" in refused(rita, path, 404, task=wrong)
-    assert "no task" in refused(rita, "edit", 409, task=task + 1, text="x")
+            assert f"This project has no task {wrong}" in refused(rita, path, 404, task=wrong)
+    assert "no ranking task" in refused(rita, "edit", 409, task=task + 1, text="x")
     assert rita.call("GET", f"lead/tasks/{task + 1}").status_code == 404
     assert rita.call("POST", "lead/close", {"task": 10**20}).status_code == 422
     with store.read() as session:
@@ -83,7 +83,7 @@ def test_a_task_of_another_project_is_none_of_this_one(place: Place, dispute: tu
 
 def test_tasks_are_assigned_and_given_back(place: Place, dispute: tuple[Member, int]) -> None:
     rita, task = dispute
-    assert "1 task is for bob and nobody else" in done(rita, "assign", tasks=[task], names=["bob"])
+    assert "1 task is assigned to bob only" in done(rita, "assign", tasks=[task], names=["bob"])
     assert rita.call("GET", f"lead/tasks/{task}").json()["task"]["assigned"] == ["bob"]
     assert "nobody has this name" in refused(rita, "assign", 409, tasks=[task], names=["mallory"]).lower()
     assert "1 task is for everybody" in done(rita, "unassign", tasks=[task])
@@ -131,7 +131,7 @@ def test_many_are_invited_and_each_link_works_once(place: Place) -> None:
     assert "days" in refused(ada, "invite", 422, role="annotator", days=10**6)
     unnamed = ada.call("POST", "lead/invite", {"role": "reviewer"}).json()["invited"][0]
     (waiting,) = [one for one in ada.call("GET", "lead/people").json()["invited"] if one["name"] is None]
-    assert "works no more" in done(ada, "end", name=waiting["id"])
+    assert "is revoked" in done(ada, "end", name=waiting["id"])
     assert place.client().get(unnamed["link"]).status_code == 404
 
 
@@ -158,7 +158,7 @@ def test_the_list_of_people_has_limits_and_who_failed_practice(make_place: Calla
 def test_an_admin_shuts_out_gives_roles_and_erases(place: Place) -> None:
     ada, store = place.member("ada", "admin"), place.project.store
     bob = place.member("bob")
-    assert "bob is shut out" in done(ada, "active", name="bob", active=False)
+    assert "bob is deactivated" in done(ada, "active", name="bob", active=False)
     assert bob.call("GET", "config").status_code == 401
     assert "bob can log in" in done(ada, "active", name="bob", active=True)
     assert "bob is reviewer now" in done(ada, "role", name="bob", role="reviewer")

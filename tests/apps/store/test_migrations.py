@@ -82,7 +82,7 @@ def test_a_database_of_version_1_keeps_every_label(store: Store, older_url: str,
         assert session.scalars(select(Project.secret)).one()
     assert min(public) > 0
     assert len(set(public)) == len(public) == 9
-    assert versions(opened) == ["0002"]
+    assert versions(opened) == ["0003"]
     go_on(opened)
     opened.close()
 

@@ -123,7 +123,7 @@ def test_what_is_no_object_is_refused() -> None:
 
 def test_a_reason_is_needed() -> None:
     assert check_reason("too long") == {"reason": "too long", "comment": ""}
-    with pytest.raises(BadPayload, match="say why"):
+    with pytest.raises(BadPayload, match="give a reason"):
         check_reason("")
 
 

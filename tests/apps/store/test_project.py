@@ -60,18 +60,18 @@ def test_a_proxy_is_named_by_its_address(tmp_path: Path) -> None:
 
 def test_flags_have_different_names(tmp_path: Path) -> None:
     flags = "[{name: a, label: A}, {name: a, label: B}]"
-    assert "the name a is given twice" in refused(tmp_path, f"name: x\ndatabase: d\nquestions: {{flags: {flags}}}\n")
+    assert "the name a is used twice" in refused(tmp_path, f"name: x\ndatabase: d\nquestions: {{flags: {flags}}}\n")
 
 
 def test_no_password_stands_in_the_file(tmp_path: Path) -> None:
     said = refused(tmp_path, "name: x\ndatabase: postgresql://ann:s3cret@db/labels\n")
-    assert "write ${NAME} in its place" in said
+    assert "replace it by ${NAME}" in said
     assert "s3cret" not in said
 
 
 def test_a_password_comes_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = project.read(write(tmp_path, "name: x\ndatabase: 'postgresql://ann:${LABELS_PASSWORD}@db/labels'\n"))
-    with pytest.raises(UserError, match="no variable LABELS_PASSWORD"):
+    with pytest.raises(UserError, match="environment variable LABELS_PASSWORD is not set"):
         project.database_url(recipe)
     monkeypatch.setenv("LABELS_PASSWORD", "p@ss/word")
     assert project.database_url(recipe) == "postgresql://ann:p%40ss%2Fword@db/labels"

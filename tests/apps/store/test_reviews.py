@@ -98,7 +98,7 @@ def test_only_this_projects_tasks_to_rank_are_decided_on(pair: Office) -> None:
         by_kind = dict(session.execute(select(Task.kind, Task.id)).tuples().all())
     for project, task in ((pair.project, by_kind["gold"]), (other.project, by_kind["rank"]), (pair.project, 999)):
         for decide in (reviews.accept_task, reviews.send_back):
-            with pytest.raises(Refused, match="no task"):
+            with pytest.raises(Refused, match="no ranking task"):
                 decide(pair.store, project, task, lead.id)
         with pair.store.read() as session:
             assert reading.annotated_task(session, other.project, task) is None
@@ -183,7 +183,7 @@ def test_a_prompt_that_is_put_right_is_a_new_task_with_the_same_answers(pair: Of
     for text in ("", " \n", "call 0123"):
         with pytest.raises(Refused, match="text"):
             reviews.edit_prompt(pair.store, pair.project, old, text, lead.id)
-    with pytest.raises(Refused, match="no task"):
+    with pytest.raises(Refused, match="no ranking task"):
         reviews.edit_prompt(pair.store, pair.project + 1, old, "x", lead.id)
     assert reviews.edit_prompt(pair.store, pair.project, new, "call 0123", lead.id) == old  # it was right at first
     assert [row(pair, task).status for task in (old, new)] == ["open", "closed"]

@@ -60,7 +60,7 @@ def test_who_is_shut_out_is_shut_out_as_a_script_too(office: Office) -> None:
     token = tokens.create(office.store, "Ann", "report", 1).token
     people.set_active(office.store, "Ann", False)
     assert tokens.person_of(office.store, token) is None
-    with pytest.raises(Refused, match="Ann is shut out"):
+    with pytest.raises(Refused, match="Ann is deactivated"):
         tokens.create(office.store, "Ann", "report", 1)
     people.set_active(office.store, "Ann", True)
     assert tokens.person_of(office.store, token) is not None

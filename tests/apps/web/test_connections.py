@@ -208,4 +208,4 @@ def test_a_proxy_is_believed_if_it_is_known(caplog: pytest.LogCaptureFixture) ->
     told = [record.getMessage() for record in caplog.records]
     assert len(told) == 2
     assert "172.17.0.2 is a proxy that sends no X-Forwarded-For" in told[0]
-    assert "10.0.0.9 sends X-Forwarded-For; if it is your proxy, add it to `trusted_proxies`" in told[1]
+    assert "10.0.0.9 sends X-Forwarded-For but is not trusted; if it is your proxy, add it to `trusted_proxies`" in told[1]
