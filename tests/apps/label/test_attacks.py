@@ -69,7 +69,7 @@ def test_a_page_that_was_left_open_says_nothing_in_the_name_of_who_came_after(sh
             headers = {**OWN, "X-Align-Person": str(ada.who.id)}
             answer = bob.client.request(method, path, headers=headers, json={})
             assert answer.status_code == 401, path
-            assert "bob after her is logged in" in answer.json()["error"]["message"]
+            assert "bob after her is now logged in" in answer.json()["error"]["message"]
     named = bob.client.get("/api/progress", headers={**OWN, "X-Align-Person": str(bob.who.id)})
     assert named.status_code == 200
 

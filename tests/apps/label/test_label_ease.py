@@ -279,7 +279,7 @@ def test_a_task_from_claim_to_submit_without_a_mouse(
     assert payload["answers"][texts[0]]["flags"] == ["inappropriate"]
     assert payload["answers"][texts[3]]["comment"] == "needs a source"
     press("u")
-    desk.page.locator(".toast", has_text="Taken back").wait_for()
+    desk.page.locator(".toast", has_text="Undone").wait_for()
     assert desk.rows() == {1: [0], 2: [2], 3: [1, 3]}
 
 

@@ -229,7 +229,7 @@ def test_undo_and_revise(sit_down: Callable[..., Desk], office: tuple[Place, Ser
     desk.submit()
     desk.page.wait_for_function(GONE_ON, arg=first[0])
     desk.page.keyboard.press("u")
-    desk.page.locator(".toast", has_text="Taken back").wait_for()
+    desk.page.locator(".toast", has_text="Undone").wait_for()
     assert desk.texts() == first
     assert desk.rows() == {1: [0], 2: [1], 3: [2], 4: [3]}
     assert [status for status, _ in said(office[0], "second thoughts")] == ["undone"]
@@ -279,7 +279,7 @@ def test_skip_with_a_reason_and_report(sit_down: Callable[..., Desk], office: tu
     desk.page.locator(".toast").wait_for()
     desk.page.keyboard.press("u")
     desk.page.keyboard.press("u")  # while the first is under way: takes nothing more back
-    desk.page.locator(".toast", has_text="Taken back").wait_for()
+    desk.page.locator(".toast", has_text="Undone").wait_for()
     assert desk.texts()[0] == second
     assert desk.page.locator("#answer-1 .rating input").nth(1).is_checked()
     assert [status for status, _ in said(office[0], "skipper")] == ["skipped", "undone"]
