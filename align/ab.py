@@ -2,7 +2,7 @@
 
     python -m align.ab recipes/ab.yaml
 
-After every batch the questions that only one template got right are counted, and the test of align/evals/sequential.py
+After every batch the questions that only one template got right are counted, and the test of align/stats/sequential.py
 is made. It may be looked at any time, so stopping early costs no certainty. Prints its decision; writes ab.json.
 
 This is a command of its own and no key of an evaluation: an evaluation asks all that it is given, and here one model is
@@ -25,7 +25,7 @@ from align.errors import check_place, exit_on_user_error
 from align.tasks.settings import Task
 
 if TYPE_CHECKING:
-    from align.evals.sequential import Look
+    from align.stats.sequential import Look
     from align.tasks.results import Outcome
     from align.tasks.task import Prepared
 
@@ -92,7 +92,7 @@ def main() -> None:
 def run(recipe: Recipe, dry_run: bool = False) -> None:
     """Writes ab.json into `recipe.output` and prints the decision."""
     from align.evals.cache import Cache
-    from align.evals.voices import Voices, check_template
+    from align.evals.models import EvalModels, check_template
     from align.models.load import load_config
 
     check_place(recipe.output)
@@ -104,7 +104,7 @@ def run(recipe: Recipe, dry_run: bool = False) -> None:
         return
     path = Path(recipe.output) / "ab.json"
     cache = Cache(path.parent / "cache")
-    voices = Voices({"model": recipe.model}, {"model": recipe.asked == "plain"}, recipe.max_tokens, cache)
+    voices = EvalModels({"model": recipe.model}, {"model": recipe.asked == "plain"}, recipe.max_tokens, cache)
     report = compare_templates(recipe, sides, voices["model"])
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -122,9 +122,9 @@ def read_sides(recipe: Recipe) -> Sides:
     return Sides(first, second).picked(order)
 
 
-def compare_templates(recipe: Recipe, sides: Sides, speaker: Any) -> dict[str, Any]:
+def compare_templates(recipe: Recipe, sides: Sides, text_model: Any) -> dict[str, Any]:
     """Asks batch by batch until the test stops or the questions run out. Returns the report."""
-    from align.evals.sequential import look
+    from align.stats.sequential import look
     from align.tasks.task import run_task
 
     asked: tuple[list[Outcome], list[Outcome]] = [], []
@@ -134,7 +134,7 @@ def compare_templates(recipe: Recipe, sides: Sides, speaker: Any) -> dict[str, A
     for begin in range(0, n, recipe.batch):
         seed = recipe.seed * 10_000 + begin // recipe.batch
         for outcomes, side in zip(asked, sides.picked(range(begin, min(n, begin + recipe.batch))), strict=True):
-            outcomes += run_task(recipe.task, speaker, seed, side).rounds[0].outcomes
+            outcomes += run_task(recipe.task, text_model, seed, side).rounds[0].outcomes
         now = look(*only_one_right(*asked, recipe.task.measured[0]), recipe.alpha)
         looks.append({"n": len(asked[0])} | now._asdict() | {"share": now.share._asdict()})
         print(line(looks[-1]), flush=True)

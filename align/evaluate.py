@@ -2,7 +2,7 @@
 
     python -m align.evaluate recipes/evaluate.yaml
 
-Writes report.json (its keys are documented in align/evals/report.py), report.html and side_by_side.jsonl into `output`.
+Writes report.json (its keys are documented in align/report/write.py), report.html and side_by_side.jsonl into `output`.
 What was asked once is kept in `output`/cache: an evaluation that was killed goes on, and a second one costs nothing.
 """
 
@@ -27,10 +27,10 @@ from align.text.records import last_question
 if TYPE_CHECKING:
     from align.evals.answers import Answers
     from align.evals.cache import Cache
-    from align.evals.contest import Contest
+    from align.evals.collect import Collector
     from align.evals.problems import Problem
-    from align.judges.marking import Marker
     from align.judges.panel import Panel
+    from align.judges.scores import Marker
     from align.tasks.task import Prepared
     from align.text.records import Prompt
 
@@ -116,12 +116,12 @@ def run(recipe: Recipe, dry_run: bool = False) -> None:
     """Writes the report into `recipe.output` and prints its summary."""
     from rich.console import Console
 
-    from align.evals import examples
     from align.evals.cache import Cache
-    from align.evals.report import print_summary, write_report
-    from align.evals.voices import check_template
+    from align.evals.models import check_template
     from align.judges.panel import Panel
     from align.models.load import load_config
+    from align.report import examples
+    from align.report.write import print_summary, write_report
     from align.tasks.task import prepare
     from align.text.files import write_lines
     from align.train.machine import PeakMemory
@@ -181,11 +181,11 @@ def read_prompts(recipe: Recipe) -> list[Prompt]:
     return prompts
 
 
-def begin(recipe: Recipe, prompts: Sequence[Prompt], cache: Cache) -> tuple[Markers, Contest]:
+def begin(recipe: Recipe, prompts: Sequence[Prompt], cache: Cache) -> tuple[Markers, Collector]:
     """The judges, and the models with what they are asked. No model is loaded yet."""
-    from align.evals.contest import Contest
-    from align.evals.voices import Voices
-    from align.judges.marking import Marker
+    from align.evals.collect import Collector
+    from align.evals.models import EvalModels
+    from align.judges.scores import Marker
     from align.judges.scoring import FunctionJudge, RewardModelJudge
 
     gold = reward = None
@@ -195,10 +195,10 @@ def begin(recipe: Recipe, prompts: Sequence[Prompt], cache: Cache) -> tuple[Mark
         reward = Marker("reward", f"reward = {recipe.reward}", RewardModelJudge(recipe.reward), cache)
     markers = Markers(gold, reward)
     max_tokens = POSITIONS if recipe.data is None else recipe.data.max_tokens
-    contest = Contest(
+    contest = Collector(
         recipe.models,
         [prompt.messages for prompt in prompts],
-        Voices(recipe.models, plain(recipe), max_tokens, cache),
+        EvalModels(recipe.models, plain(recipe), max_tokens, cache),
         recipe.sampling.how(),
         recipe.seed,
         markers.given(),
@@ -216,9 +216,9 @@ def plain(recipe: Recipe) -> dict[str, bool]:
 # -- the report -------------------------------------------------------------------------------------------------------
 
 
-def examined(recipe: Recipe, contest: Contest, markers: Markers, answers: dict[str, Answers]) -> dict[str, Any]:
+def examined(recipe: Recipe, contest: Collector, markers: Markers, answers: dict[str, Answers]) -> dict[str, Any]:
     """The blocks about the answers of each model, and about the reward model."""
-    from align.judges.reward_exam import examine
+    from align.judges.reward_accuracy import examine
     from align.train.machine import git_commit
 
     report: dict[str, Any] = {"seed": recipe.seed, "git_commit": git_commit(), "n_prompts": len(contest.asked)}
@@ -238,7 +238,7 @@ def examined(recipe: Recipe, contest: Contest, markers: Markers, answers: dict[s
 
 def summarise(recipe: Recipe, name: str, said: Answers) -> dict[str, Any]:
     """One model's block of the report: means, and the gold score with its interval."""
-    from align.evals.stats import bootstrap_mean
+    from align.stats.bootstrap import bootstrap_mean
 
     block: dict[str, Any] = {column: said.mean(column) for column in said.columns if column != "logprob"}
     block |= {"kl_to_sft": block.pop("kl")} if "kl" in block else {}
@@ -255,9 +255,9 @@ def compared(recipe: Recipe, answers: dict[str, Answers]) -> dict[str, Any]:
     Each model against the one it came from, and those tuned from SFT against each other: PPO against DPO.
     """
     from align.evals.answers import both
-    from align.evals.significance import paired_permutation
-    from align.evals.stats import win_rate
-    from align.evals.verdict import compared_pairs
+    from align.report.verdict import compared_pairs
+    from align.stats.bootstrap import win_rate
+    from align.stats.significance import paired_permutation
 
     by = "gold" if any(said.known("gold") is not None for said in answers.values()) else "reward"
     differences, win_rates = {}, {}
@@ -271,8 +271,8 @@ def compared(recipe: Recipe, answers: dict[str, Answers]) -> dict[str, Any]:
 
 
 def described(said: Answers, seed: int) -> dict[str, Any]:
-    """What one model's answers are like: align/evals/texts.py."""
-    from align.evals.texts import Texts
+    """What one model's answers are like: align/stats/texts.py."""
+    from align.stats.texts import Texts
 
     texts = Texts(seed)
     for portion in said.portions():
@@ -281,10 +281,10 @@ def described(said: Answers, seed: int) -> dict[str, Any]:
     return texts.figures()
 
 
-def judged(recipe: Recipe, contest: Contest, panel: Panel, answers: dict[str, Answers]) -> dict[str, Any]:
+def judged(recipe: Recipe, contest: Collector, panel: Panel, answers: dict[str, Answers]) -> dict[str, Any]:
     """The blocks of all judges, those of the table of models among them, and whether they agree."""
-    from align.evals.verdict import all_pairs
     from align.judges.panel import Known, texts_of
+    from align.report.verdict import all_pairs
 
     kinds = {"gold": "function", "reward": "reward_model"}
     known = {
@@ -299,17 +299,17 @@ def judged(recipe: Recipe, contest: Contest, panel: Panel, answers: dict[str, An
     return heard.block
 
 
-def tasks_done(recipe: Recipe, contest: Contest, prepared: dict[str, Prepared]) -> dict[str, Any]:
+def tasks_done(recipe: Recipe, contest: Collector, prepared: dict[str, Prepared]) -> dict[str, Any]:
     """The blocks of all tasks, which models do with all the positions they have."""
-    from align.evals.verdict import came_from
-    from align.evals.voices import Voices
-    from align.tasks.examination import examine
+    from align.evals.models import EvalModels
+    from align.report.verdict import came_from
+    from align.tasks.suite import examine
 
-    speakers = Voices(recipe.models, plain(recipe), POSITIONS, contest.voices.cache)
+    text_models = EvalModels(recipe.models, plain(recipe), POSITIONS, contest.voices.cache)
     names = [name for name, model in recipe.models.items() if model.best_of is None]
     blocks = {}
     for name, task in recipe.tasks.items():
-        asked = {model: speakers[model] for model in names}
+        asked = {model: text_models[model] for model in names}
         blocks[name] = examine(
             name, task, prepared[name], asked, came_from(recipe.models), recipe.seed, contest.problems
         )

@@ -22,7 +22,7 @@ from align.errors import UserError, check_place, exit_on_user_error
 from align.text.records import plain
 
 if TYPE_CHECKING:
-    from align.rl import sampling as rl
+    from align.generation import sampling as generation
     from align.text.records import Prompt
 
 
@@ -42,9 +42,9 @@ class Sampling(Section):
     batch_tokens: int = Field(65536, gt=0)
     """Tokens in the key-value cache at once. Changes memory and speed."""
 
-    def how(self) -> rl.Sampling:
+    def how(self) -> generation.Sampling:
         """One answer, as the sampler takes it."""
-        from align.rl.sampling import Sampling
+        from align.generation.sampling import Sampling
 
         return Sampling(self.max_tokens, self.temperature, self.top_k, self.top_p, self.batch_tokens)
 
@@ -97,20 +97,22 @@ def run(recipe: Recipe, dry_run: bool = False) -> None:
 
 def answer_rows(recipe: Recipe, prompts: list[Prompt], n_at_once: int = 512) -> Iterator[dict[str, Any]]:
     """A row for each prompt, in order; progress is printed now and then."""
-    from align.rl.speaker import Speaker
+    from align.generation.text_model import TextModel
     from align.text.encode import encode_prompts
     from align.text.template import fix_date
 
     data = recipe.data
-    speaker = Speaker(recipe.model, data.max_tokens, template=data.template, options=data.template_options)
-    fix_date(speaker.tokenizer, date.today())  # which some templates write: one day for all prompts
-    encode_prompts(speaker.tokenizer, [row.messages for row in prompts], [row.source for row in prompts])  # or refused
-    randomness = speaker.randomness(recipe.seed)
+    text_model = TextModel(recipe.model, data.max_tokens, template=data.template, options=data.template_options)
+    fix_date(text_model.tokenizer, date.today())  # which some templates write: one day for all prompts
+    encode_prompts(
+        text_model.tokenizer, [row.messages for row in prompts], [row.source for row in prompts]
+    )  # or refused
+    randomness = text_model.randomness(recipe.seed)
     started = shown = time.monotonic()
     for first in range(0, len(prompts), n_at_once):
         chunk = prompts[first : first + n_at_once]
         repeated = [prompt.messages for prompt in chunk for _ in range(recipe.sampling.n)]
-        answers = iter(speaker.sample(repeated, recipe.sampling.how(), randomness))
+        answers = iter(text_model.sample(repeated, recipe.sampling.how(), randomness))
         for prompt in chunk:
             replies = [next(answers) for _ in range(recipe.sampling.n)]
             thoughts = [reply.thoughts for reply in replies]

@@ -25,7 +25,8 @@ from pydantic import model_validator
 from align import sections
 from align.config import DryRun, parse_training
 from align.errors import UserError, exit_on_user_error
-from align.rl.settings import Evaluation, Kl, Ppo, Ptx, Reward, Rollout
+from align.rewards.settings import Reward
+from align.rl.settings import Evaluation, Kl, Ppo, Ptx, Rollout
 from align.text.records import last_question
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 from align import sections
 from align.config import DryRun, parse_training
 from align.errors import UserError, exit_on_user_error
-from align.rl.normalize import Samples, normalize
+from align.rewards.normalize import Samples, normalize
 from align.rl.ranking import Loss, check_loss, encoded, margins_of, objective
 from align.text.rankings import Ranked, padded_size
 
@@ -64,12 +64,12 @@ def main() -> None:
 
 def run(recipe: Recipe, dry_run: DryRun | bool = False) -> None:
     """Trains into `recipe.output`; `dry_run` says what it would do and what it would cost."""
-    from align.evals.agreement import annotators
-    from align.evals.reward_card import write_readme
     from align.models.load import base_dtype, load_config, load_trunk
     from align.models.lora import shares
     from align.models.save import save_reward_model
     from align.models.scalar import ScalarModel, load_scalar_model
+    from align.report.reward_card import write_readme
+    from align.stats.agreement import annotators
     from align.text.load import load
     from align.text.tokenizer import rows_needed
     from align.train.inputs import tokenizer_of
@@ -197,9 +197,9 @@ def validate(recipe: Recipe, scorer: Any, rows: list[Ranked], accelerator: Any, 
     """Held-out loss, accuracy over pairs with its 95% interval (bootstrap over prompts), mean margin."""
     import torch
 
-    from align.evals.agreement import accuracy_by_prompt
-    from align.evals.stats import bootstrap_mean
     from align.models.scalar import score_all
+    from align.stats.agreement import accuracy_by_prompt
+    from align.stats.bootstrap import bootstrap_mean
 
     rows = rows if full else rows[: recipe.train.eval_rows]
     if not rows:
@@ -220,8 +220,8 @@ def examine(
     recipe: Recipe, model: ScalarModel, rows: list[Ranked], accelerator: Any, folder: Path | None
 ) -> dict[str, Any]:
     """The card of the model as it will be saved, on the held-out rankings; card.json and a figure go into `folder`."""
-    from align.evals.reward_card import reward_card, write_reward_card
     from align.models.scalar import score_members
+    from align.report.reward_card import reward_card, write_reward_card
 
     answers = [answer for row in rows for answer in row.answers]
     members = score_members(model, answers, recipe.train.micro_batch_tokens, accelerator.device)

@@ -21,11 +21,11 @@ from pydantic import Field, model_validator
 from align import sections
 from align.config import Section, parse_command, to_yaml
 from align.errors import UserError, check_place, exit_on_user_error
-from align.rl.settings import RewardModel
+from align.rewards.settings import RewardModel
 from align.text.records import plain
 
 if TYPE_CHECKING:
-    from align.rl.scorer import Encoded, Scorer
+    from align.rewards.scorer import Encoded, Scorer
     from align.text.records import Answers
 
 N_LISTED = 20  # rows left out that are named; the others are only counted
@@ -70,7 +70,7 @@ def main() -> None:
 
 def run(recipe: Recipe, dry_run: bool = False) -> None:
     """Writes `recipe.output`, which appears only when it is whole."""
-    from align.rl.scorer import Scorer, longest_row
+    from align.rewards.scorer import Scorer, longest_row
     from align.text.load import load
 
     path = Path(recipe.output)

@@ -20,13 +20,13 @@ from pydantic import Field
 
 from align.config import Section, parse_command, to_yaml
 from align.errors import UserError, exit_on_user_error
-from align.rl.settings import Batching, Limits, RewardModel
+from align.rewards.settings import Batching, Limits, RewardModel
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-    from align.rl.rewards import Prompts
-    from align.rl.scorer import Scored, Scorer
+    from align.rewards.reward import Prompts
+    from align.rewards.scorer import Scored, Scorer
 
 
 class Recipe(Section):
@@ -51,7 +51,7 @@ def main() -> None:
 
 def run(recipe: Recipe, dry_run: bool = False) -> None:
     """Serves until SIGINT or SIGTERM; `dry_run` checks the recipe and that the models are there."""
-    from align.rl.scorer import longest_row
+    from align.rewards.scorer import longest_row
 
     for package in ("fastapi", "uvicorn"):
         if find_spec(package) is None:
@@ -75,8 +75,8 @@ def run(recipe: Recipe, dry_run: bool = False) -> None:
 
 def build_app(recipe: Recipe) -> FastAPI:
     """Loads the models and makes the web application of them."""
-    from align.rl.scorer import Scorer
-    from align.rl.serving import create_app
+    from align.rewards.scorer import Scorer
+    from align.rewards.server import create_app
 
     scorer = Scorer(recipe.model, recipe.batching.tokens)
     about = recipe.model.model_dump() | {"max_tokens": recipe.max_tokens}

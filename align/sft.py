@@ -175,8 +175,8 @@ class _Samples:
     def write(self, model: Any, step: int, accelerator: Any) -> None:
         import torch
 
+        from align.generation.sampling import Sampling, sample
         from align.models.language import unspeakable
-        from align.rl.sampling import Sampling, sample
         from align.text.encode import decode_answer, encode_prompts
         from align.text.ends import ends_of
 

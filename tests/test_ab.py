@@ -14,7 +14,7 @@ from tiny import WORDS, write_rows
 from align import ab
 from align.config import build
 from align.errors import UserError
-from align.rl.speaker import Reply
+from align.generation.text_model import Reply
 
 
 class Asked:
@@ -56,17 +56,17 @@ def recipe_of(keys: dict[str, Any], **changes: Any) -> ab.Recipe:
     return build(ab.Recipe, nested(keys | {key.replace("__", "."): value for key, value in changes.items()}), "ab.yaml")
 
 
-def report_of(keys: dict[str, Any], speaker: Asked, **changes: Any) -> dict[str, Any]:
+def report_of(keys: dict[str, Any], text_model: Asked, **changes: Any) -> dict[str, Any]:
     recipe = recipe_of(keys, **changes)
-    return ab.compare_templates(recipe, ab.read_sides(recipe), speaker)
+    return ab.compare_templates(recipe, ab.read_sides(recipe), text_model)
 
 
 def test_a_clear_difference_stops_it_early(keys, capsys):
-    speaker = Asked(0.8, 0.4)
-    report = report_of(keys, speaker)
+    text_model = Asked(0.8, 0.4)
+    report = report_of(keys, text_model)
     assert report["decision"] == "a"
     assert report["n_asked"] == report["n_compared"] < 100
-    assert speaker.n == 2 * report["n_asked"]
+    assert text_model.n == 2 * report["n_asked"]
     assert report["verdict"].startswith(f"A is better than B: of {report['n_asked']} questions only A is right on")
     assert report["a"]["right"] > report["b"]["right"] + 0.2
     assert [one["n"] for one in report["looks"]] == list(range(20, report["n_asked"] + 1, 20))
@@ -126,7 +126,7 @@ def test_the_command_asks_a_real_model(keys, world, tmp_path, monkeypatch, capsy
     report = json.loads((Path(keys["output"]) / "ab.json").read_text())
     assert report["verdict"] in capsys.readouterr().out
     assert report["n_compared"] == report["n_asked"]
-    monkeypatch.setattr("align.rl.speaker.Speaker", None)  # a second time no model is loaded
+    monkeypatch.setattr("align.generation.text_model.TextModel", None)  # a second time no model is loaded
     ab.main()
     assert json.loads((Path(keys["output"]) / "ab.json").read_text()) == report
 

@@ -36,7 +36,7 @@ from tiny import tiny_gpt, write_rows
 from align import dpo, evaluate, generate, pipeline, ppo, prepare, rm, score, sft
 from align.config import build, to_yaml
 from align.errors import UserError, exit_on_user_error
-from align.rl import asking
+from align.rewards import http
 from align.train.folder import claim_experiment
 from align.train.state import steps_saved
 
@@ -143,7 +143,7 @@ def whole(world, tmp_path_factory) -> Path:
 @pytest.fixture
 def reward(monkeypatch) -> Iterator[Callable[..., dict[str, Any]]]:
     """Gives the recipe's keys of a reward, a function or a server, that goes wrong from a certain call on, if any."""
-    monkeypatch.setattr(asking, "FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(http, "FIRST_WAIT_S", 0.01)
     module = sys.modules["test_bad_input"]  # which the recipe names, and pytest may know by another name
     servers: list[Server] = []
 

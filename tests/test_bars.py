@@ -16,14 +16,14 @@ from transformers import AutoModelForCausalLM
 
 from align import ppo, rm, sections
 from align.config import build
+from align.generation.sampling import Answer
 from align.models.language import LanguageModel
 from align.models.scalar import load_scalar_model, score_all, score_batch
+from align.rewards.normalize import normalize
 from align.rl.advantages import gae, whiten
 from align.rl.learner import check_ratio, make_kl
-from align.rl.normalize import normalize
 from align.rl.rollouts import Rollouts
 from align.rl.sampler import Asked, logprob_function
-from align.rl.sampling import Answer
 from align.text.batches import pad_right
 from align.text.load import load
 from align.text.tokenizer import load_tokenizer

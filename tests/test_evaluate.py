@@ -15,10 +15,10 @@ from tiny import tiny_reward_model
 from align import evaluate
 from align.config import build, to_yaml
 from align.errors import UserError
-from align.evals.best_of_n import kl_bound
 from align.evals.cache import Cache
-from align.judges import reward_exam
-from align.rl.speaker import Speaker
+from align.generation.text_model import TextModel
+from align.judges import reward_accuracy
+from align.stats.best_of_n import kl_bound
 from align.text.load import load
 
 
@@ -71,7 +71,7 @@ def test_the_best_by_the_reward_model_is_kept(world, tmp_path):
     markers, contest = contest_of(recipe)
     best = [reply for portion in contest.held()["best"].portions() for reply in portion]
     asked = [messages for messages in contest.asked for _ in range(6)]
-    every = Speaker(recipe.models["sft"], 48).answer(asked, recipe.sampling.how(), (1, 0))
+    every = TextModel(recipe.models["sft"], 48).answer(asked, recipe.sampling.how(), (1, 0))
     scores = markers.reward.scores(asked, [reply.text for reply in every])
     for index, found in enumerate(best):
         mine = range(6 * index, 6 * index + 6)
@@ -115,7 +115,7 @@ def test_what_cannot_work_is_told(world, tmp_path, models, changes, told):
 
 def examined(recipe: evaluate.Recipe, cache: Path) -> dict[str, Any]:
     data = recipe.data.model_copy(update={"path": recipe.rankings})
-    return reward_exam.examine(recipe.reward, data, None, 1, Cache(cache))
+    return reward_accuracy.examine(recipe.reward, data, None, 1, Cache(cache))
 
 
 def test_the_reward_model_is_examined_on_the_device_that_there_is(world, tmp_path, monkeypatch):
@@ -152,7 +152,7 @@ def test_a_reward_model_with_too_few_positions_for_the_rankings_is_named(world, 
 
 
 def verdict_of(report: dict[str, Any]) -> str:
-    from align.evals.verdict import verdict
+    from align.report.verdict import verdict
 
     return verdict(report)
 
@@ -257,7 +257,7 @@ def test_a_model_that_is_not_there_is_named_by_its_key(world, tmp_path):
 def test_the_second_evaluation_asks_nobody(world, tmp_path, monkeypatch):
     models = {"base": {"asked": "plain"}, "sft": {}, "best": {"best_of": 2}}
     first = report_of(world, tmp_path, models)
-    for loads in ("align.rl.speaker.load_causal_lm", "align.models.scalar.load_scalar_model"):
+    for loads in ("align.generation.text_model.load_causal_lm", "align.models.scalar.load_scalar_model"):
         monkeypatch.setattr(loads, lambda *_, **__: pytest.fail("a model was loaded"))
     second = report_of(world, tmp_path, models)
     for report in (first, second):

@@ -23,11 +23,11 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceCl
 
 from align import ppo, rm, sections, sft
 from align.errors import UserError
+from align.generation.kv_cache import way_of
+from align.generation.sampling import Sampling, sample
 from align.models import save
 from align.models.language import LanguageModel, token_logprobs
 from align.models.scalar import load_scalar_model
-from align.rl.past import way_of
-from align.rl.sampling import Sampling, sample
 from align.text.batches import pad_right
 
 QUICK = ["gemma3_text", "gpt2", "llama", "mamba", "qwen3_next", "rwkv"]

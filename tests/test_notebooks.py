@@ -14,9 +14,9 @@ from nbclient.exceptions import CellExecutionError
 
 from align.config import build, merged, read_yaml
 from align.errors import UserError
-from align.evals import notebook
-from align.evals.verdict import verdict
 from align.pipeline import Recipe, run
+from align.report import notebook
+from align.report.verdict import verdict
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -124,7 +124,7 @@ def test_base_vs_aligned_runs_on_any_finished_demo(
 
 
 def test_a_mistake_is_told_in_words_and_without_a_traceback() -> None:
-    cell = nbformat.v4.new_code_cell("from align.evals import notebook\nnotebook.demo('nowhere')")
+    cell = nbformat.v4.new_code_cell("from align.report import notebook\nnotebook.demo('nowhere')")
     found = nbformat.v4.new_notebook(cells=[cell])
     with pytest.raises(CellExecutionError):
         NotebookClient(found, timeout=60, kernel_name="python3").execute()

@@ -22,13 +22,13 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from align import rm, sections, sft
 from align.config import build
+from align.generation.sampling import Sampling
+from align.generation.text_model import TextModel
 from align.models.language import LanguageModel, negative_log_likelihood
 from align.models.load import load_causal_lm
 from align.models.purpose import HEAD_FILE
 from align.models.scalar import load_scalar_model, score_all
-from align.rl.rewards import ModelReward
-from align.rl.sampling import Sampling
-from align.rl.speaker import Speaker
+from align.rewards.model import ModelReward
 from align.text.encode import encode_conversations
 from align.text.records import Conversation, Message
 from align.text.tokenizer import load_tokenizer
@@ -89,8 +89,8 @@ def test_greedy_answers_are_hugging_faces(plain):
     """Token for token, asked together here and one by one there, up to where the shorter answer ends."""
     model, tokenizer = plain
     asked = [[Message("user", question)] for question in QUESTIONS]
-    speaker = Speaker(sections.Model(path=FOLDER), 128)
-    ours = speaker.answer(asked, Sampling(max_tokens=16, temperature=0.0), seed=1)
+    text_model = TextModel(sections.Model(path=FOLDER), 128)
+    ours = text_model.answer(asked, Sampling(max_tokens=16, temperature=0.0), seed=1)
     for question, reply in zip(QUESTIONS, ours, strict=True):
         prompt = ids_of(tokenizer, turns(question, "")[:1], add_generation_prompt=True)
         given = torch.tensor([prompt])

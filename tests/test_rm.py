@@ -72,7 +72,7 @@ def test_an_ensemble_of_adapters_s_heads_is_saved_whole(world, tmp_path):
     model = load_scalar_model(sections.Model(path=str(folder / "model"))).eval()
     tokenizer = load_tokenizer(folder / "model")
     recipe = recipe_of(rm, world, folder, demonstrations=world.conversations)
-    from align.rl.normalize import demonstrated
+    from align.rewards.normalize import demonstrated
 
     answers = demonstrated(recipe, tokenizer, [])
     members = torch.tensor(score_members(model, answers, 8192, "cpu"))

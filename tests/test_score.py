@@ -19,7 +19,7 @@ from align import generate, ppo, rm, score, serve_rm
 from align.config import build, parse_command
 from align.errors import UserError
 from align.models.scalar import score_all
-from align.rl.rewards import ModelReward
+from align.rewards.model import ModelReward
 from align.text.encode import encode_conversation
 from align.text.records import Message
 

@@ -9,8 +9,9 @@ ALIGN = Path(__file__).parents[1] / "align"
 APPS = ALIGN.parent / "apps"
 
 # Each room and what it may lean on, from docs/architecture.md.
-BELOW = {
+BELOW: dict[str, set[str]] = {
     "errors": set(),
+    "plots": set(),
     "commands": set(),
     "shipped": set(),
     "config": {"errors", "commands"},
@@ -20,10 +21,14 @@ BELOW = {
     "lab": {"errors", "commands", "config", "sections", "text"},
     "models": {"errors", "config", "sections", "text", "gpt"},
     "train": {"errors", "commands", "config", "sections", "text", "models"},
-    "rl": {"errors", "config", "sections", "text", "gpt", "models", "train"},
-    "evals": {"errors", "config", "sections", "text", "models", "rl"},
-    "judges": {"errors", "shipped", "config", "sections", "text", "models", "train", "rl", "evals"},
-    "tasks": {"errors", "shipped", "config", "sections", "text", "models", "train", "rl", "evals"},
+    "generation": {"errors", "config", "sections", "text", "models", "train"},
+    "rewards": {"errors", "config", "sections", "text", "models", "train", "generation"},
+    "rl": {"errors", "config", "sections", "text", "gpt", "models", "train", "generation", "rewards"},
+    "stats": {"errors", "plots", "text"},
+    "evals": {"errors", "config", "sections", "text", "models", "train", "generation", "stats"},
+    "report": {"errors", "config", "plots", "text", "models", "stats", "evals"},
+    "judges": {"errors", "shipped", "config", "sections", "text", "models", "train", "rewards", "stats", "evals"},
+    "tasks": {"errors", "shipped", "config", "sections", "text", "models", "train", "generation", "stats", "evals"},
 }
 
 # Commands that stand in a room and are at the top of the house all the same: see docs/architecture.md, "The lab".
@@ -112,3 +117,26 @@ def test_every_folder_of_the_apps_is_a_known_room() -> None:
 def test_every_folder_is_a_known_room() -> None:
     folders = {path.name for path in ALIGN.iterdir() if path.is_dir() and (path / "__init__.py").exists()}
     assert folders <= set(BELOW)
+
+
+def modules_imported(path: Path) -> set[str]:
+    """The modules that a file imports. Imports for types alone do not count."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            node.body = []
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return found
+
+
+def test_no_two_files_import_each_other() -> None:
+    paths = [path for top in (ALIGN, APPS) for path in top.rglob("*.py") if path.name != "__init__.py"]
+    names = {".".join(path.relative_to(ALIGN.parent).with_suffix("").parts): path for path in paths}
+    imports = {name: modules_imported(path) & names.keys() for name, path in names.items()}
+    circles = [(a, b) for a, found in imports.items() for b in found if a < b and a in imports[b]]
+    assert not circles

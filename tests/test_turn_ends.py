@@ -11,12 +11,12 @@ from tiny import WORDS, likes_eos, tiny_gpt2, tiny_reward_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from align import ppo, sft
-from align.rl.sampling import Sampling
-from align.rl.speaker import Speaker
+from align.generation.sampling import Sampling
+from align.generation.text_model import TextModel
 from align.sections import Contestant, Model
 from align.text.ends import ends_of
 from align.text.records import Message
-from apps.compare.voices import Answered, Voice
+from apps.compare.models import Answered, StreamingModel
 
 TEMPLATE = (
     "{% for message in messages %}"
@@ -58,11 +58,11 @@ def generated(path: str, prompts: list[list[int]], n: int) -> list[list[int]]:
 
 
 def test_answers_end_where_transformers_end_them(chat):
-    speaker = Speaker(Model(path=chat.path), 64)
-    replies = [reply for reply in speaker.answer(ASKED, Sampling(24, 0.0), 1) if reply is not None]
+    text_model = TextModel(Model(path=chat.path), 64)
+    replies = [reply for reply in text_model.answer(ASKED, Sampling(24, 0.0), 1) if reply is not None]
     assert [reply.ids for reply in replies] == generated(chat.path, [reply.prompt_ids for reply in replies], 24)
     assert {reply.ids[-1] for reply in replies if reply.ended} == {chat.turn}
-    voice = Voice("chat", Contestant(path=chat.path), 64)
+    voice = StreamingModel("chat", Contestant(path=chat.path), 64)
     *pieces, whole = voice.answer(ASKED[0], Sampling(24), 2, lambda: False)
     assert isinstance(whole, Answered)
     assert (whole.end, whole.ids[-1]) == ("eos", chat.turn)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from align.rl.speaker import Reply
+    from align.generation.text_model import Reply
 
 NOTHING = math.nan  # stands where there is no number: no answer, or one that could not be judged
 Replies = Sequence["Reply | None"]  # None: the prompt left no room for an answer

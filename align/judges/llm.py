@@ -2,7 +2,7 @@
 
 It reads both answers twice, each of them first once, and only what it says both times counts: language models prefer
 what they read first (Zheng et al. 2023, 2306.05685). If the two verdicts differ it is a tie. How often that happens is
-kept in `Verdict.orders`, for `align.evals.preferences.order_bias`. Equal answers are a tie without being asked about.
+kept in `Verdict.orders`, for `align.stats.preferences.order_bias`. Equal answers are a tie without being asked about.
 
 A reply without a verdict is asked about once more; then this prompt has none, and so has a prompt that the server
 refuses (too long, or filtered). A server that refuses everything, or is still down after all retries, ends the judging.
@@ -24,7 +24,7 @@ from align.errors import JudgeError, UserError
 from align.judges.settings import Llm
 from align.judges.template import question, read_template, verdict_in
 from align.judges.verdicts import Prompts, Said, Verdict
-from align.rl.asking import Refused, Server, Unanswered, shown
+from align.rewards.http import Refused, Server, Unanswered, shown
 from align.shipped import own_or_shipped
 
 if TYPE_CHECKING:

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from align.errors import UserError
 from align.evals.cache import Cache
-from align.evals.preferences import Outcomes, judges_agree, order_bias, preference, ranking
+from align.evals.models import Progress
 from align.evals.problems import Problem
-from align.evals.voices import Progress
 from align.judges.build import build_judge
-from align.judges.marking import Marker
+from align.judges.scores import Marker
 from align.judges.settings import Judge
 from align.judges.verdicts import Compares, Mark, Prompts, Said, Scores, Verdict, problems, verdicts
+from align.stats.preferences import Outcomes, judges_agree, order_bias, preference, ranking
 from align.text.records import plain as as_row
 
 if TYPE_CHECKING:

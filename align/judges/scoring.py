@@ -24,7 +24,7 @@ class FunctionJudge:
     """
 
     def __init__(self, function: str) -> None:
-        from align.rl.rewards import find_function
+        from align.rewards.function import find_function
 
         self.function = find_function(function)
         self.fingerprint = f"function {function} {_source_hash(self.function)}"
@@ -66,7 +66,7 @@ class RewardModelJudge:
         """`key` of a recipe gave the paths."""
         from align.models.fingerprint import fingerprint
         from align.models.load import load_config
-        from align.rl.settings import RewardModel
+        from align.rewards.settings import RewardModel
 
         self.settings = RewardModel(path=paths)
         models = [sections.Model(path=path) for path in self.settings.paths]
@@ -78,7 +78,7 @@ class RewardModelJudge:
     @property
     def scorer(self) -> Any:
         """The loaded models. Where all marks are known none is needed."""
-        from align.rl.scorer import Scorer
+        from align.rewards.scorer import Scorer
 
         self._scorer = self._scorer or Scorer(self.settings, READ_AT_ONCE)
         return self._scorer

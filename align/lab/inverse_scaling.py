@@ -110,8 +110,8 @@ def run(recipe: Recipe, dry_run: bool = False) -> None:
         print(to_yaml(recipe))
         print("# the first of its pretrainings", to_yaml(next(iter(plans.values()))), sep="\n")
         return
-    from align.evals.curve import write_whole
-    from align.evals.scaling import draw, summary, write_table
+    from align.stats.curve import write_whole
+    from align.stats.scaling import draw, summary, write_table
     from align.train.folder import claim_experiment
 
     folder = Path(recipe.output)
@@ -189,16 +189,16 @@ def run_stage(each: pretrain.Recipe) -> None:
 
 def score(folder: Path, exams: list[Exam]) -> None:
     """scores.json of a finished run: parameters, and for each task and question the probability of each choice."""
-    from align.evals.curve import write_whole
-    from align.rl.speaker import Speaker
+    from align.generation.text_model import TextModel
     from align.sections import Model
+    from align.stats.curve import write_whole
     from align.tasks.choice import ask_choices
     from align.tasks.questions import Question
     from align.tasks.template import Template
 
     if (folder / "scores.json").is_file():
         return
-    speaker = Speaker(Model(path=str(folder / "model")), max_tokens=sys.maxsize, plain=True)
+    text_model = TextModel(Model(path=str(folder / "model")), max_tokens=sys.maxsize, plain=True)
     as_web_text = Template(example=" {question}\n {answer}")
     found: dict[str, Any] = {}
     for exam in exams:
@@ -206,17 +206,17 @@ def score(folder: Path, exams: list[Exam]) -> None:
             Question(row["question"], (), f"{exam.task}:{line}", tuple(row["choices"]), row["answer"])
             for line, row in enumerate(exam.rows, start=1)
         ]
-        outcomes = ask_choices(questions, [()] * len(questions), as_web_text, speaker, "raw")
+        outcomes = ask_choices(questions, [()] * len(questions), as_web_text, text_model, "raw")
         if troubles := [f"{outcome.place}: {outcome.trouble}" for outcome in outcomes if outcome.trouble]:
             raise UserError(f"{folder}: {troubles[0]}")
         found[exam.task] = [outcome.probabilities for outcome in outcomes]
-    result = {"parameters": speaker.model.num_parameters(), "tasks": found}
+    result = {"parameters": text_model.model.num_parameters(), "tasks": found}
     write_whole(folder / "scores.json", json.dumps(result))
 
 
 def measure(recipe: Recipe, plans: dict[tuple[int, str], Any], exams: dict[int, list[Exam]]) -> dict[str, Any]:
     """The result, from what stands in the run folders."""
-    from align.evals.scaling import Answer, difference, point, right
+    from align.stats.scaling import Answer, difference, point, right
 
     scores = {key: json.loads((Path(each.output) / "scores.json").read_text()) for key, each in plans.items()}
     answers: dict[tuple[str, str], list[Answer]] = {}

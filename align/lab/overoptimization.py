@@ -5,7 +5,7 @@
 Gao et al. 2022 (2210.10760) in the lab. From a finished demo it takes the SFT model, the rankings and the prompts;
 trains reward models on trunks of several depths, the first layers of the SFT model; optimises against each, by PPO with
 a weak leash and by best-of-n on one set of samples; asks the gold judge all the while; and fits Gao's two forms
-(align/evals/overoptimization.py).
+(align/stats/overoptimization.py).
 
 Writes into `output`: overoptimization.json (below), .csv, .svg, .png; and the parts, each of which is made once:
 trunk-<layers>/, rm-<layers>/, ppo-<layers>/ (run folders), samples.jsonl, scores-<layers>.json. Killed, the same
@@ -121,7 +121,7 @@ def run(recipe: Recipe, beside: Path, dry_run: bool = False) -> None:
             print(f"# rm, {each.layers} layers", to_yaml(each.rm), f"# ppo, {each.layers} layers", sep="\n")
             print(to_yaml(each.ppo))
         return
-    from align.evals.curve import report, start_of
+    from align.stats.curve import report, start_of
     from align.train.folder import claim_experiment
 
     folder = Path(recipe.output)
@@ -232,8 +232,8 @@ def run_stage(name: str, recipe: Any) -> None:
 
 def draw_samples(recipe: Recipe, how: ppo.Recipe, path: Path) -> list[dict[str, Any]]:
     """The SFT model's answers to the prompts, with their gold scores: a row for each prompt. Read if they are there."""
-    from align.rl.sampling import Sampling
-    from align.rl.speaker import Speaker
+    from align.generation.sampling import Sampling
+    from align.generation.text_model import TextModel
     from align.text.encode import encode_prompts
     from align.text.files import write_lines
     from align.text.load import load
@@ -241,10 +241,10 @@ def draw_samples(recipe: Recipe, how: ppo.Recipe, path: Path) -> list[dict[str, 
     if not path.is_file():
         rollout = how.rollout
         sampling = Sampling(rollout.max_tokens, rollout.temperature, batch_tokens=rollout.batch_tokens)
-        speaker = Speaker(how.model, how.data.max_tokens)
-        ask = partial(speaker.sample, how=sampling, randomness=speaker.randomness(recipe.seed))
+        text_model = TextModel(how.model, how.data.max_tokens)
+        ask = partial(text_model.sample, how=sampling, randomness=text_model.randomness(recipe.seed))
         asked = [prompt.messages for prompt in load(how.data, "prompts", recipe.seed).train]
-        ids = encode_prompts(speaker.tokenizer, asked)
+        ids = encode_prompts(text_model.tokenizer, asked)
         room = how.data.max_tokens - rollout.max_tokens  # longer prompts are left out, as PPO does
         fitting = [messages for messages, row in zip(asked, ids, strict=True) if len(row) <= room][: recipe.prompts]
         print(f"\n== {path}: {recipe.samples} answers to each of {len(fitting)} prompts ==", flush=True)
@@ -254,7 +254,7 @@ def draw_samples(recipe: Recipe, how: ppo.Recipe, path: Path) -> list[dict[str, 
 
 def sample_rows(ask: Any, gold: str, asked: list[Any], n: int, n_at_once: int = 1024) -> Iterator[dict[str, Any]]:
     """Each prompt's samples as columns, in order; progress is printed now and then."""
-    from align.rl.rewards import FunctionReward
+    from align.rewards.function import FunctionReward
 
     judge = FunctionReward(gold)
     shown = time.monotonic()
@@ -282,8 +282,8 @@ def score_samples(each: Plan, samples: list[dict[str, Any]], path: Path) -> list
     import torch
 
     from align import sections
-    from align.evals.curve import write_whole
     from align.models.scalar import load_scalar_model, score_all
+    from align.stats.curve import write_whole
     from align.text.tokenizer import load_tokenizer, rows_needed
     from align.train.machine import accelerator as make_accelerator
 
@@ -305,9 +305,9 @@ def score_samples(each: Plan, samples: list[dict[str, Any]], path: Path) -> list
 
 def measure(recipe: Recipe, each: Plan, samples: list[dict[str, Any]], scores: list[list[float]]) -> dict[str, Any]:
     """One reward model's block of the result."""
-    from align.evals.curve import best_of_n_points, fitted, gained, rl_points, start_of, start_of_proxy
     from align.models.scalar import load_scalar_model
     from align.sections import Model
+    from align.stats.curve import best_of_n_points, fitted, gained, rl_points, start_of, start_of_proxy
 
     start = start_of_proxy(scores)
     beginning = start | start_of(samples)

@@ -23,8 +23,8 @@ from align import sections
 from align.errors import UserError
 from align.models.load import load_config, load_whole, max_positions
 from align.models.purpose import many_scores
-from align.text.pieces import check_written, special_token_remover
 from align.text.records import Message
+from align.text.spans import check_written, special_token_remover
 from align.text.template import Template, Turns
 from align.text.tokenizer import plain_tokenizer
 from align.text.values import n_shared

@@ -36,7 +36,9 @@ SMALL = 4096  # a smaller tensor keeps its moments in fp32 (the same, `min_8bit_
 STEP_COPIES = (
     5  # fp32 copies of a tensor in its 8-bit step on a CPU (backends/cpu/ops.py: moments, gradient, two roots)
 )
-DRAW_COPIES = 4  # fp32 tensors of (rows, vocabulary) in `align.rl.sampling.draw`: logits, scaled, noise, their sum
+DRAW_COPIES = (
+    4  # fp32 tensors of (rows, vocabulary) in `align.generation.sampling.draw`: logits, scaled, noise, their sum
+)
 
 # What a process holds that is no tensor of ours, where it is not measured on the spot. CPU: Python with torch (its CPU
 # build), transformers, accelerate, datasets and peft. GPU: the CUDA context and the workspace of cuBLAS.

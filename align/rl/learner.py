@@ -19,9 +19,9 @@ from align.errors import UserError
 from align.models.adapters import trained_parameters
 from align.models.language import negative_log_likelihood, recomputing, token_logprobs
 from align.rl.advantages import gae, grpo, rloo, token_rewards, whiten
-from align.rl.guard import stated_limit
 from align.rl.kl import AdaptiveKL, FixedKL, KLController, full_kl, kl_estimate
 from align.rl.losses import entropy, explained_variance, policy_loss, value_loss
+from align.rl.mismatch import stated_limit
 from align.text.batches import micro_batches
 from align.train.optim import build_optimizer, learning_rate, set_learning_rate
 from align.train.parallel import synced_at_last, total

@@ -29,13 +29,14 @@ from align.models.language import LanguageModel, unspeakable
 from align.models.load import adapter_base, base_dtype, is_adapter, load_causal_lm, load_config, load_trunk
 from align.models.purpose import HEAD_FILE, head_role
 from align.models.scalar import ScalarModel, load_scalar_model, n_heads
-from align.rl.rewards import FunctionReward, build_reward
+from align.rewards.build import build_reward
+from align.rewards.function import FunctionReward
 from align.rl.sampler import Roles
 from align.text.tokenizer import plain_tokenizer, rows_needed, same_words
 from align.train.parallel import say
 
 if TYPE_CHECKING:
-    from align.rl.rewards import Reward
+    from align.rewards.reward import Reward
     from align.rl.settings import Keys
 
 TRUNK = "trunk"

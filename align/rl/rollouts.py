@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from align.rl.guard import Gap
-from align.rl.sampling import Answer
+from align.generation.sampling import Answer
+from align.rl.mismatch import Gap
 from align.text.batches import micro_batches, pad_right
 
 

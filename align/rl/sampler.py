@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from align.errors import UserError
+from align.generation.sampling import Sampling, sample
 from align.models.language import token_logprobs
-from align.rl.guard import Gap, check_gap, gap_limit, gap_over_processes
+from align.rewards.build import judge
 from align.rl.kl import full_kl, kl_estimate
-from align.rl.rewards import judge
+from align.rl.mismatch import Gap, check_gap, gap_limit, gap_over_processes
 from align.rl.rollouts import Rollouts
-from align.rl.sampling import Sampling, sample
 from align.rl.shaping import Shaping
 from align.text.batches import micro_batches
 from align.text.encode import decode_answer
@@ -29,7 +29,7 @@ from align.train.state import generator
 if TYPE_CHECKING:
     from align.models.language import LanguageModel
     from align.models.scalar import ScalarModel
-    from align.rl.rewards import Reward
+    from align.rewards.reward import Reward
     from align.rl.settings import Keys
     from align.text.records import Message
 

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from align.errors import UserError
+from align.rewards.settings import Reward
 from align.rl.rollouts import Rollouts
-from align.rl.settings import Reward
 from align.text.ends import ends_of
 from align.train.parallel import total
 from align.train.state import Stateful

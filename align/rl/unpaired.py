@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from align.errors import UserError
 from align.sections import Data
-from align.text.beside import NOT_LEARNED
+from align.text.extra_keys import NOT_LEARNED
 from align.text.rankings import encode_rankings
 from align.text.records import Answers, Ranking
 from align.train.parallel import say

@@ -25,14 +25,14 @@ def ask_choices(
     questions: Sequence[Question],
     examples: Sequence[Sequence[Question]],
     template: Template,
-    speaker: Any,
+    model: Any,
     metric: str = "per_token",
 ) -> list[Outcome]:
     """An outcome for each question with its examples; its choice is the likeliest by `metric`."""
-    asked = [template.ask(one, shown, speaker.plain) for one, shown in zip(questions, examples, strict=True)]
-    rows_of = choice_rows(questions, asked, template, speaker)
-    fitting = [max(len(given) + len(said) for given, said in rows) <= speaker.max_tokens for rows in rows_of]
-    found = iter(speaker.logprobs([row for rows, fits in zip(rows_of, fitting, strict=True) if fits for row in rows]))
+    asked = [template.ask(one, shown, model.plain) for one, shown in zip(questions, examples, strict=True)]
+    rows_of = choice_rows(questions, asked, template, model)
+    fitting = [max(len(given) + len(said) for given, said in rows) <= model.max_tokens for rows in rows_of]
+    found = iter(model.logprobs([row for rows, fits in zip(rows_of, fitting, strict=True) if fits for row in rows]))
     outcomes = []
     for question, rows, shown, fits in zip(questions, rows_of, examples, fitting, strict=True):
         if fits:
@@ -40,25 +40,23 @@ def ask_choices(
             n_bytes = [len(template.written(question, i).encode()) for i in range(len(rows))]
             outcomes.append(judged(question, sums, sizes, n_bytes, metric))
         else:
-            outcomes.append(Outcome(question.place, {}, too_long(len(shown), speaker.max_tokens)))
+            outcomes.append(Outcome(question.place, {}, too_long(len(shown), model.max_tokens)))
     return outcomes
 
 
-def choice_rows(
-    questions: Sequence[Question], asked: Sequence[Any], template: Template, speaker: Any
-) -> list[list[Row]]:
+def choice_rows(questions: Sequence[Question], asked: Sequence[Any], template: Template, model: Any) -> list[list[Row]]:
     """For each question a row for each choice: what is given, and the choice after it."""
-    if speaker.plain:
+    if model.plain:
         return [
-            _split(speaker, text, [template.continuation(question, i, True) for i in range(len(question.choices))])
+            _split(model, text, [template.continuation(question, i, True) for i in range(len(question.choices))])
             for question, text in zip(questions, asked, strict=True)
         ]
     from align.text.encode import encode_responses
 
-    given = speaker.prompt_ids(asked)
+    given = model.prompt_ids(asked)
     said = [
         encode_responses(
-            speaker.tokenizer,
+            model.tokenizer,
             [(turns, template.continuation(question, i, False)) for i in range(len(question.choices))],
         )
         for question, turns in zip(questions, asked, strict=True)
@@ -66,10 +64,10 @@ def choice_rows(
     return [[(ids, answer[:-1]) for answer in answers] for ids, answers in zip(given, said, strict=True)]
 
 
-def _split(speaker: Any, text: str, continuations: Sequence[str]) -> list[Row]:
+def _split(model: Any, text: str, continuations: Sequence[str]) -> list[Row]:
     """Text and continuation are tokenised as one, and parted where the tokens of all continuations begin to differ
     from the text's own: a token may reach over the end of the text."""
-    own, *wholes = speaker.prompt_ids([text, *(text + continuation for continuation in continuations)])
+    own, *wholes = model.prompt_ids([text, *(text + continuation for continuation in continuations)])
     n = min(n_shared(own, whole) for whole in wholes)
     return [(whole[:n], whole[n:]) for whole in wholes]
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
-from align.rl.sampling import Sampling
+from align.generation.sampling import Sampling
 from align.tasks.choice import too_long
 from align.tasks.metrics import MEASURES, exact, key_of, majority
 from align.tasks.questions import Question
@@ -22,23 +22,23 @@ def ask_questions(
     questions: Sequence[Question],
     examples: Sequence[Sequence[Question]],
     template: Template,
-    speaker: Any,
+    text_model: Any,
     how: Sampling,
     votes: int,
     metrics: Sequence[str],
     seed: int,
 ) -> list[Outcome]:
     """An outcome for each question with its examples."""
-    asked = [template.ask(one, shown, speaker.plain) for one, shown in zip(questions, examples, strict=True)]
-    stop = template.stops_at(speaker.plain)
-    samples = [speaker.answer(asked, how, seed * 1000 + vote, stop) for vote in range(votes)]
+    asked = [template.ask(one, shown, text_model.plain) for one, shown in zip(questions, examples, strict=True)]
+    stop = template.stops_at(text_model.plain)
+    samples = [text_model.answer(asked, how, seed * 1000 + vote, stop) for vote in range(votes)]
     outcomes = []
     for question, shown, replies in zip(questions, examples, zip(*samples, strict=True), strict=True):
         texts = [reply.text for reply in replies if reply is not None]
         if len(texts) == votes:
             outcomes.append(judged(question, texts, template, metrics))
         else:
-            outcomes.append(Outcome(question.place, {}, too_long(len(shown), speaker.max_tokens)))
+            outcomes.append(Outcome(question.place, {}, too_long(len(shown), text_model.max_tokens)))
     return outcomes
 
 

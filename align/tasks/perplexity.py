@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from align.evals.stats import bootstrap_statistic, by_cluster
+from align.stats.bootstrap import bootstrap_statistic, by_cluster
 from align.tasks.results import Outcome, scored
 from align.text.records import Document
 
@@ -43,24 +43,24 @@ def windows(n: int, width: int, stride: int) -> Iterator[Window]:
         first = end
 
 
-def read_documents(documents: Sequence[Document], speaker: Any, stride: int | None) -> list[Outcome]:
+def read_documents(documents: Sequence[Document], text_model: Any, stride: int | None) -> list[Outcome]:
     """An outcome for each document: its negative log-likelihood in nats, its counts, its bits per byte."""
     outcomes: list[Outcome] = []
     for begin in range(0, len(documents), AT_ONCE):
         now = documents[begin : begin + AT_ONCE]
-        ids = speaker.prompt_ids([document.text for document in now])
-        parts = [list(windows(len(row), speaker.max_tokens, stride_of(speaker, stride))) for row in ids]
+        ids = text_model.prompt_ids([document.text for document in now])
+        parts = [list(windows(len(row), text_model.max_tokens, stride_of(text_model, stride))) for row in ids]
         rows = [(row[w.start : w.first], row[w.first : w.end]) for row, ws in zip(ids, parts, strict=True) for w in ws]
-        found = iter(speaker.logprobs(rows))
+        found = iter(text_model.logprobs(rows))
         for document, ws in zip(now, parts, strict=True):
             nll = -math.fsum(value for _ in ws for value in next(found))
             outcomes.append(_outcome(document, nll, sum(w.end - w.first for w in ws)))
     return outcomes
 
 
-def stride_of(speaker: Any, stride: int | None) -> int:
+def stride_of(text_model: Any, stride: int | None) -> int:
     """Tokens that a window moves on by: at most so many that one token of context is left."""
-    return min(stride or max(1, speaker.max_tokens // 2), speaker.max_tokens - 1)
+    return min(stride or max(1, text_model.max_tokens // 2), text_model.max_tokens - 1)
 
 
 def _outcome(document: Document, nll: float, n_tokens: int) -> Outcome:

@@ -8,7 +8,7 @@ The report's block of a task, as `block` makes it:
     rounds[i].n                     questions that were answered and measured
     rounds[i].scores.<name>         {mean, low, high} over questions
     rounds[i].n_without_answer      generate: answers in which nothing was found; they count as wrong
-    rounds[i].contradictions        generate, several votes: how often samples disagree, as align.evals.texts tells
+    rounds[i].contradictions        generate, several votes: how often samples disagree, as align.stats.texts tells
     rounds[i].chance                choice: what guessing would get
     rounds[i].{tokens, words, bytes, window, stride}      perplexity: what was read, and how
 
@@ -25,8 +25,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from align.evals.problems import Problem
-from align.evals.significance import mcnemar, paired_permutation
-from align.evals.stats import Interval, bootstrap_mean, unvaried, wilson
+from align.stats.bootstrap import Interval, bootstrap_mean, unvaried, wilson
+from align.stats.significance import mcnemar, paired_permutation
 
 
 class Outcome(NamedTuple):

@@ -72,33 +72,33 @@ def draw_examples(question: Question, pool: Sequence[Question], n: int, seed: in
     return list(drawn.values())
 
 
-def run_task(task: Task, speaker: Any, seed: int, prepared: Prepared | None = None) -> Result:
-    """Asks one model. `speaker` is a `Speaker`, or answers as one does."""
+def run_task(task: Task, text_model: Any, seed: int, prepared: Prepared | None = None) -> Result:
+    """Asks one model. `text_model` is a `TextModel`, or answers as one does."""
     rows = prepared or prepare(task, seed)
     if task.kind == "perplexity":
-        return Result(task.kind, "bits_per_byte", [_read(task, speaker, rows.documents)])
-    return Result(task.kind, task.measured[0], [_ask(task, speaker, rows, n, seed) for n in task.shots])
+        return Result(task.kind, "bits_per_byte", [_read(task, text_model, rows.documents)])
+    return Result(task.kind, task.measured[0], [_ask(task, text_model, rows, n, seed) for n in task.shots])
 
 
-def _read(task: Task, speaker: Any, documents: Sequence[Document]) -> Round:
+def _read(task: Task, text_model: Any, documents: Sequence[Document]) -> Round:
     from align.tasks.perplexity import perplexities, read_documents, stride_of
 
-    outcomes = read_documents(documents, speaker, task.stride)
-    how = {"window": speaker.max_tokens, "stride": stride_of(speaker, task.stride)}
+    outcomes = read_documents(documents, text_model, task.stride)
+    how = {"window": text_model.max_tokens, "stride": stride_of(text_model, task.stride)}
     return Round(0, outcomes, {"shots": 0} | perplexities(outcomes) | how)
 
 
-def _ask(task: Task, speaker: Any, rows: Prepared, shots: int, seed: int) -> Round:
+def _ask(task: Task, text_model: Any, rows: Prepared, shots: int, seed: int) -> Round:
     from align.tasks.choice import ask_choices, chance
     from align.tasks.generate import ask_questions
 
     assert rows.template is not None
     examples = [shown[:shots] for shown in rows.examples]
     if task.kind == "choice":
-        outcomes = ask_choices(rows.questions, examples, rows.template, speaker, task.measured[0])
+        outcomes = ask_choices(rows.questions, examples, rows.template, text_model, task.measured[0])
         return Round(shots, outcomes, _block(shots, outcomes, task.measured) | {"chance": chance(rows.questions)})
     outcomes = ask_questions(
-        rows.questions, examples, rows.template, speaker, _how(task), task.votes, task.measured, seed
+        rows.questions, examples, rows.template, text_model, _how(task), task.votes, task.measured, seed
     )
     names = [*task.measured, *(["exact_single"] if task.votes > 1 else [])]
     n_without = sum(bool(outcome.scores) and outcome.found is None for outcome in outcomes)
@@ -109,7 +109,7 @@ def _ask(task: Task, speaker: Any, rows: Prepared, shots: int, seed: int) -> Rou
 
 
 def _contradictions(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    from align.evals.texts import Contradictions
+    from align.stats.texts import Contradictions
 
     found = Contradictions()
     found.add(outcome.samples for outcome in outcomes if outcome.scores)
@@ -121,7 +121,7 @@ def _block(shots: int, outcomes: Sequence[Outcome], names: Sequence[str]) -> dic
 
 
 def _how(task: Task) -> Any:
-    from align.rl.sampling import Sampling
+    from align.generation.sampling import Sampling
 
     by_default = 0.7 if task.votes > 1 else 0.0
     return Sampling(task.max_tokens, by_default if task.temperature is None else task.temperature)

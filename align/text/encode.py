@@ -4,7 +4,7 @@ The rule that everything here keeps: the tokens of a prompt in training are exac
 
     encode_conversation(prompt + [assistant: answer]).ids == encode_prompt(prompt) + encode_response(prompt, answer)
 
-For this a written conversation is cut before and after each answer (`align.text.pieces`). A piece is tokenised together
+For this a written conversation is cut before and after each answer (`align.text.spans`). A piece is tokenised together
 with what stands before it, back to the last added token, and has the tokens that are its own there: those of the whole
 text, as `apply_chat_template` gives them. Only where a token would reach over the start of an answer is it cut.
 Only the template decides about BOS: none is added on top, whatever the tokenizer does by default. Special tokens that
@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from align.errors import UserError
 from align.text.chat import own_bos
 from align.text.ends import ends_of
-from align.text.pieces import Row, Writer, special_token_remover
 from align.text.records import Conversation, Message
 from align.text.rows import uncollected
+from align.text.spans import Row, Writer, special_token_remover
 from align.text.template import Marks, Template
 from align.text.values import trimmed
 
@@ -82,7 +82,7 @@ def encode_conversation(
     """A demonstration as tokens, its end cut off at `max_tokens`.
 
     Targets are the answers of every assistant turn that is to be learned, or of the last one only; its end is part of
-    an answer. Raises `UserError` when the template cannot write these turns (see `align.text.pieces`), or rewrites
+    an answer. Raises `UserError` when the template cannot write these turns (see `align.text.spans`), or rewrites
     them so that they are several rows.
     """
     writer = Writer(tokenizer)

@@ -12,11 +12,11 @@ from operator import attrgetter
 from typing import Literal, NamedTuple
 
 from align.errors import UserError
-from align.text import keys, parsers, published, turns
-from align.text.beside import BAD_ANSWER, NOT_LEARNED, with_besides, with_keys
+from align.text import keys, messages, parsers, published
+from align.text.extra_keys import BAD_ANSWER, NOT_LEARNED, with_besides, with_keys
+from align.text.messages import AS_THEY_ARE, Handling
 from align.text.parsers import AFTER_ANSWER, BadRow, LeftOut, Parsed, Values
 from align.text.records import Answers, Conversation, Document, Message, Prompt, Ranking
-from align.text.turns import AS_THEY_ARE, Handling
 
 Kind = Literal["documents", "conversations", "prompts", "rankings", "answers"]
 Record = Document | Conversation | Prompt | Ranking | Answers
@@ -234,17 +234,17 @@ def make(
     if layout.asks and parsers.is_transcript(row.get(layout.asks)):
         notes = (parsers.TRANSCRIPT, *notes)
     if how is not AS_THEY_ARE:
-        prompt, answers, changes = turns.handled(parsed.prompt, parsed.answers, how)
+        prompt, answers, changes = messages.handled(parsed.prompt, parsed.answers, how)
         parsed, notes = parsed._replace(prompt=prompt, answers=answers), (*notes, *changes)
     if not parsed.text:
-        turns.answerable(parsed.prompt)
+        messages.answerable(parsed.prompt)
     record = MAKERS[kind](parsed, source)
     if isinstance(record, Ranking):
         record = with_besides(record, row, parsed, how.margins)
     elif isinstance(record, Conversation):
         notes = (*notes, AFTER_ANSWER) if not parsed.answers else notes
-        if record.messages[0].role != "user" and turns.begins_unasked(record.messages):
-            notes = (*notes, turns.UNASKED)
+        if record.messages[0].role != "user" and messages.begins_unasked(record.messages):
+            notes = (*notes, messages.UNASKED)
     return record, notes
 
 

@@ -29,11 +29,11 @@ from align.sections import Data, Source
 from align.text.documents import SEPARATOR, cut_row
 from align.text.formats import Kind, Record, check_columns, check_kind, make, map_columns, parts_of, reads, recognise
 from align.text.keys import Unread
+from align.text.messages import Handling
 from align.text.parsers import BadRow, LeftOut
 from align.text.readers import Broken, BrokenRows, Row, iter_rows
 from align.text.records import Answers, Conversation, Document, Prompt, Ranking
 from align.text.rows import uncollected
-from align.text.turns import Handling
 
 RecordType = TypeVar("RecordType")
 

@@ -11,8 +11,8 @@ import re
 from typing import Any, NamedTuple
 
 from align.text import keys
+from align.text.messages import answerable, turns_of
 from align.text.records import Message, Role
-from align.text.turns import answerable, turns_of
 from align.text.values import (
     BadRow,
     LeftOut,
@@ -315,8 +315,8 @@ def _transcript(text: str) -> Turns:
     if before or not parts:
         raise BadRow(f'a transcript begins with "Human:", found {shown(text)}; take out what stands before')
     turns: list[Message] = []
-    for speaker, said in zip(parts[::2], map(_spoken, parts[1::2]), strict=True):
-        role: Role = "user" if speaker == "Human" else "assistant"
+    for text_model, said in zip(parts[::2], map(_spoken, parts[1::2]), strict=True):
+        role: Role = "user" if text_model == "Human" else "assistant"
         if not said:
             raise LeftOut(EMPTY_TURN)
         if turns and turns[-1].role == role:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from align.text.messages import turns_of
 from align.text.parsers import SAME_ANSWER, Parsed, compared, parse_messages, parse_ranking, prompt_of, said
-from align.text.turns import turns_of
 from align.text.values import BadRow, LeftOut, Turns, Values, listed, number, rank_of, shown, turn_text, value_of
 
 TREE = ("message_tree_id", "tree_state", "prompt")

@@ -18,11 +18,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from align.errors import UserError
-from apps.compare.voices import Thought
+from apps.compare.models import Thought
 
 if TYPE_CHECKING:
-    from align.rl.sampling import Sampling
-    from apps.compare.voices import Answered, Asked, Voice, Voices
+    from align.generation.sampling import Sampling
+    from apps.compare.models import Answered, Asked, StreamingModel, StreamingModels
 
 Event = dict[str, Any]
 FAILED = "This model failed; the error is in the server's log."
@@ -33,7 +33,7 @@ log = logging.getLogger("align.compare")
 class Side(NamedTuple):
     """Who answers what in a column of the page."""
 
-    voice: Voice
+    voice: StreamingModel
     asked: Asked
 
 
@@ -61,7 +61,7 @@ def answers(
 
 
 def conversation(
-    voices: Voices, sides: Sequence[Side], how: Sampling, seed: int, is_stopped: Callable[[], bool]
+    voices: StreamingModels, sides: Sequence[Side], how: Sampling, seed: int, is_stopped: Callable[[], bool]
 ) -> Iterator[Event]:
     """What the page shows of `answers`, with each answer's figures as soon as it is whole."""
     began = time.monotonic()
@@ -82,7 +82,7 @@ def ended(n: int, said: Answered, seconds: float) -> Event:
     return {"side": n, "end": said.end, "rest": said.rest, "text": said.text, **thoughts, **counts}
 
 
-def figures(voices: Voices, side: Side, said: Answered) -> Event:
+def figures(voices: StreamingModels, side: Side, said: Answered) -> Event:
     """What can be measured of an answer; `problems` tells what cannot."""
     found: Event = {"logprobs": None, "reference": None, "kl": None, "reward": None, "problems": []}
     try:

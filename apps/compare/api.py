@@ -23,13 +23,13 @@ from fastapi import APIRouter, Depends
 from fastapi.responses import StreamingResponse
 from pydantic import AfterValidator, Field
 
-from align.rl.sampling import Sampling
+from align.generation.sampling import Sampling
 from align.text.records import Message
 from apps.compare.answering import Event, Side, conversation
 from apps.compare.arena import Arena, Verdict
-from apps.compare.line import Line, Ticket
+from apps.compare.models import StreamingModels
+from apps.compare.queue import Line, Ticket
 from apps.compare.recipe import Recipe
-from apps.compare.voices import Voices
 from apps.store.errors import Refused
 from apps.web.calls import Body, Person, Visitor, ours
 
@@ -85,7 +85,7 @@ class Stop(Body):
     id: Token
 
 
-def router(recipe: Recipe, voices: Voices, line: Line, arena: Arena | None) -> APIRouter:
+def router(recipe: Recipe, voices: StreamingModels, line: Line, arena: Arena | None) -> APIRouter:
     """The routes; those of the arena where there is one."""
     api = APIRouter(prefix="/api", include_in_schema=False, dependencies=[Depends(ours)])
 
@@ -93,7 +93,7 @@ def router(recipe: Recipe, voices: Voices, line: Line, arena: Arena | None) -> A
     def config(person: Visitor) -> dict[str, Any]:
         return {
             "name": recipe.name,
-            "models": [{"name": name, "plain": voice.speaker.plain} for name, voice in voices.by_name.items()],
+            "models": [{"name": name, "plain": voice.text_model.plain} for name, voice in voices.by_name.items()],
             "reference": recipe.kl_reference,
             "reward": voices.reward is not None,
             "sampling": recipe.sampling.model_dump(),
@@ -142,7 +142,7 @@ def _add_arena(api: APIRouter, arena: Arena, line: Line) -> None:
 
     @api.get("/leaderboard")
     def leaderboard(person: Person) -> dict[str, Any]:
-        from align.evals.charts import forest
+        from align.report.charts import forest
 
         board = arena.board()
         rows = {place.model: place.score for place in board.places}
@@ -156,7 +156,7 @@ def _add_arena(api: APIRouter, arena: Arena, line: Line) -> None:
         }
 
 
-def _sides(voices: Voices, body: Ask) -> list[Side]:
+def _sides(voices: StreamingModels, body: Ask) -> list[Side]:
     """Who is asked what. Raises `Refused`."""
     if len(body.threads) != len(body.models):
         raise Refused(f"{len(body.models)} models and {len(body.threads)} threads; each model has its own")

@@ -16,20 +16,20 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from uuid import uuid4
 
 from align.errors import UserError
-from align.rl.sampling import Sampling
+from align.generation.sampling import Sampling
 from align.text.records import Message
 from apps.compare.answering import Event, Side, answers
-from apps.compare.voices import Thought
+from apps.compare.models import Thought
 from apps.store import work
 from apps.store.adding import NewAnswer, NewPrompt
+from apps.store.battles import hand
 from apps.store.errors import Refused
-from apps.store.handing import hand
 from apps.votes.models import NoPlace, Place, standings
 from apps.votes.rows import labels
 
 if TYPE_CHECKING:
-    from apps.compare.line import Ticket
-    from apps.compare.voices import Voices
+    from apps.compare.models import StreamingModels
+    from apps.compare.queue import Ticket
     from apps.store.project import Project
 
 Verdict = Literal["a", "b", "tie", "bad"]
@@ -67,8 +67,10 @@ class Board(NamedTuple):
 class Arena:
     """The battles of a project."""
 
-    def __init__(self, project: Project, voices: Voices, how: Sampling, rng: random.Random | None = None) -> None:
-        self.project, self.voices, self.how = project, voices, how
+    def __init__(
+        self, project: Project, models: StreamingModels, how: Sampling, rng: random.Random | None = None
+    ) -> None:
+        self.project, self.models, self.how = project, models, how
         self._random = rng or random.SystemRandom()
         self._battles: OrderedDict[str, Battle] = OrderedDict()
         self._turn, self._voting, self._computing = threading.Lock(), threading.Lock(), threading.Lock()
@@ -77,7 +79,7 @@ class Arena:
 
     def begin(self, person: int, prompt: str) -> str:
         """A new battle's id. The one that this person left undecided is over."""
-        first, second = self._random.sample(list(self.voices.by_name), 2)
+        first, second = self._random.sample(list(self.models.by_name), 2)
         battle = Battle(person, (first, second), prompt, self._random.randrange(2**31), [None, None])
         with self._turn:
             for old in [key for key, one in self._battles.items() if one.person == person and one.said is None]:
@@ -94,7 +96,7 @@ class Arena:
         if battle is None:
             return
         asked = (Message("user", battle.prompt),)
-        sides = [Side(self.voices.by_name[name], asked) for name in battle.names]
+        sides = [Side(self.models.by_name[name], asked) for name in battle.names]
         for n, said in answers(sides, self.how, battle.seed, ticket.stopped.is_set):
             if isinstance(said, str):
                 yield {"side": n, "piece": "" if isinstance(said, Thought) else said}  # people judge the answer

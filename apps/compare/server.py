@@ -16,7 +16,7 @@ from apps.compare.recipe import LOOPBACK, Recipe
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
-    from apps.compare.voices import Voices
+    from apps.compare.models import StreamingModels
     from apps.store.project import Project
 
 COLUMN = "align-compare"  # where main.js draws the page
@@ -24,7 +24,7 @@ COLUMN = "align-compare"  # where main.js draws the page
 
 def check(recipe: Recipe) -> None:
     """Raises `UserError` for what is missing before anything is loaded: packages, models, the arena's project."""
-    from align.evals.voices import check_template
+    from align.evals.models import check_template
     from align.models.load import load_config
     from apps.store.project import guidelines_of, read
 
@@ -51,7 +51,7 @@ def check(recipe: Recipe) -> None:
 def serve(recipe: Recipe) -> None:
     """Loads the models and serves until SIGINT or SIGTERM."""
     from align.serve_rm import listening
-    from apps.compare.voices import Voices
+    from apps.compare.models import StreamingModels
     from apps.store import people
     from apps.store.project import opened
     from apps.web import server
@@ -59,7 +59,7 @@ def serve(recipe: Recipe) -> None:
     with ExitStack() as stack:
         project = None if recipe.arena is None else stack.enter_context(opened(recipe.arena))
         place = stack.enter_context(listening(recipe.host, recipe.port))
-        voices = Voices(recipe, partial(print, flush=True))
+        voices = StreamingModels(recipe, partial(print, flush=True))
         app = compare_app(recipe, voices, project)
         port = place.getsockname()[1]
         here = f"http://{recipe.host}:{port}"
@@ -74,12 +74,12 @@ def serve(recipe: Recipe) -> None:
         server.serve(app, place, recipe.proxies)
 
 
-def compare_app(recipe: Recipe, voices: Voices, project: Project | None) -> ASGIApp:
+def compare_app(recipe: Recipe, voices: StreamingModels, project: Project | None) -> ASGIApp:
     """The application. Without a project there are no accounts, and nobody is let in but from this machine."""
-    from align.rl.sampling import Sampling
+    from align.generation.sampling import Sampling
     from apps.compare import api
     from apps.compare.arena import Arena
-    from apps.compare.line import Line
+    from apps.compare.queue import Line
     from apps.store.people import ROLES
     from apps.web import server
     from apps.web.accounts import Site

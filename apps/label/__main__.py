@@ -119,7 +119,8 @@ def _import(given: argparse.Namespace) -> None:
 
 
 def _export(given: argparse.Namespace) -> None:
-    from apps.label.exporting import Filters, export, parse_time
+    from apps.label.exporting import export, parse_time
+    from apps.label.rankings import Filters
 
     since, until = (
         None if text is None else parse_time(text, option)

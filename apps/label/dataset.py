@@ -25,15 +25,7 @@ from sqlalchemy.orm import Session
 
 from align.errors import UserError
 from align.text.records import Message
-from apps.label.exporting import (
-    ROWS,
-    Exported,
-    Filters,
-    agreement,
-    decisive,
-    iso,
-    select_judgments,
-)
+from apps.label.rankings import ROWS, Exported, Filters, agreement, decisive, iso, select_judgments
 from apps.store.project import Project
 from apps.store.reading import Judged, judged
 from apps.store.tables import Guidelines

@@ -1,12 +1,12 @@
-"""The lead's figures, as SVG: see `align.evals.plots` for how they are made to stand in a page by themselves."""
+"""The lead's figures, as SVG: see `align.plots` for how they are made to stand in a page by themselves."""
 
 from __future__ import annotations
 
 from itertools import accumulate
 
-from align.evals.charts import columns, forest, spread
-from align.evals.plots import curve
-from align.evals.stats import Interval
+from align.plots import curve
+from align.report.charts import columns, forest, spread
+from align.stats.bootstrap import Interval
 from apps.label.summary import FAST, Summary
 
 ALT = {

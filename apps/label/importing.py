@@ -21,10 +21,10 @@ from typing import Any, NamedTuple
 from align.errors import UserError
 from align.text.formats import LAYOUTS, make, parts_of, reads, recognise
 from align.text.keys import Unread, named, says_nothing
+from align.text.messages import THOUGHTS_DROPPED, Handling
 from align.text.readers import iter_rows
 from align.text.records import Answers, Message, Prompt
 from align.text.rows import Broken, BrokenRows, Row
-from align.text.turns import THOUGHTS_DROPPED, Handling
 from align.text.values import BadRow, LeftOut, listed, scalar, shown, string
 from apps.store import queue
 from apps.store.adding import Added, Kind, NewAnswer, NewPrompt, add_tasks, prompt_hash

@@ -1,6 +1,6 @@
 """The figures of the lead's page.
 
-They are computed when somebody asks for them, by the server in a process of their own (`apart.py`), and kept for a
+They are computed when somebody asks for them, by the server in a process of their own (`background.py`), and kept for a
 while: for ten seconds at least, and for ten times as long as they took, so that a page which is left open costs little.
 """
 

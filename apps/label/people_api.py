@@ -23,7 +23,7 @@ from sqlalchemy import select
 
 from apps.label.api import Chosen, Number
 from apps.label.lead_api import Name
-from apps.store import erasing, judgments, people, progress, tasks, tokens
+from apps.store import erasing, feedback, people, progress, tasks, tokens
 from apps.store.people import Invited, Role
 from apps.store.project import Project
 from apps.store.tables import Desk
@@ -173,7 +173,7 @@ def desks_of(project: Project) -> tuple[dict[int, tuple[bool, int | None]], set[
             select(Desk.person_id, Desk.paused, Desk.most).where(Desk.project_id == project.id)
         ).tuples()
         return {person: (paused, most) for person, paused, most in rows}, set(
-            judgments.failed_practice(session, project.id)
+            feedback.failed_practice(session, project.id)
         )
 
 

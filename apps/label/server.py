@@ -13,7 +13,7 @@ from starlette.types import ASGIApp
 
 from align.errors import UserError
 from apps.label import api, lead_api, people_api
-from apps.label.apart import Apart
+from apps.label.background import Apart
 from apps.label.lead import Compute, Lead, computed
 from apps.store import people
 from apps.store.people import LEADS, ROLES

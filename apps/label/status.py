@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from apps.store.judgments import failed_practice
+from apps.store.feedback import failed_practice
 from apps.store.progress import PersonProgress, Progress, progress
 from apps.store.project import Project
 

@@ -17,11 +17,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from align.evals.agreement import Agreement, Shared, agreement, agreement_by_person, compared, couples
-from align.evals.bradley_terry import MIN_VOTES
-from align.evals.position import PositionBias, earlier_won, position_bias
-from align.evals.stats import Interval, ratios, wilson
-from apps.store.judgments import agreement as share_as_expected
+from align.stats.agreement import Agreement, Shared, agreement, agreement_by_person, compared, couples
+from align.stats.bootstrap import Interval, ratios, wilson
+from align.stats.bradley_terry import MIN_VOTES
+from align.stats.position import PositionBias, earlier_won, position_bias
+from apps.store.feedback import agreement as share_as_expected
 from apps.votes.labels import Answers, Label, column, independent
 from apps.votes.models import NoPlace, Place, standings
 

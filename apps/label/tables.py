@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from typing import Any
 
-from align.evals.stats import Interval
+from align.stats.bootstrap import Interval
 from apps.label.figures import ALT
 from apps.label.lead import View
 from apps.label.status import duration

@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, Select, bindparam, exists, false, func, se
 from sqlalchemy.orm import Session
 
 from apps.store.engine import alone, is_beside
-from apps.store.judgments import has_passed
+from apps.store.feedback import has_passed
 from apps.store.leases import ends_at, held_by_others, n_free, put_back
 from apps.store.settings import Limits, Settings
 from apps.store.tables import Annotation, Assignment, Desk, Lease, Person, Project, Revision, Task

@@ -27,7 +27,7 @@ from sqlalchemy.orm import Session
 
 from align.errors import UserError
 from apps.store.errors import Unavailable
-from apps.store.turns import BUSY, WAIT_S, Turn
+from apps.store.write_lock import BUSY, WAIT_S, Turn
 
 WRITER_LOCK = 0x616C69676E  # the advisory lock of PostgreSQL: "align" in ASCII
 CHAIN_LOCK = WRITER_LOCK + 1
@@ -86,7 +86,7 @@ class Store:
         Raises `UserError` for a URL that names no database, a database that is not there (unless `create`), one on a
         network file system, and one written by a newer version; `Unavailable` where it cannot be reached.
         """
-        from apps.store.migrate import migrate
+        from apps.store.migrate import is_current, migrate
 
         parsed = _parsed(url)
         if parsed.get_backend_name() == "sqlite":
@@ -94,7 +94,11 @@ class Store:
         store = cls(_engine(parsed), clock)
         try:
             with translated():
-                migrate(store, create)
+                with store.read() as session:
+                    current = is_current(session.connection())
+                if not current:  # another process may bring them up to date meanwhile: `migrate` then has nothing to do
+                    with store.write() as session:
+                        migrate(session.connection(), store.where, create)
         except BaseException:
             store.close()
             raise

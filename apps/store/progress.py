@@ -18,7 +18,7 @@ from sqlalchemy import ColumnElement, bindparam, case, func, select
 from sqlalchemy.orm import Session
 
 from apps.store.engine import Store
-from apps.store.judgments import agreement, known_agreements
+from apps.store.feedback import agreement, known_agreements
 from apps.store.projects import settings_of
 from apps.store.reading import Judged, Judgment, judged
 from apps.store.tables import Annotation, Desk, Event, Lease, Person, Project, Revision, Task

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from apps.store.judgments import by_place, ranks_of
+from apps.store.feedback import by_place, ranks_of
 from apps.store.revisions import FINAL
 from apps.store.tables import Annotation, Event, Output, Person, Presentation, Prompt, Revision, Task, TaskOutput
 

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from apps.store.engine import Store, is_beside
 from apps.store.errors import BadPayload, NotYours, Refused, Stale
-from apps.store.judgments import Feedback, feedback_on
+from apps.store.feedback import Feedback, feedback_on
 from apps.store.leases import Seat, ends_at, glance, is_fresh, lease_for, lock, may_hold, n_free, put_back, seat
 from apps.store.payload import check_draft, check_payload, check_reason
 from apps.store.projects import settings_of

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from align.evals.alpha import Level, krippendorff_alpha, relative_ranks
-from align.evals.stats import Interval
+from align.stats.bootstrap import Interval
+from align.stats.krippendorff import Level, krippendorff_alpha, relative_ranks
 
 Texts = tuple[str, ...]
 

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from align.evals.bradley_terry import MIN_VOTES, leaderboard, votes_of
-from align.evals.stats import Interval
+from align.stats.bootstrap import Interval
+from align.stats.bradley_terry import MIN_VOTES, leaderboard, votes_of
 from apps.votes.labels import Label, decisive
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from apps.store.judgments import by_place, ranks_of
+from apps.store.feedback import by_place, ranks_of
 from apps.store.tables import Annotation, Output, Person, Presentation, Revision, Task, TaskOutput
 from apps.votes.labels import Label
 

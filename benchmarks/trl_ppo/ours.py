@@ -15,13 +15,13 @@ from work import COMMON, Case, Work
 
 from align import ppo, sections
 from align.config import build
+from align.generation.sampling import Answer
 from align.models.adapters import trained_parameters
 from align.models.load import load_causal_lm
 from align.rl.learner import Learner
 from align.rl.roles import load_roles
 from align.rl.rollouts import Rollouts
 from align.rl.sampler import Asked, Sampler
-from align.rl.sampling import Answer
 from align.text.records import Message
 from align.text.tokenizer import load_tokenizer
 from align.train.machine import accelerator as make_accelerator

@@ -14,11 +14,11 @@ import pytest
 from servers import Reply, Server
 
 from align.errors import JudgeError, UserError
-from align.evals.preferences import order_bias, preference
 from align.judges.llm import LlmJudge
 from align.judges.settings import Llm
 from align.judges.verdicts import Said, Verdict, problems
-from align.rl import asking
+from align.rewards import http
+from align.stats.preferences import order_bias, preference
 from align.text.records import Message
 
 TEMPLATE = str(Path(__file__).parents[2] / "data/prompts/judge.yaml")
@@ -28,7 +28,7 @@ GOOD, BAD = "a good answer", "an answer that is bad"
 @pytest.fixture
 def serve(monkeypatch) -> Iterator[Callable[..., Server]]:
     """Starts servers, which are stopped at the end. Nobody waits long to ask again."""
-    monkeypatch.setattr(asking, "FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(http, "FIRST_WAIT_S", 0.01)
     started: list[Server] = []
 
     def start(reply: Callable[[dict[str, Any], int], Reply]) -> Server:
@@ -193,7 +193,7 @@ def test_a_prompt_that_the_server_refuses_fails_alone(serve):
 
 
 def test_a_huge_reply_fails_alone(serve, monkeypatch):
-    monkeypatch.setattr(asking, "MOST_BYTES", 10_000)
+    monkeypatch.setattr(http, "MOST_BYTES", 10_000)
 
     def long(body: dict[str, Any], number: int) -> Reply:
         return said("x" * 20_000) if "question 0" in shown_in(body)[0] else honest(body, number)

@@ -16,7 +16,7 @@ from align.evals.problems import Problem
 from align.judges import panel as panel_module
 from align.judges.panel import Heard, Panel
 from align.judges.settings import Judge
-from align.rl import asking
+from align.rewards import http
 from align.text.records import Message
 
 N = 70  # three portions
@@ -33,7 +33,7 @@ LENGTH = {"function": "judge_of_panel:length"}
 
 @pytest.fixture(autouse=True)
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(asking, "FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(http, "FIRST_WAIT_S", 0.01)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     Path("judge_of_panel.py").write_text("def length(prompt, answer):\n    return len(answer)\n")
@@ -188,7 +188,7 @@ def test_one_model_alone_is_compared_with_nobody():
 
 def test_the_contests_answers_are_read_as_texts():
     from align.evals.answers import Answers
-    from align.rl.speaker import Reply
+    from align.generation.text_model import Reply
 
     said = Answers(lambda: iter([[Reply("a", [], [], True), None], [Reply("", [], [], True)]]))
     assert list(panel_module.texts_of(said)()) == ["a", None, ""]

@@ -105,7 +105,7 @@ def test_the_fingerprint_changes_with_the_functions_file(module, tmp_path):
 
 
 def test_a_reward_model_scores_as_it_does_elsewhere(world, tokenizer):
-    from align.rl.rewards import ModelReward
+    from align.rewards.model import ModelReward
 
     chance = random.Random(1)
     rows = [conversation(chance) for _ in range(6)]

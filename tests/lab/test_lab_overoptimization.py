@@ -14,9 +14,9 @@ from transformers import AutoModelForCausalLM
 
 from align.config import build
 from align.errors import UserError
-from align.evals.best_of_n import kl_bound
 from align.lab import overoptimization as command
-from align.rl.rewards import ModelReward
+from align.rewards.model import ModelReward
+from align.stats.best_of_n import kl_bound
 from align.text.records import Message
 from align.text.tokenizer import load_tokenizer
 

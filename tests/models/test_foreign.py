@@ -21,12 +21,12 @@ from align import ppo, rm, score, sections, serve_rm
 from align.config import build
 from align.errors import RewardError, UserError
 from align.evals.cache import Cache
-from align.judges.reward_exam import examine
+from align.judges.reward_accuracy import examine
 from align.judges.scoring import RewardModelJudge
 from align.models.foreign import Reader, has_linear_score
 from align.models.load import load_config
 from align.models.scalar import load_scalar_model, score_all
-from align.rl.rewards import ModelReward
+from align.rewards.model import ModelReward
 from align.rl.roles import load_roles
 from align.text.load import load
 from align.text.records import Message

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from align.generation.sampling import Answer
 from align.rl.rollouts import Rollouts
-from align.rl.sampling import Answer
 
 PROMPTS = [[11, 12, 13], [21], [31, 32]]
 ANSWERS = [

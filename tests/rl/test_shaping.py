@@ -7,9 +7,9 @@ import torch
 
 from align.config import build
 from align.errors import UserError
+from align.generation.sampling import Answer
+from align.rewards.settings import Reward
 from align.rl.rollouts import Rollouts
-from align.rl.sampling import Answer
-from align.rl.settings import Reward
 from align.rl.shaping import RunningMoments, Shaping, cut_after, token_id, whole
 from align.text.tokenizer import load_tokenizer
 from align.train.machine import accelerator as make_accelerator

@@ -13,13 +13,13 @@ import transformers
 from tiny import N_POSITIONS
 
 from align import sections
-from align.rl.speaker import Reply, Speaker
+from align.generation.text_model import Reply, TextModel
 
 PROMPTS = Path(__file__).parents[2] / "data/prompts"
 
 
-def speaker_of(path: str, plain: bool = True, max_tokens: int = N_POSITIONS) -> Speaker:
-    return Speaker(sections.Model(path=path), max_tokens, plain)
+def text_model_of(path: str, plain: bool = True, max_tokens: int = N_POSITIONS) -> TextModel:
+    return TextModel(sections.Model(path=path), max_tokens, plain)
 
 
 def hugging_face(path: str) -> tuple[Any, Any]:

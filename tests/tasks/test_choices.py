@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from asking import Parrot, cross_entropy, hugging_face, speaker_of
+from asking import Parrot, cross_entropy, hugging_face, text_model_of
 
 from align.config import build
 from align.tasks.choice import ask_choices, chance, choice_rows, judged, softmax
@@ -21,11 +21,11 @@ def template(**keys: object) -> Template:
 
 
 def test_it_equals_hugging_face_on_text(path):
-    speaker, (model, tokenizer) = speaker_of(path), hugging_face(path)
+    text_model, (model, tokenizer) = text_model_of(path), hugging_face(path)
     t = template(instruction="say")
     for question in (ONE, TWO):
-        (rows,) = choice_rows([question], [t.ask(question, [TWO], True)], t, speaker)
-        found = speaker.logprobs(rows)
+        (rows,) = choice_rows([question], [t.ask(question, [TWO], True)], t, text_model)
+        found = text_model.logprobs(rows)
         for choice, (given, scored), values in zip(question.choices, rows, found, strict=True):
             text = f"say\n\nthe sun and salt\n\n{question.text}"
             before = [tokenizer.bos_token_id, *tokenizer(text, add_special_tokens=False)["input_ids"]]
@@ -35,26 +35,26 @@ def test_it_equals_hugging_face_on_text(path):
 
 
 def test_it_equals_hugging_face_on_turns(path):
-    speaker, (model, tokenizer) = speaker_of(path, plain=False), hugging_face(path)
+    text_model, (model, tokenizer) = text_model_of(path, plain=False), hugging_face(path)
     t = template()
-    (rows,) = choice_rows([ONE], [t.ask(ONE, [TWO], False)], t, speaker)
+    (rows,) = choice_rows([ONE], [t.ask(ONE, [TWO], False)], t, text_model)
     turns = [
         {"role": "user", "content": TWO.text},
         {"role": "assistant", "content": "salt"},
         {"role": "user", "content": ONE.text},
     ]
     before = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
-    for choice, (given, scored), values in zip(ONE.choices, rows, speaker.logprobs(rows), strict=True):
+    for choice, (given, scored), values in zip(ONE.choices, rows, text_model.logprobs(rows), strict=True):
         assert given == before
         assert tokenizer.decode(scored) == f" {choice}"  # and no EOS
         assert sum(values) == pytest.approx(-cross_entropy(model, given + scored, len(given)), abs=1e-4)
 
 
 def test_an_outcome_has_the_models_sums(path):
-    speaker, t = speaker_of(path), template()
-    (outcome,) = ask_choices([ONE], [[]], t, speaker)
-    (rows,) = choice_rows([ONE], [t.ask(ONE, [], True)], t, speaker)
-    sums = [math.fsum(values) for values in speaker.logprobs(rows)]
+    text_model, t = text_model_of(path), template()
+    (outcome,) = ask_choices([ONE], [[]], t, text_model)
+    (rows,) = choice_rows([ONE], [t.ask(ONE, [], True)], t, text_model)
+    sums = [math.fsum(values) for values in text_model.logprobs(rows)]
     assert outcome.probabilities == pytest.approx(softmax(sums))
     assert outcome.scores["raw"] == (sums.index(max(sums)) == 1)
 
@@ -73,8 +73,8 @@ def test_the_three_ways_to_be_likeliest_can_differ():
 
 def test_letters_are_scored_and_counted_as_letters():
     t = template(example="{question}\n{choices}\nA: {answer}", turn="{question} {choices}", answers="letter")
-    speaker = Parrot(like=lambda said: {" A": -3.0, " B": -1.0, " C": -2.0}[said])
-    (outcome,) = ask_choices([ONE], [[]], t, speaker)
+    text_model = Parrot(like=lambda said: {" A": -3.0, " B": -1.0, " C": -2.0}[said])
+    (outcome,) = ask_choices([ONE], [[]], t, text_model)
     assert outcome.scores == {"raw": 1.0, "per_token": 1.0, "per_byte": 1.0}
     assert outcome.probabilities == pytest.approx(softmax([-3, -1, -2]))
 
@@ -94,9 +94,9 @@ def test_a_token_over_the_border_is_scored_whole():
 
 
 def test_a_question_that_is_too_long_is_left_out_and_told():
-    speaker = Parrot(like=lambda said: -float(len(said)), max_tokens=24)
+    text_model = Parrot(like=lambda said: -float(len(said)), max_tokens=24)
     long = ONE._replace(text="red cat " * 20)
-    first, second, third = ask_choices([long, ONE, TWO], [[], [], [TWO]], template(), speaker)
+    first, second, third = ask_choices([long, ONE, TWO], [[], [], [TWO]], template(), text_model)
     assert (first.scores, "does not fit into 24 tokens" in first.trouble) == ({}, True)
     assert second.scores["raw"] == 0.0  # the others are asked: "dog" is shorter than the right one
     assert "with 1 example it does not fit" in third.trouble
@@ -104,15 +104,15 @@ def test_a_question_that_is_too_long_is_left_out_and_told():
 
 @pytest.mark.parametrize("value", [math.nan, -math.inf])
 def test_what_is_not_a_number_is_told(value):
-    speaker = Parrot(like=lambda said: value if "bird" in said else -1.0)
-    (outcome,) = ask_choices([ONE], [[]], template(), speaker)
+    text_model = Parrot(like=lambda said: value if "bird" in said else -1.0)
+    (outcome,) = ask_choices([ONE], [[]], template(), text_model)
     assert outcome.scores == {}
     assert "not a number" in outcome.trouble
 
 
 def test_a_choice_that_leaves_no_token_is_told(path):
     (outcome,) = ask_choices(
-        [ONE._replace(choices=("dog", "<|endoftext|>", "green"))], [[]], template(), speaker_of(path, plain=False)
+        [ONE._replace(choices=("dog", "<|endoftext|>", "green"))], [[]], template(), text_model_of(path, plain=False)
     )
     assert "no token of its own" in outcome.trouble
 

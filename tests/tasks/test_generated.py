@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from asking import PROMPTS, Parrot, speaker_of
+from asking import PROMPTS, Parrot, text_model_of
 
 from align.config import build
-from align.rl.sampling import Sampling
+from align.generation.sampling import Sampling
 from align.tasks.generate import ask_questions, judged
 from align.tasks.questions import Question
 from align.tasks.template import Template, load_template
@@ -20,10 +20,10 @@ WORDS = build(Template, {"example": "{question} {answer}"}, "t.yaml")
 GSM8K = load_template(PROMPTS / "gsm8k.yaml")
 
 
-def ask(questions: list[Question], speaker: Any, template: Template = WORDS, votes: int = 1, **keys: Any) -> list[Any]:
+def ask(questions: list[Question], model: Any, template: Template = WORDS, votes: int = 1, **keys: Any) -> list[Any]:
     shown: list[list[Question]] = [[] for _ in questions]
     metrics = keys.get("metrics", ("exact", "f1"))
-    return ask_questions(questions, shown, template, speaker, GREEDY, votes, metrics, keys.get("seed", 1))
+    return ask_questions(questions, shown, template, model, GREEDY, votes, metrics, keys.get("seed", 1))
 
 
 def test_right_and_wrong():
@@ -37,12 +37,12 @@ def test_right_and_wrong():
 
 def test_samples_vote_each_from_a_seed_of_its_own():
     texts = ["#### 5", "it is hard", "#### 1072", "... #### $1,072.00", "#### 6"]
-    speaker = Parrot(lambda asked, seed: texts[seed % 1000])
-    (outcome,) = ask([CLIPS], speaker, GSM8K, votes=5, seed=3, metrics=("exact",))
+    text_model = Parrot(lambda asked, seed: texts[seed % 1000])
+    (outcome,) = ask([CLIPS], text_model, GSM8K, votes=5, seed=3, metrics=("exact",))
     assert outcome.scores == {"exact": 1.0, "exact_single": pytest.approx(2 / 5)}
     assert outcome.said == "#### 1072"
-    assert [seed for _, seed, _ in speaker.how] == [3000, 3001, 3002, 3003, 3004]
-    assert {stop for _, _, stop in speaker.how} == {"\n\n"}
+    assert [seed for _, seed, _ in text_model.how] == [3000, 3001, 3002, 3003, 3004]
+    assert {stop for _, _, stop in text_model.how} == {"\n\n"}
 
 
 def test_an_answer_without_an_answer_is_wrong_and_seen():
@@ -54,8 +54,8 @@ def test_an_answer_without_an_answer_is_wrong_and_seen():
 
 
 def test_a_question_that_is_too_long_is_left_out_and_told():
-    speaker = Parrot(lambda asked, seed: None if "clips" in asked else "dark red")
-    clips, colour = ask([CLIPS, COLOUR], speaker, votes=2)
+    text_model = Parrot(lambda asked, seed: None if "clips" in asked else "dark red")
+    clips, colour = ask([CLIPS, COLOUR], text_model, votes=2)
     assert clips.scores == {}
     assert "does not fit into 64 tokens" in clips.trouble
     assert colour.scores["exact"] == 1.0
@@ -68,14 +68,14 @@ def test_a_summary_is_measured_by_rouge():
 
 def test_a_real_model_is_asked(path):
     """Greedy, so that the model's own words are the right answer."""
-    speaker = speaker_of(path)
+    text_model = text_model_of(path)
     asked = WORDS.ask(COLOUR, [], True)
-    (said,) = speaker.answer([asked], GREEDY, 1, "\n\n")
+    (said,) = text_model.answer([asked], GREEDY, 1, "\n\n")
     assert said is not None
     assert said.text
-    right, long = ask([COLOUR._replace(answers=(said.text,)), COLOUR._replace(text="red cat " * 60)], speaker)
+    right, long = ask([COLOUR._replace(answers=(said.text,)), COLOUR._replace(text="red cat " * 60)], text_model)
     assert right.scores["exact"] == 1.0
     assert "does not fit into 64 tokens" in long.trouble
-    chat = speaker_of(path, plain=False)
+    chat = text_model_of(path, plain=False)
     (outcome,) = ask([COLOUR], chat)
     assert outcome.scores.keys() == {"exact", "f1"}

@@ -12,11 +12,11 @@ from typing import Any
 import peft
 import pytest
 import transformers
-from asking import cross_entropy, hugging_face, speaker_of
+from asking import cross_entropy, hugging_face, text_model_of
 from tiny import World
 
 from align.config import build
-from align.rl.sampling import Sampling
+from align.generation.sampling import Sampling
 from align.tasks.choice import ask_choices, choice_rows
 from align.tasks.questions import Question
 from align.tasks.template import Template
@@ -80,18 +80,18 @@ QUESTIONS = [Question(row["question"], (), f"a:{i}", tuple(CHOICES), row["answer
 SPACED = build(Template, {"example": "{question} {answer}"}, "t.yaml")
 
 
-def sums(speaker: Any, rows: list[Any]) -> list[float]:
-    return [math.fsum(values) for values in speaker.logprobs(rows)]
+def sums(text_model: Any, rows: list[Any]) -> list[float]:
+    return [math.fsum(values) for values in text_model.logprobs(rows)]
 
 
 def test_a_base_models_choices_are_as_likely_there(path, folder):
     found = evaluated(path, folder, "tiny_choice")
-    speaker, (model, _) = speaker_of(path), hugging_face(path)
+    text_model, (model, _) = text_model_of(path), hugging_face(path)
     n_right = 0
     for question, theirs in zip(QUESTIONS, said(found, "tiny_choice"), strict=True):
-        (rows,) = choice_rows([question], [SPACED.ask(question, [], True)], SPACED, speaker)
+        (rows,) = choice_rows([question], [SPACED.ask(question, [], True)], SPACED, text_model)
         without_bos = [(given[1:], scored) for given, scored in rows]
-        assert theirs == pytest.approx(sums(speaker, without_bos), abs=1e-4)
+        assert theirs == pytest.approx(sums(text_model, without_bos), abs=1e-4)
         assert theirs == pytest.approx([-cross_entropy(model, g + s, len(g)) for g, s in without_bos], abs=1e-4)
         n_right += theirs.index(max(theirs)) == question.right
     assert found["results"]["tiny_choice"]["acc,none"] == pytest.approx(n_right / 3)
@@ -100,11 +100,11 @@ def test_a_base_models_choices_are_as_likely_there(path, folder):
 def test_a_chat_models_choices_are_as_likely_there(path, folder):
     """Through the template: the harness leaves out the space that it writes before an answer, and we put it back."""
     found = evaluated(path, folder, "tiny_choice", apply_chat_template=True)
-    speaker = speaker_of(path, plain=False)
-    outcomes = ask_choices(QUESTIONS, [[] for _ in QUESTIONS], SPACED, speaker)
+    text_model = text_model_of(path, plain=False)
+    outcomes = ask_choices(QUESTIONS, [[] for _ in QUESTIONS], SPACED, text_model)
     for question, outcome, theirs in zip(QUESTIONS, outcomes, said(found, "tiny_choice"), strict=True):
-        (rows,) = choice_rows([question], [SPACED.ask(question, [], False)], SPACED, speaker)
-        assert theirs == pytest.approx(sums(speaker, rows), abs=1e-4)
+        (rows,) = choice_rows([question], [SPACED.ask(question, [], False)], SPACED, text_model)
+        assert theirs == pytest.approx(sums(text_model, rows), abs=1e-4)
         assert outcome.scores["raw"] == (theirs.index(max(theirs)) == question.right)
     n_right = sum(outcome.scores["raw"] for outcome in outcomes)
     assert found["results"]["tiny_choice"]["acc,none"] == pytest.approx(n_right / 3)
@@ -135,9 +135,9 @@ def test_a_long_text_is_scored_whole(path, folder):
 
 def test_words_are_generated(path, folder):
     found = evaluated(path, folder, "tiny_words", apply_chat_template=True)
-    speaker = speaker_of(path, plain=False)
+    text_model = text_model_of(path, plain=False)
     asked = [[Message("user", row["question"])] for row in ROWS]
-    ours = [reply.text for reply in speaker.answer(asked, Sampling(8, 0.0), 1, ".") if reply is not None]
+    ours = [reply.text for reply in text_model.answer(asked, Sampling(8, 0.0), 1, ".") if reply is not None]
     samples = sorted(found["samples"]["tiny_words"], key=lambda sample: sample["doc_id"])
     theirs = [sample["filtered_resps"][0].strip() for sample in samples]
     assert theirs == ours
@@ -165,9 +165,9 @@ def test_an_adapter_speaks_there(world: World, folder: Path, tokenizer: Any) -> 
     paths = (world.gpt2, str(folder / "adapter"))
     plain, tuned = (said(evaluated(path, folder, "tiny_choice"), "tiny_choice") for path in paths)
     assert plain[0] != pytest.approx(tuned[0], abs=1e-2)
-    speaker = speaker_of(str(folder / "adapter"))
-    (rows,) = choice_rows(QUESTIONS[:1], [SPACED.ask(QUESTIONS[0], [], True)], SPACED, speaker)
-    assert tuned[0] == pytest.approx(sums(speaker, [(given[1:], scored) for given, scored in rows]), abs=1e-4)
+    text_model = text_model_of(str(folder / "adapter"))
+    (rows,) = choice_rows(QUESTIONS[:1], [SPACED.ask(QUESTIONS[0], [], True)], SPACED, text_model)
+    assert tuned[0] == pytest.approx(sums(text_model, [(given[1:], scored) for given, scored in rows]), abs=1e-4)
 
 
 def test_the_command(world, folder, monkeypatch, capsys):

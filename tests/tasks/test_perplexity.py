@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from asking import Parrot, cross_entropy, hugging_face, speaker_of
+from asking import Parrot, cross_entropy, hugging_face, text_model_of
 from tiny import sentences
 
 from align.tasks.perplexity import perplexities, read_documents, stride_of, windows
@@ -30,8 +30,8 @@ def test_every_token_is_scored_once_with_the_context_that_is_promised(n, width, 
 
 
 def test_it_equals_hugging_face(path):
-    speaker, (model, tokenizer) = speaker_of(path), hugging_face(path)
-    for document, outcome in zip(DOCUMENTS, read_documents(DOCUMENTS, speaker, None), strict=True):
+    text_model, (model, tokenizer) = text_model_of(path), hugging_face(path)
+    for document, outcome in zip(DOCUMENTS, read_documents(DOCUMENTS, text_model, None), strict=True):
         ids = [tokenizer.bos_token_id, *tokenizer(document.text, add_special_tokens=False)["input_ids"]]
         nll = sum(cross_entropy(model, ids[w.start : w.end], w.first - w.start) for w in windows(len(ids), 64, 32))
         n_tokens = len(ids) - 1
@@ -42,15 +42,15 @@ def test_it_equals_hugging_face(path):
 
 
 def test_more_context_changes_what_later_tokens_cost(path):
-    speaker = speaker_of(path)
-    little, much = (read_documents(DOCUMENTS[:1], speaker, stride)[0].scores for stride in (63, 1))
+    text_model = text_model_of(path)
+    little, much = (read_documents(DOCUMENTS[:1], text_model, stride)[0].scores for stride in (63, 1))
     assert little["tokens"] == much["tokens"]
     assert abs(little["nll"] - much["nll"]) > 1e-2
 
 
 def test_figures_by_hand():
-    speaker = Parrot(like=lambda text: -2.0 * len(text.encode()), max_tokens=64)  # 2 nats a byte, a byte a token
-    outcomes = read_documents([Document("ab cd", "a:1"), Document("é f gh", "a:2")], speaker, None)
+    text_model = Parrot(like=lambda text: -2.0 * len(text.encode()), max_tokens=64)  # 2 nats a byte, a byte a token
+    outcomes = read_documents([Document("ab cd", "a:1"), Document("é f gh", "a:2")], text_model, None)
     block = perplexities(outcomes)
     assert (block["n"], block["tokens"], block["words"], block["bytes"]) == (2, 12, 5, 12)
     assert block["scores"]["per_token"]["mean"] == pytest.approx(math.exp(2))
@@ -61,17 +61,17 @@ def test_figures_by_hand():
 
 def test_intervals_are_over_documents():
     dear, cheap = Document("xx xx", "a:1"), Document("yy yy", "a:2")
-    speaker = Parrot(like=lambda text: -float(text.count("x")) * 3 - 1)
-    one = perplexities(read_documents([dear], speaker, None))["scores"]["per_token"]
+    text_model = Parrot(like=lambda text: -float(text.count("x")) * 3 - 1)
+    one = perplexities(read_documents([dear], text_model, None))["scores"]["per_token"]
     assert (one["low"], one["high"]) == (None, None)  # a single document says nothing of others
-    many = perplexities(read_documents([dear, cheap] * 20, speaker, None))["scores"]["per_token"]
+    many = perplexities(read_documents([dear, cheap] * 20, text_model, None))["scores"]["per_token"]
     assert many["low"] < many["mean"] < many["high"]
     assert math.log(many["mean"]) == pytest.approx((13 + 1) / 10)
 
 
 def test_what_is_not_a_number_is_left_out_and_told():
-    speaker = Parrot(like=lambda text: math.nan if "bad" in text else -1.0)
-    outcomes = read_documents([Document("bad", "a:1"), Document("good", "a:2")], speaker, None)
+    text_model = Parrot(like=lambda text: math.nan if "bad" in text else -1.0)
+    outcomes = read_documents([Document("bad", "a:1"), Document("good", "a:2")], text_model, None)
     assert outcomes[0].scores == {}
     assert "not a number" in outcomes[0].trouble
     assert perplexities(outcomes)["n"] == 1

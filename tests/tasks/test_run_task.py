@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from asking import PROMPTS, Parrot, speaker_of
+from asking import PROMPTS, Parrot, text_model_of
 from tiny import WORDS, sentences
 
 from align.config import build
@@ -38,7 +38,7 @@ def open_questions(n: int) -> list[dict[str, Any]]:
 
 def test_choices_of_a_real_model(path, written):
     task = task_of(kind="choice", path=written(choices(12)), template=GO_ON, shots=[0, 2], limit=8)
-    result = run_task(task, speaker_of(path), 1)
+    result = run_task(task, text_model_of(path), 1)
     block = json.loads(json.dumps(result.block))
     assert (block["kind"], block["metric"], block["n"]) == ("choice", "per_token", 8)
     assert [one["shots"] for one in block["rounds"]] == [0, 2]
@@ -50,12 +50,12 @@ def test_choices_of_a_real_model(path, written):
         assert one["chance"] == pytest.approx(1 / 3)
         assert all(sum(outcome.probabilities) == pytest.approx(1) for outcome in found.outcomes)
     assert result.problems("tasks.t") == []
-    assert result.block == run_task(task, speaker_of(path), 1).block
+    assert result.block == run_task(task, text_model_of(path), 1).block
 
 
 def test_perplexity_of_a_real_model(path, written):
     rows = [{"text": " ".join(sentences(30)[i:])} for i in range(0, 30, 3)]
-    result = run_task(task_of(kind="perplexity", path=written(rows), stride=16), speaker_of(path), 1)
+    result = run_task(task_of(kind="perplexity", path=written(rows), stride=16), text_model_of(path), 1)
     (block,) = result.block["rounds"]
     assert (block["n"], block["window"], block["stride"]) == (10, 64, 16)
     assert block["scores"].keys() == {"per_token", "per_word", "per_byte", "bits_per_byte"}
@@ -65,10 +65,10 @@ def test_perplexity_of_a_real_model(path, written):
 
 def test_rounds_differ_by_their_examples_alone(written):
     task = task_of(kind="generate", path=written(open_questions(30)), template=QA, shots=[0, 1, 4], limit=10)
-    speaker = Parrot(lambda asked, seed: asked.split("Question: say ")[-1].partition("\n")[0])
-    result = run_task(task, speaker, 1)
+    text_model = Parrot(lambda asked, seed: asked.split("Question: say ")[-1].partition("\n")[0])
+    result = run_task(task, text_model, 1)
     assert [one["scores"]["exact"]["mean"] for one in result.block["rounds"]] == [1, 1, 1]
-    rounds = [speaker.asked[i : i + 10] for i in (0, 10, 20)]
+    rounds = [text_model.asked[i : i + 10] for i in (0, 10, 20)]
     for none, one, four in zip(*rounds, strict=True):
         assert [text.count("Answer: ") for text in (none, one, four)] == [0, 1, 4]
         assert four.startswith(one.removesuffix(none))  # the one example is the first of the four
@@ -94,9 +94,9 @@ def test_examples_follow_from_the_seed_and_have_a_source_of_their_own(written):
 
 def test_votes_are_sampled_and_one_answer_is_not(written):
     keys: dict[str, Any] = {"kind": "generate", "path": written(open_questions(3)), "template": QA, "max_tokens": 9}
-    speaker = Parrot(lambda asked, seed: str(seed % 2))
-    (block,) = run_task(task_of(**keys, votes=3), speaker, 1).block["rounds"]
-    assert {how.temperature for how, _, _ in speaker.how} == {0.7}
+    text_model = Parrot(lambda asked, seed: str(seed % 2))
+    (block,) = run_task(task_of(**keys, votes=3), text_model, 1).block["rounds"]
+    assert {how.temperature for how, _, _ in text_model.how} == {0.7}
     assert block["scores"]["exact"]["mean"] == pytest.approx(1 / 3)  # 0, 1, 0 are said to each: 0 wins
     assert block["scores"]["exact_single"]["mean"] == pytest.approx((2 / 3 + 1 / 3) / 3)
     greedy, hot = Parrot(), Parrot()
@@ -108,8 +108,8 @@ def test_votes_are_sampled_and_one_answer_is_not(written):
 def test_what_could_not_be_asked_is_counted(written):
     rows = [*open_questions(4), {"question": "no end", "answer": "x"}, {"question": "no end either", "answer": "x"}]
     task = task_of(kind="generate", path=written(rows), template=QA)
-    speaker = Parrot(lambda asked, seed: None if "no end" in asked else "")
-    result = run_task(task, speaker, 1)
+    text_model = Parrot(lambda asked, seed: None if "no end" in asked else "")
+    result = run_task(task, text_model, 1)
     (problem,) = result.problems("tasks.qa.base")
     assert (problem.where, problem.n) == ("tasks.qa.base", 2)
     assert "does not fit into 64 tokens" in problem.what
@@ -202,20 +202,20 @@ def test_gsm8k_is_read_and_its_own_answers_are_right():
     task = task_of(kind="generate", path=path, template=str(PROMPTS / "gsm8k.yaml"), shots=[4], limit=200)
     rows = prepare(task, 1)
     answers = {one.text.strip(): one.answers[0] for one in rows.questions}
-    speaker = Parrot(lambda asked, seed: answers[asked.split("Question: ")[-1].removesuffix("\nAnswer:").strip()])
-    result = run_task(task, speaker, 1, rows)
+    text_model = Parrot(lambda asked, seed: answers[asked.split("Question: ")[-1].removesuffix("\nAnswer:").strip()])
+    result = run_task(task, text_model, 1, rows)
     assert result.block["rounds"][0]["scores"]["exact"]["mean"] == 1
-    assert all("####" in one for one in speaker.asked)
+    assert all("####" in one for one in text_model.asked)
     direct = task_of(kind="generate", path=path, template=str(PROMPTS / "gsm8k-direct.yaml"), shots=[4], limit=200)
     numbers = {text: answer.rpartition("#### ")[2] for text, answer in answers.items()}
-    speaker = Parrot(lambda asked, seed: numbers[asked.split("Question: ")[-1].removesuffix("\nAnswer:").strip()])
-    assert run_task(direct, speaker, 1).block["rounds"][0]["scores"]["exact"]["mean"] == 1
-    assert not any("####" in one for one in speaker.asked)
+    text_model = Parrot(lambda asked, seed: numbers[asked.split("Question: ")[-1].removesuffix("\nAnswer:").strip()])
+    assert run_task(direct, text_model, 1).block["rounds"][0]["scores"]["exact"]["mean"] == 1
+    assert not any("####" in one for one in text_model.asked)
 
 
 def test_wikitext_is_read(world):
     path = shared("wikitext2-valid.txt.gz")
-    result = run_task(task_of(kind="perplexity", path=path, limit=2), speaker_of(world.base), 1)
+    result = run_task(task_of(kind="perplexity", path=path, limit=2), text_model_of(world.base), 1)
     (block,) = result.block["rounds"]
     assert block["n"] == 2
     assert block["bytes"] > 1000

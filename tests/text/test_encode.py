@@ -20,8 +20,8 @@ from align.text.encode import (
     encode_responses,
 )
 from align.text.ends import ends_of
-from align.text.pieces import special_token_remover
 from align.text.records import Conversation, Message
+from align.text.spans import special_token_remover
 
 from .conftest import TEMPLATES
 

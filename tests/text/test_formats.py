@@ -9,10 +9,11 @@ import pytest
 
 from align.errors import UserError
 from align.sections import Data, Format
-from align.text.beside import BAD_ANSWER
+from align.text.extra_keys import BAD_ANSWER
 from align.text.formats import LAYOUTS, MAKERS, check_columns, check_kind, make, map_columns, parts_of, recognise
 from align.text.keys import yes_or_no
 from align.text.load import load
+from align.text.messages import Handling
 from align.text.parsers import (
     AFTER_ANSWER,
     DIFFER_EARLIER,
@@ -26,7 +27,6 @@ from align.text.parsers import (
 )
 from align.text.records import Answers, Conversation, Document, Message, Prompt, Ranking
 from align.text.rows import Cell
-from align.text.turns import Handling
 
 
 def user(text: str) -> dict[str, str]:

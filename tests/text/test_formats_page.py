@@ -12,7 +12,7 @@ import pytest
 from align.sections import Data
 from align.text.formats import LAYOUTS, Kind, make, recognise
 from align.text.keys import OF_ROWS, OF_TURNS, Key
-from align.text.turns import AS_THEY_ARE, Handling
+from align.text.messages import AS_THEY_ARE, Handling
 from align.text.values import BadRow, LeftOut
 
 PAGE = Path(__file__).parents[2] / "docs" / "formats.md"

@@ -7,12 +7,12 @@ import json
 import pytest
 
 from align.sections import Data
-from align.text.beside import BAD_ANSWER, NOT_LEARNED, UNREAD_LABEL
+from align.text.extra_keys import BAD_ANSWER, NOT_LEARNED, UNREAD_LABEL
 from align.text.formats import LAYOUTS, NOTHING_LEARNED, make, map_columns, reads, recognise
 from align.text.keys import OF_ROWS, OF_TURNS, Unread
 from align.text.load import load
+from align.text.messages import Handling
 from align.text.records import Message, plain
-from align.text.turns import Handling
 from align.text.values import BadRow, LeftOut
 
 ASK, RED, BLUE = Message("user", "Name a colour."), Message("assistant", "Red"), Message("assistant", "Blue")

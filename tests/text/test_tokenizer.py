@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from align.errors import UserError
 from align.text.chat import MARKER_TEMPLATE, TEXT_TEMPLATE, ensure_chat_template
 from align.text.encode import encode_conversation, encode_documents
-from align.text.pieces import special_token_remover
 from align.text.records import Message
+from align.text.spans import special_token_remover
 from align.text.tokenizer import (
     SMALLEST_VOCABULARY,
     SPECIAL_TOKENS,

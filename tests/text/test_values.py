@@ -6,9 +6,9 @@ import math
 
 import pytest
 
+from align.text.messages import turns_of
 from align.text.records import Message
 from align.text.rows import Cell
-from align.text.turns import turns_of
 from align.text.values import (
     BadRow,
     as_list,

@@ -13,8 +13,8 @@ from offices import person
 from starlette.testclient import TestClient
 from starlette.types import ASGIApp
 
+from apps.compare.models import Answered, StreamingModel, StreamingModels, Thought
 from apps.compare.recipe import Recipe
-from apps.compare.voices import Answered, Thought, Voice, Voices
 from apps.store import sessions
 from apps.store.people import Somebody
 from apps.store.project import Project
@@ -58,9 +58,9 @@ class Pace:
 class Parrot:
     """A model that always says the same, and perhaps thinks before."""
 
-    def __init__(self, name: str, text: str, like: Voice, thoughts: str = "") -> None:
+    def __init__(self, name: str, text: str, like: StreamingModel, thoughts: str = "") -> None:
         self.name, self.text, self.thoughts = name, text, thoughts
-        self.speaker, self.tokenizer, self.max_tokens = like.speaker, like.tokenizer, like.max_tokens
+        self.text_model, self.tokenizer, self.max_tokens = like.text_model, like.tokenizer, like.max_tokens
 
     def answer(self, *_: Any) -> Iterator[str | Answered]:
         half = len(self.text) // 2
@@ -70,7 +70,7 @@ class Parrot:
         yield Answered(self.text, self.thoughts, [self.tokenizer.eos_token_id], ids, "", "length")
 
     def logits(self, prompt: list[int], ids: list[int]) -> Any:
-        return Voice.logits(self, prompt, ids)  # type: ignore[arg-type]
+        return StreamingModel.logits(self, prompt, ids)  # type: ignore[arg-type]
 
     def prompt_ids(self, asked: Any) -> list[int]:
         return [self.tokenizer.eos_token_id]
@@ -113,7 +113,7 @@ class Place(NamedTuple):
     """The application, and what it is made of."""
 
     recipe: Recipe
-    voices: Voices
+    voices: StreamingModels
     project: Project | None
     app: ASGIApp
 

@@ -11,9 +11,9 @@ import pytest
 from comparing import Pace, Place, project_file, recipe_of
 from tiny import World, tiny_gpt
 
-from apps.compare import voices as voices_module
+from apps.compare import models as models_module
+from apps.compare.models import StreamingModels
 from apps.compare.server import compare_app
-from apps.compare.voices import Voices
 from apps.store.project import opened
 
 
@@ -33,17 +33,17 @@ def models(world: World, tokenizer: Any, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture(scope="session")
-def voices(models: dict[str, Any]) -> Voices:
-    return Voices(recipe_of(models))
+def voices(models: dict[str, Any]) -> StreamingModels:
+    return StreamingModels(recipe_of(models))
 
 
 @pytest.fixture
-def make_place(models: dict[str, Any], voices: Voices, tmp_path: Path) -> Iterator[Callable[..., Place]]:
+def make_place(models: dict[str, Any], voices: StreamingModels, tmp_path: Path) -> Iterator[Callable[..., Place]]:
     """Makes the application; `arena=True` with accounts, else keys of the recipe."""
     with ExitStack() as stack:
 
         def make(arena: bool = False, **changes: Any) -> Place:
-            own = Voices.__new__(Voices)  # the same models in every test, in a dictionary of its own
+            own = StreamingModels.__new__(StreamingModels)  # the same models in every test, in a dictionary of its own
             own.__dict__ |= voices.__dict__ | {"by_name": dict(voices.by_name)}
             path = project_file(tmp_path) if arena else None
             recipe = recipe_of(models, arena=path, **changes)
@@ -66,7 +66,7 @@ def arena(make_place: Callable[..., Place]) -> Place:
 @pytest.fixture
 def pace(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pace]:
     """Every token waits until it is let."""
-    made = Pace(voices_module.stream)
-    monkeypatch.setattr(voices_module, "stream", made)
+    made = Pace(models_module.stream)
+    monkeypatch.setattr(models_module, "stream", made)
     yield made
     made.free()

@@ -15,7 +15,7 @@ from comparing import BASE, HOW, OWN, Pace, Parrot, Place, of_side, question
 from starlette.routing import Mount, Route
 
 from align.errors import RewardError
-from align.rl.sampling import Sampling
+from align.generation.sampling import Sampling
 from align.text.records import Message
 
 
@@ -25,7 +25,7 @@ def test_every_model_answers_in_a_stream_with_its_figures(place: Place) -> None:
     turns = (Message("user", "say red blue"),)
     for side, name in enumerate(("base", "sft", "ppo")):
         voice = place.voices.by_name[name]
-        (reply,) = voice.speaker.answer([turns], Sampling(12), 4)
+        (reply,) = voice.text_model.answer([turns], Sampling(12), 4)
         assert reply is not None
         (text,), (figures,) = of_side(events, side, "text"), of_side(events, side, "figures")
         assert text == reply.text
@@ -48,7 +48,7 @@ def test_a_conversation_goes_on(place: Place) -> None:
     thread += [{"role": "user", "content": "say blue"}]
     events = member.events("ask", question("", "sft", threads=[thread], seed=3))
     turns = [tuple(Message(turn["role"], turn["content"]) for turn in thread)]  # type: ignore[arg-type]
-    (reply,) = place.voices.by_name["sft"].speaker.answer(turns, Sampling(12), 3)
+    (reply,) = place.voices.by_name["sft"].text_model.answer(turns, Sampling(12), 3)
     assert reply is not None
     assert of_side(events, 0, "text") == [reply.text]
 

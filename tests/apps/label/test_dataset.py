@@ -16,8 +16,9 @@ from align.errors import UserError
 from align.sections import Data
 from align.text.load import load
 from apps.label.dataset import COLUMNS, push
-from apps.label.exporting import Filters, export
+from apps.label.exporting import export
 from apps.label.importing import import_files
+from apps.label.rankings import Filters
 from apps.store import projects
 
 TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}]

@@ -20,8 +20,9 @@ from align.judges.votes import VotesJudge
 from align.sections import Data
 from align.text.load import load
 from align.text.records import Message
-from apps.label.exporting import Filters, export, iso, parse_time, preference_rows
+from apps.label.exporting import export, parse_time
 from apps.label.importing import import_files
+from apps.label.rankings import Filters, iso, preference_rows
 from apps.store import projects, reviews, tasks, work
 from apps.store.reading import Answer, Judged, Judgment, Version
 from apps.store.tables import Task

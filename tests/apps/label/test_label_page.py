@@ -16,7 +16,8 @@ from browsing import GONE_ON, Desk, said
 from offices import prompt
 from served import Place, project_in
 
-from apps.label.exporting import Filters, export
+from apps.label.exporting import export
+from apps.label.rankings import Filters
 from apps.store import adding, people, sessions
 
 N_TASKS = 10

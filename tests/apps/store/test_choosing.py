@@ -8,7 +8,7 @@ import pytest
 from offices import Clock, Office, assert_counts, claim, new_id, nothing, queue_of, rank, ranking, row
 from sqlalchemy import select
 
-from apps.store import judgments, people, projects, tasks, work
+from apps.store import feedback, people, projects, tasks, work
 from apps.store.engine import Store
 from apps.store.errors import LeaseLost, Refused
 from apps.store.people import Somebody
@@ -247,7 +247,7 @@ def fail_practice(office: Office, person: Somebody) -> None:
 
 def failed(office: Office) -> list[str]:
     with office.store.read() as session:
-        return judgments.failed_practice(session, office.project)
+        return feedback.failed_practice(session, office.project)
 
 
 def practising(store: Store) -> Office:

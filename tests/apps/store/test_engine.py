@@ -23,7 +23,7 @@ from offices import Office, new_id, ranking
 from sqlalchemy import select, text, update
 
 from align.errors import UserError
-from apps.store import engine, people, tasks, turns, work
+from apps.store import engine, people, tasks, work, write_lock
 from apps.store.engine import Store
 from apps.store.errors import Unavailable
 from apps.store.tables import Person, Table
@@ -190,7 +190,7 @@ def test_network_file_systems_are_refused(
 
 def test_a_busy_database_is_told_and_nothing_is_saved(store: Store, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "WAIT_S", 0.2)
-    monkeypatch.setattr(turns, "WAIT_S", 0.2)
+    monkeypatch.setattr(write_lock, "WAIT_S", 0.2)
     monkeypatch.setattr(engine, "CONNECT", engine.CONNECT.replace("lock_timeout=10s", "lock_timeout=200ms"))
     other = Store.open(url)
     with store.write():
@@ -326,7 +326,7 @@ def write_without_pause(path: str) -> None:
 
 @pytest.mark.filterwarnings("ignore:This process")  # that fork and threads do not mix: no thread runs here
 def test_a_process_that_writes_without_pause_leaves_others_their_turn(tmp_path: Path) -> None:
-    """Without turns the other one got in after a median of 330 ms, and 7 seconds at the most."""
+    """Without write_lock the other one got in after a median of 330 ms, and 7 seconds at the most."""
     path = str(tmp_path / "labels.db")
     Store.open(path).close()
     busy = os.fork()

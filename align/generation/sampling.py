@@ -1,0 +1,178 @@
+"""Sampling answers: batched, from a cache where the model has one, stopping at EOS; rows that are done leave."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from align.errors import UserError
+from align.generation.kv_cache import Way, going_on, plain_model, way_of
+from align.models.load import max_positions
+from align.text.batches import micro_batches
+
+
+class Sampling(NamedTuple):
+    """How answers are drawn."""
+
+    max_tokens: int  # longest answer, EOS included
+    temperature: float = 1.0  # 0 takes the likeliest token
+    top_k: int = 0  # keep the k likeliest tokens; 0 keeps all
+    top_p: float = 1.0  # keep the likeliest tokens that hold this much probability; 1 keeps all
+    batch_tokens: int = 65536  # rows x (prompt + answer) in the cache at once
+
+
+class Answer(NamedTuple):
+    """A sampled answer."""
+
+    tokens: list[int]  # ends with EOS if `ended`
+    logprobs: list[float]  # of each token, at the sampling temperature
+    ended: bool  # said EOS within max_tokens
+
+
+@torch.no_grad()
+def sample(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    how: Sampling,
+    eos_ids: Sequence[int],
+    forbidden_ids: Sequence[int],
+    generator: torch.Generator,
+) -> list[Answer]:
+    """One answer to each prompt (a list of token ids), in the order given.
+
+    Prompts of one length go together where possible: without padding attention takes its fast path. The answers depend
+    on the generator's state and on which prompts are sampled together, and on nothing else. The model is in eval mode.
+    """
+    check_length(model, max(map(len, prompts), default=0) + how.max_tokens)
+    answers: list[Answer | None] = [None] * len(prompts)
+    for group in _batches([len(prompt) for prompt in prompts], how, way_of(model)):
+        decoding = _Decoding(model, [prompts[i] for i in group], how, eos_ids, forbidden_ids, generator)
+        for _ in decoding.steps():
+            pass
+        for index, answer in zip(group, decoding.answers(), strict=True):
+            answers[index] = answer
+    return [answer for answer in answers if answer is not None]
+
+
+@torch.no_grad()
+def stream(
+    model: Any,
+    prompt: Sequence[int],
+    how: Sampling,
+    eos_ids: Sequence[int],
+    forbidden_ids: Sequence[int],
+    generator: torch.Generator,
+) -> Iterator[int]:
+    """The tokens of the answer that `sample` would give to this prompt alone, each as soon as it is drawn.
+
+    Nothing is computed between two of them but when the next one is asked for: to stop is to ask no more.
+    """
+    check_length(model, len(prompt) + how.max_tokens)
+    for tokens in _Decoding(model, [prompt], how, eos_ids, forbidden_ids, generator).steps():
+        yield int(tokens[0])
+
+
+def check_length(model: Any, n_tokens: int) -> None:
+    """Raises `UserError` for a prompt and answer of more tokens than the model has positions."""
+    limit = max_positions(model.config)
+    if limit is not None and n_tokens > limit:
+        raise UserError(
+            f"a prompt and its answer may have {n_tokens} tokens, and {type(plain_model(model)).__name__} has {limit} "
+            "positions; lower sampling.max_tokens or rollout.max_tokens, or give shorter prompts"
+        )
+
+
+def _batches(lengths: Sequence[int], how: Sampling, way: Way) -> list[list[int]]:
+    """Which prompts are answered together, as indices: of similar length, or of one where the model wants that."""
+    batches = micro_batches([n + how.max_tokens for n in lengths], how.batch_tokens)
+    if way.mixed:
+        return batches
+    return [list(alike) for batch in batches for _, alike in groupby(batch, key=lambda index: lengths[index])]
+
+
+class _Decoding:
+    """One batch of prompts on its way to answers. `self.rows` are still writing; the others have left the batch."""
+
+    def __init__(
+        self,
+        model: Any,
+        prompts: list[Sequence[int]],
+        how: Sampling,
+        eos_ids: Sequence[int],
+        forbidden_ids: Sequence[int],
+        generator: torch.Generator,
+    ) -> None:
+        device = model.get_input_embeddings().weight.device
+        self.how, self.generator = how, generator
+        self.eos = torch.tensor(list(eos_ids), device=device)
+        self.forbidden = torch.tensor(list(forbidden_ids), dtype=torch.long, device=device)
+        self.rows = torch.arange(len(prompts), device=device)
+        self.past = going_on(way_of(model), model, prompts, how.max_tokens)
+        shape = (len(prompts), how.max_tokens)
+        self.tokens = torch.zeros(shape, dtype=torch.long, device=device)
+        self.logprobs = torch.zeros(shape, device=device)
+        self.lengths = torch.full((len(prompts),), how.max_tokens, device=device)
+        self.ended = torch.zeros(len(prompts), dtype=torch.bool, device=device)
+
+    def steps(self) -> Iterator[Tensor]:
+        """Writes one token of every row at a time, and yields those (rows,); rows are fewer as answers end."""
+        for time in range(self.how.max_tokens):
+            tokens, logprobs = draw(self._next_logits(), self.how, self.generator)
+            self.tokens[self.rows, time], self.logprobs[self.rows, time] = tokens, logprobs
+            says_eos = torch.isin(tokens, self.eos)
+            done = self.rows[says_eos]
+            self.ended[done], self.lengths[done] = True, time + 1
+            self.past.append(tokens)
+            everyone_is_done = len(done) and self._drop(~says_eos)
+            yield tokens
+            if everyone_is_done:
+                break
+
+    def _next_logits(self) -> Tensor:
+        """(rows, vocabulary) fp32 logits of the next token."""
+        return self.past.next_logits().float().index_fill_(1, self.forbidden, float("-inf"))
+
+    def _drop(self, writing: Tensor) -> bool:
+        """Takes the rows that are done out of the batch. True if none is left."""
+        kept = writing.nonzero()[:, 0]
+        if len(kept):
+            self.rows = self.rows[kept]
+            self.past.keep(kept)
+        return len(kept) == 0
+
+    def answers(self) -> list[Answer]:
+        """What was written."""
+        columns = zip(
+            self.tokens.tolist(), self.logprobs.tolist(), self.lengths.tolist(), self.ended.tolist(), strict=True
+        )
+        return [Answer(tokens[:n], logprobs[:n], ended) for tokens, logprobs, n, ended in columns]
+
+
+def draw(logits: Tensor, how: Sampling, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """A token for each row and its log probability. logits: (rows, vocabulary) fp32; returns two (rows,).
+
+    Samples by the Gumbel-max trick in its exponential form, argmax p / E with E ~ Exp(1): no cumulative sum.
+    """
+    if how.temperature == 0:
+        tokens = logits.argmax(-1)
+    else:
+        logits = _filtered(logits / how.temperature if how.temperature != 1.0 else logits, how)
+        noise = torch.empty_like(logits).exponential_(generator=generator)
+        tokens = (logits - noise.log_()).argmax(-1)
+    return tokens, logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
+
+
+def _filtered(logits: Tensor, how: Sampling) -> Tensor:
+    if how.top_k:
+        kth = logits.topk(min(how.top_k, logits.shape[-1]), dim=-1).values[:, -1:]
+        logits = logits.masked_fill(logits < kth, float("-inf"))
+    if how.top_p < 1.0:
+        ordered, order = logits.sort(-1, descending=True)
+        before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)  # probability of all likelier tokens
+        removed = torch.zeros_like(logits, dtype=torch.bool).scatter(1, order, before >= how.top_p)
+        logits = logits.masked_fill(removed, float("-inf"))
+    return logits

@@ -1,0 +1,145 @@
+"""What the keys beside a format's own columns say of a row (`align.text.keys` lists them)."""
+
+from __future__ import annotations
+
+import re
+import sys
+from string import ascii_uppercase
+from typing import Any
+
+from align.text import keys
+from align.text.messages import tools_of
+from align.text.parsers import Parsed
+from align.text.records import Message, Ranking
+from align.text.values import BadRow, Turns, Values, listed, number, scalar, shown, turn_text
+
+Told = dict[str, tuple[str, Any]]  # by the name of a key its spelling and value: what `keys.found` gives
+
+BAD_ANSWER = "the row says that its answer is a bad one"
+UNREAD_LABEL = "a label that is neither true nor false was not read"
+NOT_LEARNED = "marked as not to be learned"
+
+
+def with_keys(row: Values, parsed: Parsed, own: frozenset[str], asks: str) -> Parsed:
+    """What the keys beside a format's own columns say; `asks` is the column that is the user's turn as one text.
+
+    Raises `BadRow` for one that is refused or contradicts the row.
+    """
+    told = keys.found(row, keys.IN_ROWS, own)
+    if parsed.text or not told:
+        return parsed
+    name, label = told.get("label", keys.NOTHING)
+    good = keys.yes_or_no(label)
+    if name and good is None:
+        parsed = parsed._replace(note=parsed.note or UNREAD_LABEL)
+    elif name and parsed.ranks:
+        raise BadRow(f"{name} = {shown(label)} beside answers with an order: which does it mean?{keys.unless(name)}")
+    _check_mask(told)
+    prompt = _with_question_parts(told, parsed.prompt, isinstance(row.get(asks), str))
+    if "system" in told:
+        name, text = told["system"]
+        prompt = _with_first(prompt, Message("system", turn_text(text, name)), name)
+    if "tools" in told and (tools := tools_of(told["tools"][1], told["tools"][0])).content != "[]":
+        prompt = _with_first(prompt, tools, told["tools"][0])
+    good = parsed.good if good is None else good
+    learned = keys.marked(told) is not False
+    return parsed._replace(prompt=prompt, answers=_with_thoughts(told, parsed), good=good, learned=learned)
+
+
+def _check_mask(told: Told) -> None:
+    """Raises `BadRow` for a mask of another role than the user."""
+    _, role = told.get("mask", keys.NOTHING)
+    if role is not None and str(role).lower() not in ("user", "human"):
+        raise BadRow(
+            f"mask = {shown(role)}: only User can be masked; mark turns with weight, 1 or 0{keys.unless('mask')}"
+        )
+
+
+def _with_question_parts(told: Told, prompt: Turns, is_one_text: bool) -> Turns:
+    """The last turn with the row's context before it and its options after it."""
+    context, options = (told.get(name, keys.NOTHING) for name in ("context", "options"))
+    names = [name for name, _ in (context, options) if name]
+    if not names:
+        return prompt
+    if not is_one_text:
+        raise BadRow(f"{names[0]} beside turns: write it into the turn that needs it{keys.unless(names[0])}")
+    asked = "\n".join([prompt[-1].content, *(_lettered(options[1], options[0]) if options[0] else [])])
+    before = [turn_text(context[1], context[0])] if context[0] else []
+    return (*prompt[:-1], prompt[-1]._replace(content="\n\n".join([*before, asked])))
+
+
+def _lettered(options: Any, name: str) -> list[str]:
+    """Options as lines: "A. iron", "B. apple". They come as a list, by letter, or as ARC's {text, label}.
+
+    Texts that all begin with their letters stay as they are.
+    """
+    options = listed(options)
+    if isinstance(options, dict) and isinstance(options.get("text"), list) and isinstance(options.get("label"), list):
+        letters, texts = options["label"], options["text"]
+    elif isinstance(options, dict):
+        letters, texts = list(options), list(options.values())
+    elif isinstance(options, list):
+        letters, texts = list(ascii_uppercase[: len(options)]), options
+    else:
+        raise BadRow(f"{name} must be a list of texts, found {shown(options)}{keys.unless(name)}")
+    if len(letters) != len(texts):
+        raise BadRow(f"{name} has {len(texts)} texts and {len(letters)} letters")
+    lines = [(letter, turn_text(text, name)) for letter, text in zip(letters, texts, strict=True) if text is not None]
+    has_letters = all(re.match(rf"\(?{re.escape(str(letter))}[.):]", text, re.IGNORECASE) for letter, text in lines)
+    return [text if has_letters else f"{letter}. {text}" for letter, text in lines]
+
+
+def _with_first(prompt: Turns, turn: Message, name: str) -> Turns:
+    """The turns after one of the row's own. Raises `BadRow` where they begin with another of its role."""
+    tools = prompt[:1] if turn.role == "system" and prompt and prompt[0].role == "tools" else ()
+    rest = prompt[len(tools) :]
+    if not (rest and rest[0].role == turn.role):
+        return (*tools, turn, *rest)
+    if rest[0] != turn:
+        began = shown(rest[0].content)
+        raise BadRow(
+            f"{name} = {shown(turn.content)}, but the turns begin with the {turn.role}'s {began}; which of them?"
+        )
+    return prompt
+
+
+def _with_thoughts(told: Told, parsed: Parsed) -> Turns:
+    name, value = told.get("reasoning_content", keys.NOTHING)
+    if not name or not (parsed.answers or parsed.unranked):
+        return parsed.answers
+    thoughts = turn_text(value, name)
+    if thoughts.lower() in ("on", "off"):
+        raise BadRow(f"{name} = {shown(thoughts)} is a switch; set data.template_options, one for all rows")
+    if len(parsed.answers) != 1 or parsed.answers[0].thoughts not in ("", thoughts):
+        raise BadRow(f"{name}: whose thoughts are these? Put them into the turn that has them{keys.unless(name)}")
+    return (parsed.answers[0]._replace(thoughts=thoughts),)
+
+
+def with_besides(ranking: Ranking, row: Values, parsed: Parsed, margins: str) -> Ranking:
+    """Annotator, source and margin of a row, each of them where it is given."""
+    annotator, origin = ("" if row.get(name) is None else str(row[name]) for name in ("annotator", "source"))
+    margin = scalar(row.get("margin"))
+    if margins == "scores":
+        margin = _score_margin(row, parsed)
+    elif margin is None:
+        margin = ranking.margin
+    elif isinstance(margin, bool) or not isinstance(margin, int | float) or not 0 <= margin <= sys.float_info.max:
+        raise BadRow(f"margin must be a number from 0 on, found {shown(margin)}")
+    return ranking._replace(annotator=annotator, origin=origin, margin=None if margin is None else float(margin))
+
+
+def _score_margin(row: Values, parsed: Parsed) -> float:
+    if parsed.spread is not None and parsed.spread < 0:
+        raise BadRow("the better answer has the lower score; data.margins=scores wants a higher one")
+    if parsed.spread is not None:
+        return parsed.spread
+    told = keys.found(row, keys.IN_ROWS, frozenset(row) - keys.SCORES)
+    both = [told.get(name, keys.NOTHING) for name in ("score_chosen", "score_rejected")]
+    if not all(name for name, _ in both):
+        raise BadRow("data.margins=scores: this row has no score_chosen and score_rejected")
+    chosen, rejected = (number(value, name) for name, value in both)
+    if chosen < rejected:
+        raise BadRow(
+            f"{both[0][0]} = {chosen:g} is below {both[1][0]} = {rejected:g}, so the other answer is the better"
+        )
+    return chosen - rejected
