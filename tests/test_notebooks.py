@@ -104,6 +104,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, Path]
         yield executed(ROOT / "notebooks" / "the-pipeline.ipynb"), folder
 
 
+@pytest.mark.slow
 def test_the_pipeline_runs(small: tuple[Any, Path]) -> None:
     found, folder = small
     done = json.loads((folder / "pipeline.json").read_text())["stages"]
@@ -111,6 +112,7 @@ def test_the_pipeline_runs(small: tuple[Any, Path]) -> None:
     assert verdict(notebook.read_report(str(folder))) in texts_of(found.cells[-2])
 
 
+@pytest.mark.slow
 def test_base_vs_aligned_runs_on_any_finished_demo(
     small: tuple[Any, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
