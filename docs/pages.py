@@ -101,9 +101,17 @@ def options(parser: argparse.ArgumentParser, called: str) -> Iterator[str]:
         yield from ("## Options", "", *option_table(parser))
         return
     for name, sub in below[0].choices.items():
-        words = " ".join(action.metavar or action.dest for action in sub._actions if not action.option_strings)
+        words = " ".join(word(action) for action in sub._actions if action.required or not action.option_strings)
         yield from (f"## {called} {name}", "", f"{sub.description[0].upper()}{sub.description[1:]}.", "")
         yield from (f"    {called} {name} {words}", "", *option_table(sub))
+
+
+def word(action: argparse.Action) -> str:
+    """What stands for an argument in a command to copy."""
+    name = str(action.metavar or action.dest)
+    if action.option_strings:
+        return f"{action.option_strings[0]} {name.upper()}"
+    return {"*": f"[{name} ...]", "+": f"{name} ..."}.get(str(action.nargs), name)
 
 
 def option_table(parser: argparse.ArgumentParser) -> Iterator[str]:
@@ -161,7 +169,7 @@ def file_map() -> str:
             title = room.relative_to(ROOT).as_posix()
             lines += [f"## {title}", "", "| file | what |", "|---|---|"]
             lines += [
-                f"| [{path.name}](../{title}/{path.name}) | {cell(line)} |" for path, line in found.items() if line
+                f"| [`{path.name}`](../{title}/{path.name}) | {cell(line)} |" for path, line in found.items() if line
             ]
             lines += [""]
     return "\n".join(lines)
