@@ -155,7 +155,9 @@ def choices(kind: str) -> str:
 
 def cell(text: str) -> str:
     """Text that neither ends a table's cell nor is taken for HTML or for a link."""
-    return re.sub(r"([|<\[*])", r"\\\1", " ".join(text.split())) if "`" not in text else text.replace("|", "\\|")
+    if "`" in text:
+        return text.replace("|", "\\|")
+    return re.sub(r"([|\[*])", r"\\\1", " ".join(text.split())).replace("<", "&lt;")
 
 
 # ---- files ----
