@@ -67,7 +67,7 @@ class Model(Section):
         return self
 
 
-class AskedModel(Model):
+class PromptedModel(Model):
     """A model that is asked through a chat template: its own, or another."""
 
     template: str | None = None
@@ -76,7 +76,7 @@ class AskedModel(Model):
     """Variables for the chat template, as {enable_thinking: false}."""
 
 
-class Contestant(AskedModel):
+class ComparedModel(PromptedModel):
     """A model that answers beside others."""
 
     asked: Literal["chat", "plain"] = "chat"

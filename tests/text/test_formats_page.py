@@ -11,7 +11,7 @@ import pytest
 
 from align.sections import Data
 from align.text.formats import LAYOUTS, Kind, make, recognise
-from align.text.keys import OF_ROWS, OF_TURNS, Key
+from align.text.keys import OF_MESSAGES, OF_ROWS, Key
 from align.text.messages import AS_THEY_ARE, Handling
 from align.text.values import BadRow, LeftOut
 
@@ -166,7 +166,7 @@ def _told(key: Key) -> list[str]:
 
 def _turns() -> list[str]:
     head = ["## Keys of a turn", "", "In messages, conversations, and prompts and answers that are lists of turns."]
-    return [*head, "", *_table(["key", "also named", "what it does"], *map(_told, OF_TURNS))]
+    return [*head, "", *_table(["key", "also named", "what it does"], *map(_told, OF_MESSAGES))]
 
 
 def _recipe() -> list[str]:
