@@ -51,7 +51,7 @@ def test_where_nothing_fits_the_least_is_told(world, tmp_path):
     recipe = recipe_of(sft, world, tmp_path / "run", data__max_tokens=1024, train__precision="bf16")
     shape = model_shape("7B")
     shape.num_hidden_layers = 2
-    described = trained_alone(shape, Sizes(1024, 256), "vocabulary")
+    described = plan_of_one_model(shape, Sizes(1024, 256), "vocabulary")
     told = remedy(recipe, described, Device("gpu", 1e8, is_here=False))
     assert told.startswith("No setting makes it fit: model.adapter=lora model.quantization=4bit")
     assert "train.gradient_checkpointing=true" in told
