@@ -58,14 +58,13 @@ def test_the_commands_of_its_readme_exist_and_name_files_that_it_writes() -> Non
         assert named <= set(starters())
 
 
-def test_each_training_recipe_is_checked_in_a_folder_of_its_own(tmp_path: Path) -> None:
-    """Outside of the checkout, with a stated model in place of the one that an earlier stage trains."""
+def test_a_starter_recipe_is_checked_in_a_folder_of_its_own(tmp_path: Path) -> None:
+    """Outside of the checkout; all recipes are run in `.ci/wheel`."""
     init(tmp_path)
-    for stage in ("pretrain", "sft", "rm", "ppo"):
-        words = ["-m", "align", stage, f"recipes/{stage}.yaml", "--dry-run", "--model-shape", "demo"]
-        done = subprocess.run([sys.executable, *words], cwd=tmp_path, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        assert "memory" in done.stdout.lower()
+    words = ["-m", "align", "sft", "recipes/sft.yaml", "--dry-run", "--model-shape", "demo"]
+    done = subprocess.run([sys.executable, *words], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "memory" in done.stdout.lower()
 
 
 # ------------------------------------------------------------------------------------------------------------ shipped

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 import align
 from align.config import build, read_yaml
@@ -41,6 +42,13 @@ def test_import_align_imports_nothing_else() -> None:
     assert "align" in named
     others = {name for name in named if name.partition(".")[0] not in sys.stdlib_module_names}
     assert others == {"align"}
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    root = Path(align.__file__).parents[1]
+    cited = yaml.safe_load((root / "CITATION.cff").read_text(encoding="utf-8"))
+    assert cited["version"] == align.__version__
+    assert f"\n## [{align.__version__}] - " in (root / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
 def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
