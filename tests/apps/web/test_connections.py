@@ -81,6 +81,7 @@ def answer(stack: ExitStack, port: int, address: str) -> tuple[bytes, float]:
     return connected(stack, port, WHOLE, address).recv(1000)[:12], time.monotonic() - began
 
 
+@pytest.mark.slow
 def test_1100_half_sent_requests_keep_nobody_waiting(start: Callable[..., int]) -> None:
     port = start(1024)
     with files(2000), ExitStack() as stack:
@@ -208,4 +209,6 @@ def test_a_proxy_is_believed_if_it_is_known(caplog: pytest.LogCaptureFixture) ->
     told = [record.getMessage() for record in caplog.records]
     assert len(told) == 2
     assert "172.17.0.2 is a proxy that sends no X-Forwarded-For" in told[0]
-    assert "10.0.0.9 sends X-Forwarded-For but is not trusted; if it is your proxy, add it to `trusted_proxies`" in told[1]
+    assert (
+        "10.0.0.9 sends X-Forwarded-For but is not trusted; if it is your proxy, add it to `trusted_proxies`" in told[1]
+    )
