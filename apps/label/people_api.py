@@ -164,7 +164,7 @@ def _tokens(lead: APIRouter) -> None:
     @lead.post("/revoke_token")
     def revoke(user: Admin, project: Chosen, body: OneToken) -> dict[str, str]:
         tokens.revoke(project.store, body.id, by=user.id)
-        return {"done": "The token works no more."}
+        return {"done": "The token is revoked."}
 
 
 def desks_of(project: Project) -> tuple[dict[int, tuple[bool, int | None]], set[str]]:

@@ -130,7 +130,7 @@ def test_a_submit_is_saved_once_however_often_it_is_sent(place: Place) -> None:
     ada = place.member("ada")
     sent = submission(claimed(ada), ranking(2, 1, 2, 4))
     first, second = ada.call("POST", "submit", sent).json(), ada.call("POST", "submit", sent).json()
-    assert first == second == {"saved": True, "id": sent["id"], "revision": 1, "feedback": None}
+    assert first == second == {"saved": True, "id": sent["id"], "revision": 1, "final": False, "feedback": None}
     assert [item["status"] for item in ada.call("GET", "mine").json()["items"]] == ["submitted"]
     done = ada.call("GET", "progress").json()
     assert (done["n_submitted"], done["seconds"]) == (1, 12.5)

@@ -86,7 +86,7 @@ def test_tasks_are_assigned_and_given_back(place: Place, dispute: tuple[Member, 
     assert "1 task is assigned to bob only" in done(rita, "assign", tasks=[task], names=["bob"])
     assert rita.call("GET", f"lead/tasks/{task}").json()["task"]["assigned"] == ["bob"]
     assert "nobody has this name" in refused(rita, "assign", 409, tasks=[task], names=["mallory"]).lower()
-    assert "1 task is for everybody" in done(rita, "unassign", tasks=[task])
+    assert "1 task is open to everybody" in done(rita, "unassign", tasks=[task])
     assert rita.call("GET", f"lead/tasks/{task}").json()["task"]["assigned"] == []
 
 
@@ -161,7 +161,7 @@ def test_an_admin_shuts_out_gives_roles_and_erases(place: Place) -> None:
     assert "bob is deactivated" in done(ada, "active", name="bob", active=False)
     assert bob.call("GET", "config").status_code == 401
     assert "bob can log in" in done(ada, "active", name="bob", active=True)
-    assert "bob is reviewer now" in done(ada, "role", name="bob", role="reviewer")
+    assert "bob is now reviewer" in done(ada, "role", name="bob", role="reviewer")
     assert "last active admin" in refused(ada, "role", 409, name="ada", role="annotator")
     token = ada.call("POST", "lead/tokens", {"name": "bob", "purpose": "nightly", "days": 2}).json()["token"]
     assert tokens.person_of(store, token) is not None

@@ -250,7 +250,7 @@ def test_an_admin_manages_people_by_clicks(live: Live, open_page: Callable[..., 
     assert [invitations.invitation(live.store, link.rpartition("/")[2]).name for link in links] == ["eve", "fay"]
     assert all(link.startswith(f"{live.url}/invitation/") for link in links)
     press(page, "Revoke the invitation of eve")
-    told(page, "works no more")
+    told(page, "is revoked")
     assert [one.name for one in invitations.pending_invitations(live.store)] == ["fay"]
     manage(page, "cyd", "Deactivate")
     press(page, "Cancel")
@@ -303,7 +303,7 @@ def test_a_token_is_made_shown_once_and_revoked(live: Live, open_page: Callable[
     page.get_by_role("rowheader", name="nightly import").wait_for()
     assert page.locator("code.link").count() == 0
     press(page, "Revoke nightly import")
-    told(page, "works no more")
+    told(page, "is revoked")
     assert tokens.person_of(live.store, token) is None
 
 
