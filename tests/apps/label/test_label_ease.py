@@ -272,7 +272,7 @@ def test_a_task_from_claim_to_submit_without_a_mouse(
     desk.page.wait_for_function(GONE_ON, arg=texts[0])
     bar.get_by_text("1 today").wait_for()
     bar.get_by_text("new", exact=True).wait_for()  # while the page stayed open
-    assert "1 in all" in bar.inner_text()
+    assert "1 in total" in bar.inner_text()
     assert re.search(r"project: \d of 3", bar.inner_text())
     ((_, payload),) = said(place, "typist")
     assert [payload["ranks"][text] for text in texts] == [1, 3, 2, 3]

@@ -94,7 +94,7 @@ def test_only_tasks_to_rank_and_people_who_are_there_can_be_named(office: Office
         with pytest.raises(Refused, match=r"no ranking task|nobody has this name"):
             tasks.assign(office.store, office.project, ids, names)
     people.set_active(office.store, "Ann", False)
-    with pytest.raises(Refused, match="Ann is shut out"):
+    with pytest.raises(Refused, match="Ann is deactivated"):
         tasks.assign(office.store, office.project, [rank_task], ["Ann"])
     with pytest.raises(Refused, match="nobody is chosen"):
         tasks.assign(office.store, office.project, [rank_task], [])

@@ -206,7 +206,7 @@ def test_an_id_is_a_uuid(office: Office, ann: people.PersonInfo, id: Any) -> Non
 def test_one_id_however_it_is_spelt(office: Office, ann: people.PersonInfo) -> None:
     given, id = claim(office, ann), new_id()
     submit(office, ann, given, id=id.upper())
-    assert submit(office, ann, given, id=id.replace("-", "")) == work.Saved(id, 1, False, True, None)
+    assert submit(office, ann, given, id=id.replace("-", "")) == work.Saved(id, 1, extra=False, final=False, replayed=True, feedback=None)
 
 
 @pytest.mark.parametrize(("seconds", "kept"), [(12.34, 12.3), (-5, 0), (1e9, 86400), ("x", 0), (float("nan"), 0)])
@@ -313,7 +313,7 @@ def test_a_submit_from_before_an_undo_does_not_bring_it_back(office: Office, ann
     given, id = claim(office, ann), new_id()
     submit(office, ann, given, id=id)
     work.undo(office.store, office.project, ann.id)
-    with pytest.raises(Stale, match="taken back"):
+    with pytest.raises(Stale, match="undone in another window"):
         submit(office, ann, given, id=id)
     assert task_row(office, given.id).n_done == 0
 
