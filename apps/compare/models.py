@@ -88,7 +88,7 @@ class StreamingModel:
         allowed = how._replace(max_tokens=min(how.max_tokens, room))
         text_model = self.text_model
         tokens = stream(
-            text_model.model, prompt, allowed, self.eos, text_model.never_sampled, text_model.randomness(seed)
+            text_model.model, prompt, allowed, self.eos, text_model.never_sampled, text_model.rng(seed)
         )
         for token in tokens:
             ids.append(token)
