@@ -310,6 +310,8 @@ def _default(field: FieldInfo, default: Any) -> str | None:
         default = field.default_factory()  # type: ignore[call-arg]
     if default is PydanticUndefined:
         return None
+    if isinstance(default, bool):
+        return str(default).lower()  # as YAML writes it
     return "none" if default is None else str(default)
 
 
