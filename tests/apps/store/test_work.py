@@ -206,7 +206,9 @@ def test_an_id_is_a_uuid(office: Office, ann: people.PersonInfo, id: Any) -> Non
 def test_one_id_however_it_is_spelt(office: Office, ann: people.PersonInfo) -> None:
     given, id = claim(office, ann), new_id()
     submit(office, ann, given, id=id.upper())
-    assert submit(office, ann, given, id=id.replace("-", "")) == work.Saved(id, 1, extra=False, final=False, replayed=True, feedback=None)
+    assert submit(office, ann, given, id=id.replace("-", "")) == work.Saved(
+        id, 1, extra=False, final=False, replayed=True, feedback=None
+    )
 
 
 @pytest.mark.parametrize(("seconds", "kept"), [(12.34, 12.3), (-5, 0), (1e9, 86400), ("x", 0), (float("nan"), 0)])
