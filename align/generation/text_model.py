@@ -27,7 +27,7 @@ Asked = Sequence["Message"] | str  # turns, or a text that the model goes on wit
 Row = tuple[list[int], list[int]]  # tokens that are given, and tokens that are scored
 
 MOST_LOGITS = 2**27  # at once, half a gigabyte in fp32
-MOST_TOKENS = 16384  # at once
+MOST_TOKENS = 4096  # at once; rows of more would be padded more
 
 
 class Reply(NamedTuple):

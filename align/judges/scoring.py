@@ -14,7 +14,7 @@ from align.errors import JudgeError, UserError
 from align.judges.verdicts import Mark, Prompts
 from align.text.records import last_question
 
-READ_AT_ONCE = 16384  # tokens that go through a reward model together
+READ_AT_ONCE = 4096  # tokens that go through a reward model together; rows of more would be padded more
 
 
 class FunctionJudge:
