@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 class Recipe(Section):
     """An A/B test of two templates."""
 
-    model: sections.AskedModel
+    model: sections.PromptedModel
     asked: Literal["chat", "plain"] = "chat"
     """chat asks in turns, through the chat template; plain in a text, for a base model."""
     max_tokens: int = Field(1024, gt=1)
@@ -97,7 +97,7 @@ def run(recipe: Recipe, dry_run: bool = False) -> None:
 
     check_place(recipe.output)
     sides = read_sides(recipe)
-    load_config(recipe.model, to="speak")
+    load_config(recipe.model, to="generate")
     check_template(recipe.model, "model")
     if dry_run:
         print(to_yaml(recipe), f"questions: {len(sides.a.questions):,}", sep="\n")

@@ -153,15 +153,29 @@ def help_text(recipe_class: type[Section], stage: str, sizing: tuple[str, ...] =
         "",
         "Keys of the recipe (type = default; the rest are required):",
     ]
-    rows = [
-        (key, _type_and_default(field, default), field.description or "")
+    rows = described(recipe_class)
+    width = max(len(row.key) for row in rows)
+    for row in rows:
+        lines.append(f"  {row.key:<{width}}  {row.kind}{'' if row.default is None else f' = {row.default}'}")
+        lines.extend(f"  {'':<{width}}    {line}" for line in row.meaning.splitlines())
+    return "\n".join(lines)
+
+
+class Described(NamedTuple):
+    """A key as `--help` and the docs show it."""
+
+    key: str  # dotted; NAME stands for a name of the user's own
+    kind: str  # its choices or its type
+    default: str | None  # None if the key is required
+    meaning: str
+
+
+def described(recipe_class: type[Section]) -> list[Described]:
+    """Every key of a recipe with its type, default and meaning, in the order of declaration."""
+    return [
+        Described(key, _kind(field), _default(field, default), field.description or "")
         for key, field, default in _with_named(keys(recipe_class))
     ]
-    width = max(len(key) for key, _, _ in rows)
-    for key, kind, meaning in rows:
-        lines.append(f"  {key:<{width}}  {kind}")
-        lines.extend(f"  {'':<{width}}    {line}" for line in meaning.splitlines())
-    return "\n".join(lines)
 
 
 def keys(
@@ -278,19 +292,24 @@ def _section_of(field: FieldInfo) -> type[Section] | None:
     return found[0] if found and not is_mapping else None
 
 
-def _type_and_default(field: FieldInfo, default: Any) -> str:
+def _kind(field: FieldInfo) -> str:
     args = get_args(field.annotation)
     is_choice = args and all(isinstance(arg, str) for arg in args)
-    kind = " | ".join(map(str, args)) if is_choice else _type_name(field.annotation)
+    return " | ".join(map(str, args)) if is_choice else _type_name(field.annotation)
+
+
+def _default(field: FieldInfo, default: Any) -> str | None:
     if default is PydanticUndefined and field.default_factory is not None:
         default = field.default_factory()  # type: ignore[call-arg]
-    return kind if default is PydanticUndefined else f"{kind} = {'none' if default is None else default}"
+    if default is PydanticUndefined:
+        return None
+    return "none" if default is None else str(default)
 
 
 def _type_name(kind: Any) -> str:
     if isinstance(kind, type) and not get_args(kind):
         return kind.__name__
-    plain = re.sub(r"\b(typing|align(\.\w+)*)\.", "", str(kind))  # where a type stands is of no use to a reader
+    plain = re.sub(r"\b(typing|(align|apps)(\.\w+)*)\.", "", str(kind))  # where a type stands is of no use to a reader
     return plain.replace("NoneType", "none").replace("None", "none")
 
 

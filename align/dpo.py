@@ -143,17 +143,17 @@ def run(recipe: Recipe, dry_run: DryRun | bool = False) -> None:
     from align.text.tokenizer import rows_needed
     from align.train.inputs import tokenizer_of
     from align.train.machine import accelerator as make_accelerator
-    from align.train.plan import asked_shape, check_memory, fitted, print_plan
+    from align.train.plan import check_memory, fitted, print_plan, requested_shape
     from align.train.run import Run
 
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # TRL imports it, and it asks for kernels of its own
     importlib.import_module("align.train.trainer")  # with TRL, so that its memory is measured as a library's
-    if (shape := asked_shape(dry_run)) is not None:
+    if (shape := requested_shape(dry_run)) is not None:
         recipe = fitted(recipe, shape)
         print_plan(recipe, plan(shape, recipe.data.max_tokens), {}, dry_run)
         return
     tokenizer = tokenizer_of(recipe)
-    config = load_config(recipe.model, to="speak")
+    config = load_config(recipe.model, to="generate")
     recipe = fitted(recipe, config)
     training, validation = read(recipe, tokenizer)
     memory = plan(config, max(row.longest for row in [*training, *validation]))

@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 
 from align.config import Section, parse_command, to_yaml
 from align.errors import UserError, check_place, exit_on_user_error
-from align.evals.settings import Contestant, Prompts
+from align.evals.settings import ComparedModel, Prompts
 from align.generate import Sampling
 from align.judges.settings import Judge
 from align.tasks.settings import Task
@@ -40,7 +40,7 @@ POSITIONS = 4096  # most tokens of a question of a task, or of a window over a t
 class Recipe(Section):
     """An evaluation."""
 
-    models: dict[str, Contestant]
+    models: dict[str, ComparedModel]
     """Name: {path: ...}. Each is compared with the one it came from: sft for what was tuned from it, else the one
     before; and those tuned from sft with each other."""
     data: Prompts | None = None
@@ -131,7 +131,7 @@ def run(recipe: Recipe, dry_run: bool = False) -> None:
     check_place(recipe.cache or recipe.output, key="cache")
     # What is missing or wrong is told before any model speaks.
     for name, model in recipe.models.items():
-        load_config(model, f"models.{name}.path", to="speak")
+        load_config(model, f"models.{name}.path", to="generate")
         check_template(model, f"models.{name}")
     prompts = read_prompts(recipe)
     tasks = {name: prepare(task, recipe.seed) for name, task in recipe.tasks.items()}

@@ -80,7 +80,7 @@ def run(recipe: Recipe, dry_run: bool = False) -> None:
     check_place(path, is_file=True)
     if path.exists() and not recipe.overwrite:
         raise UserError(f"output: {path} exists; choose another, or replace it: overwrite=true")
-    recipe = fitted(recipe, load_config(recipe.model, to="speak"))
+    recipe = fitted(recipe, load_config(recipe.model, to="generate"))
     loaded = load(recipe.data, "prompts", recipe.seed)
     print("\n".join(loaded.report.lines()))
     if dry_run:

@@ -124,14 +124,14 @@ def run(recipe: Recipe, dry_run: DryRun | bool = False) -> None:
     from align.rl.plan import plan_of_models, plan_of_shape
     from align.rl.roles import critic_section
     from align.train.machine import accelerator as make_accelerator
-    from align.train.plan import asked_shape, check_memory, fitted, print_plan
+    from align.train.plan import check_memory, fitted, print_plan, requested_shape
     from align.train.run import Run
 
-    if (shape := asked_shape(dry_run)) is not None:
+    if (shape := requested_shape(dry_run)) is not None:
         recipe = fitted(recipe, shape)
         print_plan(recipe, plan_of_shape(recipe, shape), {}, dry_run)
         return
-    recipe = fitted(recipe, load_config(recipe.model, to="speak"))
+    recipe = fitted(recipe, load_config(recipe.model, to="generate"))
     inputs = read(recipe)
     memory = plan_of_models(recipe, max(len(asked.ids) for asked in inputs.prompts))
     if dry_run:
@@ -205,7 +205,7 @@ def build(recipe: Recipe) -> tuple[Sampler, Learner, list[Asked]]:
     from align.train.plan import fitted
     from align.train.state import seed_everything
 
-    recipe = fitted(recipe, load_config(recipe.model, to="speak"))
+    recipe = fitted(recipe, load_config(recipe.model, to="generate"))
     inputs = read(recipe)
     seed_everything(recipe.seed)
     sampler, learner = assemble(recipe, inputs, make_accelerator(recipe.train.precision))

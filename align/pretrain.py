@@ -253,10 +253,10 @@ def plan(recipe: Recipe, dry_run: DryRun | bool) -> None:
     """What `--dry-run` prints. Tokens of a tokenizer still to be trained are guessed at 4 bytes each."""
     from align.text.load import load
     from align.text.tokenizer import rows_needed
-    from align.train.plan import asked_shape, print_memory
+    from align.train.plan import print_memory, requested_shape
 
     print(to_yaml(recipe))
-    if (shape := asked_shape(dry_run)) is not None:
+    if (shape := requested_shape(dry_run)) is not None:
         print_memory(recipe, packed(shape), dry_run)
         return
     vocab_size = recipe.tokenizer.vocab_size
@@ -276,14 +276,14 @@ def shape_to_train(recipe: Recipe, vocab_size: int) -> Any:
     from align.models.load import load_config
 
     path = recipe.model.path
-    return load_config(sections.Model(path=path), to="speak") if path else configuration(recipe, vocab_size)
+    return load_config(sections.Model(path=path), to="generate") if path else configuration(recipe, vocab_size)
 
 
 def packed(config: Any) -> Any:
     """Describes this run to the memory estimate: rows of all positions, every token predicted."""
-    from align.train.plan import Sizes, trained_alone
+    from align.train.plan import Sizes, plan_of_one_model
 
-    return trained_alone(config, Sizes(config.n_positions, config.n_positions - 1), "vocabulary")
+    return plan_of_one_model(config, Sizes(config.n_positions, config.n_positions - 1), "vocabulary")
 
 
 if __name__ == "__main__":

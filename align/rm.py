@@ -75,13 +75,13 @@ def run(recipe: Recipe, dry_run: DryRun | bool = False) -> None:
     from align.train.inputs import tokenizer_of
     from align.train.machine import accelerator as make_accelerator
     from align.train.parallel import say
-    from align.train.plan import Sizes, asked_shape, check_memory, fitted, print_plan, trained_alone
+    from align.train.plan import Sizes, check_memory, fitted, plan_of_one_model, print_plan, requested_shape
     from align.train.run import Run
 
-    if (shape := asked_shape(dry_run)) is not None:
+    if (shape := requested_shape(dry_run)) is not None:
         recipe = fitted(recipe, shape)
         pairs = Sizes(recipe.data.max_tokens, 1, rows=2)
-        print_plan(recipe, trained_alone(shape, pairs, "scalar", recipe.heads), {}, dry_run)
+        print_plan(recipe, plan_of_one_model(shape, pairs, "scalar", recipe.heads), {}, dry_run)
         return
     tokenizer = tokenizer_of(recipe)
     config = load_config(recipe.model)
@@ -94,7 +94,7 @@ def run(recipe: Recipe, dry_run: DryRun | bool = False) -> None:
     validation = encode(recipe, tokenizer, rankings.validation)
     longest = max((len(ids) for row in (*training, *validation) for ids in row.answers), default=1)
     most = max((len(row.answers) for row in (*training, *validation)), default=1)
-    roles = trained_alone(config, Sizes(longest, 1, most), "scalar", recipe.heads)
+    roles = plan_of_one_model(config, Sizes(longest, 1, most), "scalar", recipe.heads)
     if dry_run:
         print_plan(recipe, roles, {"training": training, "validation": validation}, dry_run)
         return

@@ -67,7 +67,7 @@ class Model(Section):
         return self
 
 
-class AskedModel(Model):
+class PromptedModel(Model):
     """A model that is asked through a chat template: its own, or another."""
 
     template: str | None = None
@@ -76,7 +76,7 @@ class AskedModel(Model):
     """Variables for the chat template, as {enable_thinking: false}."""
 
 
-class Contestant(AskedModel):
+class ComparedModel(PromptedModel):
     """A model that answers beside others."""
 
     asked: Literal["chat", "plain"] = "chat"
@@ -215,8 +215,8 @@ class Train(Section):
     """Steps between checkpoints; by default a quarter of the run."""
     check_memory: bool = True
     """Refuse a run that is estimated to need more memory, or to write more, than there is room for."""
-    track: Literal["none", "tensorboard"] = "none"
-    """Also log to TensorBoard, in the run folder (pip install '.[track]')."""
+    track: Literal["none", "tensorboard", "trackio", "wandb"] = "none"
+    """Also log the metrics to a tracker: TensorBoard (in the run folder), Trackio (local) or Weights & Biases."""
     keep_checkpoints: int = Field(2, gt=0)
     """How many of the latest checkpoints stay."""
 

@@ -53,22 +53,22 @@ def run(recipe: Recipe, dry_run: DryRun | bool = False) -> None:
     from align.train.inputs import tokenizer_of
     from align.train.machine import accelerator as make_accelerator
     from align.train.parallel import say
-    from align.train.plan import Sizes, asked_shape, check_memory, fitted, print_plan, trained_alone
+    from align.train.plan import Sizes, check_memory, fitted, plan_of_one_model, print_plan, requested_shape
     from align.train.run import Run
 
-    if (shape := asked_shape(dry_run)) is not None:
+    if (shape := requested_shape(dry_run)) is not None:
         recipe = fitted(recipe, shape)
         sizes = Sizes(recipe.data.max_tokens, recipe.data.max_tokens - 1)
-        print_plan(recipe, trained_alone(shape, sizes, "vocabulary"), {}, dry_run)
+        print_plan(recipe, plan_of_one_model(shape, sizes, "vocabulary"), {}, dry_run)
         return
     tokenizer = tokenizer_of(recipe)
-    config = load_config(recipe.model, to="speak")
+    config = load_config(recipe.model, to="generate")
     recipe = fitted(recipe, config)
     conversations = load(recipe.data, "conversations", recipe.seed)
     say(*conversations.report.lines())
     training = _encode(recipe, tokenizer, conversations.train)
     validation = _encode(recipe, tokenizer, conversations.validation)
-    roles = trained_alone(config, Sizes.of([*training, *validation]), "vocabulary")
+    roles = plan_of_one_model(config, Sizes.of([*training, *validation]), "vocabulary")
     if dry_run:
         print_plan(recipe, roles, {"training": training, "validation": validation}, dry_run)
         return
@@ -176,7 +176,7 @@ class _Samples:
         import torch
 
         from align.generation.sampling import Sampling, sample
-        from align.models.language import unspeakable
+        from align.models.language import never_sampled
         from align.text.encode import decode_answer, encode_prompts
         from align.text.ends import ends_of
 
@@ -190,7 +190,7 @@ class _Samples:
         generator = torch.Generator(accelerator.device).manual_seed(self.recipe.seed)
         with accelerator.autocast():
             how = Sampling(max_tokens=min(room, 128), temperature=0)
-            never = unspeakable(self.tokenizer, model)
+            never = never_sampled(self.tokenizer, model)
             answers = sample(model, ids, how, ends_of(self.tokenizer).ids, never, generator)
         with (self.run.folder / "samples.jsonl").open("a", encoding="utf-8") as file:
             for prompt, before, answer in zip(self.prompts, ids, answers, strict=True):

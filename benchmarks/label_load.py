@@ -30,6 +30,7 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
+from unittest.mock import patch
 
 import psutil
 from label_crowd import PASSWORD, Annotator, Notes, Reckoning, Watcher, reckon
@@ -103,8 +104,8 @@ def measure(folder: Path, load: Load, database: str, enough: Callable[[Notes], b
     project.write_text(json.dumps(keys), encoding="utf-8")
     write_answers(folder / "answers.jsonl", load.tasks)
     names = [f"person {index}" for index in range(load.annotators)]
-    passwords.hash_password = cache(passwords.hash_password)  # all have the same one, and it is slow on purpose
-    with opened(str(project)) as bench:
+    once = patch.object(passwords, "hash_password", cache(passwords.hash_password))  # one password, and slow on purpose
+    with once, opened(str(project)) as bench:
         import_files(bench, [str(folder / "answers.jsonl")])
         for name in (*names, "lead"):
             token = people.invite(bench.store, "reviewer" if name == "lead" else "annotator", name).token

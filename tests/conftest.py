@@ -1,12 +1,14 @@
 """The tiny world that the stages run on. No test reaches for the network.
 
-All compute on one thread, so that sums are always taken in the same order.
+All compute on one thread, also in processes that they start: sums are always taken in the same order, and workers of
+`pytest -n` do not fight for the cores.
 """
 
 from __future__ import annotations
 
 import os
 
+os.environ["OMP_NUM_THREADS"] = "1"  # read once, when torch or numpy is imported
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"

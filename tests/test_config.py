@@ -335,6 +335,7 @@ def test_help_shows_the_defaults_of_the_stage_itself():
     assert lines["data.too_long"].endswith("truncate | drop = drop")
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("stage", STAGES)
 def test_help_answers_at_once_and_without_the_heavy_libraries(stage):
     before = os.times()
@@ -349,6 +350,7 @@ def test_help_answers_at_once_and_without_the_heavy_libraries(stage):
     assert imported.isdisjoint({"torch", "transformers", "datasets", "numpy", "peft", "accelerate"})
 
 
+@pytest.mark.heavy
 def test_a_mistake_ends_the_command_with_status_2_and_no_traceback(recipe_file):
     path = recipe_file("model: {path: m}\ndata: {path: d}\noutput: o\ntrain: {steps: 1, precison: fp32}\n")
     done = command("-m", "align.sft", path)

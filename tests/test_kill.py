@@ -53,6 +53,7 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_a_run_killed_at_random_moments_ends_as_one_that_was_let_alone(name, world, tmp_path, capsys):
     stage, changes = CASES[name]

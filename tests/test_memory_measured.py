@@ -18,6 +18,8 @@ from tiny import WORDS, special_ids, write_rows
 
 from align.config import build
 
+pytestmark = pytest.mark.slow
+
 MODES = {
     "full": {},
     "lora": {"model.adapter": "lora"},

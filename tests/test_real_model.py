@@ -34,7 +34,10 @@ from align.text.records import Conversation, Message
 from align.text.tokenizer import load_tokenizer
 
 FOLDER = os.environ.get("ALIGN_REAL_MODEL", "")
-pytestmark = pytest.mark.skipif(not FOLDER, reason="ALIGN_REAL_MODEL names no folder of SmolLM2-135M-Instruct")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not FOLDER, reason="ALIGN_REAL_MODEL names no folder of SmolLM2-135M-Instruct"),
+]
 
 QUESTIONS = ["What is the capital of France?", "Name three colours.", "Write one short sentence about a cat on a roof."]
 ANSWERS = ["It is Paris.", "Red, blue and green.", "The cat sleeps on the warm roof and does not care."]

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from align import ppo, sft
 from align.generation.sampling import Sampling
 from align.generation.text_model import TextModel
-from align.sections import Contestant, Model
+from align.sections import ComparedModel, Model
 from align.text.ends import ends_of
 from align.text.records import Message
 from apps.compare.models import Answered, StreamingModel
@@ -62,7 +62,7 @@ def test_answers_end_where_transformers_end_them(chat):
     replies = [reply for reply in text_model.answer(ASKED, Sampling(24, 0.0), 1) if reply is not None]
     assert [reply.ids for reply in replies] == generated(chat.path, [reply.prompt_ids for reply in replies], 24)
     assert {reply.ids[-1] for reply in replies if reply.ended} == {chat.turn}
-    voice = StreamingModel("chat", Contestant(path=chat.path), 64)
+    voice = StreamingModel("chat", ComparedModel(path=chat.path), 64)
     *pieces, whole = voice.answer(ASKED[0], Sampling(24), 2, lambda: False)
     assert isinstance(whole, Answered)
     assert (whole.end, whole.ids[-1]) == ("eos", chat.turn)

@@ -15,7 +15,7 @@ from align.errors import JudgeError, UserError
 from align.evals.answers import NOTHING, Answers, Replies
 from align.evals.models import PORTION, EvalModel, EvalModels
 from align.evals.problems import Problem
-from align.evals.settings import Contestant
+from align.evals.settings import ComparedModel
 from align.stats.best_of_n import kl_bound
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Collector:
 
     def __init__(
         self,
-        models: Mapping[str, Contestant],
+        models: Mapping[str, ComparedModel],
         asked: Sequence[Turns],
         voices: EvalModels,
         how: Sampling,

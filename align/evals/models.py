@@ -32,7 +32,7 @@ class EvalModels:
     """All models by name."""
 
     def __init__(
-        self, models: Mapping[str, sections.AskedModel], plain: Mapping[str, bool], n: int, cache: Cache
+        self, models: Mapping[str, sections.PromptedModel], plain: Mapping[str, bool], n: int, cache: Cache
     ) -> None:
         """`plain` says of each model whether it is a base model; `n` is the longest prompt and answer in tokens."""
         self.cache, self.date = cache, date.today()  # which some templates write: one day for all portions
@@ -60,7 +60,7 @@ class EvalModel:
     """One model: a `TextModel` that remembers what it said."""
 
     def __init__(
-        self, name: str, model: sections.AskedModel, plain: bool, max_tokens: int, cache: Cache, voices: EvalModels
+        self, name: str, model: sections.PromptedModel, plain: bool, max_tokens: int, cache: Cache, voices: EvalModels
     ) -> None:
         self.name, self.model, self.plain, self.cache = name, model, plain, cache
         self._voices, self._most = voices, max_tokens
@@ -139,14 +139,14 @@ class EvalModel:
         return self._voices.text_model(self).logprobs(rows)
 
 
-def tokenizer_of(model: sections.AskedModel) -> Any:
+def tokenizer_of(model: sections.PromptedModel) -> Any:
     """The tokenizer of a model, with the template that it is asked with."""
     from align.text.tokenizer import load_tokenizer
 
     return load_tokenizer(model.path, model.trust_remote_code, model.template, model.template_options)
 
 
-def check_template(model: sections.AskedModel, key: str) -> None:
+def check_template(model: sections.PromptedModel, key: str) -> None:
     """Raises `UserError` that names the key of a recipe, if a model cannot be asked with the template given for it."""
     if model.template is None and not model.template_options:
         return

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from align import sections
 
 
-class Contestant(sections.Contestant):
+class ComparedModel(sections.ComparedModel):
     """A model to evaluate."""
 
     best_of: int | None = Field(None, gt=1)

@@ -11,7 +11,7 @@ import torch
 from align import sections
 from align.errors import UserError
 from align.generation.sampling import Sampling, sample
-from align.models.language import LanguageModel, token_logprobs, unspeakable
+from align.models.language import LanguageModel, never_sampled, token_logprobs
 from align.models.load import load_causal_lm, load_config, max_positions
 from align.text.batches import micro_batches, pad_right
 from align.text.encode import decode_answer, encode_prompts
@@ -60,7 +60,7 @@ class TextModel:
         self.accelerator = make_accelerator("fp32")
         loaded = load_causal_lm(model.model_copy(update={"adapter": "none"}), n_tokens=rows_needed(self.tokenizer))
         self.model = loaded.to(self.accelerator.device).eval()
-        self.unspeakable = unspeakable(self.tokenizer, self.model)
+        self.never_sampled = never_sampled(self.tokenizer, self.model)
         n_rows, n_own = loaded.get_output_embeddings().weight.shape[0], load_config(model).get_text_config().vocab_size
         self.added = range(n_own, n_rows)  # tokens that the model did not have, such as a pad token
         self.plain = plain
@@ -114,7 +114,7 @@ class TextModel:
             eos += self._tokens("\n")[-1:]
         elif stop and len(self._tokens(stop)) == 1:
             eos += self._tokens(stop)
-        answers = sample(self.model, ids, how, eos, self.unspeakable, randomness)
+        answers = sample(self.model, ids, how, eos, self.never_sampled, randomness)
         said = [decode_answer(self.tokenizer, answer.tokens, row) for row, answer in zip(ids, answers, strict=True)]
         return [
             Reply(_before(one.text, stop), row, answer.tokens, answer.ended, one.thoughts)

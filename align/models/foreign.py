@@ -25,7 +25,7 @@ from align.models.load import load_config, load_whole, max_positions
 from align.models.purpose import many_scores
 from align.text.records import Message
 from align.text.spans import check_written, special_token_remover
-from align.text.template import Template, Turns
+from align.text.template import Messages, Template
 from align.text.tokenizer import plain_tokenizer
 from align.text.values import n_shared
 
@@ -81,7 +81,7 @@ class Reader:
         content, thoughts, calls, name = map(self._clean, texts)
         return turn._replace(content=content, thoughts=thoughts, calls=calls, name=name)
 
-    def _written(self, conversations: list[Turns], add_generation_prompt: bool) -> list[list[int]]:
+    def _written(self, conversations: list[Messages], add_generation_prompt: bool) -> list[list[int]]:
         template = Template.of(self.tokenizer)
         try:
             texts = [template.write(turns, add_generation_prompt) for turns in conversations]

@@ -29,14 +29,14 @@ class LanguageModel(Role):
     afterwards (scaling, soft-capping) works on each token alone and stays right.
     """
 
-    def __init__(self, model: Any, unspeakable: Sequence[int] = (), adapter: str | None = POLICY) -> None:
-        """`unspeakable` tokens get probability 0, as in sampling; supervised losses leave the model its say.
+    def __init__(self, model: Any, never_sampled: Sequence[int] = (), adapter: str | None = POLICY) -> None:
+        """`never_sampled` tokens get probability 0, as in sampling; supervised losses leave the model its say.
 
         `adapter` is the one that it speaks with where the model has some: None is the base alone.
         """
         super().__init__()
         self.model, self.adapter = model, adapter
-        self.unspeakable = list(unspeakable)
+        self.never_sampled = list(never_sampled)
 
     def forward(self, ids: Tensor, is_target: Tensor) -> Tensor:
         """Logits that predict the marked tokens.
@@ -50,9 +50,9 @@ class LanguageModel(Role):
         """
         with self.active():
             logits = scored_logits(self.model, ids, is_target)
-        if not self.unspeakable:
+        if not self.never_sampled:
             return logits
-        return logits.index_fill(-1, torch.tensor(self.unspeakable, device=logits.device), float("-inf"))
+        return logits.index_fill(-1, torch.tensor(self.never_sampled, device=logits.device), float("-inf"))
 
     @property
     def has_adapter(self) -> bool:
@@ -142,7 +142,7 @@ def recomputing(model: nn.Module, wanted: bool) -> Iterator[None]:
             layer.training = was_training
 
 
-def unspeakable(tokenizer: Any, model: Any) -> list[int]:
+def never_sampled(tokenizer: Any, model: Any) -> list[int]:
     """What is never sampled: pad, and rows of the embedding that are no token's (as in lm-human-preferences)."""
     n_rows = model.get_output_embeddings().weight.shape[0]
     return sorted(set(range(n_rows)) - (token_ids(tokenizer) - {pad_id(tokenizer)}))

@@ -219,7 +219,7 @@ def _objective(model: Any, of: Subject, ids: Tensor, n_scored: int, loss: str) -
     targets = ids.flatten()[index]
     if loss == "supervised":
         return lambda: F.cross_entropy(logits.float(), targets, reduction="sum")
-    logits = logits.index_fill(-1, torch.zeros(1, dtype=torch.long), float("-inf"))  # `LanguageModel.unspeakable`
+    logits = logits.index_fill(-1, torch.zeros(1, dtype=torch.long), float("-inf"))  # `LanguageModel.never_sampled`
     if torch.is_grad_enabled():
         return lambda: token_logprobs(logits, targets, 0.7).sum()
     token_logprobs(logits, targets, 0.7)

@@ -53,7 +53,7 @@ def load_causal_lm(model: sections.Model, dtype: torch.dtype = torch.float32, n_
     """
     from transformers import AutoModelForCausalLM
 
-    load_config(model, to="speak")
+    load_config(model, to="generate")
     return _load(AutoModelForCausalLM, model, dtype, n_tokens)
 
 

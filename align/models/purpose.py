@@ -18,7 +18,7 @@ from align.text.tokenizer import stored_at
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-Purpose = Literal["speak", "reward"]
+Purpose = Literal["generate", "reward"]
 HeadRole = Literal["reward", "value"]
 
 HEAD_FILE = "score_head.safetensors"
@@ -29,7 +29,7 @@ SCORES = re.compile("Classification|Reward")  # in the names of classes that sco
 def check_purpose(path: str, config: PretrainedConfig, to: Purpose, key: str) -> None:
     """Raises `UserError` for a model at `path`, which `key` gave, that is made for something else than `to`."""
     role, kind = head_role(path), _kind(path, config)
-    if to == "speak" and kind:
+    if to == "generate" and kind:
         raise UserError(
             f"{key} = {path!r}: this is {kind}, not a language model; give one that writes, such as the model that "
             "this one was trained from"

@@ -25,7 +25,7 @@ from align import sections
 from align.errors import UserError
 from align.models.adapters import POLICY, REFERENCE, VALUE, add_adapter, load_adapter
 from align.models.foreign import has_linear_score
-from align.models.language import LanguageModel, unspeakable
+from align.models.language import LanguageModel, never_sampled
 from align.models.load import adapter_base, base_dtype, is_adapter, load_causal_lm, load_config, load_trunk
 from align.models.purpose import HEAD_FILE, head_role
 from align.models.scalar import ScalarModel, load_scalar_model, n_heads
@@ -46,7 +46,7 @@ def load_roles(recipe: Keys, tokenizer: Any, accelerator: Any) -> Roles:
     """The models that the recipe names, on the device, none in training mode."""
     device, dtype = accelerator.device, base_dtype(recipe.model, accelerator.mixed_precision)
     model = load_causal_lm(recipe.model, dtype, rows_needed(tokenizer)).to(device)
-    never = unspeakable(tokenizer, model)
+    never = never_sampled(tokenizer, model)
     policy = LanguageModel(model, never)
     if not policy.has_adapter:
         frozen = copy.deepcopy(model).requires_grad_(False)

@@ -86,7 +86,7 @@ class Sampler:
         ids = [prompt.ids for prompt in asked]
         ends = ends_of(self.tokenizer).ids
         with policy.active(), self.accelerator.autocast():
-            answers = sample(policy.model, ids, how, ends, policy.unspeakable, randomness)
+            answers = sample(policy.model, ids, how, ends, policy.never_sampled, randomness)
         longest = settings.max_tokens if self.values_after_end else None
         return Rollouts.of(ids, answers, self.accelerator.device, longest)
 

@@ -4,11 +4,11 @@ The rule that everything here keeps: the tokens of a prompt in training are exac
 
     encode_conversation(prompt + [assistant: answer]).ids == encode_prompt(prompt) + encode_response(prompt, answer)
 
-For this a written conversation is cut before and after each answer (`align.text.spans`). A piece is tokenised together
+For this a written conversation is cut before and after each answer (`align.text.spans`). A span is tokenised together
 with what stands before it, back to the last added token, and has the tokens that are its own there: those of the whole
 text, as `apply_chat_template` gives them. Only where a token would reach over the start of an answer is it cut.
 Only the template decides about BOS: none is added on top, whatever the tokenizer does by default. Special tokens that
-are written out in a content are taken out first, which is told once.
+are written out in a content are removed first, with one warning.
 """
 
 from __future__ import annotations
@@ -59,12 +59,14 @@ class Counts(NamedTuple):
     def lines(self, max_tokens: int) -> list[str]:
         """For the log: one line for each thing that happened to some rows."""
         total = self.kept + self.too_long + self.without_answer
-        told = [
+        reasons = [
             (self.truncated, "cut"),
             (self.too_long, "left out as too long"),
             (self.without_answer, "left out, for the prompt alone fills them"),
         ]
-        lines = [f"{count} of {total} conversations {what} (max_tokens={max_tokens})" for count, what in told if count]
+        lines = [
+            f"{count} of {total} conversations {what} (max_tokens={max_tokens})" for count, what in reasons if count
+        ]
         if self.not_learned:
             lines.append(f"{self.not_learned} conversations left out: no answer in them is to be learned")
         if self.unrolled:
@@ -87,7 +89,7 @@ def encode_conversation(
     """
     writer = Writer(tokenizer)
     rows = writer.conversation(tuple(messages), last_only)
-    _tell_removed(tokenizer, writer)
+    _warn_removed(tokenizer, writer)
     if len(rows) > 1:
         raise UserError(
             f"this chat template rewrites earlier answers, so that this conversation is {len(rows)} rows; call "
@@ -112,10 +114,10 @@ def encode_conversations(
     writer = Writer(tokenizer)
     written = []
     for row in conversations:
-        with _named(row.source):
+        with _with_source(row.source):
             written.append(writer.conversation(row.messages, last_only))
-    _tell_removed(tokenizer, writer)
-    teaching = [rows for rows in written if any(piece.is_target for row in rows for piece in row)]
+    _warn_removed(tokenizer, writer)
+    teaching = [rows for rows in written if any(span.is_target for row in rows for span in row)]
     encoded = _encoded(tokenizer, list(chain.from_iterable(teaching)), max_tokens)
     fitting = [row for row in encoded if too_long == "truncate" or not row.truncated]
     kept = [row for row in fitting if any(row.is_target)]
@@ -152,10 +154,10 @@ def encode_prompts(
     """`encode_prompt` for many. Raises `UserError` when the template refuses one of them; `sources` name their rows."""
     writer, rows = Writer(tokenizer), []
     for messages, source in zip(prompts, chain(sources, repeat("")), strict=False):
-        with _named(source):
+        with _with_source(source):
             rows.append(writer.prompt(tuple(messages)))
-    _tell_removed(tokenizer, writer)
-    return [list(chain.from_iterable(ids)) for ids in _piece_ids(tokenizer, rows)]
+    _warn_removed(tokenizer, writer)
+    return [list(chain.from_iterable(ids)) for ids in _span_ids(tokenizer, rows)]
 
 
 def encode_response(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], response: str) -> list[int]:
@@ -170,11 +172,11 @@ def encode_responses(
     """`encode_response` for many (prompt, response). Raises `UserError` as `encode_prompts` does."""
     writer, rows = Writer(tokenizer), []
     for (messages, response), source in zip(pairs, chain(sources, repeat("")), strict=False):
-        with _named(source):
+        with _with_source(source):
             prompt, answer = tuple(messages), Message("assistant", response)
             rows.append([writer.text(prompt), writer.answer(prompt, answer)])
-    _tell_removed(tokenizer, writer)
-    return [ids[-1] for ids in _piece_ids(tokenizer, rows, last_only=True)]
+    _warn_removed(tokenizer, writer)
+    return [ids[-1] for ids in _span_ids(tokenizer, rows, last_only=True)]
 
 
 def encode_documents(
@@ -190,7 +192,7 @@ def encode_documents(
         yield from ([*bos, *ids, tokenizer.eos_token_id] for ids in _tokenise(tokenizer, now))
 
 
-class Said(NamedTuple):
+class DecodedAnswer(NamedTuple):
     """A sampled answer: what is said, and what was thought before it."""
 
     text: str
@@ -202,7 +204,9 @@ def decode_response(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> s
     return decode_answer(tokenizer, ids).text
 
 
-def decode_answer(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], prompt_ids: Sequence[int] = ()) -> Said:
+def decode_answer(
+    tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], prompt_ids: Sequence[int] = ()
+) -> DecodedAnswer:
     """Sampled tokens up to the first end as text, with the thoughts apart that its template has marks for.
 
     `prompt_ids` are the tokens before it, since a generation prompt may open the thought. A thought that was never
@@ -211,14 +215,14 @@ def decode_answer(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], prompt
     ends = ends_of(tokenizer).ids
     answer = list(takewhile(lambda token: token not in ends, ids))
     marks = Template.of(tokenizer).marks
-    thoughts, said = _parted(tokenizer, answer, marks, prompt_ids)
+    thoughts, said = _split_thoughts(tokenizer, answer, marks, prompt_ids)
     if said is None:
-        return Said(trimmed(str(tokenizer.decode(answer, skip_special_tokens=True))), "")
+        return DecodedAnswer(trimmed(str(tokenizer.decode(answer, skip_special_tokens=True))), "")
     clean = special_token_remover(tokenizer)
-    return Said(trimmed(clean(said)), clean(thoughts).strip())
+    return DecodedAnswer(trimmed(clean(said)), clean(thoughts).strip())
 
 
-def _parted(
+def _split_thoughts(
     tokenizer: PreTrainedTokenizerBase, answer: list[int], marks: Marks, prompt_ids: Sequence[int]
 ) -> tuple[str, str | None]:
     """The thoughts and the answer, special tokens included; no answer where no mark stands in it."""
@@ -240,7 +244,7 @@ def _parted(
 
 
 @contextmanager
-def _named(source: str) -> Iterator[None]:
+def _with_source(source: str) -> Iterator[None]:
     """Refusals begin with the place of the row that is refused, where it has one."""
     try:
         yield
@@ -248,42 +252,42 @@ def _named(source: str) -> Iterator[None]:
         raise UserError(f"{source}: {error}" if source else str(error)) from None
 
 
-def _tell_removed(tokenizer: PreTrainedTokenizerBase, writer: Writer) -> None:
+def _warn_removed(tokenizer: PreTrainedTokenizerBase, writer: Writer) -> None:
     """Says once for each token of a tokenizer that it was taken out of contents."""
-    told: set[str] = vars(tokenizer).setdefault("_align_removed", set())
-    if new := {token: count for token, count in writer.taken_out.items() if token not in told}:
-        told.update(new)
+    warned: set[str] = vars(tokenizer).setdefault("_align_removed", set())
+    if new := {token: count for token, count in writer.taken_out.items() if token not in warned}:
+        warned.update(new)
         counted = ", ".join(f"{token} ({count} texts)" for token, count in new.items())
         _LOG.warning("special tokens of this tokenizer stand in contents and are taken out: %s", counted)
 
 
 def _encoded(tokenizer: PreTrainedTokenizerBase, rows: list[Row], max_tokens: int) -> list[Encoded]:
     encoded = []
-    for pieces, ids in zip(rows, _piece_ids(tokenizer, rows), strict=True):
+    for spans, ids in zip(rows, _span_ids(tokenizer, rows), strict=True):
         tokens = list(chain.from_iterable(ids))
         is_target: list[bool] = []
-        for piece, own in zip(pieces, ids, strict=True):
-            is_target += [piece.is_target] * len(own)
+        for span, own in zip(spans, ids, strict=True):
+            is_target += [span.is_target] * len(own)
         encoded.append(Encoded(tokens[:max_tokens], is_target[:max_tokens], len(tokens) > max_tokens))
     return encoded
 
 
-def _piece_ids(tokenizer: PreTrainedTokenizerBase, rows: list[Row], last_only: bool = False) -> list[list[list[int]]]:
-    """The tokens of each piece of each row, or of each row's last piece alone.
+def _span_ids(tokenizer: PreTrainedTokenizerBase, rows: list[Row], last_only: bool = False) -> list[list[list[int]]]:
+    """The tokens of each span of each row, or of each row's last span alone.
 
     All go through the tokenizer at once, each text once: several times faster than one by one.
     """
-    known = _Known(tokenizer, rows, last_only)
+    known = _TokenizedSpans(tokenizer, rows, last_only)
     turn = ends_of(tokenizer).turn
     found = []
     for row, texts in zip(rows, known.texts, strict=True):
-        pieces = row[-len(texts) :]
+        spans = row[-len(texts) :]
         ids = [known.ids(*text) for text in texts]
-        found.append([[*own, turn] if piece.append_end else own for piece, own in zip(pieces, ids, strict=True)])
+        found.append([[*own, turn] if span.append_end else own for span, own in zip(spans, ids, strict=True)])
     return found
 
 
-class _Known:
+class _TokenizedSpans:
     """Pieces with what stands before them, and the tokens of all these texts."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, rows: list[Row], last_only: bool) -> None:
@@ -291,7 +295,7 @@ class _Known:
         contents = sorted({token.content for token in added}, key=len, reverse=True)
         self._until_added = re.compile(f"(?s).*(?={'|'.join(map(re.escape, contents)) or '(?!)'})")
         self._anchor = next((token.content for token in added if not token.rstrip), str(tokenizer.eos_token))
-        self.texts = [list(self._with_context(row))[-1 if last_only else 0 :] for row in rows]  # (context, piece)
+        self.texts = [list(self._with_context(row))[-1 if last_only else 0 :] for row in rows]  # (context, span)
         texts = {context + text for row in self.texts for context, text in row}
         contexts = {context for row in self.texts for context, _ in row if context}
         wanted = [*dict.fromkeys([*texts, *contexts])]
@@ -313,9 +317,9 @@ class _Known:
 
     def _with_context(self, row: Row) -> Iterator[tuple[str, str]]:
         context = ""
-        for piece in row:
-            yield context, piece.text
-            context += piece.text
+        for span in row:
+            yield context, span.text
+            context += span.text
             if last := self._until_added.match(context):
                 context = context[last.end() :]
 

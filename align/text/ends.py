@@ -49,7 +49,7 @@ def ends_of(tokenizer: PreTrainedTokenizerBase) -> Ends:
     return ends
 
 
-def remember_ends(tokenizer: PreTrainedTokenizerBase, path: str) -> None:
+def keep_ends(tokenizer: PreTrainedTokenizerBase, path: str) -> None:
     """Keeps with a tokenizer what the model's files at `path`, a folder or a hub name, say of its ends."""
     vars(tokenizer)[_KEPT] = {"said": _said(path)}
 

@@ -11,9 +11,9 @@ from align.text import keys
 from align.text.messages import tools_of
 from align.text.parsers import Parsed
 from align.text.records import Message, Ranking
-from align.text.values import BadRow, Turns, Values, listed, number, scalar, shown, turn_text
+from align.text.values import BadRow, Messages, Values, listed, number, scalar, shown, turn_text
 
-Told = dict[str, tuple[str, Any]]  # by the name of a key its spelling and value: what `keys.found` gives
+FoundKeys = dict[str, tuple[str, Any]]  # by the name of a key its spelling and value: what `keys.found` gives
 
 BAD_ANSWER = "the row says that its answer is a bad one"
 UNREAD_LABEL = "a label that is neither true nor false was not read"
@@ -25,39 +25,39 @@ def with_keys(row: Values, parsed: Parsed, own: frozenset[str], asks: str) -> Pa
 
     Raises `BadRow` for one that is refused or contradicts the row.
     """
-    told = keys.found(row, keys.IN_ROWS, own)
-    if parsed.text or not told:
+    found = keys.found(row, keys.IN_ROWS, own)
+    if parsed.text or not found:
         return parsed
-    name, label = told.get("label", keys.NOTHING)
+    name, label = found.get("label", keys.NOTHING)
     good = keys.yes_or_no(label)
     if name and good is None:
         parsed = parsed._replace(note=parsed.note or UNREAD_LABEL)
     elif name and parsed.ranks:
         raise BadRow(f"{name} = {shown(label)} beside answers with an order: which does it mean?{keys.unless(name)}")
-    _check_mask(told)
-    prompt = _with_question_parts(told, parsed.prompt, isinstance(row.get(asks), str))
-    if "system" in told:
-        name, text = told["system"]
+    _check_mask(found)
+    prompt = _with_question_parts(found, parsed.prompt, isinstance(row.get(asks), str))
+    if "system" in found:
+        name, text = found["system"]
         prompt = _with_first(prompt, Message("system", turn_text(text, name)), name)
-    if "tools" in told and (tools := tools_of(told["tools"][1], told["tools"][0])).content != "[]":
-        prompt = _with_first(prompt, tools, told["tools"][0])
+    if "tools" in found and (tools := tools_of(found["tools"][1], found["tools"][0])).content != "[]":
+        prompt = _with_first(prompt, tools, found["tools"][0])
     good = parsed.good if good is None else good
-    learned = keys.marked(told) is not False
-    return parsed._replace(prompt=prompt, answers=_with_thoughts(told, parsed), good=good, learned=learned)
+    learned = keys.marked(found) is not False
+    return parsed._replace(prompt=prompt, answers=_with_thoughts(found, parsed), good=good, learned=learned)
 
 
-def _check_mask(told: Told) -> None:
+def _check_mask(found: FoundKeys) -> None:
     """Raises `BadRow` for a mask of another role than the user."""
-    _, role = told.get("mask", keys.NOTHING)
+    _, role = found.get("mask", keys.NOTHING)
     if role is not None and str(role).lower() not in ("user", "human"):
         raise BadRow(
             f"mask = {shown(role)}: only User can be masked; mark turns with weight, 1 or 0{keys.unless('mask')}"
         )
 
 
-def _with_question_parts(told: Told, prompt: Turns, is_one_text: bool) -> Turns:
+def _with_question_parts(found: FoundKeys, prompt: Messages, is_one_text: bool) -> Messages:
     """The last turn with the row's context before it and its options after it."""
-    context, options = (told.get(name, keys.NOTHING) for name in ("context", "options"))
+    context, options = (found.get(name, keys.NOTHING) for name in ("context", "options"))
     names = [name for name, _ in (context, options) if name]
     if not names:
         return prompt
@@ -89,7 +89,7 @@ def _lettered(options: Any, name: str) -> list[str]:
     return [text if has_letters else f"{letter}. {text}" for letter, text in lines]
 
 
-def _with_first(prompt: Turns, turn: Message, name: str) -> Turns:
+def _with_first(prompt: Messages, turn: Message, name: str) -> Messages:
     """The turns after one of the row's own. Raises `BadRow` where they begin with another of its role."""
     tools = prompt[:1] if turn.role == "system" and prompt and prompt[0].role == "tools" else ()
     rest = prompt[len(tools) :]
@@ -103,8 +103,8 @@ def _with_first(prompt: Turns, turn: Message, name: str) -> Turns:
     return prompt
 
 
-def _with_thoughts(told: Told, parsed: Parsed) -> Turns:
-    name, value = told.get("reasoning_content", keys.NOTHING)
+def _with_thoughts(found: FoundKeys, parsed: Parsed) -> Messages:
+    name, value = found.get("reasoning_content", keys.NOTHING)
     if not name or not (parsed.answers or parsed.unranked):
         return parsed.answers
     thoughts = turn_text(value, name)
@@ -115,7 +115,7 @@ def _with_thoughts(told: Told, parsed: Parsed) -> Turns:
     return (parsed.answers[0]._replace(thoughts=thoughts),)
 
 
-def with_besides(ranking: Ranking, row: Values, parsed: Parsed, margins: str) -> Ranking:
+def with_ranking_keys(ranking: Ranking, row: Values, parsed: Parsed, margins: str) -> Ranking:
     """Annotator, source and margin of a row, each of them where it is given."""
     annotator, origin = ("" if row.get(name) is None else str(row[name]) for name in ("annotator", "source"))
     margin = scalar(row.get("margin"))
@@ -133,8 +133,8 @@ def _score_margin(row: Values, parsed: Parsed) -> float:
         raise BadRow("the better answer has the lower score; data.margins=scores wants a higher one")
     if parsed.spread is not None:
         return parsed.spread
-    told = keys.found(row, keys.IN_ROWS, frozenset(row) - keys.SCORES)
-    both = [told.get(name, keys.NOTHING) for name in ("score_chosen", "score_rejected")]
+    found = keys.found(row, keys.IN_ROWS, frozenset(row) - keys.SCORES)
+    both = [found.get(name, keys.NOTHING) for name in ("score_chosen", "score_rejected")]
     if not all(name for name, _ in both):
         raise BadRow("data.margins=scores: this row has no score_chosen and score_rejected")
     chosen, rejected = (number(value, name) for name, value in both)

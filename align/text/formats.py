@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 
 from align.errors import UserError
 from align.text import keys, messages, parsers, published
-from align.text.extra_keys import BAD_ANSWER, NOT_LEARNED, with_besides, with_keys
+from align.text.extra_keys import BAD_ANSWER, NOT_LEARNED, with_keys, with_ranking_keys
 from align.text.messages import AS_THEY_ARE, Handling
 from align.text.parsers import AFTER_ANSWER, BadRow, LeftOut, Parsed, Values
 from align.text.records import Answers, Conversation, Document, Message, Prompt, Ranking
@@ -240,7 +240,7 @@ def make(
         messages.answerable(parsed.prompt)
     record = MAKERS[kind](parsed, source)
     if isinstance(record, Ranking):
-        record = with_besides(record, row, parsed, how.margins)
+        record = with_ranking_keys(record, row, parsed, how.margins)
     elif isinstance(record, Conversation):
         notes = (*notes, AFTER_ANSWER) if not parsed.answers else notes
         if record.messages[0].role != "user" and messages.begins_unasked(record.messages):

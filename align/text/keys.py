@@ -104,7 +104,7 @@ OF_ROWS = (
     Key("documents", ("documents",), "texts to look things up in are not given to templates: put them in a turn", True),
 )
 
-OF_TURNS = (
+OF_MESSAGES = (
     Key(
         "role",
         ("role", "from"),
@@ -152,9 +152,9 @@ OF_TURNS = (
 )
 
 _SEVERAL = ("model", "id")  # whose names are of several things, and change nothing
-IN_ROWS, IN_TURNS = (
+IN_ROWS, IN_MESSAGES = (
     {spelling: key for key in table if key.name not in _SEVERAL for spelling in key.spellings}
-    for table in (OF_ROWS, OF_TURNS)
+    for table in (OF_ROWS, OF_MESSAGES)
 )
 _YES, _NO = ("1", "true"), ("0", "false")
 _QUIET = ("annotator", "source", "margin", "score_chosen", "score_rejected", "model", "id")  # of no effect on turns
@@ -168,13 +168,13 @@ def named(*names: str, refused: bool = False) -> frozenset[str]:
 
 
 ROW_NAMES = named(*(key.name for key in OF_ROWS))
-TURN_NAMES = frozenset(spelling for key in OF_TURNS for spelling in key.spellings)
+MESSAGE_NAMES = frozenset(spelling for key in OF_MESSAGES for spelling in key.spellings)
 ACTING = ROW_NAMES - named(*_QUIET)  # those that change a row of turns, or refuse it
 OF_TEXTS = named(*_QUIET, refused=True)  # those that are read, or refused, beside a text
 SCORES = named("score_chosen", "score_rejected")
 
 
-def says_nothing(value: Any) -> bool:
+def is_empty(value: Any) -> bool:
     """Whether a column says nothing: null, NaN, an empty text or list. Files give every row every column."""
     return is_missing(value) or (isinstance(value, str | list | dict) and not value)
 
@@ -182,7 +182,7 @@ def says_nothing(value: Any) -> bool:
 def found(
     values: Values, table: dict[str, Key], own: frozenset[str] = frozenset(), where: str = ""
 ) -> dict[str, tuple[str, Any]]:
-    """What a row or turn says by the keys of a table, `IN_ROWS` or `IN_TURNS`: by their name, spelling and value.
+    """What a row or turn says by the keys of a table, `IN_ROWS` or `IN_MESSAGES`: by their name, spelling and value.
 
     `own` are columns of the format itself. Raises `BadRow` for a key that is refused, and for two spellings of one key
     with two values.
@@ -190,7 +190,7 @@ def found(
     told: dict[str, tuple[str, Any]] = {}
     for name, value in values.items():
         key = table.get(name)
-        if key is None or name in own or says_nothing(value):
+        if key is None or name in own or is_empty(value):
             continue
         if key.refused:
             raise BadRow(f"{where}{name} = {shown(value)}: {key.does}{'' if where else unless(name)}")
@@ -259,7 +259,7 @@ class Unread:
             rows.update(dict.fromkeys(_unread(names, self._reads[name]), count))
         turns: Counter[str] = Counter()
         for keys, count in self._turns.items():
-            turns.update(dict.fromkeys(_unread(keys, TURN_NAMES), count))
+            turns.update(dict.fromkeys(_unread(keys, MESSAGE_NAMES), count))
         told = [(rows, "not read", "rows"), (turns, "not read in turns", "turns")]
         return [
             f"{what}: {', '.join(f'{name or NAMELESS} ({count:,} {of})' for name, count in counted.most_common())}"

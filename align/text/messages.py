@@ -1,4 +1,4 @@
-"""Turns: as rows have them, and as `data.system`, `same_role`, `first_assistant` and `thoughts` want them."""
+"""Messages: as rows have them, and as `data.system`, `same_role`, `first_assistant` and `thoughts` want them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from align.text import keys
 from align.text.records import Message, Role
-from align.text.values import BadRow, Turns, Values, joined_parts, shown, string, trimmed, turn_text
+from align.text.values import BadRow, Messages, Values, joined_parts, shown, string, trimmed, turn_text
 
 if TYPE_CHECKING:
     from align.sections import Data
@@ -47,12 +47,12 @@ class Handling(NamedTuple):
 AS_THEY_ARE = Handling()
 
 
-def turns_of(value: Any, name: str) -> Turns:
+def messages_of(value: Any, name: str) -> Messages:
     """A list of turns. A system turn that is empty is none."""
     if not (isinstance(value, list) and value):
         hint = "; a list that stands in a string is a text" if isinstance(value, str) else ""
         raise BadRow(f"{name} must be a list of turns, found {shown(value)}{hint}")
-    turns = [_plain(turn) or turn_of(turn, f"turn {n} of {name}") for n, turn in enumerate(value, start=1)]
+    turns = [_plain(turn) or message_of(turn, f"turn {n} of {name}") for n, turn in enumerate(value, start=1)]
     return tuple([turn for turn in turns if turn.content or turn.role != "system"])
 
 
@@ -66,7 +66,7 @@ def _plain(turn: Any) -> Message | None:
     return Message(role, text) if role in ("user", "assistant", "system") else None
 
 
-def turn_of(turn: Any, where: str) -> Message:
+def message_of(turn: Any, where: str) -> Message:
     """One turn. Raises `BadRow` that says what is wrong with it."""
     if not isinstance(turn, dict):
         raise BadRow(f"{where} must be an object with role and content, found {shown(turn)}")
@@ -93,9 +93,9 @@ def _more(turn: Values, role: Role, where: str) -> dict[str, Any]:
     """What a turn says beside its role and content, as fields of a `Message`."""
     if ROLES.get(turn.get("from") or "", role) != role:
         raise BadRow(f"{where}: role and from differ; leave one of them")
-    if keys.TURN_NAMES.isdisjoint(turn.keys() - _CONTENT - _ROLES) and not turn.keys() >= _CONTENT:
+    if keys.MESSAGE_NAMES.isdisjoint(turn.keys() - _CONTENT - _ROLES) and not turn.keys() >= _CONTENT:
         return {}
-    told = keys.found(turn, keys.IN_TURNS, own=_ROLES, where=f"{where}: ")
+    told = keys.found(turn, keys.IN_MESSAGES, own=_ROLES, where=f"{where}: ")
     more: dict[str, Any] = {"learned": _learned(told, role, where)}
     for field, meaning in _FIELDS.items():
         name, value = told.get(meaning, keys.NOTHING)
@@ -172,7 +172,7 @@ def written(value: Any, where: str) -> str:
         raise BadRow(f"{where} has a number that JSON cannot say, found {shown(value)}") from None
 
 
-def handled(prompt: Turns, answers: Turns, how: Handling) -> tuple[Turns, Turns, tuple[str, ...]]:
+def handled(prompt: Messages, answers: Messages, how: Handling) -> tuple[Messages, Messages, tuple[str, ...]]:
     """A prompt and its answers as the recipe wants them, and what was changed, a line for each rule.
 
     Raises `BadRow` for turns that cannot be changed so.
@@ -187,8 +187,8 @@ def handled(prompt: Turns, answers: Turns, how: Handling) -> tuple[Turns, Turns,
     return prompt, answers, tuple(notes)
 
 
-def answerable(turns: Turns) -> Turns:
-    """Turns that can be a prompt. Raises `BadRow` for others."""
+def answerable(turns: Messages) -> Messages:
+    """Messages that can be a prompt. Raises `BadRow` for others."""
     if not turns or turns[-1].role not in ("user", "tool"):
         found = f"it ends with the {turns[-1].role}'s" if turns else "there is none"
         help = "; data.same_role=join makes one turn of two" if found.endswith("assistant's") else ""
@@ -196,17 +196,17 @@ def answerable(turns: Turns) -> Turns:
     return turns
 
 
-def begins_unasked(turns: Turns) -> bool:
+def begins_unasked(turns: Messages) -> bool:
     """Whether the assistant speaks before anybody has asked: then the writer teaches no model to do so."""
     return next((turn.role for turn in turns if turn.role not in ("system", "tools")), "") == "assistant"
 
 
-def _first_dropped(prompt: Turns, answers: Turns, how: Handling) -> tuple[Turns, Turns]:
+def _first_dropped(prompt: Messages, answers: Messages, how: Handling) -> tuple[Messages, Messages]:
     first = next((n for n, turn in enumerate(prompt) if turn.role == "user"), len(prompt))
     return (*(turn for turn in prompt[:first] if turn.role != "assistant"), *prompt[first:]), answers
 
 
-def _system_changed(prompt: Turns, answers: Turns, how: Handling) -> tuple[Turns, Turns]:
+def _system_changed(prompt: Messages, answers: Messages, how: Handling) -> tuple[Messages, Messages]:
     kept: list[Message] = []
     waiting: list[str] = []
     for turn in prompt:
@@ -222,7 +222,7 @@ def _system_changed(prompt: Turns, answers: Turns, how: Handling) -> tuple[Turns
     return tuple(kept), answers
 
 
-def _joined(prompt: Turns, answers: Turns, how: Handling) -> tuple[Turns, Turns]:
+def _joined(prompt: Messages, answers: Messages, how: Handling) -> tuple[Messages, Messages]:
     runs = [list(run) for _, run in groupby(enumerate(prompt), lambda at: _speaker(at[0], at[1]))]
     prompt = tuple(_one([turn for _, turn in run]) for run in runs)
     if answers and prompt and prompt[-1].role == "assistant":
@@ -246,7 +246,7 @@ def _one(turns: list[Message]) -> Message:
     return turns[0]._replace(content=content, thoughts=thoughts, calls=written(calls, "calls") if calls else "")
 
 
-def _thoughts_changed(prompt: Turns, answers: Turns, how: Handling) -> tuple[Turns, Turns]:
+def _thoughts_changed(prompt: Messages, answers: Messages, how: Handling) -> tuple[Messages, Messages]:
     changed = tuple(_thoughts_out(turn, how.thoughts) for turn in (*prompt, *answers))
     return changed[: len(prompt)], changed[len(prompt) :]
 
@@ -259,7 +259,7 @@ def _thoughts_out(turn: Message, how: str) -> Message:
 
 
 _NO_STEP = ("keep", "refuse", "column")
-_STEPS: dict[str, Callable[[Turns, Turns, Handling], tuple[Turns, Turns]]] = {
+_STEPS: dict[str, Callable[[Messages, Messages, Handling], tuple[Messages, Messages]]] = {
     "first_assistant": _first_dropped,
     "system": _system_changed,
     "same_role": _joined,

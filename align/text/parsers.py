@@ -1,8 +1,8 @@
-"""What each format's columns mean: one small function a format, from a row to what is common to them all.
+"""Parsers of the common formats: one small function for each, from a row to a `Parsed`.
 
-Turns lose the space around them, texts to pretrain on keep it. A value that cannot be right (an empty answer, ranks of
-another length, a role that does not exist) is a `BadRow`, a mistake in the file. A row that is well written but of no
-use by a rule of its format is `LeftOut`; such rows are counted by reason and never stop a run.
+Messages are stripped of white space; texts to pretrain on keep it. A value that cannot be right (an empty answer, ranks
+of another length, an unknown role) is a `BadRow`: a mistake in the file. A well-formed row that a rule of its format
+excludes is `LeftOut`; such rows are counted by reason and never stop a run.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import re
 from typing import Any, NamedTuple
 
 from align.text import keys
-from align.text.messages import answerable, turns_of
+from align.text.messages import answerable, messages_of
 from align.text.records import Message, Role
 from align.text.values import (
     BadRow,
     LeftOut,
-    Turns,
+    Messages,
     Values,
     as_list,
     is_missing,
@@ -38,8 +38,8 @@ class Parsed(NamedTuple):
     """A row of any format: a text, or turns that end with the user's and any number of answers to them."""
 
     text: str = ""
-    prompt: Turns = ()
-    answers: Turns = ()  # the assistant's
+    prompt: Messages = ()
+    answers: Messages = ()  # the assistant's
     ranks: tuple[int, ...] = ()  # of the answers, 1 is best; empty where there is no order
     unranked: tuple[str, ...] = ()  # answers that nobody has ordered yet: there to be scored, not to be learned from
     note: str = ""  # the rule that was applied to this row, if it needed one; counted for the log
@@ -78,12 +78,12 @@ def parse_prompt_completion(row: Values) -> Parsed:
     prompt, completion = prompt_of(row), turns_or_text(value_of(row, "completion"))
     if isinstance(completion, str):
         return Parsed(prompt=prompt, answers=(said(turn_text(completion, "completion")),))
-    return _demonstration(_after(prompt, turns_of(completion, "completion")))
+    return _demonstration(_after(prompt, messages_of(completion, "completion")))
 
 
 def parse_messages(row: Values) -> Parsed:
     """{messages}: turns with role and content."""
-    return _demonstration(turns_of(listed(value_of(row, "messages")), "messages"))
+    return _demonstration(messages_of(listed(value_of(row, "messages")), "messages"))
 
 
 def parse_alpaca(row: Values) -> Parsed:
@@ -98,13 +98,13 @@ def parse_alpaca(row: Values) -> Parsed:
     return Parsed(prompt=(*_history(row.get("history")), *before, asked), answers=(answer,))
 
 
-def _history(value: Any) -> Turns:
+def _history(value: Any) -> Messages:
     """Pairs of a question and an answer as turns; or turns, where user and assistant alternate."""
     given = listed(value)
     if is_missing(given) or given in ("", []):
         return ()
     if isinstance(given, list) and all(isinstance(turn, dict) for turn in given):
-        turns = turns_of(given, "history")
+        turns = messages_of(given, "history")
         if [turn.role for turn in turns] == ["user", "assistant"] * (len(turns) // 2):
             return turns
     if not (isinstance(given, list) and all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in given)):
@@ -115,7 +115,7 @@ def _history(value: Any) -> Turns:
 
 def parse_sharegpt(row: Values) -> Parsed:
     """{conversations}: turns with from (human, gpt, system) and value."""
-    return _demonstration(turns_of(listed(value_of(row, "conversations")), "conversations"))
+    return _demonstration(messages_of(listed(value_of(row, "conversations")), "conversations"))
 
 
 def parse_question_answer(row: Values) -> Parsed:
@@ -125,8 +125,8 @@ def parse_question_answer(row: Values) -> Parsed:
 
 def parse_sharegpt_preference(row: Values) -> Parsed:
     """{conversations, chosen, rejected}: turns that both share, and one turn each."""
-    shared = turns_of(listed(value_of(row, "conversations")), "conversations")
-    chosen, rejected = (turns_of(as_list(value_of(row, name)), name) for name in ("chosen", "rejected"))
+    shared = messages_of(listed(value_of(row, "conversations")), "conversations")
+    chosen, rejected = (messages_of(as_list(value_of(row, name)), name) for name in ("chosen", "rejected"))
     return compared((*shared, *chosen), (*shared, *rejected))
 
 
@@ -157,7 +157,7 @@ def parse_preference(row: Values) -> Parsed:
     if not prompt:
         _ask_for_prompt(row, chosen)
     if not isinstance(chosen, str):
-        each = turns_of(chosen, "chosen"), turns_of(rejected, "rejected")
+        each = messages_of(chosen, "chosen"), messages_of(rejected, "rejected")
         return compared(*(_after(prompt, turns) for turns in each))
     if prompt:
         chosen, rejected = turn_text(chosen, "chosen"), turn_text(rejected, "rejected")
@@ -190,10 +190,10 @@ def _may_ask(value: Any) -> bool:
 
 
 def _begins_with_answer(turns: Any) -> bool:
-    return bool(turns) and isinstance(turns, list) and turns_of(turns[:1], "chosen")[0].role == "assistant"
+    return bool(turns) and isinstance(turns, list) and messages_of(turns[:1], "chosen")[0].role == "assistant"
 
 
-def _after(prompt: Turns, turns: Turns) -> Turns:
+def _after(prompt: Messages, turns: Messages) -> Messages:
     """The turns of an answer, after the prompt unless they repeat it. Raises `BadRow` where they have another one."""
     if turns[0].role == "assistant" or not prompt:
         return (*prompt, *turns)
@@ -203,7 +203,7 @@ def _after(prompt: Turns, turns: Turns) -> Turns:
     return (*system, *turns)
 
 
-def _unrepeated(prompt: Turns, *answers: str) -> Parsed | None:
+def _unrepeated(prompt: Messages, *answers: str) -> Parsed | None:
     """The pair whose answers both begin with the prompt, without it; none if they do not.
 
     One word without a full stop is not enough: answers may begin with the same one. Nor is one answer of two.
@@ -238,7 +238,7 @@ def parse_ranking(row: Values) -> Parsed:
     return Parsed("", prompt, answers, tuple(order[rank_of(rank)] for rank in ranks))
 
 
-def _by_scores(prompt: Turns, responses: list[Any], scores: Any) -> Parsed:
+def _by_scores(prompt: Messages, responses: list[Any], scores: Any) -> Parsed:
     """Answers in the order of their scores, equal ones as ties."""
     if not (isinstance(scores, list) and len(scores) == len(responses)):
         raise BadRow(f"{len(responses)} responses need as many scores, found {shown(scores)}")
@@ -263,14 +263,14 @@ def has_transcripts(row: Values) -> bool:
     return isinstance(row["chosen"], str) and {"Human", "Assistant"} <= {*_TRANSCRIPT_TURN.findall(row["chosen"])}
 
 
-def _demonstration(turns: Turns) -> Parsed:
-    """Turns as a prompt and its answer; where they end with the user's, there is a prompt only."""
+def _demonstration(turns: Messages) -> Parsed:
+    """Messages as a prompt and its answer; where they end with the user's, there is a prompt only."""
     if turns[-1].role != "assistant":
         return Parsed(prompt=turns)
     return Parsed(prompt=turns[:-1], answers=turns[-1:])
 
 
-def compared(chosen: Turns, rejected: Turns) -> Parsed:
+def compared(chosen: Messages, rejected: Messages) -> Parsed:
     """Two conversations as a prompt, the turns that they share, and two answers.
 
     What comes after the last answer is left out. When more than the last turn differs, the first two answers that
@@ -295,7 +295,7 @@ def said(text: str) -> Message:
     return Message("assistant", text)
 
 
-def _pair(prompt: Turns, chosen: str | Message, rejected: str | Message, note: str = "") -> Parsed:
+def _pair(prompt: Messages, chosen: str | Message, rejected: str | Message, note: str = "") -> Parsed:
     one, other = [said(answer) if isinstance(answer, str) else answer for answer in (chosen, rejected)]
     answers = (one, other)
     if one == other:
@@ -303,14 +303,14 @@ def _pair(prompt: Turns, chosen: str | Message, rejected: str | Message, note: s
     return Parsed("", prompt, answers, (1, 2), note=note)
 
 
-def _until_last_answer(turns: Turns) -> Turns:
+def _until_last_answer(turns: Messages) -> Messages:
     answers = [index for index, turn in enumerate(turns) if turn.role == "assistant"]
     if not answers:
         raise BadRow("there is no turn of the assistant")
     return turns[: answers[-1] + 1]
 
 
-def _transcript(text: str) -> Turns:
+def _transcript(text: str) -> Messages:
     before, *parts = _TRANSCRIPT_TURN.split(text.strip())
     if before or not parts:
         raise BadRow(f'a transcript begins with "Human:", found {shown(text)}; take out what stands before')
@@ -330,13 +330,13 @@ def _spoken(text: str) -> str:
     return trimmed(text.removeprefix(" ")) if text.strip() else ""
 
 
-def prompt_of(row: Values, name: str = "prompt") -> Turns:
+def prompt_of(row: Values, name: str = "prompt") -> Messages:
     """The column of the prompt: a text, which is a user's turn or a transcript, or messages that end with one."""
     value = turns_or_text(value_of(row, name))
     if is_transcript(value):
         return answerable(_transcript(value.rstrip().removesuffix("Assistant:")))
     if isinstance(value, list):
-        return answerable(turns_of(value, name))
+        return answerable(messages_of(value, name))
     if not isinstance(value, str):
         raise BadRow(f"{name} must be a string or a list of messages, found {shown(value)}")
     return (Message("user", turn_text(value, name)),)

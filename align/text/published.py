@@ -8,9 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from align.text.messages import turns_of
+from align.text.messages import messages_of
 from align.text.parsers import SAME_ANSWER, Parsed, compared, parse_messages, parse_ranking, prompt_of, said
-from align.text.values import BadRow, LeftOut, Turns, Values, listed, number, rank_of, shown, turn_text, value_of
+from align.text.values import BadRow, LeftOut, Messages, Values, listed, number, rank_of, shown, turn_text, value_of
 
 TREE = ("message_tree_id", "tree_state", "prompt")
 NOT_READY = "the tree is not ready for export (tree_state)"
@@ -41,7 +41,7 @@ def parse_helpsteer2(row: Values) -> Parsed:
 def parse_helpsteer3(row: Values) -> Parsed:
     """{context, response1, response2, overall_preference}: context is the turns before; else as helpsteer2."""
     texts = tuple(turn_text(value_of(row, name), name) for name in ("response1", "response2"))
-    context = turns_of(listed(value_of(row, "context")), "context")
+    context = messages_of(listed(value_of(row, "context")), "context")
     return _judged(context, texts, _by_strength(row, "overall_preference"))
 
 
@@ -61,7 +61,7 @@ def parse_shp(row: Values) -> Parsed:
 
 def parse_arena(row: Values) -> Parsed:
     """{conversation_a, conversation_b, winner}: model_a, model_b or a tie, of both good or both bad."""
-    a, b = (turns_of(listed(value_of(row, name)), name) for name in ("conversation_a", "conversation_b"))
+    a, b = (messages_of(listed(value_of(row, name)), name) for name in ("conversation_a", "conversation_b"))
     return _with_verdict(compared(a, b), _winner(row))
 
 
@@ -149,7 +149,7 @@ def _turn(message: Values) -> Values:
     return {"role": message.get("role"), "content": message.get("text")}
 
 
-def _judged(prompt: Turns, texts: tuple[str, ...], verdict: str | float) -> Parsed:
+def _judged(prompt: Messages, texts: tuple[str, ...], verdict: str | float) -> Parsed:
     """Two answers and which is better: a, b or tie, or a strength (below 0 for the first), which is the margin too."""
     if isinstance(verdict, str):
         return _with_verdict(Parsed("", prompt, tuple(map(said, texts)), (1, 2)), verdict)

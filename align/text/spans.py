@@ -1,8 +1,8 @@
 """A conversation as the template writes it, and where in it the answers stand.
 
-A written conversation is cut into pieces: an answer, or what stands between two answers. An answer is what the template
+A written conversation is cut into spans: an answer, or what stands between two answers. An answer is what the template
 writes after its generation prompt, up to and including the token that ends the turn (`align.text.ends`). What it writes
-after that (the newline of ChatML) begins the next piece, for no model is asked to say it.
+after that (the newline of ChatML) begins the next span, for no model is asked to say it.
 
 Three kinds of templates make this less than plain.
 
@@ -26,14 +26,14 @@ from align.errors import UserError
 from align.text.chat import special_tokens
 from align.text.ends import ends_of
 from align.text.records import Message
-from align.text.template import THOUGHT_MARKS, Template, Turns, opened_by, spoken_parts
+from align.text.template import THOUGHT_MARKS, Messages, Template, answer_parts, opened_by
 from align.text.values import n_shared
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-class Piece(NamedTuple):
+class Span(NamedTuple):
     """A stretch of a written conversation."""
 
     text: str
@@ -42,13 +42,13 @@ class Piece(NamedTuple):
     is_target: bool = False
 
 
-Row = list[Piece]
+Row = list[Span]
 
 _NAME = re.compile(r'"name": *"([^"]+)"')  # of a function that is called
 
 
 class Writer:
-    """Writes conversations out with a tokenizer's chat template, in pieces."""
+    """Writes conversations out with a tokenizer's chat template, in spans."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._template = Template.of(tokenizer)
@@ -61,7 +61,7 @@ class Writer:
         self._written = lru_cache(maxsize=1024)(self._write)  # answers to one prompt write it once
         self._cut = lru_cache(maxsize=1024)(self._cut_prompt)
 
-    def conversation(self, messages: Turns, last_only: bool = False) -> list[Row]:
+    def conversation(self, messages: Messages, last_only: bool = False) -> list[Row]:
         """The rows of a demonstration, whose last turn is the assistant's: together they teach each answer once.
 
         One row, unless the template rewrites earlier answers. What an assistant says before anybody has asked is not
@@ -76,40 +76,40 @@ class Writer:
         left = wanted or {final}
         while left:
             last = max(left)
-            pieces = [*self.prompt(messages[:last]), self.answer(messages[:last], messages[last])._replace(turn=last)]
-            for turn, text in ((piece.turn, piece.text) for piece in pieces if piece.turn in left & wanted):
+            spans = [*self.prompt(messages[:last]), self.answer(messages[:last], messages[last])._replace(turn=last)]
+            for turn, text in ((span.turn, span.text) for span in spans if span.turn in left & wanted):
                 _check_whole(turn + 1, self._clean(messages[turn]), text)
-            rows.append([piece._replace(is_target=piece.turn in left & wanted) for piece in pieces])
-            left = left - {piece.turn for piece in pieces}
+            rows.append([span._replace(is_target=span.turn in left & wanted) for span in spans])
+            left = left - {span.turn for span in spans}
         return rows[::-1]
 
-    def prompt(self, prompt: Turns) -> Row:
-        """The pieces of a prompt and the generation prompt after it: together exactly what the template writes.
+    def prompt(self, prompt: Messages) -> Row:
+        """The spans of a prompt and the generation prompt after it: together exactly what the template writes.
 
-        Answers that it writes as they were said are pieces of their own.
+        Answers that it writes as they were said are spans of their own.
         """
         return self._cut(prompt)
 
-    def text(self, prompt: Turns) -> Piece:
-        """A prompt in one piece: what stands before its answer."""
-        return Piece(self._written(prompt, True))
+    def text(self, prompt: Messages) -> Span:
+        """A prompt in one span: what stands before its answer."""
+        return Span(self._written(prompt, True))
 
-    def answer(self, prompt: Turns, answer: Message) -> Piece:
+    def answer(self, prompt: Messages, answer: Message) -> Span:
         """An answer as the template writes it after this prompt. Raises `UserError` if it does not go on from there."""
         before = self._written(prompt, True)
         through = self._written((*prompt, answer), False)
         answer = self._clean(answer)
         if through.startswith(before):
-            piece = self._until_end(through[len(before) :])
+            span = self._until_end(through[len(before) :])
         else:
-            piece = self._until_end(self._after_opening(before, through, prompt, answer))
-        _check_whole(len(prompt) + 1, answer, piece.text)
-        return piece
+            span = self._until_end(self._after_opening(before, through, prompt, answer))
+        _check_whole(len(prompt) + 1, answer, span.text)
+        return span
 
-    def _cut_prompt(self, prompt: Turns) -> Row:
+    def _cut_prompt(self, prompt: Messages) -> Row:
         whole = self._written(prompt, True)
-        pieces: Row = []
-        done = 0  # characters of `whole` that are in pieces
+        spans: Row = []
+        done = 0  # characters of `whole` that are in spans
         for index in _answers(prompt):
             before, through = self._written(prompt[:index], True), self._written(prompt[: index + 1], False)
             answer = self._until_end(through[len(before) :])
@@ -121,11 +121,11 @@ class Writer:
                 text += end or ""
             is_as_said = through.startswith(before) and whole.startswith(before + text)
             if is_as_said and not (answer.append_end and end is None):
-                pieces += [Piece(before[done:]), Piece(text, index)]
+                spans += [Span(before[done:]), Span(text, index)]
                 done = len(before) + len(text)
-        return [*pieces, Piece(whole[done:])]
+        return [*spans, Span(whole[done:])]
 
-    def _after_opening(self, before: str, through: str, prompt: Turns, answer: Message) -> str:
+    def _after_opening(self, before: str, through: str, prompt: Messages, answer: Message) -> str:
         """What follows a generation prompt that opens a thought, of which the template then writes nothing."""
         opening = opened_by(before)
         start, _, space = before.rpartition(opening) if opening else ("", "", "")
@@ -141,13 +141,13 @@ class Writer:
             raise _no_thoughts(opening)
         return said.removeprefix(opening).removeprefix(space).lstrip(" ") + (after if spoken else written)
 
-    def _until_end(self, span: str) -> Piece:
+    def _until_end(self, text: str) -> Span:
         for end in self._ends:
-            if (place := span.find(end)) >= 0:
-                return Piece(span[: place + len(end)])
-        return Piece(span.rstrip(), append_end=True)
+            if (place := text.find(end)) >= 0:
+                return Span(text[: place + len(end)])
+        return Span(text.rstrip(), append_end=True)
 
-    def _write(self, messages: Turns, add_generation_prompt: bool) -> str:
+    def _write(self, messages: Messages, add_generation_prompt: bool) -> str:
         turns = tuple(map(self._clean, messages))
         written = self._template.write(turns, add_generation_prompt)
         check_written(self._template, turns, written)
@@ -179,18 +179,18 @@ def _check_whole(number: int, answer: Message, written: str) -> None:
     """Raises `UserError` if an answer that is to be learned was not written whole."""
     if answer.content.strip() in written and not (answer.thoughts or answer.calls):
         return  # as most: the parts of a content that is there are there
-    for said in [*spoken_parts(answer.content), answer.thoughts.strip(), *_NAME.findall(answer.calls)]:
+    for said in [*answer_parts(answer.content), answer.thoughts.strip(), *_NAME.findall(answer.calls)]:
         if said not in written:
             raise _not_written(number, answer, said, written)
 
 
-def _answers(messages: Turns) -> list[int]:
+def _answers(messages: Messages) -> list[int]:
     """The assistant's turns that somebody asked for."""
     asked = next((i for i, turn in enumerate(messages) if turn.role in ("user", "tool")), len(messages))
     return [i for i, turn in enumerate(messages) if i > asked and turn.role == "assistant"]
 
 
-def check_written(template: Template, turns: Turns, written: str) -> None:
+def check_written(template: Template, turns: Messages, written: str) -> None:
     """Raises `UserError` if a turn is not in what was written of all. Thoughts of earlier turns need not be."""
     for number, turn in enumerate(turns, start=1):
         if turn.content.strip() in written and not turn.calls:
@@ -198,7 +198,7 @@ def check_written(template: Template, turns: Turns, written: str) -> None:
         if turn.role == "tools":
             wanted = [] if template.writes_tools else [turn.content]
         elif turn.role == "assistant":
-            wanted = [*_NAME.findall(turn.calls)[:1], *spoken_parts(turn.content)[-1:]]
+            wanted = [*_NAME.findall(turn.calls)[:1], *answer_parts(turn.content)[-1:]]
         else:
             wanted = [turn.content.strip()]
         for said in wanted:
@@ -222,14 +222,14 @@ def special_token_remover(tokenizer: PreTrainedTokenizerBase) -> Callable[[str],
     return remove
 
 
-def _does_not_go_on(before: str, through: str, prompt: Turns, answer: Message) -> UserError:
+def _does_not_go_on(before: str, through: str, prompt: Messages, answer: Message) -> UserError:
     helps = [
         "give data.template a template that writes under add_generation_prompt exactly what it writes before an "
         "assistant turn"
     ]
     if answer.thoughts:
         helps.append("data.thoughts=drop leaves thoughts out, data.template_options may let the template think")
-    elif len(spoken_parts(answer.content)) > 1:
+    elif len(answer_parts(answer.content)) > 1:
         helps.append("data.template_options may let the template think, else take the thoughts out of the contents")
     if prompt[-1].role == "assistant":
         helps.append("data.same_role=join makes one turn of two of the assistant's")

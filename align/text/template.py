@@ -22,7 +22,7 @@ from align.text.values import n_shared
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Turns = tuple[Message, ...]
+Messages = tuple[Message, ...]
 
 THOUGHTS_KEYS = ("reasoning_content", "thinking", "reasoning", "thought")
 THOUGHT_MARKS = (  # how thoughts are written in a content
@@ -70,14 +70,14 @@ class Template:
         found._tokenizer = tokenizer  # a copy of a tokenizer has a copy of what was found
         return found
 
-    def write(self, turns: Turns, add_generation_prompt: bool) -> str:
+    def write(self, turns: Messages, add_generation_prompt: bool) -> str:
         """The turns as one text. Raises `UserError` that says why the template refuses them, and what helps."""
         try:
             return self._rendered(turns, add_generation_prompt)
         except Exception as error:  # templates fail with errors of Jinja, of Python, and of their own
             raise _refused(turns, error) from None
 
-    def _rendered(self, turns: Turns, add_generation_prompt: bool) -> str:
+    def _rendered(self, turns: Messages, add_generation_prompt: bool) -> str:
         tools, said = taken_off(turns)
         text = self._tokenizer.get_chat_template(tools=tools)
         date = vars(self._tokenizer).get(_DATE)
@@ -250,14 +250,14 @@ def _literal(value: Any) -> str:
     return "none" if value is None else json.dumps(value)
 
 
-def taken_off(turns: Turns) -> tuple[list[Any] | None, Turns]:
+def taken_off(turns: Messages) -> tuple[list[Any] | None, Messages]:
     """The tools of a conversation, and its turns without the one that holds them."""
     if turns and turns[0].role == "tools":
         return json.loads(turns[0].content), turns[1:]
     return None, turns
 
 
-def _refused(turns: Turns, error: Exception) -> UserError:
+def _refused(turns: Messages, error: Exception) -> UserError:
     roles = [turn.role for turn in turns if turn.role != "tools"]
     spoken = [role for role in roles if role != "system"]
     helps = []
@@ -280,7 +280,7 @@ def opened_by(prompt: str) -> str:
     return next((opening for opening, _ in THOUGHT_MARKS if prompt.rstrip().endswith(opening)), "")
 
 
-def spoken_parts(content: str) -> list[str]:
+def answer_parts(content: str) -> list[str]:
     """A content without the marks around thoughts: each text that a template must have written somewhere."""
     return [said for part in _MARK.split(content) if (said := part.strip())]
 

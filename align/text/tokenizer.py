@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from align.errors import UserError
 from align.text.chat import MARKERS, ensure_chat_template
-from align.text.ends import ends_of, remember_ends
+from align.text.ends import ends_of, keep_ends
 from align.text.template import use_template
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def load_tokenizer(
             f"{path}: this tokenizer has no EOS token, so no answer could end; "
             'name one in its tokenizer_config.json ("eos_token": "</s>", or whichever its vocabulary has)'
         )
-    remember_ends(tokenizer, str(path))
+    keep_ends(tokenizer, str(path))
     ensure_chat_template(tokenizer)
     use_template(tokenizer, template, options)
     return tokenizer

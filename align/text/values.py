@@ -16,7 +16,7 @@ from align.text.records import Message
 from align.text.rows import Cell
 
 Values = dict[str, Any]
-Turns = tuple[Message, ...]
+Messages = tuple[Message, ...]
 
 
 class BadRow(Exception):

@@ -94,14 +94,14 @@ def check_positions(config: PretrainedConfig, max_tokens: int, key: str) -> None
         )
 
 
-def asked_shape(dry_run: DryRun | bool) -> PretrainedConfig | None:
+def requested_shape(dry_run: DryRun | bool) -> PretrainedConfig | None:
     """The configuration that `--model-shape` names; then neither model nor data are looked at."""
     if isinstance(dry_run, DryRun) and dry_run.model_shape is not None:
         return model_shape(dry_run.model_shape)
     return None
 
 
-def trained_alone(
+def plan_of_one_model(
     config: PretrainedConfig, sizes: Sizes, head: Literal["vocabulary", "scalar"], heads: int = 1
 ) -> Describe:
     """Describes a run that trains one model: whole, or an adapter on its frozen base. `heads` counts scalar ones."""

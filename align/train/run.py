@@ -39,9 +39,11 @@ from align.train.state import (
     steps_saved,
     write_whole,
 )
+from align.train.trackers import open_tracker
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+    from accelerate.tracking import GeneralTracker
 
 # Commands that run stages and take up by themselves what was interrupted, by their file's name.
 TAKES_UP = {"pipeline": "align.pipeline"}
@@ -85,7 +87,7 @@ class Run:
         self._interrupted = False
         self._memory = PeakMemory()
         self._earlier_s = 0.0
-        self._board: Any = None
+        self._tracker: GeneralTracker | None = None
         self._parts: dict[str, Stateful] = {}
         self._whole: Whole | None = None
         self.latest: dict[str, float] = {}  # what was logged last, for the progress line
@@ -95,8 +97,8 @@ class Run:
         if self.writes:
             claim(self.folder, self.recipe)
             (self.folder / "environment.json").write_text(json.dumps(environment(), indent=2) + "\n", encoding="utf-8")
-            if self.recipe.train.track == "tensorboard":
-                self._board = open_board(self.folder)
+            if self.recipe.train.track != "none":
+                self._tracker = open_tracker(self.recipe.train.track, self.folder, self.recipe)
         self._accelerator.wait_for_everyone()
         seed_everything(self.recipe.seed)
         self._started = time.monotonic()
@@ -105,6 +107,8 @@ class Run:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self._memory.__exit__(kind, error, trace)
+        if self._tracker is not None:
+            self._tracker.finish()
         if isinstance(error, RewardError) and self._whole is not None:
             self._keep(self._whole)
         if is_disk_full(error):
@@ -203,16 +207,12 @@ class Run:
                 )
         if not self.writes:
             return
-        row = {
-            "step": step,
-            **{name: _plain(value) for name, value in values.items()},
-            "elapsed_s": round(self.elapsed_s, 3),
-        }
+        plain = {name: _plain(value) for name, value in values.items()}
+        row = {"step": step, **plain, "elapsed_s": round(self.elapsed_s, 3)}
         with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
-        if self._board is not None:
-            for name, value in values.items():
-                self._board.add_scalar(name, float(value), step)
+        if self._tracker is not None:
+            self._tracker.log(plain, step)
 
     def finish(self, summary: dict[str, Any]) -> None:
         """Writes result.json, which marks the run as finished."""
@@ -330,15 +330,6 @@ class Progress:
         """Ends the redrawn line."""
         if self.shown and self.is_terminal:
             print(flush=True)
-
-
-def open_board(folder: Path) -> Any:
-    """A TensorBoard writer. Raises `UserError` if TensorBoard is not installed."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise UserError("train.track: tensorboard is not installed; run: pip install 'align[track]'") from None
-    return SummaryWriter(str(folder / "tensorboard"))
 
 
 def _plain(value: Any) -> Any:

@@ -11,7 +11,7 @@ from align.errors import UserError
 from align.generation.sampling import Sampling, stream
 from align.generation.text_model import TextModel
 from align.models.language import LanguageModel, divergences, token_logprobs
-from align.text.encode import Said, decode_answer
+from align.text.encode import DecodedAnswer, decode_answer
 from align.text.ends import ends_of
 from align.text.tokenizer import rows_needed
 from align.train.machine import accelerator
@@ -54,7 +54,7 @@ class Figures(NamedTuple):
 class StreamingModel:
     """A model that answers; `TextModel` says how it is loaded and asked."""
 
-    def __init__(self, name: str, settings: sections.Contestant, most_tokens: int) -> None:
+    def __init__(self, name: str, settings: sections.ComparedModel, most_tokens: int) -> None:
         self.name = name
         plain, options = settings.asked == "plain", settings.template_options
         self.text_model = TextModel(settings, most_tokens, plain, settings.template, options)
@@ -83,12 +83,12 @@ class StreamingModel:
                 "a new one, or ask a shorter question."
             )
         ids: list[int] = []
-        said = Said("")
+        said = DecodedAnswer("")
         pieces = Pieces(self.tokenizer)
         allowed = how._replace(max_tokens=min(how.max_tokens, room))
         text_model = self.text_model
         tokens = stream(
-            text_model.model, prompt, allowed, self.eos, text_model.unspeakable, text_model.randomness(seed)
+            text_model.model, prompt, allowed, self.eos, text_model.never_sampled, text_model.randomness(seed)
         )
         for token in tokens:
             ids.append(token)
@@ -109,7 +109,7 @@ class StreamingModel:
         """What each token of an answer was drawn from, in one pass: (n_tokens, vocabulary) at temperature 1."""
         row = torch.tensor([[*prompt, *ids]], device=self.text_model.accelerator.device)
         is_answer = torch.arange(row.shape[1], device=row.device)[None] >= len(prompt)
-        found: torch.Tensor = LanguageModel(self.text_model.model, self.text_model.unspeakable)(row, is_answer)
+        found: torch.Tensor = LanguageModel(self.text_model.model, self.text_model.never_sampled)(row, is_answer)
         return found[:, : rows_needed(self.tokenizer)].float()
 
     def reads_like(self, other: StreamingModel) -> bool:

@@ -46,7 +46,7 @@ class Recipe(Section):
 
     name: str = Field("Models side by side", min_length=1, max_length=100)
     """Told on the page."""
-    models: dict[str, sections.Contestant]
+    models: dict[str, sections.ComparedModel]
     """Name: {path: ...}, two or more. All are loaded once, in this order."""
     reference: str | None = None
     """The model that KL is measured to; the one named sft if there is one."""

@@ -32,7 +32,7 @@ def check(recipe: Recipe) -> None:
         if find_spec(package) is None:
             raise UserError(f"{package} is not installed; pip install '.[apps]'")
     for name, model in recipe.models.items():
-        load_config(model, f"models.{name}.path", to="speak")
+        load_config(model, f"models.{name}.path", to="generate")
         check_template(model, f"models.{name}")
     if recipe.reward is not None:
         load_config(sections.Model(path=recipe.reward), "reward", to="reward")

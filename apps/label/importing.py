@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from align.errors import UserError
 from align.text.formats import LAYOUTS, make, parts_of, reads, recognise
-from align.text.keys import Unread, named, says_nothing
+from align.text.keys import Unread, is_empty, named
 from align.text.messages import THOUGHTS_DROPPED, Handling
 from align.text.readers import iter_rows
 from align.text.records import Answers, Message, Prompt
@@ -218,11 +218,11 @@ def _are_texts(value: Any) -> bool:
 
 def _makers(row: Row, n: int) -> list[dict[str, Any]]:
     """Who gave each answer: `model`, or a name for each in `models`, or in an arena's `model_a` and `model_b`."""
-    common = {key: _plain(row.values[key], key) for key in MAKER if not says_nothing(row.values.get(key))}
+    common = {key: _plain(row.values[key], key) for key in MAKER if not is_empty(row.values.get(key))}
     models = listed(row.values.get("models"))
-    if says_nothing(models) and n == 2 and not row.values.keys().isdisjoint(("model_a", "model_b")):
+    if is_empty(models) and n == 2 and not row.values.keys().isdisjoint(("model_a", "model_b")):
         models = [row.values.get(name) for name in ("model_a", "model_b")]
-    if says_nothing(models):
+    if is_empty(models):
         return [common] * n
     if not (isinstance(models, list) and len(models) == n):
         raise BadRow(f"{n} responses need as many models, found {shown(models)}")

@@ -125,11 +125,19 @@ def cluster() -> Iterator[Cluster]:
     shutil.rmtree(folder)
 
 
+@pytest.fixture(scope="session")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty SQLite database with its tables. To copy it is quicker than to make one."""
+    path = tmp_path_factory.mktemp("empty") / "labels.db"
+    Store.open(str(path)).close()
+    return path
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+def url(request: pytest.FixtureRequest, empty: Path, tmp_path: Path) -> Iterator[str]:
     """An empty database with its tables."""
     if request.param == "sqlite":
-        yield str(tmp_path / "labels.db")
+        yield shutil.copy(empty, str(tmp_path / "labels.db"))
         return
     cluster: Cluster = request.getfixturevalue("cluster")
     yield cluster.shared

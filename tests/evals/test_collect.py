@@ -13,7 +13,7 @@ from tiny import tiny_gpt
 from align import sections
 from align.errors import JudgeError, UserError
 from align.evals.cache import Cache
-from align.evals.collect import Collector, Contestant
+from align.evals.collect import Collector, ComparedModel
 from align.evals.models import EvalModel, EvalModels
 from align.generation.sampling import Sampling
 from align.generation.text_model import TextModel
@@ -40,10 +40,10 @@ def asked(n: int) -> list[tuple[Message, ...]]:
 
 
 def contest(world: Any, folder: Path, prompts: Any, models: dict[str, dict[str, Any]], **settings: Any) -> Collector:
-    contestants = {name: Contestant(**{"path": world.base, **keys}) for name, keys in models.items()}
-    plain = {name: model.asked == "plain" for name, model in contestants.items()}
-    voices = EvalModels(contestants, plain, settings.pop("max_tokens", 48), Cache(folder))
-    return Collector(contestants, prompts, voices, HOW, 1, settings.pop("measures", [Lengths()]), **settings)
+    compared_models = {name: ComparedModel(**{"path": world.base, **keys}) for name, keys in models.items()}
+    plain = {name: model.asked == "plain" for name, model in compared_models.items()}
+    voices = EvalModels(compared_models, plain, settings.pop("max_tokens", 48), Cache(folder))
+    return Collector(compared_models, prompts, voices, HOW, 1, settings.pop("measures", [Lengths()]), **settings)
 
 
 def texts(said: Any) -> list[str | None]:

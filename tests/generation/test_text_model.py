@@ -20,7 +20,7 @@ from align.generation import text_model as text_model_module
 from align.generation.sampling import Answer, Sampling
 from align.generation.text_model import Reply, TextModel
 from align.rl import sampler as sampler_module
-from align.sections import AskedModel, Contestant, Model
+from align.sections import ComparedModel, Model, PromptedModel
 from align.text.records import Message
 
 ASKED = (Message("user", "say red"),)
@@ -118,7 +118,7 @@ def test_an_evaluation_knows_the_thoughts_again_and_reads_what_it_kept_before_th
     thinker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache = Cache(tmp_path)
-    voice = EvalModels({"a": AskedModel(path=thinker)}, {"a": False}, 64, cache)["a"]
+    voice = EvalModels({"a": PromptedModel(path=thinker)}, {"a": False}, 64, cache)["a"]
     speaking(monkeypatch, text_model_module, voice.tokenizer, "[THINK]one[/THINK] red")
     first = voice.answer([ASKED], HOW, 1)
     assert voice.answer([ASKED], HOW, 1) == first
@@ -135,7 +135,7 @@ TEMPLATE = (
 
 
 def identity(world: World, folder: Path, **keys: Any) -> dict[str, Any]:
-    model = AskedModel(path=world.base, **keys)
+    model = PromptedModel(path=world.base, **keys)
     check_template(model, "models.a")
     return EvalModels({"a": model}, {"a": False}, 64, Cache(folder))["a"].identity
 
@@ -163,12 +163,12 @@ def test_another_template_or_option_asks_anew_and_our_own_is_known_as_before(wor
 )
 def test_a_template_that_cannot_be_is_told_by_the_models_key(world: World, keys: Any, told: str) -> None:
     with pytest.raises(UserError, match=told):
-        check_template(AskedModel(path=world.base, **keys), "models.a")
+        check_template(PromptedModel(path=world.base, **keys), "models.a")
 
 
 def test_a_base_model_that_reads_documents_has_no_template() -> None:
     with pytest.raises(UserError, match="no effect with asked: plain"):
-        build(Contestant, {"path": "x", "asked": "plain", "template": "chat.jinja"}, "models.a")
+        build(ComparedModel, {"path": "x", "asked": "plain", "template": "chat.jinja"}, "models.a")
 
 
 def test_a_speaker_asks_through_the_template_that_it_is_given(world: World, tmp_path: Path) -> None:

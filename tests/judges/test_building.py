@@ -75,6 +75,7 @@ def test_a_reward_model_that_is_not_there_is_told_before_it_is_asked():
         build_judge("rm", Judge(reward_model="runs/nowhere/model"))
 
 
+@pytest.mark.heavy
 def test_settings_load_nothing_heavy():
     code = "import align.judges.settings, sys; assert not {'torch', 'httpx', 'numpy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

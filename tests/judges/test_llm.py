@@ -21,6 +21,8 @@ from align.rewards import http
 from align.stats.preferences import order_bias, preference
 from align.text.records import Message
 
+pytestmark = pytest.mark.heavy
+
 TEMPLATE = str(Path(__file__).parents[2] / "data/prompts/judge.yaml")
 GOOD, BAD = "a good answer", "an answer that is bad"
 

@@ -19,6 +19,8 @@ from align.judges.settings import Judge
 from align.rewards import http
 from align.text.records import Message
 
+pytestmark = pytest.mark.heavy
+
 N = 70  # three portions
 PROMPTS = [[Message("user", f"question {i}")] for i in range(N)]
 ANSWERS: dict[str, list[str | None]] = {

@@ -184,6 +184,7 @@ def test_a_song_is_one_line_of_words_again_and_again():
     assert song(Random(2)) == song(Random(2))
 
 
+@pytest.mark.heavy
 def test_statements_answer_every_fact_and_are_true():
     facts = set(statements())
     assert {"cat is a kind of animal .", "the cat is black .", "hot is the opposite of cold ."} <= facts
@@ -236,6 +237,7 @@ def test_the_card_tells_what_is_there(small):
 # ------------------------------------------------------------------------------------------------------------ purity
 
 
+@pytest.mark.heavy
 def test_the_same_seed_writes_the_same_bytes_in_any_process(tmp_path):
     for hash_seed in ("0", "1"):
         command = [sys.executable, "-m", "align.lab", "--out", str(tmp_path / hash_seed), "--seed", "5", *SMALL_OPTIONS]

@@ -17,6 +17,8 @@ from align.lab import inverse_scaling as command
 from align.lab.inverse_scaling import FILES, TASKS
 from align.text.tokenizer import load_tokenizer
 
+pytestmark = pytest.mark.heavy
+
 TINY = {
     "sizes": [{"n_embd": width, "n_layer": 1, "learning_rate": 0.002} for width in (8, 16)],
     "seeds": [1, 2],

@@ -69,6 +69,7 @@ def test_no_deed_is_both_harmful_and_harmless():
     assert {verb for verb in world.TOOL_FOR if verb in world.HARMFUL_OBJECTS} == {"burn", "cut", "hit"}
 
 
+@pytest.mark.heavy
 def test_importing_the_lab_loads_no_heavy_library():
     code = (
         "import sys, align.lab.__main__, align.lab.annotators;"

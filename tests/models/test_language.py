@@ -16,7 +16,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from align.models.language import LanguageModel, divergences, entropies, token_logprobs, unspeakable, with_ends
+from align.models.language import LanguageModel, divergences, entropies, never_sampled, token_logprobs, with_ends
 from align.models.lora import add_lora
 from align.sections import Lora, Model
 
@@ -139,9 +139,9 @@ def test_pad_and_ids_without_a_token_are_never_said_whatever_their_place():
     words = Tokenizer(models.WordLevel({"<unk>": 0, "red": 2, "<pad>": 3, "</s>": 5}, unk_token="<unk>"))
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="</s>", pad_token="<pad>")
     model = tiny_gpt2(tokenizer, vocab_size=8)
-    assert unspeakable(tokenizer, model) == [1, 3, 4, 6, 7]
+    assert never_sampled(tokenizer, model) == [1, 3, 4, 6, 7]
     tokenizer.pad_token = "</s>"  # which must be said
-    assert unspeakable(tokenizer, model) == [1, 4, 6, 7]
+    assert never_sampled(tokenizer, model) == [1, 4, 6, 7]
 
 
 def test_entropies():

@@ -51,7 +51,7 @@ def test_an_adapter_of_a_classifier_is_no_language_model(world, tmp_path):
     settings = {"task_type": "SEQ_CLS", "base_model_name_or_path": world.base}
     (tmp_path / "adapter_config.json").write_text(json.dumps(settings))
     with pytest.raises(UserError, match="an adapter of a classifier"):
-        load_config(sections.Model(path=str(tmp_path)), to="speak")
+        load_config(sections.Model(path=str(tmp_path)), to="generate")
     with pytest.raises(UserError, match="merge it into its base"):
         load_config(sections.Model(path=str(tmp_path)), to="reward")
 

@@ -263,6 +263,7 @@ def test_the_contents_lead_to_each_section(report, curves, samples, tmp_path):
     assert "<nav" not in write_report({}, {}, [], tmp_path).read_text(encoding="utf-8")  # of one section
 
 
+@pytest.mark.heavy
 def test_the_page_fits_a_phone(report, curves, samples, tmp_path):
     from browser import chromium
 

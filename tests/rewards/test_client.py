@@ -18,6 +18,8 @@ from align.rewards import http
 from align.rewards.client import HttpReward
 from align.text.records import Message
 
+pytestmark = pytest.mark.heavy
+
 PROMPTS = [[Message("user", "say red")], [Message("system", "be kind"), Message("user", "say blue")]]
 TEXTS = ["red", "blue"]
 

@@ -24,6 +24,8 @@ from align.rewards.settings import Batching, Limits
 from align.serve_rm import listening
 from align.text.records import Message
 
+pytestmark = pytest.mark.heavy
+
 
 class Counting:
     """Scores an answer by its length, notes each batch, and can be held up or made to fail."""

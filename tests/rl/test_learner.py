@@ -15,6 +15,8 @@ from align import ppo
 from align.rl.learner import Learner
 from align.rl.rollouts import Rollouts
 
+pytestmark = pytest.mark.heavy
+
 N = 2
 SHARES = [[0, 3, 4, 5, 9, 10, 11], [1, 2, 6, 7, 8]]  # of twelve answers: of other number and length
 

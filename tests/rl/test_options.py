@@ -19,6 +19,8 @@ from align.rl.sampler import Asked
 from align.sections import Model
 from align.text.tokenizer import load_tokenizer, train_tokenizer
 
+pytestmark = pytest.mark.heavy
+
 GENTLE = {"optim__learning_rate": 0.003, "train__steps": 4}
 
 

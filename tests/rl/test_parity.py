@@ -39,7 +39,7 @@ def plain_ppo(policy: Any, reference: Any, critic: Any, rollouts: Any, whitened:
     `room` is the longest that an answer may be where a shorter one has a state after its end, to which its score
     belongs; 0 where the score belongs to the last token.
     """
-    never = policy.unspeakable  # pad has probability 0 (lm-human-preferences, item 1)
+    never = policy.never_sampled  # pad has probability 0 (lm-human-preferences, item 1)
     policy, reference, critic = (copy.deepcopy(model).double() for model in (policy.model, reference.model, critic))
 
     def log_probabilities(model: Any, row: list[int]) -> Tensor:

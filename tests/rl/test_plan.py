@@ -19,6 +19,8 @@ from align.text.tokenizer import load_tokenizer
 from align.train.machine import accelerator as make_accelerator
 from align.train.plan import Device
 
+pytestmark = pytest.mark.heavy
+
 CPU = Device("cpu", 1e9)
 WIDTHS: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 32, "num_attention_heads": 2}
 LORA: dict[str, Any] = {"model__adapter": "lora", "model__lora__rank": 3}

@@ -92,6 +92,7 @@ def test_places_overlap_where_votes_are_few():
     assert middle[0].place_low < middle[0].place_high
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("setting", "least"),
     [

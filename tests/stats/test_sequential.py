@@ -53,6 +53,7 @@ def decisions(share_of_a: float, n_runs: int, n_max: int, every: int, seed: int)
     return found, after
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("every", [1, 10])
 def test_looking_after_every_batch_finds_no_difference_where_there_is_none(every):
     found, _ = decisions(0.5, 4000, 200, every, seed=every)
@@ -61,6 +62,7 @@ def test_looking_after_every_batch_finds_no_difference_where_there_is_none(every
     assert wrong > 0  # it can decide
 
 
+@pytest.mark.heavy
 def test_looking_at_a_p_value_as_often_would():
     """What the rule is for: McNemar's p below 0.05 at any of 30 looks is found far more often than 5 times in 100."""
     rng = np.random.default_rng(1)

@@ -94,6 +94,7 @@ def test_other_answers_do_not(text):
     assert not refuses(words_of(text))
 
 
+@pytest.mark.heavy
 def test_ten_thousand_answers_portion_by_portion_give_the_same_as_at_once_in_flat_memory():
     rng = Random(1)
     vocabulary = [f"w{i}" for i in range(5000)]

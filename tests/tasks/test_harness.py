@@ -22,6 +22,8 @@ from align.tasks.questions import Question
 from align.tasks.template import Template
 from align.text.records import Message
 
+pytestmark = pytest.mark.heavy
+
 pytest.importorskip("lm_eval", reason="lm-eval is not installed: pip install '.[lm-eval]'")
 
 CHOICES = ["cat", "dog dog", "bird and sun"]

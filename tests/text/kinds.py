@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from align.text.chat import ensure_chat_template
-from align.text.ends import remember_ends
+from align.text.ends import keep_ends
 from align.text.records import Message
 from align.text.template import use_template
 
@@ -314,7 +314,7 @@ def tokenizer_of(name: str, family: str) -> Any:
     with TemporaryDirectory() as folder:
         ids = [tokenizer.eos_token_id, *tokenizer.convert_tokens_to_ids(kind.ends.split())]
         (Path(folder) / "generation_config.json").write_text(json.dumps({"eos_token_id": ids}))
-        remember_ends(tokenizer, folder)
+        keep_ends(tokenizer, folder)
     return tokenizer
 
 
@@ -324,7 +324,7 @@ def conversation_of(name: str, conversation: str) -> tuple[Message, ...]:
 
 
 def replaced(turns: tuple[Message, ...], old: str, new: str) -> tuple[Message, ...]:
-    """Turns with one text for another in all that they say."""
+    """Messages with one text for another in all that they say."""
     return tuple(
         Message(*(part.replace(old, new) if isinstance(part, str) else part for part in turn)) for turn in turns
     )

@@ -9,7 +9,7 @@ import pytest
 from align.sections import Data
 from align.text.extra_keys import BAD_ANSWER, NOT_LEARNED, UNREAD_LABEL
 from align.text.formats import LAYOUTS, NOTHING_LEARNED, make, map_columns, reads, recognise
-from align.text.keys import OF_ROWS, OF_TURNS, Unread
+from align.text.keys import OF_MESSAGES, OF_ROWS, Unread
 from align.text.load import load
 from align.text.messages import Handling
 from align.text.records import Message, plain
@@ -128,7 +128,7 @@ def test_refused_keys_of_rows(name, key):
     ].messages
 
 
-@pytest.mark.parametrize("key", [name for key in OF_TURNS if key.refused for name in key.spellings])
+@pytest.mark.parametrize("key", [name for key in OF_MESSAGES if key.refused for name in key.spellings])
 def test_refused_keys_of_turns(key):
     for row in ({"messages": [{**USER, key: ["x"]}, GOOD]}, {"prompt": [{**USER, key: ["x"]}], "completion": [GOOD]}):
         with pytest.raises(BadRow, match=rf'turn 1 of \w+ \(user\): {key} = \["x"\]: '):
@@ -382,7 +382,7 @@ def test_two_spellings_may_say_the_same_and_names_of_rows_may_differ():
 
 
 def test_no_name_has_two_meanings():
-    for table in (OF_ROWS, OF_TURNS):
+    for table in (OF_ROWS, OF_MESSAGES):
         names = [name for key in table for name in key.spellings]
         assert len(set(names)) == len(names)
         assert all(key.name == key.spellings[0] for key in table)

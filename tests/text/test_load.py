@@ -264,6 +264,7 @@ def test_what_a_record_is_held_out_by(write):
     assert texts == {"conversations": "user: a", "prompts": "user: a", "documents": "a\n\nb"}
 
 
+@pytest.mark.heavy
 def test_heavy_libraries_wait_until_they_are_needed():
     modules = "load, encode, tokenizer, chat, formats, readers"
     heavy = "{'torch', 'transformers', 'datasets', 'pyarrow', 'jinja2', 'tokenizers'}"

@@ -1,4 +1,4 @@
-"""Turns as a recipe wants them: system, same_role, first_assistant and thoughts of the data section."""
+"""Messages as a recipe wants them: system, same_role, first_assistant and thoughts of the data section."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from align.sections import Data
 from align.text.load import load
-from align.text.messages import UNASKED, Handling, answerable, handled, turns_of
+from align.text.messages import UNASKED, Handling, answerable, handled, messages_of
 from align.text.records import Message
 from align.text.values import BadRow
 
@@ -93,20 +93,20 @@ def test_two_answers_in_a_row_name_the_remedy():
 )
 def test_a_turn_that_says_two_things(turn, said):
     with pytest.raises(BadRow, match=rf"turn 1 of messages \(user\): {said}"):
-        turns_of([turn], "messages")
-    assert turns_of([{"role": "user", "from": "human", "content": "a", "value": "a"}], "messages")[0].content == "a"
+        messages_of([turn], "messages")
+    assert messages_of([{"role": "user", "from": "human", "content": "a", "value": "a"}], "messages")[0].content == "a"
 
 
 def test_a_quick_look_reads_what_a_long_one_does():
     plain = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
     longer = [{"from": turn["role"], "value": f" {turn['content']}\n", "id": 1} for turn in plain]
-    assert turns_of(plain, "messages") == turns_of(longer, "messages") == (S, U)
+    assert messages_of(plain, "messages") == messages_of(longer, "messages") == (S, U)
 
 
 def test_an_empty_system_turn_is_none():
     for empty in ("", " ", None):
         said = [{"role": "system", "content": empty or ""}, {"role": "user", "content": "Hi"}]
-        assert turns_of(said, "messages") == (U,)
+        assert messages_of(said, "messages") == (U,)
 
 
 def test_in_training_and_validation_counted(write):

@@ -9,7 +9,7 @@ import json
 import pytest
 
 from align.errors import UserError
-from align.text.encode import Said, decode_answer, decode_response, encode_prompt, encode_response
+from align.text.encode import DecodedAnswer, decode_answer, decode_response, encode_prompt, encode_response
 from align.text.ends import ends_of
 from align.text.records import Message
 from align.text.template import Template, fix_date, share_date, use_template
@@ -121,7 +121,7 @@ def test_what_ends_an_answer_may_stand_before_the_next_turn_alone():
     assert tokenizer.decode(encode_response(tokenizer, ASKED, "Red.")) == "Red.<|user|>"
 
 
-def said(tokenizer, text: str, prompt: str = "") -> Said:
+def said(tokenizer, text: str, prompt: str = "") -> DecodedAnswer:
     ids, before = (tokenizer(one, add_special_tokens=False)["input_ids"] for one in (text, prompt))
     found = decode_answer(tokenizer, ids, before)
     if not prompt:

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from align.text.messages import turns_of
+from align.text.messages import messages_of
 from align.text.records import Message
 from align.text.rows import Cell
 from align.text.values import (
@@ -87,9 +87,9 @@ def test_only_code_keeps_the_space_before_it(text, said):
 
 def test_a_system_turn_that_says_nothing_is_none():
     empty = [{"role": "system", "content": content} for content in ("", " ", None, [])]
-    assert turns_of([*empty, {"role": "user", "content": "a"}], "messages") == (Message("user", "a"),)
+    assert messages_of([*empty, {"role": "user", "content": "a"}], "messages") == (Message("user", "a"),)
     with pytest.raises(BadRow, match=r"turn 1 of messages \(user\) is empty"):
-        turns_of([{"role": "user", "content": ""}], "messages")
+        messages_of([{"role": "user", "content": ""}], "messages")
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_a_system_turn_that_says_nothing_is_none():
     ],
 )
 def test_parts_of_a_content_that_are_text(part):
-    assert turns_of([{"role": "user", "content": [part, part]}], "messages")[0].content == "aa"
+    assert messages_of([{"role": "user", "content": [part, part]}], "messages")[0].content == "aa"
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_parts_of_a_content_that_are_text(part):
 )
 def test_parts_of_a_content_that_are_not(part, said):
     with pytest.raises(BadRow, match=f"turn 1 of messages has content that is not text: {said}"):
-        turns_of([{"role": "user", "content": [part]}], "messages")
+        messages_of([{"role": "user", "content": [part]}], "messages")
 
 
 def test_a_rank_may_be_any_whole_number():

@@ -12,7 +12,7 @@ from align.models.shapes import model_shape
 from align.rl.plan import plan_of_models, plan_of_shape
 from align.train import plan
 from align.train.machine import free_memory
-from align.train.plan import Device, Sizes, changed, changes, check_memory, estimate_of, remedy, trained_alone
+from align.train.plan import Device, Sizes, changed, changes, check_memory, estimate_of, plan_of_one_model, remedy
 
 GB = 1e9
 
@@ -78,7 +78,7 @@ def test_a_run_that_cannot_fit_is_refused_before_anything_is_loaded_or_written(s
 
 
 def test_the_check_can_be_switched_off_and_lets_small_runs_through(world, tmp_path, monkeypatch):
-    described = trained_alone(model_shape("demo"), Sizes(16, 8), "vocabulary")
+    described = plan_of_one_model(model_shape("demo"), Sizes(16, 8), "vocabulary")
     recipe = recipe_of(sft, world, tmp_path / "run")
     monkeypatch.setattr(plan, "this_device", lambda: Device("cpu", 1e6))
     monkeypatch.setattr(plan, "remedy", lambda *given: "No setting makes it fit")
@@ -135,7 +135,7 @@ def test_ppo_has_four_models_or_one_base(world, tmp_path):
 def test_answers_to_a_prompt_go_through_a_reward_model_together(tokens, batch_size, rows, world, tmp_path):
     keys = {"train__micro_batch_tokens": tokens, "optim__batch_size": batch_size}
     recipe = recipe_of(rm, world, tmp_path / "run", **keys)
-    _, work = trained_alone(model_shape("demo"), Sizes(16, 1, rows=4), "scalar")(recipe, Device("cpu", GB))
+    _, work = plan_of_one_model(model_shape("demo"), Sizes(16, 1, rows=4), "scalar")(recipe, Device("cpu", GB))
     assert (work.rows, work.n_scored) == (rows, rows)
 
 
@@ -160,7 +160,7 @@ def test_a_model_that_cannot_be_counted_does_not_stop_a_run(world, tmp_path, mon
     monkeypatch.setattr(plan, "estimate", fails)
     monkeypatch.setattr(plan, "this_device", lambda: Device("cpu", 1e6))
     recipe = recipe_of(sft, world, tmp_path / "run")
-    check_memory(recipe, trained_alone(model_shape("demo"), Sizes(16, 8), "vocabulary"))
+    check_memory(recipe, plan_of_one_model(model_shape("demo"), Sizes(16, 8), "vocabulary"))
     assert "memory is not estimated: NotImplementedError: no kernel" in capsys.readouterr().out
 
 

@@ -15,7 +15,7 @@ from tiny import tiny_gpt2
 
 from align.errors import UserError
 from align.generation.sampling import Sampling
-from align.sections import Contestant
+from align.sections import ComparedModel
 from align.text.records import Message
 from apps.compare import models as models_module
 from apps.compare.answering import Side, conversation
@@ -38,7 +38,7 @@ def said(voice: StreamingModel, turns: Any, how: Sampling = HOW, seed: int = 1) 
 def plain(voice: StreamingModel, prompt: list[int], ids: list[int]) -> torch.Tensor:
     """What each token is drawn from by a forward pass over everything: (n_tokens, vocabulary) log probabilities."""
     logits = voice.text_model.model(torch.tensor([[*prompt, *ids]])).logits[0, len(prompt) - 1 : -1].double()
-    logits[:, voice.text_model.unspeakable] = -math.inf
+    logits[:, voice.text_model.never_sampled] = -math.inf
     return logits.log_softmax(-1)
 
 
@@ -162,7 +162,7 @@ def thinker(tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     marked.add_special_tokens({"additional_special_tokens": ["[THINK]", "[/THINK]"]}, False)
     tiny_gpt2(marked).save_pretrained(tmp_path)
     marked.save_pretrained(tmp_path)
-    voice = StreamingModel("thinker", Contestant(path=str(tmp_path)), 64)
+    voice = StreamingModel("thinker", ComparedModel(path=str(tmp_path)), 64)
 
     def saying(text: str) -> StreamingModel:
         ids = [*voice.tokenizer(text, add_special_tokens=False)["input_ids"], voice.tokenizer.eos_token_id]

@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import pytest
 from label_crowd import Annotator, Notes, Refused, reckon
 from offices import new_id, person
 from processes import Served, crowd, more
@@ -29,6 +30,7 @@ NAMES = [f"person {n}" for n in range(6)]
 PROJECT = 1
 
 
+@pytest.mark.slow
 def test_what_was_shown_as_saved_survives_a_killed_server(url: str, tmp_path: Path, capsys: Any) -> None:
     # Leases that end while the server is gone: others are given the task, and somebody comes too late.
     served = Served(tmp_path, url, NAMES, 60 + 15 * N_KILLS, overlap=2, lease_minutes=0.02)

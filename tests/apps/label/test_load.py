@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from label_load import Load, measure
 
 
+@pytest.mark.slow
 def test_people_who_work_at_once_lose_nothing(url: str, tmp_path: Path) -> None:
     """More people than there are tasks for, in two processes, so that they meet at the end of the queue."""
     load = Load(annotators=8, seconds=5, pace_s=0.4, tasks=12, overlap=3, workers=2)

@@ -16,7 +16,10 @@ from processes import Served, crowd, more
 
 NAMES = [f"person {n}" for n in range(6)]
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes by their parent")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="looks for processes by their parent"),
+]
 
 
 def test_a_worker_that_is_killed_is_started_again_and_nothing_is_lost(url: str, tmp_path: Path) -> None:

@@ -134,6 +134,7 @@ def acknowledged_in(logs: list[Path]) -> list[list[str]]:
 
 
 @pytest.mark.filterwarnings("ignore:This process")  # that fork and threads do not mix: no thread runs here
+@pytest.mark.slow
 def test_what_was_acknowledged_survives_sigkill(url: str, tmp_path: Path) -> None:
     store = Store.open(url)
     office = Office(store, overlap=OVERLAP, lease_minutes=0.002)
