@@ -16,7 +16,7 @@ PURE := $(addprefix tests/,evals generation gpt judges lab report rewards rl sta
 .PHONY: demo test-quick test test-all check docs install clean
 
 demo: .venv/installed
-	$(BIN)/python -m align.pipeline recipes/demo.yaml seed=$(SEED) output=$(OUT) existing=rename
+	$(BIN)/align demo seed=$(SEED) output=$(OUT)
 
 test-quick: .venv/installed
 	$(PYTEST) -m "not slow and not heavy" $(PURE)

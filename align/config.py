@@ -100,9 +100,16 @@ def _parse(
         print(help_text(recipe_class, stage, sizing))
         raise SystemExit(0)
     command = _split(argv, stage, sizing, needs_file)
-    below = read_yaml(command.recipe_path) if command.recipe_path else {}
-    given = merged(below, _overrides(command.overrides))
-    return build(recipe_class, given, command.recipe_path or "command line"), command.dry_run
+    return read_recipe(recipe_class, command.recipe_path, *command.overrides), command.dry_run
+
+
+def read_recipe(recipe_class: type[RecipeType], path: str | Path, *overrides: str) -> RecipeType:
+    """The checked recipe in a YAML file, with overrides such as `"optim.batch_size=8"`; path "" is no file.
+
+    Raises `UserError` that tells every mistake in the recipe at once.
+    """
+    below = read_yaml(path) if str(path) else {}
+    return build(recipe_class, merged(below, _overrides(list(overrides))), str(path) or "command line")
 
 
 def build(recipe_class: type[RecipeType], given: dict[str, Any], name: str) -> RecipeType:
@@ -303,6 +310,8 @@ def _default(field: FieldInfo, default: Any) -> str | None:
         default = field.default_factory()  # type: ignore[call-arg]
     if default is PydanticUndefined:
         return None
+    if isinstance(default, bool):
+        return str(default).lower()  # as YAML writes it
     return "none" if default is None else str(default)
 
 

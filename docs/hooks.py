@@ -138,7 +138,7 @@ def as_page(path: str) -> str:
         return "\n".join([f"{NOT_SEARCHED}# {path.rstrip('/')}/", "", *rows])
     text = file.read_text(encoding="utf-8")
     if file.suffix == ".ipynb":
-        return f"# {path}\n\n" + "\n\n".join(cells(json.loads(text)))
+        return "\n\n".join(cells(json.loads(text)))
     return f"{NOT_SEARCHED}# {path}\n\n{fenced(text, file.suffix.lstrip('.'))}"
 
 

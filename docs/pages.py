@@ -101,9 +101,17 @@ def options(parser: argparse.ArgumentParser, called: str) -> Iterator[str]:
         yield from ("## Options", "", *option_table(parser))
         return
     for name, sub in below[0].choices.items():
-        words = " ".join(action.metavar or action.dest for action in sub._actions if not action.option_strings)
+        words = " ".join(word(action) for action in sub._actions if action.required or not action.option_strings)
         yield from (f"## {called} {name}", "", f"{sub.description[0].upper()}{sub.description[1:]}.", "")
         yield from (f"    {called} {name} {words}", "", *option_table(sub))
+
+
+def word(action: argparse.Action) -> str:
+    """What stands for an argument in a command to copy."""
+    name = str(action.metavar or action.dest)
+    if action.option_strings:
+        return f"{action.option_strings[0]} {name.upper()}"
+    return {"*": f"[{name} ...]", "+": f"{name} ..."}.get(str(action.nargs), name)
 
 
 def option_table(parser: argparse.ArgumentParser) -> Iterator[str]:
@@ -147,7 +155,9 @@ def choices(kind: str) -> str:
 
 def cell(text: str) -> str:
     """Text that neither ends a table's cell nor is taken for HTML or for a link."""
-    return re.sub(r"([|<\[*])", r"\\\1", " ".join(text.split())) if "`" not in text else text.replace("|", "\\|")
+    if "`" in text:
+        return text.replace("|", "\\|")
+    return re.sub(r"([|\[*])", r"\\\1", " ".join(text.split())).replace("<", "&lt;")
 
 
 # ---- files ----
@@ -161,7 +171,7 @@ def file_map() -> str:
             title = room.relative_to(ROOT).as_posix()
             lines += [f"## {title}", "", "| file | what |", "|---|---|"]
             lines += [
-                f"| [{path.name}](../{title}/{path.name}) | {cell(line)} |" for path, line in found.items() if line
+                f"| [`{path.name}`](../{title}/{path.name}) | {cell(line)} |" for path, line in found.items() if line
             ]
             lines += [""]
     return "\n".join(lines)

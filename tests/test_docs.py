@@ -23,6 +23,7 @@ from typing import NamedTuple
 
 import pytest
 
+import align
 from align import cli
 from align.commands import COMMANDS, Command, entry
 from align.config import described, parse_command, parse_training
@@ -77,7 +78,16 @@ def ours(words: list[str]) -> list[str] | None:
     return None
 
 
-OURS = [(block, words) for block in blocks() for words in commands_of(block.text)]
+def indented() -> Iterator[Block]:
+    """Single commands in indented blocks, most of them from docstrings; not patterns such as [key=value]."""
+    for page in PAGES:
+        text = re.sub(BLOCK, "", (ROOT / page).read_text(encoding="utf-8"))
+        for line in re.findall(r"^    ((?:align|(?:\S*python|accelerate|torchrun) .*-m) [^\[\n]*)$", text, flags=re.M):
+            if "..." not in line and not line.startswith("align COMMAND"):
+                yield Block(page, "", re.split(r"  +(?=in ~)", line.rstrip("\\"))[0])
+
+
+OURS = [(block, words) for block in [*blocks(), *indented()] for words in commands_of(block.text)]
 
 
 def test_every_block_of_commands_is_marked() -> None:
@@ -220,6 +230,14 @@ def test_every_key_has_a_row_and_a_meaning() -> None:
         for row in described(recipe_class(name)) if command.recipe else ():
             assert row.meaning, f"{name}: {row.key} has no meaning"
             assert f"| `{row.key}` |" in page
+
+
+def test_the_api_page_has_every_public_name() -> None:
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    for name in align.__all__:
+        home = getattr(align, name)
+        full = home.__name__ if isinstance(home, ModuleType) else f"{home.__module__}.{name}"
+        assert f"`{full}`" in page or f"::: {full}\n" in page, f"docs/api.md lacks {full}"
 
 
 def test_the_readme_is_short() -> None:

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp
 
+from align.commands import program
 from align.errors import UserError
 from apps.label import api, lead_api, people_api
 from apps.label.background import Apart
@@ -50,7 +51,7 @@ def _tell(paths: Sequence[str], projects: Sequence[Project], host: str, port: in
     names = ", ".join(project.recipe.name for project in projects)
     print(f"{names}: {first.recipe.origin or f'http://{host}:{port}'}; Ctrl-C stops it", flush=True)
     if not people.listed(first.store):
-        print(f"nobody can log in yet: python -m apps.label invite {paths[0]} --role admin", flush=True)
+        print(f"nobody can log in yet: {program('apps.label')} invite {paths[0]} --role admin", flush=True)
     if host not in ("127.0.0.1", "localhost", "::1") and not (first.recipe.origin or "").startswith("https://"):
         print("warning: without https passwords can be read on the way; see `origin`", flush=True)
 

@@ -139,6 +139,7 @@ def test_kappa_by_hand():
     assert cohen_kappa([[0, 0], [0, 0]]) is None
 
 
+@pytest.mark.heavy
 def test_intervals_of_agreement_cover_the_truth_95_times_of_100():
     rng = np.random.default_rng(2)
     truth = agreement(compared(*rankings(rng, 30_000)))

@@ -18,6 +18,7 @@ from align.stats.bootstrap import (
 )
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("draw", "truth"),
     [

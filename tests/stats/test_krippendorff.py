@@ -85,6 +85,7 @@ def alpha_of_ranks(ranks, **settings):
     return krippendorff_alpha(units, np.ravel(values), "ordinal", units // 4, **settings)
 
 
+@pytest.mark.heavy
 def test_the_interval_covers_the_truth_95_times_of_100():
     rng = np.random.default_rng(0)
     truth = alpha_of_ranks(ranked(rng, 20_000), n_resamples=2).mean
