@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from align.evals.collect import Collector
     from align.evals.problems import Problem
     from align.judges.panel import Panel
-    from align.judges.scores import Marker
+    from align.judges.scores import CachedScorer
     from align.tasks.task import Prepared
     from align.text.records import Prompt
 
@@ -98,10 +98,10 @@ class Recipe(Section):
 class Markers(NamedTuple):
     """Who gives each answer a score for the table of models."""
 
-    gold: Marker | None
-    reward: Marker | None
+    gold: CachedScorer | None
+    reward: CachedScorer | None
 
-    def given(self) -> list[Marker]:
+    def given(self) -> list[CachedScorer]:
         """Those that the recipe names."""
         return [marker for marker in self if marker is not None]
 
@@ -147,7 +147,7 @@ def run(recipe: Recipe, dry_run: bool = False) -> None:
     folder = Path(recipe.output)
     with PeakMemory() as memory:
         markers, contest = begin(recipe, prompts, cache)
-        answers = contest.held() if prompts else {}
+        answers = contest.collected() if prompts else {}
         report = examined(recipe, contest, markers, answers)
         report |= judged(recipe, contest, panel, answers)
         report["tasks"] = tasks_done(recipe, contest, tasks)
@@ -185,14 +185,14 @@ def begin(recipe: Recipe, prompts: Sequence[Prompt], cache: Cache) -> tuple[Mark
     """The judges, and the models with what they are asked. No model is loaded yet."""
     from align.evals.collect import Collector
     from align.evals.models import EvalModels
-    from align.judges.scores import Marker
+    from align.judges.scores import CachedScorer
     from align.judges.scoring import FunctionJudge, RewardModelJudge
 
     gold = reward = None
     if recipe.judge is not None:  # what a function depends on cannot be known, so its marks are not kept
-        gold = Marker("gold", f"judge = {recipe.judge}", FunctionJudge(recipe.judge))
+        gold = CachedScorer("gold", f"judge = {recipe.judge}", FunctionJudge(recipe.judge))
     if recipe.reward is not None:
-        reward = Marker("reward", f"reward = {recipe.reward}", RewardModelJudge(recipe.reward), cache)
+        reward = CachedScorer("reward", f"reward = {recipe.reward}", RewardModelJudge(recipe.reward), cache)
     markers = Markers(gold, reward)
     max_tokens = POSITIONS if recipe.data is None else recipe.data.max_tokens
     contest = Collector(
@@ -218,16 +218,18 @@ def plain(recipe: Recipe) -> dict[str, bool]:
 
 def examined(recipe: Recipe, contest: Collector, markers: Markers, answers: dict[str, Answers]) -> dict[str, Any]:
     """The blocks about the answers of each model, and about the reward model."""
-    from align.judges.reward_accuracy import examine
+    from align.judges.reward_accuracy import measure_accuracy
     from align.train.machine import git_commit
 
-    report: dict[str, Any] = {"seed": recipe.seed, "git_commit": git_commit(), "n_prompts": len(contest.asked)}
+    report: dict[str, Any] = {"seed": recipe.seed, "git_commit": git_commit(), "n_prompts": len(contest.prompts)}
     report |= {"judge": recipe.judge, "perfect_gold": recipe.perfect}
     report["models"] = {name: summarise(recipe, name, said) for name, said in answers.items()}
     report |= compared(recipe, answers)
     if recipe.data is not None and recipe.reward is not None and recipe.rankings is not None:
         data = recipe.data.of_other_rows(recipe.rankings)
-        report["reward_model"] = examine(recipe.reward, data, markers.gold, recipe.seed, contest.voices.cache)
+        report["reward_model"] = measure_accuracy(
+            recipe.reward, data, markers.gold, recipe.seed, contest.eval_models.cache
+        )
     report["texts"] = {name: described(said, recipe.seed) for name, said in answers.items()}
     report["stages"] = read_stages(recipe)
     report["recipe"] = to_yaml(recipe)
@@ -283,18 +285,18 @@ def described(said: Answers, seed: int) -> dict[str, Any]:
 
 def judged(recipe: Recipe, contest: Collector, panel: Panel, answers: dict[str, Answers]) -> dict[str, Any]:
     """The blocks of all judges, those of the table of models among them, and whether they agree."""
-    from align.judges.panel import Known, texts_of
+    from align.judges.panel import KnownScores, texts_of
     from align.report.verdict import all_pairs
 
     kinds = {"gold": "function", "reward": "reward_model"}
     known = {
-        name: Known(kind, {model: said.columns[name].tolist() for model, said in answers.items()})
+        name: KnownScores(kind, {model: said.columns[name].tolist() for model, said in answers.items()})
         for name, kind in kinds.items()
         if answers and all(name in said.columns for said in answers.values())
     }
     names = {name: (name, recipe.models[name].path) for name in answers}
     texts = {name: texts_of(said) for name, said in answers.items()}
-    heard = panel.hear(contest.asked, texts, names, all_pairs(answers), known)
+    heard = panel.judge(contest.prompts, texts, names, all_pairs(answers), known)
     contest.problems += heard.problems
     return heard.block
 
@@ -303,14 +305,14 @@ def tasks_done(recipe: Recipe, contest: Collector, prepared: dict[str, Prepared]
     """The blocks of all tasks, which models do with all the positions they have."""
     from align.evals.models import EvalModels
     from align.report.verdict import came_from
-    from align.tasks.suite import examine
+    from align.tasks.suite import task_block
 
-    text_models = EvalModels(recipe.models, plain(recipe), POSITIONS, contest.voices.cache)
+    text_models = EvalModels(recipe.models, plain(recipe), POSITIONS, contest.eval_models.cache)
     names = [name for name, model in recipe.models.items() if model.best_of is None]
     blocks = {}
     for name, task in recipe.tasks.items():
         asked = {model: text_models[model] for model in names}
-        blocks[name] = examine(
+        blocks[name] = task_block(
             name, task, prepared[name], asked, came_from(recipe.models), recipe.seed, contest.problems
         )
     return blocks

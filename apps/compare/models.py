@@ -87,9 +87,7 @@ class StreamingModel:
         pieces = Pieces(self.tokenizer)
         allowed = how._replace(max_tokens=min(how.max_tokens, room))
         text_model = self.text_model
-        tokens = stream(
-            text_model.model, prompt, allowed, self.eos, text_model.never_sampled, text_model.randomness(seed)
-        )
+        tokens = stream(text_model.model, prompt, allowed, self.eos, text_model.never_sampled, text_model.rng(seed))
         for token in tokens:
             ids.append(token)
             piece = "" if token in self.eos else pieces.next(token)
