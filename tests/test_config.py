@@ -100,7 +100,7 @@ def test_every_mistake_is_told_at_once_with_its_key_and_value():
 
 
 def test_a_required_key_is_named():
-    assert "flour: required, but not given" in refusal("{}")
+    assert "flour: required, but missing" in refusal("{}")
 
 
 def test_a_misspelt_section_is_told_with_the_nearest():
@@ -202,7 +202,7 @@ def test_a_validation_fraction_is_a_number_however_it_is_written(recipe_file, wr
 
 @pytest.mark.parametrize("written", ["-0.1", "1", "1.5"])
 def test_a_validation_fraction_is_less_than_one(recipe_file, written):
-    with pytest.raises(UserError, match="at least 0 and less than 1"):
+    with pytest.raises(UserError, match="from 0 to below 1"):
         parse("sft", recipe_file(MINIMAL["sft"]), f"data.validation={written}")
 
 
@@ -238,9 +238,12 @@ def test_a_dry_run_may_be_for_another_device_and_another_shape(words, asked, rec
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["--device-memory", "24GB"], "--device-memory asks for an estimate; give --dry-run too"),
-        (["--dry-run", "--device-memory", "24"], "--device-memory 24: give a number and a unit, as 24GB"),
-        (["--dry-run", "--model-shape"], "--model-shape wants a value: 7B"),
+        (["--device-memory", "24GB"], "--device-memory needs --dry-run. Add --dry-run"),
+        (
+            ["--dry-run", "--device-memory", "24"],
+            "--device-memory 24: give a number and a unit (GB, GiB, MB, MiB), such as 24GB",
+        ),
+        (["--dry-run", "--model-shape"], "--model-shape needs a value, such as 7B"),
     ],
 )
 def test_a_wrong_question_for_memory_is_told(words, told, recipe_file):

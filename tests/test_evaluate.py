@@ -104,7 +104,7 @@ def test_models_without_sft_are_compared_one_after_the_other(world, tmp_path):
             {"reward": None},
             r"models\.best\.best_of: give reward, the reward model",
         ),
-        ({"sft": {"best_of": 4}}, {}, r"models\.sft\.best_of: the others' KL is measured to it"),
+        ({"sft": {"best_of": 4}}, {}, r"models\.sft\.best_of: KL is measured to this model; remove best_of"),
         ({"sft": {}, "best": {"best_of": 1}}, {}, r"models\.best\.best_of = 1: must be greater than 1"),
     ],
 )
