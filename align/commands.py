@@ -54,7 +54,7 @@ GROUPS: dict[str, dict[str, Command]] = {
         "label": Command("apps.label", "Let people rank the answers in a browser.", ("apps.store.project", "Recipe")),
         "rank": Command(
             "align.lab.annotators",
-            "Let the lab's simulated annotators rank them.",
+            "Let the lab's simulated annotators rank the answers.",
             ("align.lab.recipes", "Rank"),
             "run_rank",
         ),

@@ -100,9 +100,16 @@ def _parse(
         print(help_text(recipe_class, stage, sizing))
         raise SystemExit(0)
     command = _split(argv, stage, sizing, needs_file)
-    below = read_yaml(command.recipe_path) if command.recipe_path else {}
-    given = merged(below, _overrides(command.overrides))
-    return build(recipe_class, given, command.recipe_path or "command line"), command.dry_run
+    return read_recipe(recipe_class, command.recipe_path, *command.overrides), command.dry_run
+
+
+def read_recipe(recipe_class: type[RecipeType], path: str | Path, *overrides: str) -> RecipeType:
+    """The checked recipe in a YAML file, with overrides such as `"optim.batch_size=8"`; path "" is no file.
+
+    Raises `UserError` that tells every mistake in the recipe at once.
+    """
+    below = read_yaml(path) if str(path) else {}
+    return build(recipe_class, merged(below, _overrides(list(overrides))), str(path) or "command line")
 
 
 def build(recipe_class: type[RecipeType], given: dict[str, Any], name: str) -> RecipeType:
@@ -153,15 +160,29 @@ def help_text(recipe_class: type[Section], stage: str, sizing: tuple[str, ...] =
         "",
         "Keys of the recipe (type = default; the rest are required):",
     ]
-    rows = [
-        (key, _type_and_default(field, default), field.description or "")
+    rows = described(recipe_class)
+    width = max(len(row.key) for row in rows)
+    for row in rows:
+        lines.append(f"  {row.key:<{width}}  {row.kind}{'' if row.default is None else f' = {row.default}'}")
+        lines.extend(f"  {'':<{width}}    {line}" for line in row.meaning.splitlines())
+    return "\n".join(lines)
+
+
+class Described(NamedTuple):
+    """A key as `--help` and the docs show it."""
+
+    key: str  # dotted; NAME stands for a name of the user's own
+    kind: str  # its choices or its type
+    default: str | None  # None if the key is required
+    meaning: str
+
+
+def described(recipe_class: type[Section]) -> list[Described]:
+    """Every key of a recipe with its type, default and meaning, in the order of declaration."""
+    return [
+        Described(key, _kind(field), _default(field, default), field.description or "")
         for key, field, default in _with_named(keys(recipe_class))
     ]
-    width = max(len(key) for key, _, _ in rows)
-    for key, kind, meaning in rows:
-        lines.append(f"  {key:<{width}}  {kind}")
-        lines.extend(f"  {'':<{width}}    {line}" for line in meaning.splitlines())
-    return "\n".join(lines)
 
 
 def keys(
@@ -280,19 +301,26 @@ def _section_of(field: FieldInfo) -> type[Section] | None:
     return found[0] if found and not is_mapping else None
 
 
-def _type_and_default(field: FieldInfo, default: Any) -> str:
+def _kind(field: FieldInfo) -> str:
     args = get_args(field.annotation)
     is_choice = args and all(isinstance(arg, str) for arg in args)
-    kind = " | ".join(map(str, args)) if is_choice else _type_name(field.annotation)
+    return " | ".join(map(str, args)) if is_choice else _type_name(field.annotation)
+
+
+def _default(field: FieldInfo, default: Any) -> str | None:
     if default is PydanticUndefined and field.default_factory is not None:
         default = field.default_factory()  # type: ignore[call-arg]
-    return kind if default is PydanticUndefined else f"{kind} = {'none' if default is None else default}"
+    if default is PydanticUndefined:
+        return None
+    if isinstance(default, bool):
+        return str(default).lower()  # as YAML writes it
+    return "none" if default is None else str(default)
 
 
 def _type_name(kind: Any) -> str:
     if isinstance(kind, type) and not get_args(kind):
         return kind.__name__
-    plain = re.sub(r"\b(typing|align(\.\w+)*)\.", "", str(kind))  # module paths do not help a reader
+    plain = re.sub(r"\b(typing|(align|apps)(\.\w+)*)\.", "", str(kind))  # module paths do not help a reader
     return plain.replace("NoneType", "none").replace("None", "none")
 
 

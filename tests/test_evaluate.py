@@ -265,6 +265,7 @@ def test_the_second_evaluation_asks_nobody(world, tmp_path, monkeypatch):
     assert first == second
 
 
+@pytest.mark.slow
 def test_an_evaluation_that_is_killed_goes_on(world, tmp_path):
     """Killed by SIGKILL as soon as so many portions are kept; what was kept is not computed again."""
     (tmp_path / "texts.jsonl").write_text('{"text": "red blue cat"}\n{"text": "sun moon ."}\n')

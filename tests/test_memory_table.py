@@ -53,7 +53,7 @@ def head() -> list[str]:
     return ["| estimated peak | " + " | ".join(MODES) + " |", "|---|" + "---|" * len(MODES)]
 
 
-@pytest.mark.parametrize("size", ["124M", "13B"])  # the ends: each row takes ten seconds
+@pytest.mark.parametrize("size", ["124M", pytest.param("13B", marks=pytest.mark.slow)])  # the ends: ten seconds each
 def test_the_table_of_the_readme(size):
     readme = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
     assert set(head()) <= set(readme)

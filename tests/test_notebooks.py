@@ -1,4 +1,4 @@
-"""The notebooks: as they are committed, and run anew with small sizes, the second on what the first has made."""
+"""The notebooks: as they are committed, and run anew with small sizes, two of them on what the first has made."""
 
 import ast
 import json
@@ -51,8 +51,8 @@ def executed(path: Path) -> Any:
 # -- as they are committed --------------------------------------------------------------------------------------------
 
 
-def test_there_are_two() -> None:
-    assert [path.name for path in NOTEBOOKS] == ["base-vs-aligned.ipynb", "the-pipeline.ipynb"]
+def test_there_are_three() -> None:
+    assert [path.stem for path in NOTEBOOKS] == ["base-vs-aligned", "lesson-overoptimisation", "the-pipeline"]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -123,6 +123,26 @@ def test_base_vs_aligned_runs_on_any_finished_demo(
     report = notebook.read_report(str(tmp_path))
     assert report["models"] == notebook.read_report(str(demo))["models"]  # the same prompts, seed and models
     assert verdict(report) in "".join(texts_of(cell) for cell in found.cells[-3:] if cell.cell_type == "code")
+
+
+def test_the_lesson_runs_on_any_finished_demo(
+    small: tuple[Any, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, demo = small
+    monkeypatch.setenv("ALIGN_DEMO", str(demo))
+    monkeypatch.setenv("ALIGN_OUT", str(tmp_path / "lesson"))
+    monkeypatch.setenv("ALIGN_SCALE", "0.1")
+    found = executed(ROOT / "notebooks" / "lesson-overoptimisation.ipynb")
+    report = notebook.read_report(str(tmp_path / "lesson" / "evaluation"))
+    assert report["models"].keys() == {"sft", "ppo_free", "ppo_held"}
+    assert verdict(report) in texts_of(found.cells[-1])
+
+
+def test_the_lesson_shows_over_optimisation() -> None:
+    """As it is committed: the policy without a leash has more reward than the held one, and is worth less than SFT."""
+    told = texts_of(code_cells(ROOT / "notebooks" / "lesson-overoptimisation.ipynb")[-1])
+    assert "ppo_free is worse than SFT" in told
+    assert "ppo_held is better than SFT" in told
 
 
 def test_a_mistake_is_told_in_words_and_without_a_traceback() -> None:

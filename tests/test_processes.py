@@ -17,9 +17,13 @@ from align import ppo, pretrain, rm, sft
 from align.config import to_yaml
 from align.train.state import steps_saved
 
-pytestmark = pytest.mark.skipif(
-    not (torch.distributed.is_available() and torch.distributed.is_gloo_available()), reason="this PyTorch has no gloo"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not (torch.distributed.is_available() and torch.distributed.is_gloo_available()),
+        reason="this PyTorch has no gloo",
+    ),
+]
 
 STAGES = {"pretrain": pretrain, "sft": sft, "rm": rm, "ppo": ppo}
 

@@ -328,7 +328,9 @@ def run_recipe(name: str, capsys: pytest.CaptureFixture[str]) -> Section:
     return recipe
 
 
-@pytest.mark.parametrize("folder", ["gpt2-hh", "tldr", "qwen-alpaca", "qwen-hh"])
+@pytest.mark.parametrize(
+    "folder", ["gpt2-hh", *(pytest.param(name, marks=pytest.mark.slow) for name in ("tldr", "qwen-alpaca", "qwen-hh"))]
+)
 def test_the_recipes_for_the_hub_run_one_after_the_other(folder, elsewhere, capsys):
     hub(elsewhere)
     stages = [stage for stage in ("sft", "rm", "ppo") if f"{folder}/{stage}.yaml" in RECIPES]
@@ -365,6 +367,7 @@ def gradients(model: Any, ids: Any) -> dict[str, float]:
     return {name: float(weight.grad.norm()) for name, weight in model.named_parameters() if weight.requires_grad}
 
 
+@pytest.mark.slow
 def test_the_recipes_for_real_text_run_one_after_the_other(elsewhere, capsys):
     published_files(elsewhere)
     for stage in ("pretrain", "sft", "rm", "ppo"):

@@ -42,11 +42,16 @@ def losses(folder: Path) -> list[float]:
     return [row["loss/train"] for row in metrics(folder)]
 
 
+@pytest.fixture(scope="module")
+def plain(world, tmp_path_factory) -> Path:
+    """A run on the annotated rankings without a variant, beside its data."""
+    folder = tmp_path_factory.mktemp("plain")
+    return run(rm, world, folder / "run", data__path=annotated(world, folder))
+
+
 @pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
-def test_every_variant_trains_and_changes_what_is_learned(world, tmp_path, changes):
-    data = annotated(world, tmp_path)
-    plain = run(rm, world, tmp_path / "plain", data__path=data)
-    folder = run(rm, world, tmp_path / "run", data__path=data, **changes)
+def test_every_variant_trains_and_changes_what_is_learned(world, plain, tmp_path, changes):
+    folder = run(rm, world, tmp_path / "run", data__path=str(plain.parent / "annotated.jsonl"), **changes)
     assert losses(folder) != losses(plain)
     assert load_scalar_model(sections.Model(path=str(folder / "model"))).heads == changes.get("heads", 1)
 

@@ -241,18 +241,22 @@ def _fault_of_messages(prompt: Any) -> str | None:
 # ------------------------------------------------------------------------------------------------------- command line
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog=program("align.lab.annotators"), description="Rank answers of the lab's world."
-    )
-    parser.add_argument("answers", type=Path, help="JSONL with rows {prompt, responses}")
-    parser.add_argument(
+def parser() -> argparse.ArgumentParser:
+    """The options of `align rank`."""
+    made = argparse.ArgumentParser(prog=program("align.lab.annotators"), description="Rank answers of the lab's world.")
+    made.add_argument("answers", type=Path, help="JSONL with rows {prompt, responses}")
+    made.add_argument(
         "--out", type=Path, required=True, help="JSONL to write, rows {prompt, responses, ranks, annotator}"
     )
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--overlap", type=int, default=1, help="annotators who rank each row of answers (%(default)s)")
-    parser.add_argument("--agreement", type=float, default=AGREEMENT, help="of two annotators on a pair (%(default)s)")
-    args = parser.parse_args(argv)
+    made.add_argument("--seed", type=int, default=1)
+    made.add_argument("--overlap", type=int, default=1, help="annotators who rank each row of answers (%(default)s)")
+    made.add_argument("--agreement", type=float, default=AGREEMENT, help="of two annotators on a pair (%(default)s)")
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parses the command line and ranks."""
+    args = parser().parse_args(argv)
     try:
         summary = rank_file(args.answers, args.out, args.seed, args.agreement, args.overlap)
     except (ValueError, OSError) as error:

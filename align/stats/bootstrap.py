@@ -15,7 +15,7 @@ of those sums (`by_cluster`), which are added up for many resamples at once (`re
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -46,7 +46,7 @@ def bootstrap_mean(values: Scores, n_resamples: int = 2000, level: float = 0.95,
     """
     array = checked(values, "values")
     _check_settings(n_resamples, level)
-    means = np.concatenate(list(_resampled_means(array, n_resamples, seed)))  # (n_resamples,)
+    means = _resampled_means(array, n_resamples, seed)
     return Interval(float(array.mean()), *percentiles(means, len(array), level))
 
 
@@ -96,23 +96,23 @@ def wilson(n_right: int, n: int, level: float = 0.95) -> Interval:
 
     Newcombe 1998, "Two-sided confidence intervals for the single proportion", method 3. Raises ValueError for n < 1.
     """
-    from scipy.special import ndtri
+    from scipy.stats import binomtest
 
     if not 0 <= n_right <= n or n < 1:
         raise ValueError(f"{n_right} of {n} is no share: give 0 to n of n, n at least 1")
-    share, z = n_right / n, float(ndtri((1 + level) / 2))
-    centre, half = share + z * z / (2 * n), z * math.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2)
-    scale = 1 + z * z / n
-    return Interval(share, max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale))
+    low, high = binomtest(n_right, n).proportion_ci(level, "wilson")
+    return Interval(n_right / n, float(low), float(high))
 
 
-def _resampled_means(values: NDArray[np.float64], n_resamples: int, seed: int) -> Iterator[NDArray[np.float64]]:
-    """Means of resamples, in chunks, so that memory does not grow with their number."""
-    rng = np.random.default_rng(seed)
-    n_rows = max(1, CHUNK_ELEMENTS // len(values))
-    for done in range(0, n_resamples, n_rows):
-        drawn = rng.integers(0, len(values), size=(min(n_rows, n_resamples - done), len(values)))
-        yield values[drawn].mean(axis=1)
+def _resampled_means(values: NDArray[np.float64], n_resamples: int, seed: int) -> NDArray[np.float64]:
+    """(n_resamples,): scipy's bootstrap, in batches, so that memory does not grow with `n_resamples`."""
+    from scipy.stats import bootstrap
+
+    if len(values) == 1:  # scipy refuses a single value, and every resample of it is the same
+        return values
+    batch = max(1, CHUNK_ELEMENTS // len(values))
+    settings = {"n_resamples": n_resamples, "batch": batch, "method": "percentile", "rng": seed}
+    return np.asarray(bootstrap((values,), np.mean, **settings).bootstrap_distribution)
 
 
 # -- clusters ---------------------------------------------------------------------------------------------------------

@@ -222,10 +222,9 @@ def _wins(votes: Votes, n_models: int) -> NDArray[np.float64]:
 
 def _reach(wins: NDArray[np.float64]) -> NDArray[np.bool_]:
     """(i, j): i has beaten or tied j, or one that reaches j."""
-    reach = (wins > 0) | np.eye(len(wins), dtype=bool)
-    for _ in range(max(1, len(wins)).bit_length()):  # each round doubles the length of the way
-        reach = (reach.astype(np.float64) @ reach) > 0
-    return reach
+    from scipy.sparse.csgraph import shortest_path
+
+    return np.isfinite(shortest_path(wins > 0, unweighted=True)) if len(wins) else np.zeros((0, 0), dtype=bool)
 
 
 def _largest_group(reach: NDArray[np.bool_], few: NDArray[np.bool_]) -> NDArray[np.int64]:

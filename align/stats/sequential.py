@@ -51,14 +51,10 @@ def look(n_only_a: int, n_only_b: int, alpha: float = 0.05) -> Look:
 
 def log_bayes_factor(n_only_a: int, n_only_b: int, share: float = 0.5) -> float:
     """Logarithm of the Bayes factor of any share of A's against this one."""
-    log_any = math.lgamma(n_only_a + 1) + math.lgamma(n_only_b + 1) - math.lgamma(n_only_a + n_only_b + 2)
-    return log_any - _log_power(share, n_only_a) - _log_power(1 - share, n_only_b)
+    from scipy.special import betaln, xlogy
 
-
-def _log_power(base: float, exponent: int) -> float:
-    if exponent == 0:
-        return 0.0
-    return exponent * math.log(base) if base > 0 else -math.inf
+    log_any = betaln(n_only_a + 1, n_only_b + 1)
+    return float(log_any - xlogy(n_only_a, share) - xlogy(n_only_b, 1 - share))
 
 
 def _share(part: int, whole: int) -> float:
@@ -66,14 +62,10 @@ def _share(part: int, whole: int) -> float:
 
 
 def _bound(n_only_a: int, n_only_b: int, alpha: float) -> float:
-    """The smallest share of A's that is not rejected, by halving: below the observed share the factor falls with it."""
-    low, high = 0.0, _share(n_only_a, n_only_a + n_only_b)
-    if n_only_a == 0:
-        return 0.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        if log_bayes_factor(n_only_a, n_only_b, middle) >= -math.log(alpha):
-            low = middle
-        else:
-            high = middle
-    return low
+    """The smallest share of A that is not rejected. Below the observed share the factor falls as the share rises."""
+    from scipy.optimize import brentq
+
+    def excess(share: float) -> float:
+        return log_bayes_factor(n_only_a, n_only_b, share) + math.log(alpha)
+
+    return float(brentq(excess, 1e-300, _share(n_only_a, n_only_a + n_only_b))) if n_only_a else 0.0

@@ -29,14 +29,14 @@ def mcnemar(a_correct: ArrayLike, b_correct: ArrayLike) -> Comparison:
     McNemar 1947, in its exact form: of n such prompts each would be A's with probability 1/2, so the p-value is
     binomial. The i-th of both belong to the i-th prompt. Raises ValueError for anything but True, False, 1 or 0.
     """
-    from scipy.special import bdtr
+    from scipy.stats import binomtest
 
     a, b = _pair(a_correct, b_correct)
     for name, values in (("a_correct", a), ("b_correct", b)):
         if wrong := [value for value in np.unique(values) if value not in (0.0, 1.0)]:
             raise ValueError(f"{name} holds {wrong[0]:g}: each must be True or False")
     only_a, only_b = int((a > b).sum()), int((b > a).sum())
-    p = min(1.0, 2 * float(bdtr(min(only_a, only_b), only_a + only_b, 0.5))) if only_a + only_b else 1.0
+    p = float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
     same = np.ptp(a - b) == 0  # then no resample can differ, and the bootstrap would be sure
     return Comparison(unvaried(float(a[0] - b[0]), len(a), lowest=-1.0) if same else bootstrap_mean(a - b), p)
 

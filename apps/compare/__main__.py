@@ -1,4 +1,9 @@
-"""Models side by side in a browser: python -m apps.compare recipes/compare_app.yaml [key=value ...] [--dry-run]"""
+"""Models side by side in a browser.
+
+    align compare recipes/compare_app.yaml [key=value ...] [--dry-run]
+
+The server listens on this machine alone unless the recipe has an `arena`, in which people log in.
+"""
 
 from __future__ import annotations
 

@@ -1,10 +1,12 @@
 """People rank answers in a browser: the ranking app's commands.
 
-python -m apps.label serve project.yaml [--host 127.0.0.1] [--port 7860] [--workers 1]
-python -m apps.label import project.yaml answers.jsonl [...] [--dry-run]
-python -m apps.label export project.yaml --out FOLDER
-python -m apps.label status project.yaml
-python -m apps.label invite project.yaml --role admin
+    align label serve project.yaml [--host 127.0.0.1] [--port 7860] [--workers 1]
+    align label import project.yaml answers.jsonl [...] [--dry-run]
+    align label export project.yaml --out FOLDER
+    align label status project.yaml
+    align label invite project.yaml --role admin
+
+Each command takes the project's file first. `align label COMMAND --help` lists its options.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""What a PPO recipe can choose besides its defaults: each key changes what it says, in a real run on the tiny world."""
+"""What a PPO recipe can choose besides its defaults: each key changes what it says, in real steps on the tiny world."""
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,11 +18,23 @@ from align.models.load import load_causal_lm
 from align.rl.ptx import packed
 from align.rl.sampler import Asked
 from align.sections import Model
+from align.text.batches import rows_of_step
 from align.text.tokenizer import load_tokenizer, train_tokenizer
 
 pytestmark = pytest.mark.heavy
 
 GENTLE = {"optim__learning_rate": 0.003, "train__steps": 4}
+
+
+def figures_of(world: Any, folder: Path, **changes: Any) -> list[dict[str, float]]:
+    """Each step's figures of the command's loop, without what a run writes, which takes longer than the steps."""
+    recipe = recipe_of(ppo, world, folder, **changes)
+    sampler, learner, prompts = ppo.build(recipe)
+    found = []
+    for step in range(1, recipe.train.steps + 1):
+        rows = rows_of_step(step, len(prompts), recipe.optim.batch_size, recipe.seed)
+        found.append(learner.step(sampler.collect([prompts[row] for row in rows], step), step))
+    return found
 
 
 def test_a_loop_of_ones_own(world, tmp_path):
@@ -35,16 +48,11 @@ def test_a_loop_of_ones_own(world, tmp_path):
 
 
 def test_a_loop_of_ones_own_is_the_commands(world, tmp_path):
-    recipe = recipe_of(ppo, world, tmp_path / "run", **GENTLE)
-    ppo.run(recipe)
-    sampler, learner, prompts = ppo.build(recipe)
-    from align.text.batches import rows_of_step
-
-    for step in range(1, 5):
-        rows = rows_of_step(step, len(prompts), recipe.optim.batch_size, recipe.seed)
-        stats = learner.step(sampler.collect([prompts[row] for row in rows], step))
-        logged = metrics(tmp_path / "run")[step - 1]
-        assert {name: logged[name] for name in stats} == stats
+    logged = metrics(run(ppo, world, tmp_path / "run", **GENTLE))
+    figures = figures_of(world, tmp_path / "own", **GENTLE)
+    assert len(figures) == 4
+    for ours, theirs in zip(figures, logged, strict=True):
+        assert {name: theirs[name] for name in ours} == ours
 
 
 @pytest.mark.parametrize("advantage", ["rloo", "grpo"])
@@ -66,18 +74,11 @@ def test_every_estimator_holds_the_policy_back_wherever_it_is_charged(world, tmp
     kl = []
     for coefficient in (0.01, 3.0):
         changes = {"kl__estimator": estimator, "kl__placement": placement, "kl__coefficient": coefficient}
-        rows = metrics(
-            run(
-                ppo,
-                world,
-                tmp_path / str(coefficient),
-                **GENTLE | {"train__steps": 8, "optim__learning_rate": 0.001},
-                **changes,
-            )
-        )
+        changes |= GENTLE | {"train__steps": 6, "optim__learning_rate": 0.001}
+        rows = figures_of(world, tmp_path / str(coefficient), **changes)
         assert all(row["objective/kl"] >= 0 for row in rows)  # which k1 does not promise
         assert ("loss/kl_avg" in rows[0]) == (placement == "loss")
-        kl.append(sum(row["objective/kl"] for row in rows[4:]))
+        kl.append(sum(row["objective/kl"] for row in rows[3:]))
     assert kl[1] < kl[0]
 
 
@@ -137,8 +138,8 @@ def test_pretraining_text_is_mixed_in(world, tmp_path):
     ptx = {"ptx__path": world.documents, "ptx__batch_size": 8}
     gammas = {1e-9: [], 30.0: []}
     for gamma in gammas:
-        changes = GENTLE | {"train__steps": 12} | ptx | {"ptx__coefficient": gamma}
-        rows = metrics(run(ppo, world, tmp_path / str(gamma), **changes))
+        changes = GENTLE | {"train__steps": 8} | ptx | {"ptx__coefficient": gamma}
+        rows = figures_of(world, tmp_path / str(gamma), **changes)
         gammas[gamma] = [row["loss/ptx_avg"] for row in rows]
     assert gammas[30.0][-1] < gammas[1e-9][-1] - 0.1
     assert gammas[30.0][0] == pytest.approx(gammas[1e-9][0], rel=0.2)
@@ -146,12 +147,12 @@ def test_pretraining_text_is_mixed_in(world, tmp_path):
 
 def test_demonstrations_can_be_mixed_in(world, tmp_path):
     ptx = {"ptx__path": world.conversations, "ptx__kind": "conversations", "ptx__batch_size": 4}
-    assert "loss/ptx_avg" in metrics(run(ppo, world, tmp_path / "run", **GENTLE, **ptx))[0]
+    assert "loss/ptx_avg" in figures_of(world, tmp_path / "run", **GENTLE, **ptx)[0]
 
 
 def test_a_pass_ends_early_once_the_policy_has_moved_far(world, tmp_path):
     changes = {"ppo__n_epochs": 5, "ppo__target_kl": 1e-9}
-    rows = metrics(run(ppo, world, tmp_path / "run", **GENTLE, **changes))
+    rows = figures_of(world, tmp_path / "run", **GENTLE, **changes)
     assert {row["val/n_updates"] for row in rows} == {2}  # two mini-batches of the first pass
 
 
@@ -166,7 +167,7 @@ def test_a_run_ends_when_its_kl_is_used_up(world, tmp_path, capsys):
 @pytest.mark.parametrize("adapter", ["none", "lora"])
 def test_the_reference_can_follow_the_policy(world, tmp_path, adapter):
     changes = {"kl__reference_every": 1, "model__adapter": adapter}
-    rows = metrics(run(ppo, world, tmp_path / "run", **GENTLE, **changes))
+    rows = figures_of(world, tmp_path / "run", **GENTLE, **changes)
     assert [row["objective/kl"] for row in rows] == [0.0] * 4
 
 
@@ -267,6 +268,6 @@ def test_positions_are_those_of_models_that_read_the_policys_tokens(world, tmp_p
 
 def test_dual_clip_and_entropy_bonus_run(world, tmp_path):
     changes = {"ppo__dual_clip": 3.0, "ppo__entropy_coefficient": 0.01, "ppo__value_clip_range": None}
-    rows = metrics(run(ppo, world, tmp_path / "run", **GENTLE, **changes, ppo__whiten_over="minibatch"))
+    rows = figures_of(world, tmp_path / "run", **GENTLE, **changes, ppo__whiten_over="minibatch")
     assert all(row["policy/entropy_avg"] > 0 for row in rows)
     assert {row["val/clipfrac_avg"] for row in rows} == {0.0}

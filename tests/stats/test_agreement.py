@@ -123,6 +123,14 @@ def test_naming_the_other_answer_first_changes_nothing():
     assert agreement(other) == agreement(compared(tasks, people, ranks))
 
 
+def test_kappa_is_the_librarys():
+    metrics = pytest.importorskip("sklearn.metrics", reason="comes with the extra lm-eval")
+    first, second = np.random.default_rng(0).integers(0, 3, size=(2, 200))
+    counts = np.zeros((3, 3))
+    np.add.at(counts, (first, second), 1)
+    assert cohen_kappa(counts) == pytest.approx(metrics.cohen_kappa_score(first, second))
+
+
 def test_kappa_by_hand():
     # 50 proposals, both yes 20, both no 15: 0.7 observed, 0.5 by chance.
     assert cohen_kappa([[20, 5], [10, 15]]) == pytest.approx(0.4)
@@ -131,6 +139,7 @@ def test_kappa_by_hand():
     assert cohen_kappa([[0, 0], [0, 0]]) is None
 
 
+@pytest.mark.heavy
 def test_intervals_of_agreement_cover_the_truth_95_times_of_100():
     rng = np.random.default_rng(2)
     truth = agreement(compared(*rankings(rng, 30_000)))

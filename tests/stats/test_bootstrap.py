@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.stats import bootstrap
 
 from align.stats.bootstrap import (
     CHUNK_ELEMENTS,
@@ -17,6 +18,7 @@ from align.stats.bootstrap import (
 )
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("draw", "truth"),
     [
@@ -152,6 +154,13 @@ def test_votes_said_twice_make_nothing_surer():
     thrice = ratios(np.tile(prompts, 3), np.zeros(180, dtype=int), np.tile(outcomes, 3), np.ones(180), 1)
     assert once[0] == pytest.approx(thrice[0])
     assert once[0] == pytest.approx(bootstrap_mean(outcomes), abs=0.01)
+
+
+def test_clusters_of_one_value_give_the_librarys_interval():
+    values = np.random.default_rng(0).random(400)
+    (found,) = ratios(range(400), [0] * 400, values, [1] * 400, 1, n_resamples=20_000)
+    expected = bootstrap((values,), np.mean, n_resamples=20_000, method="percentile", rng=0).confidence_interval
+    assert found[1:] == pytest.approx(tuple(expected), abs=1e-3)  # the interval is 0.056 wide
 
 
 def test_votes_on_one_prompt_go_together():

@@ -50,6 +50,19 @@ def test_one_who_is_always_sure_and_often_wrong_has_the_gap_as_error():
     assert [(b["n"], b["confidence"], b["accuracy"]) for b in found["bins"]] == [(10, pytest.approx(0.9), 0.6)]
 
 
+def test_bins_are_the_librarys():
+    calibration_curve = pytest.importorskip(
+        "sklearn.calibration", reason="comes with the extra lm-eval"
+    ).calibration_curve
+    rng = np.random.default_rng(0)
+    confidence = rng.random(500)
+    right = (rng.random(500) < confidence).astype(float)
+    bins = reliability(confidence, right)["bins"]
+    accuracy, mean = calibration_curve(right, confidence, n_bins=10)
+    assert [b["accuracy"] for b in bins] == pytest.approx(accuracy.tolist())
+    assert [b["confidence"] for b in bins] == pytest.approx(mean.tolist())
+
+
 def test_one_bin_compares_the_means():
     found = reliability([0.5, 0.7, 0.9, 1.0], [1, 0, 1, 1], n_bins=1)
     assert found["ece"] == pytest.approx(abs(0.75 - 0.775))

@@ -3,6 +3,7 @@
 import krippendorff
 import numpy as np
 import pytest
+from scipy.stats import rankdata
 
 from align.stats.krippendorff import krippendorff_alpha, relative_ranks
 
@@ -66,6 +67,8 @@ def test_ties_share_their_mean_rank():
     assert relative_ranks([1, 2]) == [0.25, 0.75]
     assert relative_ranks([1, 1, 3]) == relative_ranks([1, 1, 2]) == pytest.approx([1 / 3, 1 / 3, 5 / 6])
     assert relative_ranks([3, 1, 2, 4]) == [0.625, 0.125, 0.375, 0.875]
+    ranks = [2, 5, 5, 1, 7, 5, 2]
+    assert relative_ranks(ranks) == pytest.approx((rankdata(ranks) - 0.5) / len(ranks))
 
 
 def ranked(rng, n_prompts):
@@ -82,6 +85,7 @@ def alpha_of_ranks(ranks, **settings):
     return krippendorff_alpha(units, np.ravel(values), "ordinal", units // 4, **settings)
 
 
+@pytest.mark.heavy
 def test_the_interval_covers_the_truth_95_times_of_100():
     rng = np.random.default_rng(0)
     truth = alpha_of_ranks(ranked(rng, 20_000), n_resamples=2).mean

@@ -45,6 +45,7 @@ def test_rankings_of_different_size_are_taken_together():
     assert len(both.by_place) == 5
 
 
+@pytest.mark.heavy
 def test_no_bias_is_called_one_in_5_of_100_and_intervals_cover_a_half():
     rng = np.random.default_rng(3)
     found = [position_bias(*shown(rng, 40, tie=0.7), seed=seed) for seed in range(200)]

@@ -48,6 +48,7 @@ def test_chunks_leave_no_swap_out(monkeypatch):
     assert paired_permutation(a, b).p == whole
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("n", [12, 40])
 def test_no_difference_is_called_one_in_5_of_100(n):
     rng = np.random.default_rng(n)
@@ -58,6 +59,7 @@ def test_no_difference_is_called_one_in_5_of_100(n):
     assert np.mean([mcnemar(a, b).p <= 0.05 for a, b in right]) <= 0.05  # exact, so it keeps below
 
 
+@pytest.mark.heavy
 def test_the_interval_of_a_difference_covers_it_95_times_of_100():
     """Prompts hard for both, scores far from normal: what is paired makes it narrow, and it still covers."""
     rng, covered, widths = np.random.default_rng(7), [], []
@@ -71,6 +73,7 @@ def test_the_interval_of_a_difference_covers_it_95_times_of_100():
     assert np.mean(widths) < 0.6  # of the interval of two separate samples
 
 
+@pytest.mark.heavy
 def test_the_interval_of_a_difference_in_accuracy_covers_it():
     rng, covered = np.random.default_rng(8), []
     for _ in range(500):

@@ -172,6 +172,7 @@ def test_an_adapter_speaks_there(world: World, folder: Path, tokenizer: Any) -> 
     assert tuned[0] == pytest.approx(sums(text_model, [(given[1:], scored) for given, scored in rows]), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_the_command(world, folder, monkeypatch, capsys):
     from align.tasks import harness
 

@@ -19,10 +19,11 @@ PAGE = Path(__file__).parents[2] / "docs" / "formats.md"
 HEAD = """\
 # Formats
 
-Made by `tests/text/test_formats_page.py` from the tables in `align/text/formats.py` and `align/text/keys.py`, and held
-to what the code does. The format is recognised by the first row's columns, in the order of this page; `data.format`
-names it instead, and `data.columns` maps our names to the file's: `{prompt: question}`. Files are .json, .jsonl, .csv,
-.tsv, .txt (each also .gz) and .parquet, folders of them, and data sets of the hub.
+This page is generated from the tables in `align/text/formats.py` and `align/text/keys.py`, and a test checks it
+against the code (`tests/text/test_formats_page.py`). A format is recognised by the columns of the first row, in the
+order of this page; `data.format` names one instead. `data.columns` maps our column names to those of your file, as
+`{prompt: question}`. Sources are .json, .jsonl, .csv, .tsv and .txt files (each also .gz), .parquet files, folders of
+these, and data sets of the hub.
 """
 ASK, SAID, OTHER = "Name a colour.", "Red", "Blue"
 USER = {"role": "user", "content": ASK}
@@ -110,8 +111,8 @@ def _kinds() -> list[str]:
     """Which records can be made of which format."""
     kinds: tuple[Kind, ...] = get_args(Kind)
     rows = [[name, *("yes" if kind in layout.kinds else "" for kind in kinds)] for name, layout in LAYOUTS.items()]
-    told = "Conversations and documents of a row with an order have its best answer. Answers are there to be scored."
-    return ["## What can be made of a row", "", *_table(["format", *kinds], *rows), told, ""]
+    told = "A ranking becomes a conversation or document with its best answer. `align score` reads *answers*."
+    return ["## What each format can be read as", "", *_table(["format", *kinds], *rows), told, ""]
 
 
 def _formats() -> list[str]:
@@ -130,12 +131,13 @@ def _rows() -> list[str]:
     told = [
         "## Keys beside the columns",
         "",
-        "A row of any format may have these. A key that says nothing (null, an empty text or list) is not there. Any",
-        "other key is not read, and the log names it once with its count. To leave one of these unread, rename it so",
-        "that it begins with an underscore: `data.columns={_context: context}`.",
+        "A row of any format may have these keys. An empty value (null, an empty text or list) counts as absent. All",
+        "other keys are ignored; the log names each once, with its count. To ignore one of these too, give it a name",
+        "that begins with an underscore: `data.columns={_context: context}`.",
         "",
         *_table(["key", "also named", "what it does"], *map(_told, OF_ROWS)),
-        "What a key does in each format: *read*, *left out* (the row, and counted), *refused*, or nothing (no mark):",
+        "What happens in each format: *read* (the key is used), *left out* (the row is, and counted), *refused* (an",
+        "error); blank: the key has no effect.",
         "",
     ]
     return [*told, *_table(["format", *SAMPLES], *([name, *(_done(name, key) for key in SAMPLES)] for name in LAYOUTS))]
@@ -165,12 +167,12 @@ def _told(key: Key) -> list[str]:
 
 
 def _turns() -> list[str]:
-    head = ["## Keys of a turn", "", "In messages, conversations, and prompts and answers that are lists of turns."]
+    head = ["## Keys of a turn", "", "For messages, conversations, and prompts and answers that are lists of turns."]
     return [*head, "", *_table(["key", "also named", "what it does"], *map(_told, OF_MESSAGES))]
 
 
 def _recipe() -> list[str]:
-    """The keys of the recipe that decide what becomes of all this."""
+    """The recipe's keys that decide how rows are read."""
     names = ["format", "columns", "system", "same_role", "first_assistant", "thoughts", "margins", "template"]
     names += ["template_options", "on_error"]
     rows = [[f"data.{name}", " ".join((Data.model_fields[name].description or "").split())] for name in names]

@@ -48,8 +48,11 @@ def test_smaller_portions_come_before_everything_else(world, tmp_path):
 
 
 def test_where_nothing_fits_the_least_is_told(world, tmp_path):
-    recipe, described = wide_ppo(world, tmp_path)
-    told = remedy(recipe, described, Device("gpu", 1 * GB, is_here=False))
+    recipe = recipe_of(sft, world, tmp_path / "run", data__max_tokens=1024, train__precision="bf16")
+    shape = model_shape("7B")
+    shape.num_hidden_layers = 2
+    described = plan_of_one_model(shape, Sizes(1024, 256), "vocabulary")
+    told = remedy(recipe, described, Device("gpu", 1e8, is_here=False))
     assert told.startswith("No setting makes it fit: model.adapter=lora model.quantization=4bit")
     assert "train.gradient_checkpointing=true" in told
     assert told.endswith("use a smaller model")

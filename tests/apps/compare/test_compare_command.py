@@ -87,6 +87,7 @@ def test_a_mistake_ends_the_command_without_a_traceback(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_it_serves_until_it_is_stopped(models: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"
     path.write_text(json.dumps(models | {"port": 0, "arena": project_file(tmp_path)}))

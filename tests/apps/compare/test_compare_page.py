@@ -255,6 +255,7 @@ def test_a_long_question_is_told_in_its_column(place: Place, open_page: Any) -> 
     assert page.page.locator(".turn").nth(1).locator(".complaint").count() == 0
 
 
+@pytest.mark.slow
 def test_no_attack_runs_or_loads_anything(make_place: Callable[..., Place], open_page: Any) -> None:
     place = make_place(arena=True)
     page = open_page(place, "${pwned()}<img src=x onerror=pwned()>")

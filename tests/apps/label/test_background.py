@@ -51,6 +51,7 @@ def test_it_answers_what_the_server_would(bench: Bench) -> None:
     process.join()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes by their parent")
 def test_it_ends_with_a_server_that_is_killed(tmp_path: Path) -> None:
     import asyncio

@@ -18,6 +18,8 @@ from offices import Clock, assert_counts, new_id, ranking
 from processes import Served, crowd, more
 from served import Member, Place
 
+pytestmark = pytest.mark.slow
+
 TEN_YEARS_S = 10 * 365 * 86400.0
 NAMES = [f"person {n}" for n in range(4)]
 

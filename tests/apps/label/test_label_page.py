@@ -63,6 +63,7 @@ def standard(ranks: list[int]) -> list[int]:
     return [1 + sum(other < rank for other in ranks) for rank in ranks]
 
 
+@pytest.mark.slow
 def test_ten_tasks_by_mouse(sit_down: Callable[..., Desk], office: tuple[Place, Server], tmp_path: Path) -> None:
     desk, chance, wanted = sit_down("mouse"), random.Random(1), []
     for _ in range(N_TASKS):
@@ -397,6 +398,7 @@ def test_two_people_see_their_own_order_and_no_model(sit_down: Callable[..., Des
     assert not [text for text in seen if "model 1" in text or '"model"' in text]
 
 
+@pytest.mark.slow
 def test_no_attack_runs_or_loads_anything(browser: Any, make_place: Callable[..., Place]) -> None:
     name = "<img src=x onerror=pwned()>${pwned()}{{7}}"
     place = make_place(name="{{pwned()}}<script>pwned()</script>${pwned()}", overlap=3)

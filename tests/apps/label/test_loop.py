@@ -9,6 +9,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import pytest
 from helpers import metrics, run
 from offices import new_id
 from served import Member, Place
@@ -21,6 +22,8 @@ from align.text.load import load
 from align.text.records import Ranking
 from apps.label.exporting import export
 from apps.store import adding
+
+pytestmark = pytest.mark.slow
 
 NOISE = 0.25
 WORTH = {word: 2 * place / len(WORDS) for place, word in enumerate(WORDS)}

@@ -17,6 +17,8 @@ from apps.store.errors import Unavailable
 from apps.store.project import Project
 from apps.store.tables import Revision
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def killable(tmp_path: Path) -> Iterator[tuple[Served, Place]]:

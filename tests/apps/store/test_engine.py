@@ -280,6 +280,7 @@ def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
         os.system(f"umount {small}")
 
 
+@pytest.mark.slow
 def test_a_server_that_goes_away_and_comes_back(cluster: Any, tmp_path: Path) -> None:
     url = cluster.new("goes_away")
     store = Store.open(url)

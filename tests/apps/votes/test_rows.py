@@ -146,6 +146,7 @@ def test_portions_leave_nothing_out_and_another_project_stays_out(
     assert read(other) == []
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_tasks(busy: Office, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rows, "N_AT_ONCE", 5)
     many = [prompt(f"question {n}" + "x" * 10_000, 4) for n in range(100)]

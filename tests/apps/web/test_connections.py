@@ -81,6 +81,7 @@ def answer(stack: ExitStack, port: int, address: str) -> tuple[bytes, float]:
     return connected(stack, port, WHOLE, address).recv(1000)[:12], time.monotonic() - began
 
 
+@pytest.mark.slow
 def test_1100_half_sent_requests_keep_nobody_waiting(start: Callable[..., int]) -> None:
     port = start(1024)
     with files(2000), ExitStack() as stack:
