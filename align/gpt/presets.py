@@ -12,7 +12,7 @@ from align.gpt.config import GPTConfig
 # GPT-2 (Radford et al. 2019, table 2). Its one special token, <|endoftext|>, begins and ends documents.
 _GPT2: dict[str, Any] = {"vocab_size": 50257, "n_positions": 1024, "bos_token_id": 50256, "eos_token_id": 50256}
 
-# GPT-3 (Brown et al. 2020, table 2.1), with GPT-2's vocabulary. GPT-3 alternates dense and locally banded layers with an
+# GPT-3 (Brown et al. 2020, table 2.1), GPT-2's vocabulary. GPT-3 alternates dense and locally banded layers with an
 # unpublished bandwidth; attention is dense in every layer here. The parameters are the same.
 _GPT3: dict[str, Any] = {**_GPT2, "n_positions": 2048}
 
