@@ -245,7 +245,7 @@ def test_the_recipe_file_may_be_left_out(tmp_path):
     assert (recipe.model.path, recipe.port, recipe.host, dry_run) == ("m", 81, "127.0.0.1", True)
     with pytest.raises(UserError, match=r"command line: 1 problem in this recipe\n  model: required"):
         parse_command(serve_rm.Recipe, "serve_rm", ["port=81"], needs_file=False)
-    with pytest.raises(UserError, match="which recipe"):
+    with pytest.raises(UserError, match="no recipe given"):
         parse_command(score.Recipe, "score", ["model.path=m"])
 
 

@@ -205,7 +205,7 @@ def test_one_member_that_was_not_trained_is_enough_to_refuse(tokenizer, tmp_path
     initial = model.head.weight.detach().clone()
     with torch.no_grad():
         model.head.weight[:2] += 0.1
-    with pytest.raises(UserError, match="as it was drawn"):
+    with pytest.raises(UserError, match="still has its random initial weight"):
         save_reward_model(model, sections.Model(path="unused"), tokenizer, tmp_path, initial, "fp32")
 
 
@@ -218,7 +218,7 @@ def test_a_saved_reward_model_remembers_how_its_head_began(tokenizer, tmp_path):
     tensors = load_file(tmp_path / "model" / HEAD_FILE)
     assert torch.equal(tensors["initial"], initial / torch.tensor([[1.0], [2.0], [3.0]]))
     save_file({**tensors, "weight": tensors["initial"].clone()}, tmp_path / "model" / HEAD_FILE)
-    with pytest.raises(UserError, match="as it was drawn"):
+    with pytest.raises(UserError, match="still has its random initial weight"):
         load_scalar_model(sections.Model(path=str(tmp_path / "model")))
 
 

@@ -226,9 +226,9 @@ def test_no_process_is_without_work(world, tmp_path):
         ppo.check_work(recipe, inputs, SimpleNamespace(num_processes=n_processes))
 
     check(3)
-    with pytest.raises(UserError, match=r"held-out prompts .* = 2: each of 3 processes needs one"):
+    with pytest.raises(UserError, match=r"held-out prompts .* = 2: each of 3 processes needs at least one"):
         check(3, n_heldout=2)
-    with pytest.raises(UserError, match=r"optim\.batch_size = 12: each of 4 processes needs 4 at least; give 16"):
+    with pytest.raises(UserError, match=r"optim\.batch_size = 12: each of 4 processes needs at least 4; give 16"):
         check(4, n_heldout=4)
     recipe = recipe_of(ppo, world, tmp_path / "run", ptx__path=world.documents, ptx__batch_size=2, **changes)
     with pytest.raises(UserError, match=r"ptx\.batch_size = 2: each of 3"):

@@ -61,7 +61,7 @@ def count(recipe: Recipe, signalled_at: int | None = None, number: int = signal.
 
 def test_a_batch_that_several_processes_cannot_share_is_refused(tmp_path):
     several = SimpleNamespace(num_processes=2, is_main_process=True)
-    with pytest.raises(UserError, match=r"optim\.batch_size = 1: each of 2 processes needs one at least"):
+    with pytest.raises(UserError, match=r"optim\.batch_size = 1: each of 2 processes needs at least one"):
         Run(recipe(tmp_path / "run"), "count", several).__enter__()
     assert not (tmp_path / "run").exists()
 
