@@ -466,7 +466,11 @@ def test_a_reward_models_adapter_scores_what_its_model_does(world, tmp_path):
 
 @pytest.mark.parametrize(
     ("settings", "told"),
-    [("{", "cannot be read"), ('{"base_model_name_or_path": null}', "set it to the model"), ("{}", "set it to the model")],
+    [
+        ("{", "cannot be read"),
+        ('{"base_model_name_or_path": null}', "set it to the model"),
+        ("{}", "set it to the model"),
+    ],
 )
 def test_an_adapter_that_does_not_say_its_base_is_told_in_words(world, tmp_path, settings, told):
     (tmp_path / "adapter").mkdir()

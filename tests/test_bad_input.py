@@ -178,7 +178,7 @@ def test_a_reward_that_goes_wrong_in_the_middle_loses_nothing(kind, place, whole
     assert status == 2
     assert re.search(wrong.told, told), told
     assert steps_saved(tmp_path / "run" / "checkpoints") == [2]
-    go_on = re.search(r"stopped after step 2, .* continue with: python -m align\.ppo (.*)", told)
+    go_on = re.search(r"stopped after step 2; .* continue with: python -m align\.ppo (.*)", told)
     assert go_on, told
     mended = reward(wrong, None)
     moved = [f"reward.url={mended['reward__url']}"] if wrong.is_server else []
@@ -321,9 +321,9 @@ def test_an_output_that_is_in_the_way(name, world, tmp_path):
     (tmp_path / "folder").mkdir()
     outputs = {tmp_path / "file" / "below" / "it": "cannot be written, because .*file is not a folder"}
     if name in ("generate", "score"):
-        outputs[tmp_path / "folder"] = "is a folder, and a file is to be written there"
+        outputs[tmp_path / "folder"] = "is a folder, but a file has to be written there"
     else:
-        outputs[tmp_path / "file"] = "is a file, and a folder is to be written there"
+        outputs[tmp_path / "file"] = "is a file, but a folder has to be written there"
     for output, told in outputs.items():
         with pytest.raises(UserError, match=f"^output: {re.escape(str(output))} {told}"):
             begun(name, world, output)
