@@ -166,7 +166,7 @@ def summarise(
         right = sum(outcome.scores[metric] for outcome in outcomes) / len(outcomes) if outcomes else None
         report[key] = {"template": name, "right": right}
     report |= {"metric": metric, "alpha": recipe.alpha, "n_asked": len(asked[0]), "n_compared": len(both)}
-    report |= {"left_out": sorted({one.trouble for side in asked for one in side if one.trouble}), "looks": looks}
+    report |= {"left_out": sorted({one.reason for side in asked for one in side if one.reason}), "looks": looks}
     return report
 
 

@@ -216,7 +216,7 @@ def train(
     from transformers import PrinterCallback
 
     from align.models.adapters import trunk_prefix
-    from align.rl.unpaired import with_others
+    from align.rl.unpaired import with_mismatched
     from align.text.batches import rows_of_step, steps_in
     from align.train.optim import build_optimizer, learning_rate
     from align.train.state import Trainable
@@ -238,7 +238,7 @@ def train(
         [training[i] for i in rows_of_step(step, len(training), optim.batch_size, recipe.seed)]
         for step in range(first + 1, n_steps + 1)
     ]
-    rows = [row for step in by_step for row in (step if recipe.dpo.is_paired else with_others(step))]
+    rows = [row for step in by_step for row in (step if recipe.dpo.is_paired else with_mismatched(step))]
     eval_every = (recipe.train.eval_every or max(1, n_steps // 10)) if validation else None
     steps = run.steps(first, n_steps, parts)
     in_run = InRun(run, steps, first, n_steps, recipe.train.log_every, eval_every)
@@ -246,7 +246,7 @@ def train(
     longest = max(pair.longest for pair in training + held_out)
     n_pairs = pairs_at_once(recipe, longest, accelerator.num_processes)
     if held_out and not recipe.dpo.is_paired:
-        held_out = with_others(held_out)
+        held_out = with_mismatched(held_out)
     trained = {name: value.clone() for name, value in Trainable(model).state_dict().items()}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # meant for TRL, not for the user
@@ -389,8 +389,8 @@ def as_dataset(rows: Sequence[Any]) -> Any:
 
 
 def read(recipe: Recipe, tokenizer: Any) -> tuple[list[Any], list[Any]]:
-    """Training and validation rows as tokens: `Pair`s, or single answers (`Marked`) for an unpaired loss."""
-    from align.rl.unpaired import encode_marked
+    """Training and validation rows as tokens: `Pair`s, or `LabelledAnswer`s for a loss on single answers."""
+    from align.rl.unpaired import encode_unpaired
     from align.text.load import load
     from align.train.parallel import say
 
@@ -401,8 +401,8 @@ def read(recipe: Recipe, tokenizer: Any) -> tuple[list[Any], list[Any]]:
         return pairs, encode(recipe, tokenizer, rankings.validation, "validation")
     answers = load(recipe.data, "answers", recipe.seed)
     say(*answers.report.lines())
-    marked = encode_marked(recipe.data, tokenizer, answers.train, "training")
-    return marked, encode_marked(recipe.data, tokenizer, answers.validation, "validation")
+    marked = encode_unpaired(recipe.data, tokenizer, answers.train, "training")
+    return marked, encode_unpaired(recipe.data, tokenizer, answers.validation, "validation")
 
 
 def encode(recipe: Recipe, tokenizer: Any, rankings: list[Ranking], what: str) -> list[Pair]:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from align.evals.collect import Collector
     from align.evals.problems import Problem
     from align.judges.panel import Panel
-    from align.judges.scores import Marker
+    from align.judges.scores import CachedScorer
     from align.tasks.task import Prepared
     from align.text.records import Prompt
 
@@ -98,10 +98,10 @@ class Recipe(Section):
 class Markers(NamedTuple):
     """The scorers of the table of models."""
 
-    gold: Marker | None
-    reward: Marker | None
+    gold: CachedScorer | None
+    reward: CachedScorer | None
 
-    def given(self) -> list[Marker]:
+    def given(self) -> list[CachedScorer]:
         """The scorers that the recipe gives."""
         return [marker for marker in self if marker is not None]
 
@@ -147,7 +147,7 @@ def run(recipe: Recipe, dry_run: bool = False) -> None:
     folder = Path(recipe.output)
     with PeakMemory() as memory:
         markers, collector = begin(recipe, prompts, cache)
-        answers = collector.held() if prompts else {}
+        answers = collector.collected() if prompts else {}
         report = answers_report(recipe, collector, markers, answers)
         report |= judges_report(recipe, collector, panel, answers)
         report["tasks"] = tasks_report(recipe, collector, tasks)
@@ -185,14 +185,14 @@ def begin(recipe: Recipe, prompts: Sequence[Prompt], cache: Cache) -> tuple[Mark
     """The scorers and the answer collector. No model is loaded yet."""
     from align.evals.collect import Collector
     from align.evals.models import EvalModels
-    from align.judges.scores import Marker
+    from align.judges.scores import CachedScorer
     from align.judges.scoring import FunctionJudge, RewardModelJudge
 
     gold = reward = None
     if recipe.judge is not None:  # its scores are not cached, because a function may depend on anything
-        gold = Marker("gold", f"judge = {recipe.judge}", FunctionJudge(recipe.judge))
+        gold = CachedScorer("gold", f"judge = {recipe.judge}", FunctionJudge(recipe.judge))
     if recipe.reward is not None:
-        reward = Marker("reward", f"reward = {recipe.reward}", RewardModelJudge(recipe.reward), cache)
+        reward = CachedScorer("reward", f"reward = {recipe.reward}", RewardModelJudge(recipe.reward), cache)
     markers = Markers(gold, reward)
     max_tokens = POSITIONS if recipe.data is None else recipe.data.max_tokens
     collector = Collector(
@@ -220,16 +220,18 @@ def answers_report(
     recipe: Recipe, collector: Collector, markers: Markers, answers: dict[str, Answers]
 ) -> dict[str, Any]:
     """The report's blocks about the answers of each model and about the reward model."""
-    from align.judges.reward_accuracy import examine
+    from align.judges.reward_accuracy import measure_accuracy
     from align.train.machine import git_commit
 
-    report: dict[str, Any] = {"seed": recipe.seed, "git_commit": git_commit(), "n_prompts": len(collector.asked)}
+    report: dict[str, Any] = {"seed": recipe.seed, "git_commit": git_commit(), "n_prompts": len(collector.prompts)}
     report |= {"judge": recipe.judge, "perfect_gold": recipe.perfect}
     report["models"] = {name: summarise(recipe, name, own) for name, own in answers.items()}
     report |= compared(recipe, answers)
     if recipe.data is not None and recipe.reward is not None and recipe.rankings is not None:
         data = recipe.data.of_other_rows(recipe.rankings)
-        report["reward_model"] = examine(recipe.reward, data, markers.gold, recipe.seed, collector.voices.cache)
+        report["reward_model"] = measure_accuracy(
+            recipe.reward, data, markers.gold, recipe.seed, collector.eval_models.cache
+        )
     report["texts"] = {name: described(own, recipe.seed) for name, own in answers.items()}
     report["stages"] = read_stages(recipe)
     report["recipe"] = to_yaml(recipe)
@@ -285,18 +287,18 @@ def described(model_answers: Answers, seed: int) -> dict[str, Any]:
 
 def judges_report(recipe: Recipe, collector: Collector, panel: Panel, answers: dict[str, Answers]) -> dict[str, Any]:
     """The report's blocks about all judges, with those of the table of models, and their agreement."""
-    from align.judges.panel import Known, texts_of
+    from align.judges.panel import KnownScores, texts_of
     from align.report.verdict import all_pairs
 
     kinds = {"gold": "function", "reward": "reward_model"}
     known = {
-        name: Known(kind, {model: own.columns[name].tolist() for model, own in answers.items()})
+        name: KnownScores(kind, {model: own.columns[name].tolist() for model, own in answers.items()})
         for name, kind in kinds.items()
         if answers and all(name in own.columns for own in answers.values())
     }
     names = {name: (name, recipe.models[name].path) for name in answers}
     texts = {name: texts_of(own) for name, own in answers.items()}
-    heard = panel.hear(collector.asked, texts, names, all_pairs(answers), known)
+    heard = panel.judge(collector.prompts, texts, names, all_pairs(answers), known)
     collector.problems += heard.problems
     return heard.block
 
@@ -305,14 +307,14 @@ def tasks_report(recipe: Recipe, collector: Collector, prepared: dict[str, Prepa
     """The report's blocks about all tasks. Models use all of their positions."""
     from align.evals.models import EvalModels
     from align.report.verdict import came_from
-    from align.tasks.suite import examine
+    from align.tasks.suite import task_block
 
-    text_models = EvalModels(recipe.models, plain(recipe), POSITIONS, collector.voices.cache)
+    text_models = EvalModels(recipe.models, plain(recipe), POSITIONS, collector.eval_models.cache)
     names = [name for name, model in recipe.models.items() if model.best_of is None]
     blocks = {}
     for name, task in recipe.tasks.items():
         asked = {model: text_models[model] for model in names}
-        blocks[name] = examine(
+        blocks[name] = task_block(
             name, task, prepared[name], asked, came_from(recipe.models), recipe.seed, collector.problems
         )
     return blocks

@@ -107,12 +107,12 @@ def answer_rows(recipe: Recipe, prompts: list[Prompt], n_at_once: int = 512) -> 
     encode_prompts(
         text_model.tokenizer, [row.messages for row in prompts], [row.source for row in prompts]
     )  # raises `UserError` for a bad prompt before any sampling
-    randomness = text_model.randomness(recipe.seed)
+    rng = text_model.rng(recipe.seed)
     started = shown = time.monotonic()
     for first in range(0, len(prompts), n_at_once):
         chunk = prompts[first : first + n_at_once]
         repeated = [prompt.messages for prompt in chunk for _ in range(recipe.sampling.n)]
-        answers = iter(text_model.sample(repeated, recipe.sampling.how(), randomness))
+        answers = iter(text_model.sample(repeated, recipe.sampling.how(), rng))
         for prompt in chunk:
             completions = [next(answers) for _ in range(recipe.sampling.n)]
             thoughts = [completion.thoughts for completion in completions]

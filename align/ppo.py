@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from align.rl.learner import Learner
     from align.rl.ptx import PtxRows
     from align.rl.rollouts import Rollouts
-    from align.rl.sampler import Asked, Roles, Sampler
+    from align.rl.sampler import EncodedPrompt, Roles, Sampler
     from align.text.records import Prompt
     from align.train.weights import Best
 
@@ -163,8 +163,8 @@ class Inputs(NamedTuple):
     """Everything that a run reads before it loads a model."""
 
     tokenizer: Any
-    prompts: list[Asked]
-    heldout: list[Asked]
+    prompts: list[EncodedPrompt]
+    heldout: list[EncodedPrompt]
     ptx: PtxRows | None
 
 
@@ -198,7 +198,7 @@ def read(recipe: Recipe) -> Inputs:
     return Inputs(tokenizer, prompts, encode(recipe, tokenizer, heldout) if heldout else [], ptx)
 
 
-def build(recipe: Recipe) -> tuple[Sampler, Learner, list[Asked]]:
+def build(recipe: Recipe) -> tuple[Sampler, Learner, list[EncodedPrompt]]:
     """The sampler, the learner and the prompts, for your own training loop."""
     from align.models.load import load_config
     from align.train.machine import accelerator as make_accelerator
@@ -289,7 +289,7 @@ def train(
         sampler.measure(sampler.repeated(asked), rollouts)
         sampler.check_gap(rollouts)
         if step == 1:
-            sampler.check_leash(rollouts)
+            sampler.check_reference(rollouts)
         clock.append(time.monotonic())
         if beyond_budget(recipe, learner, rollouts):
             run.say(f"stopped before step {step}: KL exceeds kl.budget = {recipe.kl.budget} nats per answer")
@@ -318,7 +318,7 @@ class LastStep:
 
 
 def evaluate(
-    recipe: Recipe, sampler: Sampler, heldout: list[Asked], step: int, run: Any, accelerator: Any
+    recipe: Recipe, sampler: Sampler, heldout: list[EncodedPrompt], step: int, run: Any, accelerator: Any
 ) -> dict[str, float]:
     """Scores, KL and lengths on held-out prompts, with the same random numbers each time. Writes samples.jsonl."""
     from align.rl.learner import means
@@ -359,16 +359,16 @@ def beyond_budget(recipe: Recipe, learner: Learner, rollouts: Rollouts) -> bool:
     return means(learner.accelerator, {"kl": rollouts.token_kl.sum(1)})["kl"] > recipe.kl.budget
 
 
-def encode(recipe: Recipe, tokenizer: Any, prompts: list[Prompt]) -> list[Asked]:
+def encode(recipe: Recipe, tokenizer: Any, prompts: list[Prompt]) -> list[EncodedPrompt]:
     """Encodes prompts. Prompts that leave no room for an answer are left out."""
-    from align.rl.sampler import Asked
+    from align.rl.sampler import EncodedPrompt
     from align.text.encode import encode_prompts
     from align.train.parallel import say
 
     end = recipe.reward.truncate_token is not None  # an answer cut at this token gets one more token, EOS
     room = recipe.data.max_tokens - recipe.rollout.max_tokens - end
     ids = encode_prompts(tokenizer, [prompt.messages for prompt in prompts], [prompt.source for prompt in prompts])
-    asked = [Asked(p.messages, row) for p, row in zip(prompts, ids, strict=True) if len(row) <= room]
+    asked = [EncodedPrompt(p.messages, row) for p, row in zip(prompts, ids, strict=True) if len(row) <= room]
     if len(asked) < len(prompts):
         say(
             f"{len(prompts) - len(asked)} of {len(prompts)} prompts left out: longer than {room} tokens, which is "

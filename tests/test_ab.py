@@ -14,7 +14,7 @@ from tiny import WORDS, write_rows
 from align import ab
 from align.config import build
 from align.errors import UserError
-from align.generation.text_model import Reply
+from align.generation.text_model import Completion
 
 
 class Asked:
@@ -25,14 +25,14 @@ class Asked:
     def __init__(self, right_a: float, right_b: float, leaves_out: str = "nothing") -> None:
         self.right, self.leaves_out, self.n = {"A": right_a, "B": right_b}, leaves_out, 0
 
-    def answer(self, asked: list[str], how: Any, seed: int, stop: str | None) -> list[Reply | None]:
+    def answer(self, asked: list[str], how: Any, seed: int, stop: str | None) -> list[Completion | None]:
         self.n += len(asked)
         return [None if one.endswith(f"{self.leaves_out} A:") else self._reply(one) for one in asked]
 
-    def _reply(self, asked: str) -> Reply:
+    def _reply(self, asked: str) -> Completion:
         side = asked[-2]
         is_right = random.Random(asked).random() < self.right[side]
-        return Reply("yes" if is_right else "no", [], [], True)
+        return Completion("yes" if is_right else "no", [], [], True)
 
 
 @pytest.fixture

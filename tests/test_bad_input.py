@@ -106,12 +106,12 @@ GOES_WRONG = {
     "too few": Wrong(lambda scores: scores[1:], r"returned \d scores for \d answers; return one for each"),
     "a tensor elsewhere": Wrong(
         lambda scores: torch.tensor(scores, device="meta"),
-        r"a tensor on the device 'meta', whose numbers cannot be had .*; return them on the CPU, or as a list",
+        r"a tensor on the device 'meta', which cannot be read .*; return them on the CPU, or as a list",
     ),
     "tensors elsewhere": Wrong(
         lambda scores: list(torch.tensor(scores, device="meta")), r"no number .*; return a number for each answer"
     ),
-    "server down": Wrong(lambda scores: None, r"cannot be reached .*See that it runs and answers", is_server=True),
+    "server down": Wrong(lambda scores: None, r"cannot be reached .*Check that it runs and responds", is_server=True),
     "server slow": Wrong(
         lambda scores: time.sleep(3.0) or scores,
         r"did not answer within 1 s.*raise reward\.timeout_s",

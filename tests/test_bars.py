@@ -23,7 +23,7 @@ from align.rewards.normalize import normalize
 from align.rl.advantages import gae, whiten
 from align.rl.learner import check_ratio, make_kl
 from align.rl.rollouts import Rollouts
-from align.rl.sampler import Asked, logprob_function
+from align.rl.sampler import EncodedPrompt, logprob_function
 from align.text.batches import pad_right
 from align.text.load import load
 from align.text.tokenizer import load_tokenizer
@@ -424,10 +424,10 @@ def ppo_reference(stage: Stage) -> Any:
 
 def test_a_policy_that_is_not_its_reference_before_the_first_step_is_refused(world, tmp_path, monkeypatch):
     stage = Stage(world, tmp_path)
-    stage.sampler.check_leash(stage.collect())
+    stage.sampler.check_reference(stage.collect())
     stage.replace(reference=ppo_reference(stage))
     with pytest.raises(ppo.UserError, match="before the first update; it must be 0"):
-        stage.sampler.check_leash(stage.collect())
+        stage.sampler.check_reference(stage.collect())
 
 
 @pytest.mark.parametrize("warmup", [0, 1])
@@ -473,7 +473,7 @@ def test_ppo_finds_the_optimum_that_can_be_computed(world, tmp_path):
 
 
 @torch.no_grad()
-def eos_probabilities(path: Any, asked: list[Asked], tokenizer: Any) -> torch.Tensor:
+def eos_probabilities(path: Any, asked: list[EncodedPrompt], tokenizer: Any) -> torch.Tensor:
     """How likely the answer to each prompt is EOS alone."""
     model = AutoModelForCausalLM.from_pretrained(path).eval()
     logits = torch.stack([model(torch.tensor([prompt.ids])).logits[0, -1] for prompt in asked])

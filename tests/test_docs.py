@@ -204,6 +204,16 @@ def test_links_lead_somewhere(page: str) -> None:
         assert not anchor or anchor in anchors(file), f"{page}: {path} has no heading for #{anchor}"
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_files_that_a_page_names_exist(page: str) -> None:
+    if page == "docs/log.md":
+        return  # dated notes keep the names of their day
+    named = re.findall(r"`([\w/.-]+/[\w.-]+\.(?:py|js|css|j2|yaml))`", (ROOT / page).read_text(encoding="utf-8"))
+    here = (ROOT, ROOT / "align", ROOT / "apps", (ROOT / page).parent)
+    ours = [path for path in named if not path.startswith("trl/")]
+    assert not [path for path in ours if not any((folder / path).exists() for folder in here)]
+
+
 # ---- pages from code ----
 def maker() -> ModuleType:
     """docs/pages.py as a module."""

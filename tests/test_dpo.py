@@ -464,7 +464,7 @@ def test_unpaired_runs_with_adapters_begin_at_a_half(world, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({}, r":1: nobody says whether its answers are good; this loss reads {prompt, completion, label}"),
+        ({}, r":1: the row does not say whether its answers are good. This loss reads {prompt, completion, label}"),
         ({"train__micro_batch_tokens": 20}, r"train.micro_batch_tokens = 20: kto estimates its KL as a mean over"),
         ({"optim__batch_size": 1}, r"optim.batch_size: kto estimates its KL as a mean over .* give 2 or more"),
         ({"dpo__loss": "ipo", "dpo__desirable_weight": 2.0}, r"dpo.desirable_weight has no effect with dpo.loss: ipo"),

@@ -69,7 +69,7 @@ def contest_of(recipe: evaluate.Recipe) -> tuple[Any, Any]:
 def test_the_best_by_the_reward_model_is_kept(world, tmp_path):
     recipe = recipe_of(world, tmp_path, {"sft": {}, "best": {"best_of": 6}})
     markers, contest = contest_of(recipe)
-    best = [reply for portion in contest.held()["best"].portions() for reply in portion]
+    best = [reply for portion in contest.collected()["best"].portions() for reply in portion]
     asked = [messages for messages in contest.asked for _ in range(6)]
     every = TextModel(recipe.models["sft"], 48).answer(asked, recipe.sampling.how(), (1, 0))
     scores = markers.reward.scores(asked, [reply.text for reply in every])
@@ -115,7 +115,7 @@ def test_what_cannot_work_is_told(world, tmp_path, models, changes, told):
 
 def examined(recipe: evaluate.Recipe, cache: Path) -> dict[str, Any]:
     data = recipe.data.model_copy(update={"path": recipe.rankings})
-    return reward_accuracy.examine(recipe.reward, data, None, 1, Cache(cache))
+    return reward_accuracy.measure_accuracy(recipe.reward, data, None, 1, Cache(cache))
 
 
 def test_the_reward_model_is_examined_on_the_device_that_there_is(world, tmp_path, monkeypatch):
@@ -142,9 +142,7 @@ def test_a_reward_model_with_too_few_positions_for_the_rankings_is_named(world, 
     tiny_reward_model(tokenizer, n_positions=8).save(tmp_path / "narrow")
     tokenizer.save_pretrained(tmp_path / "narrow")
     changes = {"reward": str(tmp_path / "narrow"), "rankings": world.rankings}
-    with pytest.raises(
-        UserError, match=r"narrow: an answer with its prompt has \d+ of its tokens, and it has 8 positions"
-    ):
+    with pytest.raises(UserError, match=r"narrow: a prompt and its answer have \d+ of its tokens; it has 8 positions"):
         examined(recipe_of(world, tmp_path, {"sft": {}}, **changes), tmp_path / "cache")
 
 

@@ -23,7 +23,7 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceCl
 
 from align import ppo, rm, sections, sft
 from align.errors import UserError
-from align.generation.kv_cache import way_of
+from align.generation.kv_cache import decoding_mode
 from align.generation.sampling import Sampling, sample
 from align.models import save
 from align.models.language import LanguageModel, token_logprobs
@@ -193,7 +193,7 @@ def sampled(model: Any, forbidden: list[int], generates: bool) -> tuple[str, flo
     gap = float(torch.stack([said - plain, trained - plain]).abs().max())
     assert gap <= TOLERANCE
     greedy_answers_agree(model, prompts, ends, forbidden, generates)
-    way = way_of(model)
+    way = decoding_mode(model)
     return "recomputed" if not way.cached else "cached" if way.mixed else "cached, one length", gap
 
 

@@ -134,7 +134,7 @@ def test_when_nothing_is_short_enough_no_file_is_left(world, tmp_path):
     [
         ({"data": {"validation": 0.1}}, r"data\.validation = 0\.1: all rows are scored; leave it 0"),
         ({"model": {"ensemble": "min"}}, r"model\.ensemble = min has no effect on one model; give a list of paths"),
-        ({"model": {"uncertainty": 2}}, r"model\.uncertainty: it counts with ensemble: mean_minus_std"),
+        ({"model": {"uncertainty": 2}}, r"model\.uncertainty has no effect without ensemble: mean_minus_std"),
         ({"model": {"path": []}}, r"model\.path is empty"),
         ({"model": {"path": "nowhere"}}, r"model\.path = 'nowhere': there is no such folder"),
     ],

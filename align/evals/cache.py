@@ -1,8 +1,7 @@
-"""What was computed once is read the second time: rows of JSON, filed under a hash of all that they follow from.
+"""Cache of an evaluation: rows of JSON, stored under a hash of everything that they depend on.
 
-A portion of an evaluation (some prompts, one model, one way to sample) is computed whole and written at once. So an
-evaluation that was killed goes on where it was, one that is run again computes nothing, and one of whose models has
-changed asks that model alone.
+A portion of an evaluation (some prompts, one model, one sampling setting) is computed whole and written at once. So an
+interrupted evaluation resumes, a repeated one computes nothing, and after a change of one model only that model runs.
 """
 
 from __future__ import annotations
@@ -14,18 +13,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-FORMAT = 1  # of the rows; another one makes all that was kept unknown
+FORMAT = 1  # of the rows; a new number invalidates all entries
 
 
 class Cache:
-    """A folder of portions. `read` and `computed` count how often it served and how often it could not."""
+    """A folder of portions. `read` and `computed` count hits and misses."""
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self.read = self.computed = 0
 
     def rows(self, of: Any, compute: Callable[[], Sequence[Any]]) -> list[Any]:
-        """The rows that `compute` gives, or gave before for an equal `of`: JSON values that they are a function of."""
+        """The rows of `compute`, or the cached rows of an equal key `of` (JSON values that decide the rows)."""
         path = self._path(of)
         known = _read(path)
         if known is not None:
@@ -34,7 +33,7 @@ class Cache:
         rows = list(compute())
         _write(path, rows)
         self.computed += 1
-        return [json.loads(json.dumps(row)) for row in rows]  # as they will be read: a tuple has become a list
+        return [json.loads(json.dumps(row)) for row in rows]  # as they are read later: tuples become lists
 
     def _path(self, of: Any) -> Path:
         text = json.dumps([FORMAT, of], sort_keys=True, ensure_ascii=True)
@@ -43,7 +42,7 @@ class Cache:
 
 
 def _read(path: Path) -> list[Any] | None:
-    """The rows, None where there are none: a file that was cut short or spoilt counts as none."""
+    """The rows; None if the file is missing, truncated or damaged."""
     try:
         *lines, end = path.read_text(encoding="utf-8").split("\n")
         rows = [json.loads(line) for line in lines]

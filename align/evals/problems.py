@@ -1,4 +1,4 @@
-"""What an evaluation could not measure, told in its report instead of ending it."""
+"""Problems: what an evaluation could not measure. The report lists them; the evaluation continues."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import NamedTuple
 
 
 class Problem(NamedTuple):
-    """Something that went wrong, where, and how often."""
+    """What went wrong, where, and how often."""
 
     where: str  # as in the recipe: models.base, judges.gpt, tasks.gsm8k
-    what: str  # and what to do about it
+    what: str  # with the remedy
     n: int = 1
 
 
 def counted(problems: Iterable[Problem]) -> list[Problem]:
-    """The same without repetitions: what happened in one place in one way is told once, with its number."""
+    """Merge equal problems of one place into one, with their count."""
     found: dict[tuple[str, str], int] = {}
     for problem in problems:
         found[problem.where, problem.what] = found.get((problem.where, problem.what), 0) + problem.n

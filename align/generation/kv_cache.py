@@ -1,9 +1,9 @@
-"""How rows go on from what a model has read: from what it keeps of the past, or each token from the whole row anew.
+"""Decoding with a KV cache, or by recomputing whole rows for models without a usable one.
 
-What a model keeps differs: keys and values, those of a window only, a recurrent state beside them or in their place; a
-state that it holds itself, where two batches at once would meet; or nothing. No list of architectures says which. Each
-model is tried: a few made-up rows go on in every way there is, and the first way that agrees with plain passes over the
-same rows is taken (`way_of`).
+Models cache different things: keys and values, those of a window only, a recurrent state with or without keys; a state
+inside the model, which two batches at once would share; or nothing. No list of architectures says which. So each model
+is probed: a few made-up rows are decoded in each mode, and the first mode that agrees with plain forward passes over
+the same rows is used (`decoding_mode`).
 """
 
 from __future__ import annotations
@@ -23,34 +23,34 @@ from align.models.language import check_causal, made_up, rounding, scored_logits
 from align.text.batches import pad_right
 from align.train.parallel import say
 
-CACHE_NAMES = ("past_key_values", "cache_params")  # what transformers calls a cache; the second where it holds no keys
+CACHE_NAMES = (
+    "past_key_values",
+    "cache_params",
+)  # arguments for a cache in transformers; the second for caches without keys
 
 
-class Way(NamedTuple):
-    """How rows go on in a model."""
+class DecodingMode(NamedTuple):
+    """How a model decodes."""
 
-    cached: bool  # it keeps the past; else every token is computed from its whole row
-    mixed: bool  # rows of different lengths may stand in one batch
+    cached: bool  # with a cache; else each token is computed from its whole row
+    mixed: bool  # rows of different lengths may share a batch
 
-    def told(self, model: Any) -> str:
-        """A line for the user where this way is a slower one; "" for the usual."""
+    def warning(self, model: Any) -> str:
+        """A line for the user if this mode is slow; "" for the usual mode."""
         name = type(plain_model(model)).__name__
         if not self.cached:
-            return f"{name} keeps no past that rows can go on from: each token is computed from its whole row, slower"
+            return f"{name} has no usable cache: each token is computed from its whole row, slower"
         if not self.mixed:
-            return f"{name} reads padding on the left: prompts of different lengths are sampled apart, slower"
+            return f"{name} does not mask padding on the left: each prompt length is sampled separately, slower"
         return ""
 
 
-# From the fastest to the one that is always right.
-WAYS = (Way(True, True), Way(True, False), Way(False, True))
+# From the fastest to the one that is always correct.
+MODES = (DecodingMode(True, True), DecodingMode(True, False), DecodingMode(False, True))
 
 
 class RoomyLayer(DynamicLayer):
-    """The cache of one attention layer that sees the whole past, with room for all of it from the start.
-
-    No tensor is grown and copied at every token.
-    """
+    """Preallocated cache of one full-attention layer: no tensor is grown and copied at every token."""
 
     def __init__(self, capacity: int) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class RoomyLayer(DynamicLayer):
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Appends (batch, heads, new, head_width) states; returns views of all that are held."""
+        """Append (batch, heads, new, head_width) states; return views of all states."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         assert self.keys is not None
@@ -75,8 +75,8 @@ class RoomyLayer(DynamicLayer):
         return self.keys, self.values
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
-        """Keeps these rows of the batch."""
-        if not self.is_initialized:  # a layer that reads what another one keeps
+        """Keep these rows of the batch."""
+        if not self.is_initialized:  # a layer that shares another layer's cache
             return
         assert self.keys is not None
         length = self.keys.shape[2]
@@ -89,29 +89,29 @@ class RoomyLayer(DynamicLayer):
 
 
 def new_cache(config: PretrainedConfig, capacity: int, padded: bool) -> Cache:
-    """The cache that transformers gives the model, with room for `capacity` tokens in layers that see all of them.
+    """The model's transformers cache, with full-attention layers preallocated for `capacity` tokens.
 
-    Raises ValueError if rows are padded and a model's own kind of layer (DeepSeek V4) might count the padding.
+    Raises ValueError if rows are padded and a custom cache layer (DeepSeek V4) might count the padding.
     """
     cache = DynamicCache(config=config)
     if padded and any(type(layer).__module__ != DynamicCache.__module__ for layer in cache.layers):
-        raise ValueError("layers that are the model's own may count padding")
+        raise ValueError("custom cache layers may count padding")
     cache.layers = [RoomyLayer(capacity) if type(layer) is DynamicLayer else layer for layer in cache.layers]
     return cache
 
 
 def plain_model(model: Any) -> Any:
-    """The model itself below PEFT's wrapper."""
+    """The model without PEFT's wrapper."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 class Cached:
-    """Rows that go on from a cache. Padded on the left, so that all go on at the same column."""
+    """A batch decoded with a cache. Padded on the left, so that all rows continue at the same column."""
 
     def __init__(self, model: Any, prompts: Sequence[Sequence[int]], room: int, mixed: bool = True) -> None:
-        """`room` is how many tokens will be appended at most. Rows that are not `mixed` are of one length.
+        """`room`: the most tokens that will be appended. Without `mixed` all prompts must have one length.
 
-        Then the model counts positions by itself: some begin with another number than 0 (RoBERTa).
+        The model then numbers positions itself: some start with a number other than 0 (RoBERTa).
         """
         device = model.get_input_embeddings().weight.device
         self.model = model
@@ -121,7 +121,7 @@ class Cached:
         lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
         self.ids = torch.tensor([[0] * (width - len(p)) + list(p) for p in prompts], device=device)
         self.mask = (torch.arange(width, device=device) >= width - lengths[:, None]).long()
-        self.padded = bool((lengths < width).any())  # without padding attention takes its fast path
+        self.padded = bool((lengths < width).any())  # without padding, attention takes its fast path
         self.positions = (self.mask.cumsum(1) - 1).clamp(min=0)
         self.cache = new_cache(model.config, width + room, self.padded)
         self.cache_name = next(name for name in CACHE_NAMES if name in self.takes)
@@ -139,20 +139,20 @@ class Cached:
         return logits[:, -1]
 
     def append(self, tokens: Tensor) -> None:
-        """Each row goes on with its token. tokens: (rows,)."""
+        """Append one token to each row. tokens: (rows,)."""
         self.ids = tokens[:, None]
         self.positions = self.positions[:, -1:] + 1
         if self.padded:
             self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.mask), 1)], 1)
 
     def keep(self, rows: Tensor) -> None:
-        """The others leave. rows: indices, (n_kept,)."""
+        """Keep these rows only; a row that is named twice is copied. rows: indices, (n_kept,)."""
         self.ids, self.mask, self.positions = self.ids[rows], self.mask[rows], self.positions[rows]
         self.cache.reorder_cache(rows)  # type: ignore[arg-type]
 
 
-class Whole:
-    """Rows that are computed anew for every token, as training computes them: padded on the right, without a cache."""
+class Uncached:
+    """A batch decoded without a cache: each token is computed from its whole row, padded on the right."""
 
     def __init__(self, model: Any, prompts: Sequence[Sequence[int]], room: int) -> None:
         device = model.get_input_embeddings().weight.device
@@ -167,77 +167,81 @@ class Whole:
         return scored_logits(self.model, self.ids[:, :width], is_next)
 
     def append(self, tokens: Tensor) -> None:
-        """Each row goes on with its token. tokens: (rows,)."""
+        """Append one token to each row. tokens: (rows,)."""
         self.ids = self.ids.scatter(1, self.lengths[:, None], tokens[:, None])
         self.lengths = self.lengths + 1
 
     def keep(self, rows: Tensor) -> None:
-        """The others leave. rows: indices, (n_kept,)."""
+        """Keep these rows only; a row that is named twice is copied. rows: indices, (n_kept,)."""
         self.ids, self.lengths = self.ids[rows], self.lengths[rows]
 
 
-def going_on(way: Way, model: Any, prompts: Sequence[Sequence[int]], room: int) -> Cached | Whole:
-    """Rows that begin with `prompts` and go on in this way by at most `room` tokens."""
-    return Cached(model, prompts, room, way.mixed) if way.cached else Whole(model, prompts, room)
+def start_decoding(mode: DecodingMode, model: Any, prompts: Sequence[Sequence[int]], room: int) -> Cached | Uncached:
+    """Start decoding `prompts` in this mode, by at most `room` tokens."""
+    return Cached(model, prompts, room, mode.mixed) if mode.cached else Uncached(model, prompts, room)
 
 
-_found: WeakKeyDictionary[Any, Way] = WeakKeyDictionary()
+_modes: WeakKeyDictionary[Any, DecodingMode] = WeakKeyDictionary()
 
 
-def way_of(model: Any) -> Way:
-    """The fastest way in which rows go on as in plain passes. A model is tried once; it must be in eval mode."""
+def decoding_mode(model: Any) -> DecodingMode:
+    """The fastest mode whose logits agree with plain passes. A model is probed once; it must be in eval mode."""
     plain = plain_model(model)
-    if plain not in _found:
-        _found[plain] = _tried(model)
-        if line := _found[plain].told(model):
+    if plain not in _modes:
+        _modes[plain] = _probed(model)
+        if line := _modes[plain].warning(model):
             say(line)
-    return _found[plain]
+    return _modes[plain]
 
 
-N_MORE = 4  # tokens with which a made-up prompt goes on
+N_MORE = 4  # tokens that are decoded after a made-up prompt
 
 
 @torch.no_grad()
-def _tried(model: Any) -> Way:
+def _probed(model: Any) -> DecodingMode:
     check_causal(plain_model(model))
     device_type = model.get_input_embeddings().weight.device.type
-    with torch.autocast(device_type, enabled=False):  # its rounding would hide what differs
-        for way in WAYS[:-1]:
-            lengths = (2, 5, 3) if way.mixed else (4, 4, 5)
+    with torch.autocast(device_type, enabled=False):  # its rounding would hide differences
+        for mode in MODES[:-1]:
+            lengths = (2, 5, 3) if mode.mixed else (4, 4, 5)
             rows = made_up(model, [length + N_MORE for length in lengths])
-            expected = _plainly(model, rows, lengths)
-            with suppress(Exception):  # a model that cannot go on so may fail in any way
-                if _agree(_going_on(way, model, rows, lengths), expected, rounding(plain_model(model))):
-                    return way
-    return WAYS[-1]
+            expected = _plain_pass(model, rows, lengths)
+            with suppress(Exception):  # a model without this mode may fail in any way
+                if _agree(_decoded(mode, model, rows, lengths), expected, rounding(plain_model(model))):
+                    return mode
+    return MODES[-1]
 
 
-def _plainly(model: Any, rows: list[list[int]], lengths: Sequence[int]) -> list[Tensor]:
+def _plain_pass(model: Any, rows: list[list[int]], lengths: Sequence[int]) -> list[Tensor]:
     """Log probabilities of each token after the prompts, (N_MORE, vocabulary) for each row, from one plain pass."""
     ids = pad_right(rows).to(model.get_input_embeddings().weight.device)
     is_more = pad_right([[0] * n + [1] * N_MORE for n in lengths]).bool().to(ids.device)
     return list(scored_logits(model, ids, is_more).float().log_softmax(-1).split(N_MORE))
 
 
-def _going_on(way: Way, model: Any, rows: list[list[int]], lengths: Sequence[int]) -> list[Tensor]:
-    """The same from rows that go on: two batches in turn, of which a row leaves the first in the middle."""
+def _decoded(mode: DecodingMode, model: Any, rows: list[list[int]], lengths: Sequence[int]) -> list[Tensor]:
+    """The same, decoded: two batches alternate; halfway a row leaves the first, and its other row is copied."""
     prompts = [row[:n] for row, n in zip(rows, lengths, strict=True)]
-    batches = [(going_on(way, model, prompts[:2], N_MORE), [0, 1]), (going_on(way, model, prompts[2:], N_MORE), [2])]
+    batches = [
+        (start_decoding(mode, model, prompts[:2], N_MORE), [0, 1]),
+        (start_decoding(mode, model, prompts[2:], N_MORE), [2]),
+    ]
     found: list[list[Tensor]] = [[] for _ in rows]
     for time in range(N_MORE):
         for batch, members in batches:
-            for member, logits in zip(members, batch.next_logits(), strict=True):
+            logits_of = dict(zip(members, batch.next_logits(), strict=True))  # of a doubled row its copy's
+            for member, logits in logits_of.items():
                 found[member].append(logits.float().log_softmax(-1))
             tokens = torch.tensor([rows[member][lengths[member] + time] for member in members])
             batch.append(tokens.to(logits.device))
         if time == N_MORE // 2 - 1:
-            batches[0][0].keep(torch.tensor([1], device=logits.device))
-            batches[0][1].remove(0)
+            batches[0][0].keep(torch.tensor([1, 1], device=logits.device))
+            batches[0][1][:] = [1, 1]
     return [torch.stack(logprobs) for logprobs in found]
 
 
 def _agree(found: list[Tensor], expected: list[Tensor], tolerance: float) -> bool:
-    """Whether log probabilities differ by rounding alone: by this share of how far they vary from token to token."""
+    """Whether log probabilities differ by rounding alone: at most `tolerance` of their spread over tokens."""
     varies = float(torch.cat(expected).std(0).mean())
     gap = max(float((a - b[: len(a)]).abs().mean()) for a, b in zip(found, expected, strict=True))
     return gap <= tolerance * varies

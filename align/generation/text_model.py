@@ -1,4 +1,4 @@
-"""A model that is asked: turns or a text in, answers as text and tokens out; and how likely it finds a given text."""
+"""TextModel: a model with its tokenizer. Completes messages or text; scores the log probability of given tokens."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from align.train.state import generator
 if TYPE_CHECKING:
     from align.text.records import Message
 
-Asked = Sequence["Message"] | str  # turns, or a text that the model goes on with
-Row = tuple[list[int], list[int]]  # tokens that are given, and tokens that are scored
+PromptLike = Sequence["Message"] | str  # messages, or a text to continue
+Row = tuple[list[int], list[int]]  # context tokens, and tokens to score
 
 MOST_LOGITS = 2**27  # at once, half a gigabyte in fp32
-MOST_TOKENS = 16384  # at once
+MOST_TOKENS = 4096  # at once; larger batches have more padding
 
 
-class Reply(NamedTuple):
-    """An answer with the tokens that it came from. What the model thought before it, if it did, is apart from it."""
+class Completion(NamedTuple):
+    """A completion as text and tokens. Thoughts are separate from the answer."""
 
     text: str
     prompt_ids: list[int]
-    ids: list[int]  # of the answer, its end included if said
+    ids: list[int]  # of the answer, its end token included
     ended: bool
     thoughts: str = ""
 
@@ -43,8 +43,8 @@ class Reply(NamedTuple):
 class TextModel:
     """A loaded model with its tokenizer, in fp32.
 
-    Turns go through its chat template. A base model (`plain`) has none that it knows: it reads the last turn as the
-    first line of a document, and its answer is the next line. A text is read as it is, after BOS, whatever the model.
+    Messages go through its chat template. A base model (`plain`) was trained on none: it reads the last message as the
+    first line of a document, and its answer is the next line. A text is used unchanged, after BOS.
     """
 
     def __init__(
@@ -55,70 +55,68 @@ class TextModel:
         template: str | None = None,
         options: dict[str, Any] | None = None,
     ) -> None:
-        """`max_tokens` bounds prompt and answer together, as the model's positions do."""
+        """`max_tokens` bounds prompt and answer together, and so do the model's positions."""
         self.tokenizer: Any = load_tokenizer(model.path, model.trust_remote_code, template, options)
         self.accelerator = make_accelerator("fp32")
         loaded = load_causal_lm(model.model_copy(update={"adapter": "none"}), n_tokens=rows_needed(self.tokenizer))
         self.model = loaded.to(self.accelerator.device).eval()
         self.never_sampled = never_sampled(self.tokenizer, self.model)
         n_rows, n_own = loaded.get_output_embeddings().weight.shape[0], load_config(model).get_text_config().vocab_size
-        self.added = range(n_own, n_rows)  # tokens that the model did not have, such as a pad token
+        self.added = range(n_own, n_rows)  # tokens that were added to the model, such as a pad token
         self.plain = plain
         self.max_tokens = min(max_tokens, max_positions(loaded.config) or max_tokens)
 
-    def prompt_ids(self, asked: Sequence[Asked]) -> list[list[int]]:
-        """What is asked as this model's tokens. Raises `UserError` for turns that its template refuses."""
-        return prompt_ids(self.tokenizer, asked, self.plain)
+    def prompt_ids(self, prompts: Sequence[PromptLike]) -> list[list[int]]:
+        """Prompts as this model's tokens. Raises `UserError` for messages that its template refuses."""
+        return prompt_ids(self.tokenizer, prompts, self.plain)
 
-    def randomness(self, *seeds: int) -> torch.Generator:
+    def rng(self, *seeds: int) -> torch.Generator:
         """A generator on the model's device, for `sample`."""
         return generator(self.accelerator.device, *seeds)
 
     def answer(
-        self, asked: Sequence[Asked], how: Sampling, seed: int | tuple[int, ...], stop: str | None = None
-    ) -> list[Reply | None]:
-        """One answer to each, cut before `stop`; None for a prompt that leaves no room for an answer."""
-        ids, seeds = self.prompt_ids(asked), (seed,) if isinstance(seed, int) else seed
+        self, prompts: Sequence[PromptLike], how: Sampling, seed: int | tuple[int, ...], stop: str | None = None
+    ) -> list[Completion | None]:
+        """One completion per prompt, cut before `stop`; None for a prompt that leaves no room for an answer."""
+        ids, seeds = self.prompt_ids(prompts), (seed,) if isinstance(seed, int) else seed
         fitting = [index for index, row in enumerate(ids) if len(row) + how.max_tokens <= self.max_tokens]
-        answers: list[Reply | None] = [None] * len(ids)
-        found = self._answers(
-            [asked[i] for i in fitting], [ids[i] for i in fitting], how, self.randomness(*seeds), stop
-        )
-        for index, reply in zip(fitting, found, strict=True):
-            answers[index] = reply
+        answers: list[Completion | None] = [None] * len(ids)
+        found = self._answers([prompts[i] for i in fitting], [ids[i] for i in fitting], how, self.rng(*seeds), stop)
+        for index, completion in zip(fitting, found, strict=True):
+            answers[index] = completion
         return answers
 
-    def sample(self, asked: Sequence[Asked], how: Sampling, randomness: torch.Generator) -> list[Reply]:
-        """One answer to each, drawn from `randomness` as it stands. Raises `UserError` where one leaves no room."""
-        ids = self.prompt_ids(asked)
+    def sample(self, prompts: Sequence[PromptLike], how: Sampling, rng: torch.Generator) -> list[Completion]:
+        """One completion per prompt, drawn with `rng`. Raises `UserError` if a prompt leaves no room."""
+        ids = self.prompt_ids(prompts)
         longest, room = max(ids, key=len), self.max_tokens - how.max_tokens
         if len(longest) > room:
             raise UserError(
                 f"a prompt has {len(longest)} tokens and there is room for {room} before an answer of "
                 f"{how.max_tokens}: {self.tokenizer.decode(longest)[:80]!r}; lower sampling.max_tokens"
             )
-        return self._answers(asked, ids, how, randomness, None)
+        return self._answers(prompts, ids, how, rng, None)
 
     def _answers(
         self,
-        asked: Sequence[Asked],
+        prompts: Sequence[PromptLike],
         ids: list[list[int]],
         how: Sampling,
-        randomness: torch.Generator,
+        rng: torch.Generator,
         stop: str | None,
-    ) -> list[Reply]:
+    ) -> list[Completion]:
         if not ids:
             return []
         eos = [*ends_of(self.tokenizer).ids]
-        if stop == "\n" or (self.plain and not isinstance(asked[0], str)):  # a line of a document that goes on
+        if stop == "\n" or (self.plain and not isinstance(prompts[0], str)):  # the answer is one line of a document
             eos += self._tokens("\n")[-1:]
         elif stop and len(self._tokens(stop)) == 1:
             eos += self._tokens(stop)
-        answers = sample(self.model, ids, how, eos, self.never_sampled, randomness)
-        said = [decode_answer(self.tokenizer, answer.tokens, row) for row, answer in zip(ids, answers, strict=True)]
+        answers = sample(self.model, ids, how, eos, self.never_sampled, rng)
+        decoded = [decode_answer(self.tokenizer, answer.tokens, row) for row, answer in zip(ids, answers, strict=True)]
         return [
-            Reply(_before(one.text, stop), row, answer.tokens, answer.ended, one.thoughts)
-            for one, row, answer in zip(said, ids, answers, strict=True)
+            Completion(_before(one.text, stop), row, answer.tokens, answer.ended, one.thoughts)
+            for one, row, answer in zip(decoded, ids, answers, strict=True)
         ]
 
     def _tokens(self, text: str) -> list[int]:
@@ -126,9 +124,9 @@ class TextModel:
 
     @torch.no_grad()
     def logprobs(self, rows: Sequence[Row]) -> list[list[float]]:
-        """log p of each scored token, given those before it, at temperature 1. Something must be given in each row.
+        """log p of each scored token given those before it, at temperature 1. Every row needs some context tokens.
 
-        As the model itself has it: tokens that are never sampled, such as pad, keep the probability that it gives them.
+        These are the model's own: tokens that are never sampled, such as pad, keep their probability.
         """
         if not any(scored for _, scored in rows):
             return [[] for _ in rows]
@@ -137,29 +135,31 @@ class TextModel:
         found: list[list[float]] = [[] for _ in rows]
         for part in micro_batches([len(given) + len(scored) for given, scored in rows], at_once):
             ids = pad_right([[*rows[i][0], *rows[i][1]] for i in part]).to(self.accelerator.device)
-            marks = pad_right([[0] * len(rows[i][0]) + [1] * len(rows[i][1]) for i in part]).bool().to(ids.device)
-            numbers = iter(token_logprobs(lm(ids, marks), ids[marks]).float().tolist())
+            is_scored = pad_right([[0] * len(rows[i][0]) + [1] * len(rows[i][1]) for i in part]).bool().to(ids.device)
+            numbers = iter(token_logprobs(lm(ids, is_scored), ids[is_scored]).float().tolist())
             for i in part:
                 found[i] = list(islice(numbers, len(rows[i][1])))
         return found
 
 
-def prompt_ids(tokenizer: Any, asked: Sequence[Asked], plain: bool) -> list[list[int]]:
-    """What is asked as tokens: turns by the chat template, or as the start of a document; texts after BOS."""
+def prompt_ids(tokenizer: Any, prompts: Sequence[PromptLike], plain: bool) -> list[list[int]]:
+    """Prompts as tokens: messages through the chat template, or as the start of a document; texts after BOS."""
     start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     texts: dict[int, str] = {}
-    turns: dict[int, Sequence[Message]] = {}
-    for index, one in enumerate(asked):
+    messages: dict[int, Sequence[Message]] = {}
+    for index, one in enumerate(prompts):
         if isinstance(one, str):
             texts[index] = one
         elif plain:
             texts[index] = f" {one[-1].content}\n"
         else:
-            turns[index] = one
-    written = encode_prompts(tokenizer, list(turns.values())) if turns else []
-    read = tokenizer(list(texts.values()), add_special_tokens=False)["input_ids"] if texts else []
-    ids = dict(zip(turns, written, strict=True)) | {i: [start, *row] for i, row in zip(texts, read, strict=True)}
-    return [ids[index] for index in range(len(asked))]
+            messages[index] = one
+    chat_ids = encode_prompts(tokenizer, list(messages.values())) if messages else []
+    text_ids = tokenizer(list(texts.values()), add_special_tokens=False)["input_ids"] if texts else []
+    ids = dict(zip(messages, chat_ids, strict=True)) | {
+        i: [start, *row] for i, row in zip(texts, text_ids, strict=True)
+    }
+    return [ids[index] for index in range(len(prompts))]
 
 
 def _before(text: str, stop: str | None) -> str:

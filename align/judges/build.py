@@ -1,4 +1,4 @@
-"""From a recipe's words to a judge."""
+"""Build a judge from its recipe section."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from align.judges.verdicts import Compares, Scores
 
 
 def build_judge(name: str, settings: Judge) -> Scores | Compares:
-    """The judge that stands at `judges.<name>` of a recipe. A reward model is loaded when it is first asked.
+    """Build the judge at `judges.<name>` of a recipe. A reward model is loaded at first use.
 
-    Raises `UserError` for what is not there: a function, a file, a key.
+    Raises `UserError` for a missing function, file or key.
     """
     where = f"judges.{name}"
     if settings.function is not None:

@@ -1,8 +1,8 @@
-"""All judges of an evaluation on pairs of its models: who wins how often, and whether the judges agree.
+"""Panel: all judges of an evaluation on pairs of models; win rates, rankings, and agreement of judges.
 
-One judge speaks after the other, about a portion of prompts at a time; of the texts only a portion is in memory. What a
-reward model or a language model said is kept in the cache. A judge that cannot go on is told in its place, what it said
-until then counts, and the next one speaks.
+Judges run one after the other, on a portion of prompts at a time, with one portion of texts in memory. Verdicts of
+reward models and language models are cached. If a judge fails, that becomes a problem, its verdicts so far count, and
+the next judge runs.
 """
 
 from __future__ import annotations
@@ -18,47 +18,47 @@ from align.evals.cache import Cache
 from align.evals.models import Progress
 from align.evals.problems import Problem
 from align.judges.build import build_judge
-from align.judges.scores import Marker
+from align.judges.scores import CachedScorer
 from align.judges.settings import Judge
-from align.judges.verdicts import Compares, Mark, Prompts, Said, Scores, Verdict, problems, verdicts
+from align.judges.verdicts import AnswerScore, Compares, ModelAnswers, Prompts, Scores, Verdict, problems, verdicts
 from align.stats.preferences import Outcomes, judges_agree, order_bias, preference, ranking
 from align.text.records import plain as as_row
 
 if TYPE_CHECKING:
     from align.evals.answers import Answers
 
-PORTION = 32  # prompts: a kill loses at most a language model's verdicts on so many
-KEPT = ("reward_model", "llm")  # what a function depends on cannot be known; votes are read in a moment
+PORTION = 32  # prompts; an interrupted run loses at most a language model's verdicts on these
+KEPT = ("reward_model", "llm")  # cached kinds: a function's dependencies are unknown, and votes are fast to read
 
-Pair = tuple[str, str]  # two models: the first, whose wins are counted, and the second
-Opinion = TypeVar("Opinion", Mark, Verdict)
-Texts = Callable[[], Iterator[str | None]]  # a model's answers in the order of the prompts; None: it was not asked
+Pair = tuple[str, str]  # two models; wins of the first are counted
+Opinion = TypeVar("Opinion", AnswerScore, Verdict)
+Texts = Callable[[], Iterator[str | None]]  # a model's answers in prompt order; None: not answered
 
 
-class Known(NamedTuple):
-    """A judge whose marks are known already."""
+class KnownScores(NamedTuple):
+    """A judge with known scores."""
 
     kind: str  # function or reward_model
     scores: Mapping[str, Sequence[float]]  # by model, one for each prompt; NaN for none
 
 
-class Heard(NamedTuple):
-    """What the judges said."""
+class PanelResult(NamedTuple):
+    """The judges' results."""
 
     block: dict[str, Any]  # for report.json: judges, judges_agree
     problems: list[Problem]
 
 
-class _Unkept(Exception):
-    """Some of these verdicts may be had another time."""
+class _NotCacheable(Exception):
+    """Some verdicts are missing for a temporary reason, so the portion is not cached."""
 
 
 class Panel:
     """The judges.
 
     Args:
-        judges: a recipe's. Raises `UserError` for one that cannot be: a file or a key that is not there.
-        cache: where the verdicts are kept.
+        judges: the recipe's. Raises `UserError` for a missing file or key.
+        cache: of verdicts.
         seed: of the bootstrap.
     """
 
@@ -66,35 +66,35 @@ class Panel:
         self.settings, self.cache, self.seed = judges, cache, seed
         self._judges = {name: build_judge(name, judge) for name, judge in judges.items()}
 
-    def hear(
+    def judge(
         self,
         prompts: Prompts,
         texts: Mapping[str, Texts],
         names: Mapping[str, Sequence[str]],
         pairs: Sequence[Pair],
-        known: Mapping[str, Known] | None = None,
-    ) -> Heard:
-        """Has every judge compare the models. A judge is let go when it has spoken: call this once.
+        known: Mapping[str, KnownScores] | None = None,
+    ) -> PanelResult:
+        """Compare the models with every judge. Each judge is freed after its run, so call this once.
 
         Args:
-            texts: by model.
-            names: what each model is called by those who may have voted on it: its name in the recipe, its path.
+            texts: answers by model.
+            names: each model's names in votes: its name in the recipe, its path.
             pairs: the models to compare.
-            known: judges that need not be asked, by name.
+            known: judges with known scores, by name.
         """
         lengths = {model: [len(text or "") for text in said()] for model, said in texts.items()}
         found: list[Problem] = []
         known = known or {}
-        said_by = {name: _of_scores(judge.scores, pairs) for name, judge in known.items()}
+        verdicts_by = {name: _of_scores(judge.scores, pairs) for name, judge in known.items()}
         for name in list(self._judges):
-            hearing = _Hearing(f"judges.{name}", self._judges.pop(name), self._cache(name), prompts, texts, names)
-            said_by[name] = hearing.verdicts(pairs)
-            found += hearing.problems
+            run = _JudgeRun(f"judges.{name}", self._judges.pop(name), self._cache(name), prompts, texts, names)
+            verdicts_by[name] = run.verdicts(pairs)
+            found += run.problems
         kinds = {name: judge.kind for name, judge in known.items()}
         kinds |= {name: settings.kind for name, settings in self.settings.items()}
-        judges = {name: self._block(kinds[name], said, lengths) for name, said in said_by.items()}
-        outcomes = {name: [v.outcome for pair in pairs for v in said[pair]] for name, said in said_by.items()}
-        return Heard({"judges": judges, "judges_agree": self._agreement(outcomes, len(prompts))}, found)
+        judges = {name: self._block(kinds[name], said, lengths) for name, said in verdicts_by.items()}
+        outcomes = {name: [v.outcome for pair in pairs for v in said[pair]] for name, said in verdicts_by.items()}
+        return PanelResult({"judges": judges, "judges_agree": self._agreement(outcomes, len(prompts))}, found)
 
     def _cache(self, name: str) -> Cache | None:
         return self.cache if self.settings[name].kind in KEPT else None
@@ -119,21 +119,25 @@ class Panel:
 
 
 def _of_scores(scores: Mapping[str, Sequence[float]], pairs: Sequence[Pair]) -> dict[Pair, list[Verdict]]:
-    marks = {model: [Mark(None if math.isnan(score) else score) for score in row] for model, row in scores.items()}
+    marks = {
+        model: [AnswerScore(None if math.isnan(score) else score) for score in row] for model, row in scores.items()
+    }
     return {pair: verdicts(marks[pair[0]], marks[pair[1]]) for pair in pairs}
 
 
 def texts_of(said: Answers) -> Texts:
-    """A model's answers in a contest, as the panel reads them."""
+    """A model's collected answers as texts."""
 
     def read() -> Iterator[str | None]:
-        return (None if reply is None else reply.text for portion in said.portions() for reply in portion)
+        return (
+            None if completion is None else completion.text for portion in said.portions() for completion in portion
+        )
 
     return read
 
 
-class _Hearing:
-    """One judge on some models' answers."""
+class _JudgeRun:
+    """Runs one judge on the answers of some models."""
 
     def __init__(
         self,
@@ -150,17 +154,17 @@ class _Hearing:
         self._has_ended = False
 
     def verdicts(self, pairs: Sequence[Pair]) -> dict[Pair, list[Verdict]]:
-        """On every prompt; without outcome where a model gave no answer, or the judge could not go on."""
+        """A verdict per prompt and pair; outcome None where a model gave no answer or the judge failed."""
         judge = self.judge
         if isinstance(judge, Compares):
             return {pair: self._over(pair, partial(self._compared, judge, pair), Verdict(None)) for pair in pairs}
-        marker = Marker("", self.where, judge, self.cache)
+        marker = CachedScorer("", self.where, judge, self.cache)
         models = dict.fromkeys(model for pair in pairs for model in pair)
-        marks = {model: self._over((model,), marker.marks, Mark(None)) for model in models}
+        marks = {model: self._over((model,), marker.marks, AnswerScore(None)) for model in models}
         return {(first, second): verdicts(marks[first], marks[second]) for first, second in pairs}
 
     def _over(self, models: Sequence[str], ask: Callable[..., list[Opinion]], nothing: Opinion) -> list[Opinion]:
-        """What `ask` says of the models' answers, a portion of prompts at a time."""
+        """Apply `ask` to the models' answers, a portion of prompts at a time."""
         found: list[Opinion] = []
         answers = zip(self.prompts, *(self.texts[model]() for model in models), strict=True)
         progress = Progress(f"{self.where} on {' and '.join(models)}", len(self.prompts))
@@ -173,20 +177,22 @@ class _Hearing:
         return found
 
     def _asked(self, ask: Callable[..., list[Opinion]], rows: Sequence[tuple[Any, ...]]) -> list[Opinion]:
-        """Nothing from a judge that cannot go on."""
+        """The judge's results; [] once it has failed."""
         if self._has_ended or not rows:
             return []
         try:
             return ask(*(list(column) for column in zip(*rows, strict=True)))
         except UserError as error:  # a JudgeError, or a reward model that does not load
             self._has_ended = True
-            self.problems.append(Problem(self.where, f"{error}; what it said before counts, the rest has no verdict"))
+            self.problems.append(Problem(self.where, f"{error}; its verdicts before this count, the rest is missing"))
             return []
 
     def _compared(
         self, judge: Compares, pair: Pair, prompts: Prompts, one: Sequence[str], other: Sequence[str]
     ) -> list[Verdict]:
-        first, second = (Said(texts, self.names.get(m, ())) for m, texts in zip(pair, (one, other), strict=True))
+        first, second = (
+            ModelAnswers(texts, self.names.get(m, ())) for m, texts in zip(pair, (one, other), strict=True)
+        )
         if self.cache is None:
             return judge.compare(prompts, first, second)
         said: list[Verdict] = []
@@ -194,12 +200,12 @@ class _Hearing:
         def compute() -> list[Verdict]:
             said.extend(judge.compare(prompts, first, second))
             if any(verdict.again for verdict in said):
-                raise _Unkept
+                raise _NotCacheable
             return said
 
-        rows = [[as_row(tuple(turns)), a, b] for turns, a, b in zip(prompts, one, other, strict=True)]
+        rows = [[as_row(tuple(messages)), a, b] for messages, a, b in zip(prompts, one, other, strict=True)]
         try:
             kept = self.cache.rows({"verdicts": judge.fingerprint, "rows": rows}, compute)
-        except _Unkept:
+        except _NotCacheable:
             return said
         return [Verdict(*row) for row in kept]

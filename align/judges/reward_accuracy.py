@@ -1,4 +1,4 @@
-"""How good a reward model is on held-out rankings, beside what their annotators and the judge say of the same pairs."""
+"""Accuracy of a reward model on held-out rankings, with annotators' agreement and the gold judge's for comparison."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from align.stats.bootstrap import bootstrap_mean
 
 if TYPE_CHECKING:
     from align.evals.cache import Cache
-    from align.judges.scores import Marker
+    from align.judges.scores import CachedScorer
     from align.text.records import Ranking
 
 
-def examine(path: str, data: sections.Data, judge: Marker | None, seed: int, cache: Cache) -> dict[str, Any]:
-    """The block `reward_model` of the report. `data` are the held-out rankings."""
+def measure_accuracy(
+    path: str, data: sections.Data, judge: CachedScorer | None, seed: int, cache: Cache
+) -> dict[str, Any]:
+    """The report's block `reward_model`. `data`: the held-out rankings."""
     from align.models.fingerprint import fingerprint
     from align.rewards.model import reader_of
     from align.text.load import load
@@ -37,7 +39,7 @@ def examine(path: str, data: sections.Data, judge: Marker | None, seed: int, cac
     accuracy = bootstrap_mean(accuracy_by_prompt(rows, scores), seed=seed)
     block: dict[str, Any] = {"accuracy": accuracy._asdict()}
     block |= {key: value for key, value in annotators(rows).items() if key == "annotator_agreement"}
-    return block | ({} if judge is None else _beside_the_judge(judge, rankings, rows, scores))
+    return block | ({} if judge is None else _against_judge(judge, rankings, rows, scores))
 
 
 def _scores(path: str, rows: list[list[int]]) -> list[float]:
@@ -48,10 +50,10 @@ def _scores(path: str, rows: list[list[int]]) -> list[float]:
     return [fmean(found) for found in zip(*members, strict=True)]
 
 
-def _beside_the_judge(
-    judge: Marker, rankings: Sequence[Ranking], rows: Sequence[Any], scores: Sequence[float]
+def _against_judge(
+    judge: CachedScorer, rankings: Sequence[Ranking], rows: Sequence[Any], scores: Sequence[float]
 ) -> dict[str, float]:
-    """Of the pairs whose gold scores differ: how often annotators and the reward model side with the judge."""
+    """Over pairs with different gold scores: how often annotators and the reward model agree with the judge."""
     texts = [(ranking.prompt, answer) for ranking in rankings for answer in ranking.responses]
     gold = judge.columns([prompt for prompt, _ in texts], [answer for _, answer in texts])[judge.column]
     if not np.isfinite(gold).all():

@@ -1,4 +1,4 @@
-"""The recipe keys of judges. Nothing heavy is imported: --help is quick."""
+"""Recipe keys of judges. Imports nothing heavy, so that --help is quick."""
 
 from __future__ import annotations
 
@@ -10,50 +10,50 @@ from align.config import Section
 
 
 class Llm(Section):
-    """A language model at an OpenAI-compatible address, which reads both answers in both orders."""
+    """A language model at an OpenAI-compatible address. It compares two answers, in both orders."""
 
     url: str
-    """The address that /chat/completions follows, such as http://127.0.0.1:8000/v1."""
+    """Base address, without /chat/completions, such as http://127.0.0.1:8000/v1."""
     model: str
-    """The model's name there."""
+    """The model's name on the server."""
     key_env: str | None = None
-    """The environment variable that holds the key. The key itself stands in no file."""
+    """Environment variable with the API key. The key itself is never in a file."""
     template: str = "data/prompts/judge.yaml"
-    """How it is asked: a file like this one."""
+    """Prompt template: a YAML file in the form of this one."""
     max_tokens: int = Field(1024, gt=0)
-    """Longest reply; a model that thinks first needs more."""
+    """Longest reply in tokens; a model that thinks first needs more."""
     body: dict[str, Any] = Field(default_factory=dict)
-    """More keys of a request, {seed: 1}; null leaves one out: {max_tokens: null, max_completion_tokens: 4096}."""
+    """More keys of a request, {seed: 1}; null removes a key: {max_tokens: null, max_completion_tokens: 4096}."""
     concurrency: int = Field(4, gt=0)
-    """Requests under way at once."""
+    """Number of concurrent requests."""
     timeout_s: float = Field(120.0, gt=0)
-    """How long it may take for a reply before it is asked again."""
+    """Timeout of a request, before a retry."""
     retries: int = Field(5, ge=0)
-    """How often it is asked again while it is down, slow or busy, after 0.5 s, 1 s, 2 s and so on."""
+    """Retries while the server is down, slow or busy, after 0.5 s, 1 s, 2 s and so on."""
 
     @field_validator("url")
     @classmethod
     def _address(cls, given: str) -> str:
         if not given.startswith(("http://", "https://")):
-            raise ValueError(f"url = {given!r}: an address begins with http:// or https://")
+            raise ValueError(f"url = {given!r} must begin with http:// or https://")
         return given.rstrip("/").removesuffix("/chat/completions")
 
 
 class Judge(Section):
-    """Who says which answer is better: give one of these."""
+    """A judge of which answer is better. Give exactly one key."""
 
     function: str | None = None
-    """module:function (prompt, answer) -> a score, or an object with .score and flags; as align.lab.judge:judge."""
+    """module:function (prompt, answer) -> a score, or an object with .score and flags: align.lab.judge:judge."""
     reward_model: str | list[str] | None = None
-    """A reward model: of align.rm, or a sequence classifier with one label; or a list of them, whose mean counts."""
+    """A reward model: of align.rm, or a sequence classifier with one label; or a list of them (mean score)."""
     votes: str | None = None
-    """People's: the folder that `apps.label export` wrote, or a file of rankings."""
+    """Human rankings: the folder written by `align label export`, or a file of rankings."""
     llm: Llm | None = None
-    """Another language model."""
+    """A language model as judge."""
 
     @property
     def kind(self) -> str:
-        """Which of them it is."""
+        """The key that is given."""
         return next(kind for kind in type(self).model_fields if getattr(self, kind) is not None)
 
     @model_validator(mode="after")

@@ -1,8 +1,8 @@
-"""How a judging language model is asked, and how its verdict is read.
+"""Prompt template of an LLM judge, and parsing of its verdict.
 
-The texts to judge were written by anybody, and may speak to the judge. So each stands between marks with a number that
-no text contains, what they hold is never searched for a place to put another text in, and a verdict is looked for in
-the judge's own reply only, there in the last line only: a judge may quote an answer that says "[[A]]".
+The texts to judge are untrusted and may contain instructions to the judge. So each text is enclosed in marks with a
+number that no text contains; placeholders inside the texts are never filled in; and the verdict is read from the last
+line of the judge's own reply alone, since a judge may quote an answer with "[[A]]".
 """
 
 from __future__ import annotations
@@ -22,34 +22,34 @@ if TYPE_CHECKING:
 
 PLACES = ("prompt", "answer_a", "answer_b")
 _PLACE = re.compile("{(" + "|".join(PLACES) + ")}")
-_VERDICT = re.compile(r"[^\[\]]{0,30}\[\[([ABC])\]\]\W*")  # perhaps after a few words, as "My verdict is: **[[A]]**."
+_VERDICT = re.compile(r"[^\[\]]{0,30}\[\[([ABC])\]\]\W*")  # also after a few words: "My verdict is: **[[A]]**."
 
 
 class Template(Section):
-    """A file of data/prompts for judges."""
+    """A judge's prompt template, such as data/prompts/judge.yaml."""
 
     system: str = ""
-    """What the judge is told first; empty for a model that takes no system turn."""
+    """System message; empty for a model without one."""
     user: str
-    """What it is asked, with {prompt}, {answer_a} and {answer_b}."""
+    """User message, with {prompt}, {answer_a} and {answer_b}."""
     again: str = "Reply with nothing but your verdict: [[A]], [[B]] or [[C]]."
-    """What it is told if its reply holds no verdict."""
+    """Follow-up message after a reply without a verdict."""
 
     @model_validator(mode="after")
     def _has_places(self) -> Self:
         for place in PLACES:
             if (n := self.user.count(f"{{{place}}}")) != 1:
-                raise ValueError(f"user: {{{place}}} must stand in it once, found {n} times")
+                raise ValueError(f"user: {{{place}}} must appear exactly once, found {n} times")
         return self
 
 
 def read_template(path: str) -> Template:
-    """A template from its file. Raises `UserError` that names the file and the key."""
+    """Read a template. Raises `UserError` with file and key."""
     return build(Template, read_yaml(own_or_shipped(path)), path)
 
 
 def question(template: Template, prompt: Sequence[Message], answer_a: str, answer_b: str) -> list[dict[str, str]]:
-    """The turns that ask about two answers."""
+    """The messages that ask the judge to compare two answers."""
     asked = prompt[0].content if len(prompt) == 1 else "\n\n".join(f"[{turn.role}]\n{turn.text}" for turn in prompt)
     texts = dict(zip(PLACES, (asked, answer_a, answer_b), strict=True))
     number = _number("\0".join(texts.values()))
@@ -59,12 +59,12 @@ def question(template: Template, prompt: Sequence[Message], answer_a: str, answe
 
 
 def _marked(name: str, text: str, number: str) -> str:
-    sendable = text.encode("utf-8", "replace").decode()  # half a surrogate pair is no text
+    sendable = text.encode("utf-8", "replace").decode()  # replaces half surrogate pairs
     return f"[begin {name} {number}]\n{sendable}\n[end {name} {number}]"
 
 
 def _number(texts: str) -> str:
-    """Digits that are in none of the texts; the same texts have the same, so that a question can be asked again."""
+    """Digits that occur in none of the texts. A pure function of the texts, so that requests can be repeated."""
     found = hashlib.sha256(texts.encode("utf-8", "surrogatepass"))
     while (number := str(int(found.hexdigest()[:12], 16))) in texts:
         found.update(b".")
@@ -72,7 +72,7 @@ def _number(texts: str) -> str:
 
 
 def verdict_in(reply: str) -> str | None:
-    """A, B or C, which the last line of a reply holds and nothing else; None where it does not."""
+    """The verdict A, B or C if it is all that the last line of a reply holds, else None."""
     lines = [line.strip() for line in reply.splitlines() if line.strip()]
     found = _VERDICT.fullmatch(lines[-1]) if lines else None
     return found[1] if found else None

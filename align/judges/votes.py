@@ -1,8 +1,8 @@
-"""People as judges: the rankings that `apps.label export` wrote.
+"""Human votes as a judge: the rankings written by `align label export`.
 
-A ranking counts for two models if it is about the prompt and holds an answer of each: one with the very text that the
-model gave, or else one that names the model (`models` of a row holds what `align.generate` was given as model.path). On
-each prompt the majority of all such comparisons decides; as many on either side are a tie.
+A ranking counts for two models if it is about the prompt and has an answer of each: one with the same text as the
+model's answer, or else one that names the model (`models` of a row, the model.path of `align.generate`). On each prompt
+the majority of these comparisons decides; equal numbers are a tie.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from align.errors import UserError
-from align.judges.verdicts import Prompts, Said, Verdict
+from align.judges.verdicts import ModelAnswers, Prompts, Verdict
 from align.text.files import file_rows
 from align.text.formats import make
 from align.text.records import Answers
@@ -23,34 +23,34 @@ from align.text.values import BadRow
 if TYPE_CHECKING:
     from align.text.records import Message
 
-NOBODY = "nobody compared answers of these models to the prompt"
+NOBODY = "no ranking compares answers of these models to this prompt"
 
 
 class Ballot(NamedTuple):
     """One person's ranking of some answers to a prompt."""
 
     texts: tuple[str, ...]
-    models: Sequence[str]  # that gave them; empty where the row does not say
+    models: Sequence[str]  # of the answers; empty if the row has none
     ranks: tuple[int, ...]  # 1 is best
 
     def of(self, text: str, names: Sequence[str]) -> list[int]:
-        """The places of a model's answers."""
+        """Indices of a model's answers."""
         said = [place for place, other in enumerate(self.texts) if other == text.strip()]
         return said or [place for place, model in enumerate(self.models) if model and model in names]
 
 
 class VotesJudge:
-    """The majority of people.
+    """The majority of human rankings.
 
     Args:
-        name: where the judge stands in the recipe, for messages: judges.people.
+        name: the judge's key in the recipe, for messages: judges.people.
         path: the export's folder, or a file of rankings.
     """
 
     def __init__(self, name: str, path: str) -> None:
         file = Path(path) / "rankings.jsonl" if Path(path).is_dir() else Path(path)
         if not file.is_file():
-            raise UserError(f"{name}.votes = {path}: there is no {file}; write it with python -m apps.label export")
+            raise UserError(f"{name}.votes = {path}: there is no {file}; write it with align label export")
         self.ballots: dict[tuple[Message, ...], list[Ballot]] = {}
         for row in file_rows(file):
             try:
@@ -58,12 +58,12 @@ class VotesJudge:
                     raise BadRow(row.reason)
                 prompt, ballot = _ballot(row)
             except BadRow as bad:
-                raise UserError(f"{name}.votes: {row.source}: {bad}; mend this row, or export the votes anew") from None
+                raise UserError(f"{name}.votes: {row.source}: {bad}; fix this row, or export the votes again") from None
             self.ballots.setdefault(prompt, []).append(ballot)
         self.fingerprint = f"votes {hashlib.blake2b(file.read_bytes(), digest_size=16).hexdigest()}"
 
-    def compare(self, prompts: Prompts, first: Said, second: Said) -> list[Verdict]:
-        """The majority's verdicts; none on a prompt that nobody voted on."""
+    def compare(self, prompts: Prompts, first: ModelAnswers, second: ModelAnswers) -> list[Verdict]:
+        """The majority's verdict per prompt; None for a prompt without votes."""
         rows = zip(prompts, first.texts, second.texts, strict=True)
         return [self._verdict(prompt, (a, first.names), (b, second.names)) for prompt, a, b in rows]
 

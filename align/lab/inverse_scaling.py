@@ -207,8 +207,8 @@ def score(folder: Path, exams: list[Exam]) -> None:
             for line, row in enumerate(exam.rows, start=1)
         ]
         outcomes = ask_choices(questions, [()] * len(questions), as_web_text, text_model, "raw")
-        if troubles := [f"{outcome.place}: {outcome.trouble}" for outcome in outcomes if outcome.trouble]:
-            raise UserError(f"{folder}: {troubles[0]}")
+        if reasons := [f"{outcome.place}: {outcome.reason}" for outcome in outcomes if outcome.reason]:
+            raise UserError(f"{folder}: {reasons[0]}")
         found[exam.task] = [outcome.probabilities for outcome in outcomes]
     result = {"parameters": text_model.model.num_parameters(), "tasks": found}
     write_whole(folder / "scores.json", json.dumps(result))

@@ -242,7 +242,7 @@ def draw_samples(recipe: Recipe, how: ppo.Recipe, path: Path) -> list[dict[str, 
         rollout = how.rollout
         sampling = Sampling(rollout.max_tokens, rollout.temperature, batch_tokens=rollout.batch_tokens)
         text_model = TextModel(how.model, how.data.max_tokens)
-        ask = partial(text_model.sample, how=sampling, randomness=text_model.randomness(recipe.seed))
+        ask = partial(text_model.sample, how=sampling, rng=text_model.rng(recipe.seed))
         asked = [prompt.messages for prompt in load(how.data, "prompts", recipe.seed).train]
         ids = encode_prompts(text_model.tokenizer, asked)
         room = how.data.max_tokens - rollout.max_tokens  # longer prompts are left out, as PPO does

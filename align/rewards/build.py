@@ -1,6 +1,6 @@
-"""The reward that a recipe names: reward models, a Python function, a reward server, or a weighted sum of these.
+"""Build the recipe's reward: reward models, a Python function, a reward server, or a weighted sum of these.
 
-`align.rl.shaping` then turns scores into what PPO learns from.
+`align.rl.shaping` then shapes the scores for PPO.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from align.rewards.function import FunctionReward
 from align.rewards.model import EnsembleReward, model_reward
-from align.rewards.reward import Judged, Prompts, Reward
+from align.rewards.reward import DetailedScores, Prompts, Reward
 from align.rewards.settings import Reward as RewardSettings
 from align.rewards.settings import Source, listed
 
@@ -24,15 +24,15 @@ def build_reward(
     loaded: Mapping[str, Any] | None = None,
     trust_remote_code: bool = False,
 ) -> Reward:
-    """The reward that a recipe names.
+    """Build the reward of a recipe.
 
     Args:
         settings: the recipe's `reward` section.
         tokenizer: the policy's.
-        device: where reward models compute.
-        max_tokens: tokens, padding included, that go through a reward model at once.
-        loaded: reward models by path that stand on a base which another role has loaded.
-        trust_remote_code: whether code that comes with reward models may run.
+        device: of reward models.
+        max_tokens: tokens per batch of a reward model, padding included.
+        loaded: reward models by path that share a base with another role.
+        trust_remote_code: whether code in reward model folders may run.
     """
 
     def build(source: Source) -> Reward:
@@ -50,16 +50,16 @@ def build_reward(
     return SumReward([Weighted(source.label, source.weight, build(source)) for source in settings.sources])
 
 
-def judge(reward: Reward, prompts: Prompts, texts: Sequence[str], ids: Sequence[list[int]]) -> Judged:
-    """Scores, with the parts that they were made of: each source's own scores, and how far an ensemble is apart."""
+def detailed_scores(reward: Reward, prompts: Prompts, texts: Sequence[str], ids: Sequence[list[int]]) -> DetailedScores:
+    """Scores, with columns to log: each source's scores, and the standard deviation over an ensemble."""
     if isinstance(reward, SumReward):
-        return reward.judge(prompts, texts, ids)
+        return reward.detailed_scores(prompts, texts, ids)
     if isinstance(reward, EnsembleReward):
         members = reward.member_scores(prompts, texts, ids)
-        return Judged(
+        return DetailedScores(
             reward.combined(members), {"objective/ensemble_std": [pstdev(m) for m in zip(*members, strict=True)]}
         )
-    return Judged(reward.score(prompts, texts, ids), {})
+    return DetailedScores(reward.score(prompts, texts, ids), {})
 
 
 class Weighted(NamedTuple):
@@ -77,15 +77,15 @@ class SumReward:
         self.sources = sources
 
     def score(self, prompts: Prompts, texts: Sequence[str], ids: Sequence[list[int]]) -> list[float]:
-        return self.judge(prompts, texts, ids).scores
+        return self.detailed_scores(prompts, texts, ids).scores
 
-    def judge(self, prompts: Prompts, texts: Sequence[str], ids: Sequence[list[int]]) -> Judged:
-        """The sums, and each source's scores before they are weighted."""
+    def detailed_scores(self, prompts: Prompts, texts: Sequence[str], ids: Sequence[list[int]]) -> DetailedScores:
+        """The weighted sums, and each source's scores before weighting."""
         sums = [0.0] * len(texts)
         columns: dict[str, list[float]] = {}
         for name, weight, reward in self.sources:
-            found = judge(reward, prompts, texts, ids)
+            found = detailed_scores(reward, prompts, texts, ids)
             sums = [total + weight * score for total, score in zip(sums, found.scores, strict=True)]
             columns[f"objective/scores/{name}"] = found.scores
             columns |= {f"{column}/{name}": values for column, values in found.columns.items()}
-        return Judged(sums, columns)
+        return DetailedScores(sums, columns)

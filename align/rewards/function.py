@@ -1,4 +1,4 @@
-"""A Python function of the user's as a reward: `reward.function=module:function`."""
+"""The user's Python function as a reward: `reward.function=module:function`."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from align.text.records import last_question
 
 
 class FunctionReward:
-    """A function `(prompts: list[str], responses: list[str]) -> list[float]`; a prompt is its last user turn.
+    """A function `(prompts: list[str], responses: list[str]) -> list[float]`; a prompt is its last user message.
 
-    A list, a NumPy array or a tensor on any device may come back.
+    It may return a list, a NumPy array or a tensor on any device.
     """
 
     def __init__(self, name: str) -> None:
@@ -24,9 +24,9 @@ class FunctionReward:
         self.function = find_function(name)
 
     def score(self, prompts: Prompts, texts: Sequence[str], ids: Sequence[list[int]]) -> list[float]:
-        asked = [last_question(messages) for messages in prompts]
+        questions = [last_question(messages) for messages in prompts]
         try:
-            scores = plain_list(self.function(asked, list(texts)))
+            scores = plain_list(self.function(questions, list(texts)))
         except RewardError as error:
             raise RewardError(f"{self.name} {error}") from None
         except Exception as error:  # the function is the user's: it may fail in any way
@@ -35,16 +35,16 @@ class FunctionReward:
 
 
 def plain_list(returned: Any) -> list[Any]:
-    """What a function returned as a list: tensors are brought to the CPU, and a column (n, 1) becomes a row.
+    """A function's return value as a list: tensors move to the CPU, and a column (n, 1) is flattened.
 
-    Raises `RewardError`, without the function's name, for what is no list of scores.
+    Raises `RewardError`, without the function's name, if it is not a list of scores.
     """
     if hasattr(returned, "detach"):
         try:
             returned = returned.detach().cpu()
         except (RuntimeError, NotImplementedError) as error:
             raise RewardError(
-                f"returned a tensor on the device {str(returned.device)!r}, whose numbers cannot be had ({error}); "
+                f"returned a tensor on the device {str(returned.device)!r}, which cannot be read ({error}); "
                 "return them on the CPU, or as a list"
             ) from None
     if hasattr(returned, "tolist"):
@@ -60,10 +60,10 @@ def plain_list(returned: Any) -> list[Any]:
 
 
 def find_function(name: str) -> Callable[..., Any]:
-    """The function that `module:function` names; modules beside the place where the command runs are found too."""
+    """Import `module:function`; modules in the current folder are found too."""
     module_name, colon, function_name = name.partition(":")
     if not colon:
-        raise UserError(f"{name!r}: a function is named module:function, such as align.lab.judge:reward")
+        raise UserError(f"{name!r} is not of the form module:function, such as align.lab.judge:reward")
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:
@@ -78,7 +78,7 @@ def find_function(name: str) -> Callable[..., Any]:
 
 
 def _place(error: Exception) -> str:
-    """Where in the user's file an error was raised, for no traceback is shown; "" where it was raised by us."""
+    """Where the user's code raised an error, since no traceback is shown; "" if we raised it."""
     import traceback
 
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]

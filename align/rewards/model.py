@@ -1,4 +1,4 @@
-"""Reward models as a reward: one of `align.rm` or of others, or an ensemble of several."""
+"""Reward models as a reward: one model (of `align.rm` or from elsewhere), or an ensemble."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ def model_reward(
         return EnsembleReward(members, how, uncertainty)
     if how != "mean":
         raise UserError(
-            f"ensemble = {how} has no effect: {paths[0]} is one reward model with one head; give a list of them as path"
+            f"ensemble = {how} has no effect: {paths[0]} is one reward model with one head; give a list of paths"
         )
     return members[0]
 
 
 class ModelReward:
-    """A reward model. With the policy's tokenizer it reads the very tokens that were sampled, else the text anew.
+    """A reward model. With the policy's tokenizer it scores the sampled tokens, else it re-encodes the text.
 
-    An answer that was thought about is always read anew, without the thoughts: rankings are about answers alone.
-    Somebody else's always reads the text anew: its template may be another one (see `align.models.foreign`).
+    An answer with thoughts is always re-encoded, without the thoughts: rankings are about answers alone. A reward model
+    from elsewhere always re-encodes: its chat template may differ (see `align.models.foreign`).
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class ModelReward:
         loaded: Any = None,
         trust_remote_code: bool = False,
     ) -> None:
-        """`loaded` is the model itself, where it stands on a base that another role has loaded."""
+        """`loaded` is the model, if it shares a base with another role."""
         from align.models.foreign import Reader, load_classifier
         from align.models.load import max_positions
         from align.models.scalar import load_scalar_model
@@ -82,45 +82,45 @@ class ModelReward:
         self.reads_tokens = policy_tokenizer is not None and same_words(self.tokenizer, policy_tokenizer)
 
     def _check_reading(self) -> None:
-        """Raises `UserError` where its template refuses answers without thoughts: before the run, not within it."""
+        """Raise `UserError`, before the run starts, if the template refuses answers without thoughts."""
         try:
             self.encode([(Message("user", "x"),)], ["x"])
         except UserError as error:
             raise UserError(
-                f"reward model {self.path}: answers are scored without thoughts, and it cannot read such: {error}; "
+                f"reward model {self.path}: answers are scored without thoughts, which its template refuses: {error}; "
                 "these are keys of align.rm, which saves the template with the reward model"
             ) from None
 
     @property
     def n_members(self) -> int:
-        """How many heads score an answer."""
+        """Number of heads."""
         return self.model.heads
 
     def score(self, prompts: Prompts, texts: Sequence[str], ids: Sequence[list[int]]) -> list[float]:
         return [fmean(members) for members in zip(*self.member_scores(prompts, texts, ids), strict=True)]
 
     def member_scores(self, prompts: Prompts, texts: Sequence[str], ids: Sequence[list[int]]) -> list[list[float]]:
-        """What each head says of each answer, (n_members, n_answers)."""
+        """Scores by each head, (n_members, n_answers)."""
         rows = list(ids) if self.reads_tokens else [[] for _ in texts]
-        anew = [index for index, row in enumerate(rows) if not row]
-        encoded = self.encode([prompts[i] for i in anew], [texts[i] for i in anew])
-        for index, (prompt, response) in zip(anew, encoded, strict=True):
+        to_encode = [index for index, row in enumerate(rows) if not row]
+        encoded = self.encode([prompts[i] for i in to_encode], [texts[i] for i in to_encode])
+        for index, (prompt, response) in zip(to_encode, encoded, strict=True):
             rows[index] = prompt + response
         return self.score_tokens(rows)
 
     def score_tokens(self, rows: list[list[int]]) -> list[list[float]]:
-        """The scores of rows of this model's own tokens, prompt and answer, as (n_members, n_answers)."""
+        """Scores of rows of this model's own tokens, prompt and answer: (n_members, n_answers)."""
         from align.models.scalar import score_members
 
         longest = max(map(len, rows), default=0)
         if self.n_positions is not None and longest > self.n_positions:
             raise RewardError(
-                f"reward model {self.path}: an answer with its prompt has {longest} of its tokens, and it has "
-                f"{self.n_positions} positions; lower data.max_tokens or rollout.max_tokens"
+                f"reward model {self.path}: a prompt and its answer have {longest} of its tokens; it has "
+                f"{self.n_positions} positions. Lower data.max_tokens or rollout.max_tokens"
             )
         scores = score_members(self.model, rows, self.max_tokens, self.device)
         if not all(math.isfinite(score) for members in scores for score in members):
-            raise RewardError(f"reward model {self.path}: a score is not finite; train it anew, or take another")
+            raise RewardError(f"reward model {self.path}: a score is not finite; retrain it, or use another")
         return [list(column) for column in zip(*scores, strict=True)]
 
     def encode(self, prompts: Prompts, texts: Sequence[str]) -> list[tuple[list[int], list[int]]]:
@@ -129,7 +129,7 @@ class ModelReward:
 
 
 class OwnReader:
-    """Prompts and answers as the tokens of a reward model of ours."""
+    """Encodes prompts and answers for a reward model of `align.rm`."""
 
     def __init__(self, path: str, trust_remote_code: bool = False) -> None:
         from align.text.tokenizer import load_tokenizer
@@ -137,7 +137,7 @@ class OwnReader:
         self.tokenizer: Any = load_tokenizer(path, trust_remote_code)
 
     def encode(self, prompts: Prompts, texts: Sequence[str]) -> list[tuple[list[int], list[int]]]:
-        """Each prompt and its answer, which ends in EOS, where its score is read."""
+        """Tokens of each prompt and of its answer. The answer ends in EOS, where the score is read."""
         from align.text.encode import encode_prompts, encode_responses
 
         responses = encode_responses(self.tokenizer, list(zip(prompts, texts, strict=True)))
@@ -145,17 +145,17 @@ class OwnReader:
 
 
 def reader_of(model: sections.Model) -> OwnReader | Reader:
-    """What makes tokens of texts for a reward model, which need not be loaded."""
+    """The encoder of texts for a reward model, which need not be loaded."""
     from align.models.foreign import Reader
     from align.models.load import load_config
     from align.models.purpose import is_classifier
 
-    of_others = is_classifier(model.path, load_config(model))
-    return (Reader if of_others else OwnReader)(model.path, model.trust_remote_code)
+    from_elsewhere = is_classifier(model.path, load_config(model))
+    return (Reader if from_elsewhere else OwnReader)(model.path, model.trust_remote_code)
 
 
 class EnsembleReward:
-    """Several reward models, or several heads of them, whose scores are made one."""
+    """Several reward models, or several heads, with their scores combined."""
 
     def __init__(self, members: Sequence[ModelReward], how: Ensemble, uncertainty: float) -> None:
         self.members, self.how, self.uncertainty = members, how, uncertainty
@@ -164,19 +164,19 @@ class EnsembleReward:
         return self.combined(self.member_scores(prompts, texts, ids))
 
     def member_scores(self, prompts: Prompts, texts: Sequence[str], ids: Sequence[list[int]]) -> list[list[float]]:
-        """The scores of each head of each model, (n_members, n_answers)."""
+        """Scores by each head of each model, (n_members, n_answers)."""
         return [scores for member in self.members for scores in member.member_scores(prompts, texts, ids)]
 
     def combined(self, members: list[list[float]]) -> list[float]:
-        """`combine` as this ensemble does it."""
+        """`combine` with this ensemble's settings."""
         return combine(members, self.how, self.uncertainty)
 
 
 def combine(members: list[list[float]], how: Ensemble, uncertainty: float) -> list[float]:
-    """The scores of an ensemble from those of its members, (n_members, n_answers) -> (n_answers,).
+    """Combine members' scores, (n_members, n_answers), into one score per answer, (n_answers,).
 
-    The worst case and the mean less what members disagree by are there to resist over-optimisation (Coste et al.,
-    2310.02743). The deviation is that of these members, not an estimate for others: divided by n, not n - 1.
+    min and mean_minus_std resist over-optimisation (Coste et al., 2310.02743). The standard deviation is that of these
+    members, not an estimate for others: divided by n, not n - 1.
     """
     by_answer = list(zip(*members, strict=True))
     if how == "min":

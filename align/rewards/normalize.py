@@ -1,4 +1,4 @@
-"""What a reward model's scores are brought to when it is trained, since its loss leaves their offset open."""
+"""Normalise a trained reward model's scores, since its loss leaves their offset undetermined."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
 
 
 class Samples(Section):
-    """The policy's answers that `normalize: samples` goes by: sampled from model.path at prompts of the rankings."""
+    """The answers for `normalize: samples`: sampled from model.path at prompts of the rankings."""
 
     n: int = Field(256, gt=1)
-    """How many answers (lm-human-preferences: 256)."""
+    """Number of answers (lm-human-preferences: 256)."""
     max_tokens: int = Field(53, gt=0)
-    """Longest answer (N+: 53); an EOS is put at the end of those that say none."""
+    """Longest answer (N+: 53); EOS is appended to answers without one."""
     temperature: float = Field(1.0, gt=0)
-    """Of sampling (InstructGPT: 1; lm-human-preferences: 0.5 or 0.7)."""
+    """Sampling temperature (InstructGPT: 1; lm-human-preferences: 0.5 or 0.7)."""
 
 
 def normalize(
     recipe: Any, model: ScalarModel, tokenizer: Any, training: list[Ranked], accelerator: Any
 ) -> dict[str, float]:
-    """Brings the scores to what the recipe says, and keeps that in the model. Returns shift and scale."""
+    """Normalise the scores as the recipe says; shift and scale are stored in the model and returned."""
     import torch
 
     from align.models.scalar import score_members
@@ -45,7 +45,7 @@ def normalize(
 
 
 def demonstrated(recipe: Any, tokenizer: Any, training: list[Ranked]) -> list[list[int]]:
-    """At most 1000 demonstrations as tokens, or as many preferred training answers."""
+    """Up to 1000 demonstrations as tokens; without demonstrations, up to 1000 best training answers."""
     from align.text.encode import encode_conversations
     from align.text.load import load
 
@@ -58,7 +58,7 @@ def demonstrated(recipe: Any, tokenizer: Any, training: list[Ranked]) -> list[li
 
 
 def sampled(recipe: Any, tokenizer: Any, training: list[Ranked]) -> list[list[int]]:
-    """Answers of the policy that `model.path` is, to prompts of the training rankings, each with its end."""
+    """Answers sampled from `model.path` to prompts of the training rankings, as tokens with their end."""
     from align.generation.sampling import Sampling
     from align.generation.text_model import TextModel
     from align.text.batches import rows_of_step
@@ -67,22 +67,22 @@ def sampled(recipe: Any, tokenizer: Any, training: list[Ranked]) -> list[list[in
     from align.text.template import share_date
 
     room = recipe.data.max_tokens - recipe.samples.max_tokens
-    asked = [row.prompt for row in training if row.n_prompt <= room]
-    if not asked:
+    fitting = [row.prompt for row in training if row.n_prompt <= room]
+    if not fitting:
         raise UserError(
-            f"samples.max_tokens = {recipe.samples.max_tokens}: no prompt leaves that much of data.max_tokens = "
-            f"{recipe.data.max_tokens}; lower the one or raise the other"
+            f"samples.max_tokens = {recipe.samples.max_tokens}: no prompt leaves that much room in data.max_tokens = "
+            f"{recipe.data.max_tokens}; lower samples.max_tokens or raise data.max_tokens"
         )
     how = Sampling(recipe.samples.max_tokens, recipe.samples.temperature)
     data = recipe.data
     text_model = TextModel(recipe.model, data.max_tokens, template=data.template, options=data.template_options)
     share_date(text_model.tokenizer, tokenizer)
-    prompts = [asked[i] for i in rows_of_step(1, len(asked), recipe.samples.n, recipe.seed)]
-    replies = text_model.sample(prompts, how, text_model.randomness(recipe.seed))
-    said = [reply.ids[:-1] if reply.ended else reply.ids for reply in replies]
+    prompts = [fitting[i] for i in rows_of_step(1, len(fitting), recipe.samples.n, recipe.seed)]
+    completions = text_model.sample(prompts, how, text_model.rng(recipe.seed))
+    answers = [completion.ids[:-1] if completion.ended else completion.ids for completion in completions]
     turn = ends_of(tokenizer).turn
-    found = [[*reply.prompt_ids, *ids, turn] for reply, ids in zip(replies, said, strict=True)]
-    for index, (prompt, reply) in enumerate(zip(prompts, replies, strict=True)):
-        if reply.thoughts:  # as PPO has such an answer scored: by its text
-            found[index] = encode_prompt(tokenizer, prompt) + encode_response(tokenizer, prompt, reply.text)
+    found = [[*completion.prompt_ids, *ids, turn] for completion, ids in zip(completions, answers, strict=True)]
+    for index, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
+        if completion.thoughts:  # PPO scores such an answer by its text, too
+            found[index] = encode_prompt(tokenizer, prompt) + encode_response(tokenizer, prompt, completion.text)
     return found

@@ -1,4 +1,4 @@
-"""What a reward is: it gives each answer one finite score."""
+"""The Reward protocol: one finite score per answer; and checks of scores."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ class Reward(Protocol):
     """Scores answers to prompts."""
 
     def score(self, prompts: Prompts, texts: Sequence[str], ids: Sequence[list[int]]) -> list[float]:
-        """One finite score for each answer; `ids` are the policy's own tokens of prompt and answer, EOS included.
+        """One finite score per answer. `ids`: the policy's tokens of prompt and answer, EOS included.
 
-        What was thought before an answer is no part of it: it is not in `texts`, and `ids` has no tokens of that one.
+        Thoughts are not part of an answer: `texts` does not have them, and `ids` is empty for an answer with thoughts.
 
-        Raises `RewardError` that says what is wrong with the reward and how to mend it.
+        Raises `RewardError` with the reason and the remedy.
         """
         ...
 
 
-class Judged(NamedTuple):
-    """The scores of some answers, and what else is logged of each answer, by name."""
+class DetailedScores(NamedTuple):
+    """Scores of some answers, and further columns to log, one number per answer."""
 
     scores: list[float]
     columns: dict[str, list[float]]
 
 
 def checked_scores(scores: Sequence[Any], texts: Sequence[str], name: str) -> list[float]:
-    """The scores as numbers. Raises `RewardError` unless there is a finite one for each answer."""
+    """The scores as floats. Raises `RewardError` unless there is one finite score per answer."""
     if len(scores) != len(texts):
         raise RewardError(f"{name} returned {len(scores)} scores for {len(texts)} answers; return one for each")
     try:
         numbers = [float(score) for score in scores]
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:  # the last two: 10**400, a tensor elsewhere
-        raise RewardError(f"{name} returned what is no number ({error}); return a number for each answer") from None
+        raise RewardError(f"{name} returned no number ({error}); return a number for each answer") from None
     bad = [index for index, number in enumerate(numbers) if not math.isfinite(number)]
     if bad:
         shown = f"{numbers[bad[0]]} for the answer {texts[bad[0]][:80]!r}"

@@ -1,4 +1,4 @@
-"""Texts in, scores out: a reward model, or an ensemble of them, outside of a training run."""
+"""Scorer: score texts with a reward model or an ensemble, outside training."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from align.train.plan import fitting
 
 
 class Encoded(NamedTuple):
-    """A prompt and an answer in the tokens of one member, the answer ending in EOS."""
+    """Prompt and answer as tokens of one ensemble member. The answer ends in EOS."""
 
     prompt: list[int]
     response: list[int]
 
     @property
     def ids(self) -> list[int]:
-        """Both, as the model reads them."""
+        """Prompt and answer."""
         return self.prompt + self.response
 
 
 class Scored(NamedTuple):
-    """The scores of some answers."""
+    """Scores of some answers."""
 
     scores: list[float]
-    members: list[list[float]]  # (n_answers, n_members): what each member says of it
+    members: list[list[float]]  # (n_answers, n_members)
 
 
 class Scorer:
@@ -46,12 +46,12 @@ class Scorer:
             raise UserError(f"model.ensemble = {settings.ensemble} has no effect on one model; give a list of paths")
 
     def encode(self, prompts: Prompts, texts: Sequence[str]) -> list[list[Encoded]]:
-        """Each answer as each member's tokens, (n_answers, n_members)."""
+        """Tokens of each answer for each member, (n_answers, n_members)."""
         by_member = [[Encoded(*pair) for pair in member.encode(prompts, texts)] for member in self.members]
         return [list(members) for members in zip(*by_member, strict=True)]
 
     def score(self, answers: Sequence[Sequence[list[int]]]) -> Scored:
-        """Scores of token rows, (n_answers, n_members) lists of prompt and answer, as members read them."""
+        """Scores of token rows. answers: (n_answers, n_members) lists of prompt and answer tokens."""
         if not answers:
             return Scored([], [])
         columns = zip(*answers, strict=True)
@@ -62,6 +62,6 @@ class Scorer:
 
 
 def longest_row(settings: RewardModel, max_tokens: int, key: str = "data.max_tokens") -> int:
-    """What of `max_tokens` all members have positions for. Raises `UserError` if one is not there."""
+    """`max_tokens`, lowered to the fewest positions of any member. Raises `UserError` if a model is missing."""
     models = [sections.Model(path=path, trust_remote_code=settings.trust_remote_code) for path in settings.paths]
     return fitting(max_tokens, [load_config(model, to="reward") for model in models], key)

@@ -1,11 +1,10 @@
-"""A reward model behind HTTP: requests that arrive together are scored together, by one thread of their own.
+"""Reward server: a reward model behind HTTP. One thread scores requests that arrive together in one batch.
 
     POST /score   {"prompts": ["..."], "responses": ["..."]}  →  {"scores": [0.5]}, and "member_scores" of an ensemble
-    GET /health   →  the model, the limits, how many answers wait
+    GET /health   →  the model, the limits, the number of waiting answers
 
-What cannot be taken is refused with a reason: 413 more answers or characters than the limits allow, 422 a body that is
-not what it should be or an answer longer than the model reads, 429 too many answers waiting (with Retry-After), 500 the
-model failed, 503 the server is stopping.
+Errors, with a reason: 413 more answers or characters than the limits allow; 422 an invalid body, or an answer longer
+than the model reads; 429 too many answers waiting (with Retry-After); 500 the model failed; 503 the server is stopping.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ BYTES_A_CHARACTER = 12  # at most, in JSON: an escaped surrogate pair
 ROOM_FOR_JSON = 65536  # bytes of names, quotes and commas
 
 
-class Turn(BaseModel):
+class MessageBody(BaseModel):
     """One message of a prompt, as `Message.as_dict` writes it."""
 
     model_config = ConfigDict(extra="forbid")
@@ -49,32 +48,32 @@ class Turn(BaseModel):
 
 
 class ScoreRequest(BaseModel):
-    """Answers to score; a prompt is a text, which is the user's turn, or messages that end with the user's or a tool's.
+    """Answers to score. A prompt is a text (the user's message) or messages that end with the user's or a tool's.
 
-    A first turn of the role tools holds the tools that may be called, as JSON.
+    A first message of role tools holds the available tools, as JSON.
     """
 
     model_config = ConfigDict(extra="forbid")
-    prompts: list[str | list[Turn]]
+    prompts: list[str | list[MessageBody]]
     responses: list[str]
 
-    def turns(self) -> list[tuple[Message, ...]]:
+    def messages(self) -> list[tuple[Message, ...]]:
         """The prompts as messages."""
         return [
             (Message("user", prompt),)
             if isinstance(prompt, str)
-            else tuple(Message.of(turn.model_dump()) for turn in prompt)
+            else tuple(Message.of(message.model_dump()) for message in prompt)
             for prompt in self.prompts
         ]
 
     def n_characters(self) -> int:
-        """Characters of all texts."""
-        asked = sum(len(part) for messages in self.turns() for message in messages for part in message.parts)
-        return asked + sum(map(len, self.responses))
+        """Number of characters of all texts."""
+        in_prompts = sum(len(part) for prompt in self.messages() for message in prompt for part in message.parts)
+        return in_prompts + sum(map(len, self.responses))
 
 
 class Job(NamedTuple):
-    """A request that waits for its scores."""
+    """A request in the queue."""
 
     prompts: list[tuple[Message, ...]]
     responses: list[str]
@@ -86,16 +85,16 @@ class TooManyWaiting(Exception):
 
 
 class Batcher:
-    """One thread that scores what has arrived, several requests at once.
+    """A thread that scores queued requests in batches.
 
     Args:
-        score: scores prompts and responses; it is only ever called from that thread.
-        batching: how long and for how much a batch waits.
-        most_waiting: answers that may wait.
+        score: scores prompts and responses; called only from that thread.
+        batching: how long a batch waits, and for how many answers.
+        max_waiting: the most answers in the queue.
     """
 
-    def __init__(self, score: ScoreFunction, batching: Batching, most_waiting: int) -> None:
-        self._score, self._batching, self._most_waiting = score, batching, most_waiting
+    def __init__(self, score: ScoreFunction, batching: Batching, max_waiting: int) -> None:
+        self._score, self._batching, self._max_waiting = score, batching, max_waiting
         self._jobs: queue.Queue[Job | None] = queue.Queue()
         self._lock = threading.Lock()
         self._closed = False
@@ -104,26 +103,26 @@ class Batcher:
         self._thread = threading.Thread(target=self._work, name="scores", daemon=True)
 
     def start(self) -> None:
-        """Begins to score; once."""
+        """Start the thread. Call once."""
         self._thread.start()
 
     def close(self) -> None:
-        """Ends after the batch in progress; who still waits is told so."""
+        """Stop after the current batch. Requests still in the queue get a RuntimeError."""
         with self._lock:
             self._closed = True
             self._jobs.put(None)
         self._thread.join()
 
     def submit(self, prompts: list[tuple[Message, ...]], responses: list[str]) -> Future[Scored]:
-        """The scores to come. Raises `TooManyWaiting`, and `RuntimeError` once it is closed."""
+        """A future of the scores. Raises `TooManyWaiting`, and `RuntimeError` after `close`."""
         job = Job(prompts, responses, Future())
         with self._lock:
             if self._closed:
                 raise RuntimeError("this server is stopping")
-            if self.n_waiting + len(responses) > self._most_waiting:
+            if self.n_waiting + len(responses) > self._max_waiting:
                 raise TooManyWaiting
             self.n_waiting += len(responses)
-            self._jobs.put(job)  # under the lock: nothing comes after the end
+            self._jobs.put(job)  # under the lock: no job follows the end marker
         return job.future
 
     def _work(self) -> None:
@@ -139,15 +138,15 @@ class Batcher:
                 job.future.set_exception(RuntimeError("this server is stopping"))
 
     def _gathered(self, first: Job) -> tuple[list[Job], bool]:
-        """What arrives within `wait_ms`, until there are `items` answers; and whether the end was announced meanwhile.
+        """The jobs that arrive within `wait_ms`, up to `items` answers; and whether the server is closing.
 
-        What has already arrived is taken without waiting: under load batches fill while the one before is scored.
+        Queued jobs are taken without waiting: under load, a batch fills while the previous one is scored.
         """
         batch, n_answers = [first], len(first.responses)
-        ends = time.monotonic() + self._batching.wait_ms / 1000
+        deadline = time.monotonic() + self._batching.wait_ms / 1000
         while n_answers < self._batching.items:
             try:
-                job = self._jobs.get(timeout=max(0.0, ends - time.monotonic()))
+                job = self._jobs.get(timeout=max(0.0, deadline - time.monotonic()))
             except queue.Empty:
                 break
             if job is None:
@@ -157,7 +156,7 @@ class Batcher:
         return batch, False
 
     def _answer(self, batch: list[Job]) -> None:
-        """Scores a batch at once. If that fails, each request alone, so that only the one at fault is told."""
+        """Score a batch. If that fails, score each request alone, so that only the faulty one gets the error."""
         if not batch:
             return
         self.n_batches += 1
@@ -165,7 +164,7 @@ class Batcher:
             found = self._score(
                 [prompt for job in batch for prompt in job.prompts], [text for job in batch for text in job.responses]
             )
-        except Exception as error:  # whatever it is, the thread must live on
+        except Exception as error:  # the thread must survive any error
             if len(batch) == 1:
                 batch[0].future.set_exception(error)
                 return
@@ -180,7 +179,7 @@ class Batcher:
 
 
 def create_app(score: ScoreFunction, limits: Limits, batching: Batching, about: dict[str, Any]) -> FastAPI:
-    """The web application. `about` is what /health says of the model."""
+    """The web application. `about`: the model's entry in /health."""
     batcher = Batcher(score, batching, limits.queue)
 
     @asynccontextmanager
@@ -198,14 +197,14 @@ def create_app(score: ScoreFunction, limits: Limits, batching: Batching, about: 
 
     @app.post("/score")
     async def scores(request: Request) -> dict[str, Any]:
-        asked = parsed(await body_of(request, limits))
-        check_limits(asked, limits)
-        if not asked.responses:
+        body = parsed(await body_of(request, limits))
+        check_limits(body, limits)
+        if not body.responses:
             return {"scores": []}
         try:
-            found = await wrap_future(batcher.submit(asked.turns(), asked.responses))
+            found = await wrap_future(batcher.submit(body.messages(), body.responses))
         except TooManyWaiting:
-            detail = f"busy: at most {limits.queue} answers may wait (limits.queue); ask again later"
+            detail = f"busy: at most {limits.queue} answers may wait (limits.queue); try again later"
             raise HTTPException(429, detail, headers={"Retry-After": "1"}) from None
         except UserError as error:
             raise HTTPException(422, str(error)) from None
@@ -221,63 +220,66 @@ def create_app(score: ScoreFunction, limits: Limits, batching: Batching, about: 
 
 
 async def body_of(request: Request, limits: Limits) -> bytes:
-    """The body, read only as far as the limits allow. Raises 413."""
+    """The body, read up to the limits. Raises 413."""
     most = limits.characters * BYTES_A_CHARACTER + ROOM_FOR_JSON + limits.items * 200
     body = bytearray()
-    async for piece in request.stream():
-        body += piece
+    async for chunk in request.stream():
+        body += chunk
         if len(body) > most:
             detail = f"the body has more than {most} bytes; limits.characters is {limits.characters}"
-            raise HTTPException(413, detail, headers={"Connection": "close"})  # or the rest would still be taken in
+            raise HTTPException(413, detail, headers={"Connection": "close"})  # else the rest would still be read
     return bytes(body)
 
 
 def parsed(body: bytes) -> ScoreRequest:
-    """The request. Raises 422 that names what is wrong and where."""
+    """Parse the request. Raises 422 with the error and its place."""
     form = 'send {"prompts": ["..."], "responses": ["..."]}'
     try:
-        asked = ScoreRequest.model_validate(json.loads(body))
+        request = ScoreRequest.model_validate(json.loads(body))
     except (ValueError, RecursionError) as error:
         if isinstance(error, ValidationError):
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])) or "body"
             raise HTTPException(422, f"{where}: {first['msg']}; {form}") from None
         raise HTTPException(422, f"the body is not JSON ({error}); {form}") from None
-    if len(asked.prompts) != len(asked.responses):
-        n_prompts, n_responses = len(asked.prompts), len(asked.responses)
+    if len(request.prompts) != len(request.responses):
+        n_prompts, n_responses = len(request.prompts), len(request.responses)
         raise HTTPException(422, f"{n_prompts} prompts and {n_responses} responses; give one prompt for each response")
-    for index, turns in enumerate(asked.turns()):
-        if not turns or turns[-1].role not in ("user", "tool"):
-            raise HTTPException(422, f"prompts.{index}: a prompt ends with a turn of the user, or of a tool")
-        if trouble := _tools_trouble(turns):
-            raise HTTPException(422, f"prompts.{index}: {trouble}")
-        if _is_half_a_character("".join([*(part for turn in turns for part in turn.parts), asked.responses[index]])):
+    for index, messages in enumerate(request.messages()):
+        if not messages or messages[-1].role not in ("user", "tool"):
+            raise HTTPException(422, f"prompts.{index}: a prompt must end with a message of the user or of a tool")
+        if reason := _tools_error(messages):
+            raise HTTPException(422, f"prompts.{index}: {reason}")
+        if _is_half_a_character(
+            "".join([*(part for message in messages for part in message.parts), request.responses[index]])
+        ):
             raise HTTPException(
                 422, f"prompts.{index} or responses.{index}: not valid Unicode (half of a surrogate pair)"
             )
-    return asked
+    return request
 
 
-def check_limits(asked: ScoreRequest, limits: Limits) -> None:
-    """Raises 413 for more than one request may ask."""
-    if len(asked.responses) > limits.items:
+def check_limits(request: ScoreRequest, limits: Limits) -> None:
+    """Raise 413 if a request exceeds the limits."""
+    if len(request.responses) > limits.items:
         raise HTTPException(
-            413, f"{len(asked.responses)} answers; at most {limits.items} in one request (limits.items): send several"
+            413,
+            f"{len(request.responses)} answers; at most {limits.items} per request (limits.items): send several",
         )
-    if (n_characters := asked.n_characters()) > limits.characters:
+    if (n_characters := request.n_characters()) > limits.characters:
         raise HTTPException(
-            413, f"{n_characters} characters; at most {limits.characters} in one request (limits.characters)"
+            413, f"{n_characters} characters; at most {limits.characters} per request (limits.characters)"
         )
 
 
-def _tools_trouble(turns: tuple[Message, ...]) -> str:
-    """What is wrong with the turn that names the tools, if anything."""
-    if any(turn.role == "tools" for turn in turns[1:]):
-        return "a turn of the role tools comes before all others"
-    if turns[0].role != "tools":
+def _tools_error(messages: tuple[Message, ...]) -> str:
+    """What is wrong with the tools message; "" if nothing."""
+    if any(message.role == "tools" for message in messages[1:]):
+        return "a message of role tools must come first"
+    if messages[0].role != "tools":
         return ""
     try:
-        tools = json.loads(turns[0].content)
+        tools = json.loads(messages[0].content)
     except (ValueError, RecursionError):
         tools = None
     is_list = isinstance(tools, list) and tools and all(isinstance(tool, dict) for tool in tools)

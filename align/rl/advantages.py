@@ -1,4 +1,4 @@
-"""Masked statistics, rewards for each token, advantages with and without a critic: pure functions of tensors.
+"""Advantages: GAE with a critic, RLOO and GRPO without; per-token rewards; masked mean and whitening. Pure functions.
 
 Responses are laid out from column 0 on; `mask` is true where a response has a token.
 """
@@ -12,7 +12,7 @@ from align.rl.losses import Summed, plain_sums
 
 
 def masked_mean(values: Tensor, mask: Tensor, summed: Summed = plain_sums) -> float:
-    """Mean over the true positions; `summed` adds numbers up over all processes."""
+    """Mean over the true positions. `summed` adds numbers over all processes."""
     values_sum, count = summed((values * mask).sum(), mask.sum())
     return values_sum / count
 
@@ -29,15 +29,15 @@ def whiten(values: Tensor, mask: Tensor, shift_mean: bool = True, summed: Summed
 
 
 def token_rewards(scores: Tensor, kl: Tensor, mask: Tensor, kl_coefficient: float, states: Tensor) -> Tensor:
-    """Rewards of each token: -beta * KL everywhere, and the answer's score at its last state.
+    """Reward of each token: -beta * KL at every token, plus the answer's score at its last state.
 
     Args:
         scores: (batch,).
         kl: (batch, time), log pi - log pi_ref of each token; 0 where there is none.
         mask: (batch, time).
         kl_coefficient: beta.
-        states: (batch, time), `mask`, so that the score stands on the answer's last token; or one place more where an
-            answer has room for it, so that the score stands after its EOS, as in N+ (item 20).
+        states: (batch, time). Equal to `mask`: the score is on the answer's last token. With one more position where an
+            answer has room for it: the score comes after EOS, as in N+ (item 20).
 
     Returns:
         (batch, time).
@@ -51,8 +51,8 @@ def gae(rewards: Tensor, values: Tensor, states: Tensor, gamma: float, lam: floa
     """Advantages and returns (Schulman et al. 2016, 1506.02438), with value 0 after the last state.
 
     Args:
-        rewards, values, states: (batch, time); values[:, t] is the value before token t, of a state after the end the
-            value of the whole answer.
+        rewards, values, states: (batch, time); values[:, t] is the value before token t; a state after the
+            end has the value of the whole answer.
         gamma: discount (1 in every RLHF paper here).
         lam: lambda of GAE.
 
@@ -73,11 +73,11 @@ def gae(rewards: Tensor, values: Tensor, states: Tensor, gamma: float, lam: floa
 
 
 def rloo(returns: Tensor, n_answers: int) -> Tensor:
-    """What each answer earned beyond the mean of the other answers to its prompt (Ahmadian et al. 2024, 2402.14740).
+    """RLOO advantage: each return minus the mean of the prompt's other answers (Ahmadian et al. 2024, 2402.14740).
 
     Args:
-        returns: (batch,), the whole reward of each answer; the answers of one prompt stand side by side.
-        n_answers: of each prompt, at least 2.
+        returns: (batch,), the total reward of each answer; answers to one prompt are adjacent.
+        n_answers: answers per prompt, at least 2.
 
     Returns:
         (batch,).
@@ -88,6 +88,9 @@ def rloo(returns: Tensor, n_answers: int) -> Tensor:
 
 
 def grpo(returns: Tensor, n_answers: int) -> Tensor:
-    """(R - mean) / (std + 1e-4) among the answers to a prompt (DeepSeekMath, 2402.03300, section 4.1.2). As `rloo`."""
+    """GRPO advantage: (R - mean) / (std + 1e-4) over the answers to a prompt. Arguments as in `rloo`.
+
+    DeepSeekMath, 2402.03300, section 4.1.2.
+    """
     groups = returns.view(-1, n_answers)
     return ((groups - groups.mean(1, keepdim=True)) / (groups.std(1, keepdim=True) + 1e-4)).flatten()

@@ -1,4 +1,4 @@
-"""The leash: how far the policy is from the reference, and how much a nat of it costs."""
+"""KL between policy and reference: estimators, and controllers of the penalty's coefficient."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ def kl_estimate(logprobs: Tensor, reference_logprobs: Tensor, estimator: Literal
 def full_kl(logits: Tensor, reference_logits: Tensor) -> Tensor:
     """KL(policy || reference) over the whole vocabulary, (n, vocabulary) logits each. Returns (n,) in nats."""
     logp, logq = logits.float().log_softmax(-1), reference_logits.float().log_softmax(-1)
-    difference = (logp - logq).masked_fill(logp == float("-inf"), 0.0)  # which neither can say
+    difference = (logp - logq).masked_fill(logp == float("-inf"), 0.0)  # tokens that neither can sample
     return (logp.exp() * difference).sum(-1)
 
 
 class KLController(Protocol):
-    """Holds the coefficient beta of the KL penalty, and changes it after every batch."""
+    """Holds the coefficient beta of the KL penalty and updates it after every batch."""
 
     coefficient: float
 
     def update(self, kl: float, n_episodes: int) -> None:
-        """Takes in the mean KL of a batch, in nats an answer, summed over its tokens."""
+        """Update beta from the mean KL of a batch: nats per answer, summed over its tokens."""
         ...
 
     def state_dict(self) -> dict[str, Any]: ...
@@ -43,7 +43,7 @@ class KLController(Protocol):
 
 
 class FixedKL:
-    """beta stays as it is (InstructGPT: 0.02; N+: 0.05)."""
+    """Constant beta (InstructGPT: 0.02; N+: 0.05)."""
 
     def __init__(self, coefficient: float) -> None:
         self.coefficient = coefficient
@@ -59,7 +59,7 @@ class FixedKL:
 
 
 class AdaptiveKL(FixedKL):
-    """beta follows a target: e = clip(KL / target - 1, -0.2, 0.2); beta *= 1 + e * n_episodes / horizon.
+    """beta is steered to a target KL: e = clip(KL / target - 1, -0.2, 0.2); beta *= 1 + e * n_episodes / horizon.
 
     Ziegler et al. 2019 (1909.08593), section 2.2, as in lm-human-preferences.
     """

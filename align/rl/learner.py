@@ -1,7 +1,7 @@
-"""Improves the policy and its critic from rollouts: `stats = learner.step(rollouts)`.
+"""PPO's update: policy and critic learn from rollouts. `stats = learner.step(rollouts)`.
 
 Schulman et al. 2017 (1707.06347) and Ziegler et al. 2019 (1909.08593); PPO-ptx and the average of the policy as in
-InstructGPT (2203.02155). With `advantage: rloo` or `grpo` there is no critic, and the rest is the same.
+InstructGPT (2203.02155). With `advantage: rloo` or `grpo` there is no critic, everything else is the same.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 class Learner:
-    """The optimizers, the leash, and whatever else changes from step to step: all of it is in `parts`."""
+    """Optimizers, KL controller, and all other state that changes from step to step; `parts` lists it."""
 
     def __init__(self, roles: Roles, recipe: Keys, n_steps: int, accelerator: Any, ptx: PtxRows | None = None) -> None:
         self.roles, self.recipe, self.n_steps, self.accelerator, self.ptx = roles, recipe, n_steps, accelerator, ptx
@@ -50,14 +50,14 @@ class Learner:
         self.n_done = 0  # steps
 
     def _prepare(self, role: Any) -> tuple[Any, Any]:
-        """A role and its optimizer as `accelerate` wants them. Only a role's own gradients cross between processes."""
+        """A role and its optimizer, prepared by `accelerate`. Only the role's own gradients are synchronised."""
         own = trained_parameters(role)
         role._ddp_params_and_buffers_to_ignore = [name for name, _ in role.named_parameters() if name not in own]
         return self.accelerator.prepare(role, build_optimizer(self.recipe.optim, role))
 
     @property
     def parts(self) -> dict[str, Stateful]:
-        """What a checkpoint must hold."""
+        """The state that a checkpoint saves."""
         parts: dict[str, Stateful] = {
             "policy": Trainable(self.roles.policy),
             "policy_optimizer": self.policy_optimizer,
@@ -68,17 +68,17 @@ class Learner:
         if self.average is not None:
             parts["average"] = self.average
         if self.recipe.kl.reference_every:
-            parts["reference"] = Following(self.roles.policy, self.roles.reference)
+            parts["reference"] = MovingReference(self.roles.policy, self.roles.reference)
         return parts
 
     def averaged(self) -> Any:
-        """A context in which the policy has its averaged weights, if the recipe keeps an average."""
+        """Context manager: the policy has its averaged weights, if the recipe keeps an average."""
         return self.average.in_place() if self.average is not None else nullcontext()
 
     def step(self, rollouts: Rollouts, step: int | None = None) -> dict[str, float]:
-        """One step of PPO on a batch of answers: several passes in mini-batches. Returns the figures of metrics.jsonl.
+        """One PPO step on a batch of answers: several epochs of mini-batches. Returns metrics for metrics.jsonl.
 
-        `step` counts from 1 and sets the learning rate and the shuffling; by default it is the next one.
+        `step` counts from 1 and decides learning rate and shuffling; the default is the next step.
         """
         step = self.n_done + 1 if step is None else step
         self.n_done = step
@@ -91,7 +91,7 @@ class Learner:
             self.average.update()
         every = self.recipe.kl.reference_every
         if every and step % every == 0:
-            Following(self.roles.policy, self.roles.reference).follow()
+            MovingReference(self.roles.policy, self.roles.reference).copy_policy()
         return seen | updated | {"lr": rate}
 
     def _set_learning_rates(self, rate: float) -> None:
@@ -102,7 +102,7 @@ class Learner:
             set_learning_rate(self.critic_optimizer, rate * scale)
 
     def _seen(self, rollouts: Rollouts) -> dict[str, float]:
-        """The means over all answers of all processes."""
+        """Means over all answers of all processes."""
         beta, mask = self.kl.coefficient, rollouts.mask
         answer_kl = rollouts.token_kl.sum(1)
         columns = rollouts.figures | {
@@ -120,7 +120,7 @@ class Learner:
         return figures
 
     def targets(self, rollouts: Rollouts, rows: list[int]) -> tuple[Tensor, Tensor]:
-        """Advantages of these rows' tokens and returns of their states, (len(rows), time) each."""
+        """Advantages of the tokens and returns of the states of these rows, (len(rows), time) each."""
         settings = self.recipe.ppo
         mask, states = rollouts.mask[rows], rollouts.states[rows]
         beta = self.kl.coefficient if self.recipe.kl.placement == "reward" else 0.0
@@ -144,7 +144,9 @@ class Learner:
         whole = self.targets(rollouts, everything)
         shuffle = generator("cpu", self.recipe.seed, step, self.accelerator.process_index, 1)
         n_updates = 0
-        number = (step - 1) * settings.n_epochs * settings.n_minibatches  # of optimizer steps, had no pass ended early
+        number = (
+            (step - 1) * settings.n_epochs * settings.n_minibatches
+        )  # optimizer steps before this one, if no epoch ended early
         for _ in range(settings.n_epochs):
             order = torch.randperm(len(rollouts), generator=shuffle)
             for part in order.tensor_split(settings.n_minibatches):
@@ -168,12 +170,12 @@ class Learner:
     def _minibatch(
         self, rollouts: Rollouts, rows: list[int], advantages: Tensor, returns: Tensor, number: int, step: int
     ) -> dict[str, float]:
-        """Gradients of all losses on these rows, then one optimizer step of policy and critic."""
+        """Gradients of all losses on these rows, then one optimizer step for policy and critic."""
         micros = self._micro_batches(rollouts, rows)
         n_tokens = self.summed(rollouts.mask[rows].sum())[0]
         ppo = self.recipe.ppo
         warming_up = step <= ppo.critic_warmup_steps
-        first = ppo.critic_warmup_steps * ppo.n_epochs * ppo.n_minibatches  # updates before the policy's first
+        first = ppo.critic_warmup_steps * ppo.n_epochs * ppo.n_minibatches  # updates before the first one of the policy
         figures: dict[str, float] = {}
         if not warming_up:
             figures |= self._policy_gradient(rollouts, rows, micros, advantages, n_tokens)
@@ -189,26 +191,26 @@ class Learner:
             figures["policy/grad_norm"] = self._optimize(self.roles.policy, self.policy_optimizer)
         if self.critic is not None:
             figures["val/grad_norm"] = self._optimize(self.roles.critic, self.critic_optimizer)
-            self.policy_optimizer.zero_grad()  # what a shared trunk got while only the critic learned
+            self.policy_optimizer.zero_grad()  # gradients of a shared trunk while only the critic learned
         return figures
 
     def _check_first(self, approx_kl: float) -> None:
-        """Before the first update the policy is what sampled: log ratios are 0 but for rounding, token by token.
+        """Raise `UserError` if log ratios before the first update are not 0 up to rounding.
 
-        approx_kl: the mean of half their squares. The mean ratio would not tell: over sampled tokens it is 1 in
+        approx_kl: the mean of half their squares. The mean ratio shows nothing: over sampled tokens it is 1 in
         expectation, however wrong the sampler is.
         """
-        if self.recipe.rollout.logprobs == "sampled":  # which `Sampler.check_gap` holds against a pass of training
+        if self.recipe.rollout.logprobs == "sampled":  # `Sampler.check_gap` compares those with a training pass
             return
         gap, limit = math.sqrt(2 * approx_kl), stated_limit(self.recipe.model.quantization, self.accelerator)
-        if not gap <= 2 * limit:  # a root of a mean of squares, which few large ones raise
+        if not gap <= 2 * limit:  # a root mean square: a few large values raise it
             raise UserError(
-                f"before the first update log probabilities are {gap:.3g} nats from those of the samples; up to "
-                f"{2 * limit:g} is rounding: a layer of model.path answers differently each time"
+                f"model.path: before the first update log probabilities differ by {gap:.3g} nats from those of the "
+                f"samples; up to {2 * limit:g} is rounding. A layer is random in eval mode: take another model"
             )
 
     def _micro_batches(self, rollouts: Rollouts, rows: list[int]) -> list[list[int]]:
-        """Positions in `rows`, grouped by similar length."""
+        """Positions in `rows`, grouped into micro-batches of similar length."""
         return micro_batches([rollouts.lengths[row] for row in rows], self.recipe.train.micro_batch_tokens)
 
     def _optimize(self, role: Any, optimizer: Any) -> float:
@@ -221,7 +223,7 @@ class Learner:
     def _policy_gradient(
         self, rollouts: Rollouts, rows: list[int], micros: list[list[int]], advantages: Tensor, n_tokens: float
     ) -> dict[str, float]:
-        settings, leash, temperature = self.recipe.ppo, self.recipe.kl, self.recipe.rollout.temperature
+        settings, kl, temperature = self.recipe.ppo, self.recipe.kl, self.recipe.rollout.temperature
         sums: dict[str, Any] = defaultdict(float)
         wanted = self.recipe.train.gradient_checkpointing
         with self.roles.policy.active(), recomputing(self.policy, wanted):
@@ -240,10 +242,10 @@ class Learner:
                 )
                 loss = parts.loss
                 if settings.entropy_coefficient:
-                    chaos = entropy(logits.float() / temperature).sum()
-                    loss = loss - settings.entropy_coefficient * chaos
-                    sums["policy/entropy_avg"] += chaos.detach()
-                if leash.placement == "loss":
+                    entropy_sum = entropy(logits.float() / temperature).sum()
+                    loss = loss - settings.entropy_coefficient * entropy_sum
+                    sums["policy/entropy_avg"] += entropy_sum.detach()
+                if kl.placement == "loss":
                     reference = rollouts.reference_logprobs[picked][mask]
                     charged = self._kl_in_loss(logits, logprobs, ids, is_answer, reference)
                     loss = loss + self.kl.coefficient * charged.sum()
@@ -258,7 +260,7 @@ class Learner:
     def _kl_in_loss(
         self, logits: Tensor, logprobs: Tensor, ids: Tensor, is_answer: Tensor, reference: Tensor
     ) -> Tensor:
-        """KL to the reference at each token, with a gradient. (n_tokens,)."""
+        """KL to the reference at each token, (n_tokens,), with a gradient."""
         if self.recipe.kl.estimator != "full":
             return kl_estimate(logprobs, reference, self.recipe.kl.estimator)
         temperature = self.recipe.rollout.temperature
@@ -267,7 +269,7 @@ class Learner:
         return full_kl(logits.float() / temperature, others)
 
     def _ptx_gradient(self, ptx: PtxRows, number: int) -> dict[str, float]:
-        """Adds gamma times the gradient of the mean loss of a pretraining token."""
+        """Add gamma times the gradient of the mean loss over pretraining tokens."""
         rows = ptx.of_update(number)[self.accelerator.process_index :: self.accelerator.num_processes]
         n_targets = self.summed(sum(sum(row.is_target[1:]) for row in rows))[0]
         nll_sum: Any = 0.0
@@ -304,8 +306,8 @@ class Learner:
         return {"loss/value_avg": loss, "val/clipfrac_avg": clipped}
 
 
-class Following:
-    """A reference that becomes the policy from time to time, as a `Stateful`."""
+class MovingReference:
+    """A reference that is set to the policy every `kl.reference_every` steps. A `Stateful`."""
 
     def __init__(self, policy: Any, reference: Any) -> None:
         leaders = trained_parameters(policy)
@@ -314,8 +316,8 @@ class Following:
         self.pairs = {name: (followers[names[name]], leader) for name, leader in leaders.items()}
 
     @torch.no_grad()
-    def follow(self) -> None:
-        """The reference takes over the policy's weights."""
+    def copy_policy(self) -> None:
+        """Copy the policy's weights into the reference."""
         for mine, leader in self.pairs.values():
             mine.copy_(leader)
 
@@ -329,23 +331,23 @@ class Following:
 
 
 def make_kl(settings: Kl) -> KLController:
-    """The controller that the recipe names."""
+    """The KL controller of the recipe."""
     if settings.controller == "fixed":
         return FixedKL(settings.coefficient)
     return AdaptiveKL(settings.coefficient, float(settings.target or 0), int(settings.horizon or 0))
 
 
 def means(accelerator: Any, columns: dict[str, Tensor]) -> dict[str, float]:
-    """The mean over all answers of all processes of each (batch,) column, and how many there are as `n_answers`."""
+    """Mean of each (batch,) column over all answers of all processes, and their number as `n_answers`."""
     count = len(next(iter(columns.values())))
     *sums, n_answers = total(accelerator, *(column.sum() for column in columns.values()), count)
     return {name: value / n_answers for name, value in zip(columns, sums, strict=True)} | {"n_answers": n_answers}
 
 
 def check_ratio(ratio: float, recipe: Keys) -> None:
-    """Stops a run whose policy has diverged, while its last checkpoint is still good."""
+    """Raise `UserError` if the policy has diverged; the last checkpoint is still good."""
     if not (math.isfinite(ratio) and ratio < recipe.ppo.max_ratio):
         raise UserError(
-            f"the policy diverged: mean ratio {ratio:.4g} in a mini-batch, ppo.max_ratio is {recipe.ppo.max_ratio}. "
+            f"the policy diverged: mean ratio {ratio:.4g} in a mini-batch; ppo.max_ratio is {recipe.ppo.max_ratio}. "
             "Lower optim.learning_rate or raise kl.coefficient; the last checkpoint is kept"
         )

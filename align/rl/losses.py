@@ -1,4 +1,7 @@
-"""The losses: pure functions of tensors. Sums, which the caller divides by the count over micro-batches and ranks."""
+"""Losses of PPO and the reward model, as pure functions of tensors.
+
+Each returns a sum. The caller divides by the count over all micro-batches and processes.
+"""
 
 from __future__ import annotations
 
@@ -12,25 +15,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Summed = Callable[..., list[float]]  # numbers that one process has counted, added up over all processes
+Summed = Callable[..., list[float]]  # adds each number over all processes
 
 
 def plain_sums(*values: float | Tensor) -> list[float]:
-    """`Summed` where there is one process."""
+    """`Summed` for a single process."""
     return [float(value) for value in values]
 
 
 class Pairs(NamedTuple):
-    """The comparisons in a batch of rankings, as indices into its answers; the lists go by pair."""
+    """The pairs of a batch of rankings, as indices into its answers. Each list has one entry per pair."""
 
     better: list[int]
     worse: list[int]
     weight: list[float]  # 1 / C(K, 2) of the prompt, times its annotator's weight
-    margin: list[float]  # by how much the better one is to score higher; 0 asks for no distance
-    target: list[float]  # how sure the label is that `better` is better: 1, or 0.5 for a tie
+    margin: list[float]  # required score difference; 0 for none
+    target: list[float]  # probability that `better` is better: 1, or 0.5 for a tie
 
     def decided(self) -> Pairs:
-        """Those that are no ties: where the better answer can be told rightly or wrongly."""
+        """The pairs without ties."""
         if 0.5 not in self.target:
             return self
         kept = [pair for pair in zip(*self, strict=True) if pair[-1] != 0.5]
@@ -46,12 +49,12 @@ def pairs_of(
     """All pairs of each prompt, weighted 1/C(K, 2) (InstructGPT, 2203.02155, section 3.5).
 
     Args:
-        rankings: the ranks of each prompt's answers, 1 is best. Answers are numbered through the batch.
-        ties: drop gives no pair for equal ranks (InstructGPT); half a pair whose target is 0.5: half a
-            win for each, as in Elo's ratings.
-        margins: for each ranking, the margin between its best and its worst answer; a pair that is closer in rank has
-            its share of it. For K = 2 that is the pair's own margin (Llama 2, 2307.09288, equation 2).
-        weights: for each ranking, what its loss is multiplied by.
+        rankings: the ranks of each prompt's answers, 1 is best. Answers are numbered across the batch.
+        ties: drop makes no pair of equal ranks (InstructGPT); half makes a pair with target 0.5, half a win
+            for each, as in Elo ratings.
+        margins: for each ranking, the margin between its best and worst answer. A pair closer in rank gets a
+            proportional share. For K = 2 that is the pair's own margin (Llama 2, 2307.09288, equation 2).
+        weights: for each ranking, the factor of its loss.
     """
     pairs = Pairs([], [], [], [], [])
     first = 0
@@ -73,8 +76,8 @@ def pairs_of(
 def ranking_loss(scores: Tensor, pairs: Pairs, label_smoothing: float = 0.0, centering: float = 0.0) -> Tensor:
     """Sum over prompts of -1/C(K, 2) * sum over its pairs of log sigmoid(r_better - r_worse), InstructGPT equation 1.
 
-    With its margin m a pair's term is -log sigmoid(r_better - r_worse - m) (Llama 2, 2307.09288, equation 2). If its
-    label is right with probability p only, the term is the mean over both cases,
+    With margin m a pair's term is -log sigmoid(r_better - r_worse - m) (Llama 2, 2307.09288, equation 2). If the
+    label is right with probability p, the term is the mean over both cases,
 
         -p log sigmoid(r_better - r_worse - m) - (1 - p) log sigmoid(r_worse - r_better - m)
 
@@ -95,10 +98,10 @@ def ranking_loss(scores: Tensor, pairs: Pairs, label_smoothing: float = 0.0, cen
 
 
 def bootstrap_draw(seed: int, prompt: str, member: int) -> int:
-    """How often an ensemble's member sees a prompt: a draw from Poisson(1), which is a bootstrap done row by row.
+    """How often an ensemble member sees a prompt: a draw from Poisson(1), an online bootstrap.
 
-    Oza & Russell 2001, "Online bagging and boosting". A function of its arguments alone, the same on every machine
-    and in every pass: members differ by the data that they learn from, not by the order of it.
+    Oza & Russell 2001, "Online bagging and boosting". Depends only on its arguments, so it is the same
+    on every machine and in every epoch. Members differ in their data, not in its order.
     """
     digest = hashlib.blake2b(f"{seed}\n{member}\n{prompt}".encode(), digest_size=8).digest()
     uniform = int.from_bytes(digest, "big") / 2**64
@@ -112,11 +115,11 @@ def bootstrap_draw(seed: int, prompt: str, member: int) -> int:
 
 
 class PolicyLoss(NamedTuple):
-    """The clipped policy loss and what is watched beside it; all are sums over tokens."""
+    """The clipped policy loss and its diagnostics, all summed over tokens."""
 
     loss: Tensor
     approx_kl: Tensor  # 0.5 * (new - old)^2
-    clipped: Tensor  # tokens at which the clipped branch is the larger
+    clipped: Tensor  # tokens where the clipped term is larger
     ratio: Tensor
 
 
@@ -125,8 +128,8 @@ def policy_loss(
 ) -> PolicyLoss:
     """max(-A * ratio, -A * clip(ratio, 1 - c, 1 + c)), PPO (1707.06347) equation 7. All tensors (n_tokens,).
 
-    `dual_clip` bounds it where the advantage is negative, by -A * dual_clip: a token that has become much likelier and
-    was bad cannot make the loss grow without end (Ye et al. 2020, 1912.09729, equation 5).
+    `dual_clip` bounds the loss by -A * dual_clip where the advantage is negative, so that a bad token whose probability
+    rose a lot cannot make the loss arbitrarily large (Ye et al. 2020, 1912.09729, equation 5).
     """
     difference = logprobs - old_logprobs
     ratio = difference.exp()
@@ -144,16 +147,16 @@ def policy_loss(
 
 
 def entropy(logits: Tensor) -> Tensor:
-    """logsumexp - sum(p * logits) of each row, in nats. logits: (n, vocabulary), -inf where nothing can be said."""
+    """Entropy of each row in nats, (n,). logits: (n, vocabulary), -inf for tokens that are never sampled."""
     logp = logits.float().log_softmax(-1)
     return -(logp.exp() * logp.masked_fill(logp == float("-inf"), 0.0)).sum(-1)
 
 
 class ValueLoss(NamedTuple):
-    """The clipped value loss, a sum over tokens."""
+    """The clipped value loss, summed over tokens."""
 
     loss: Tensor
-    clipped: Tensor  # tokens at which the clipped branch is the larger
+    clipped: Tensor  # tokens where the clipped term is larger
 
 
 def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, clip_range: float | None) -> ValueLoss:
@@ -169,15 +172,15 @@ def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, clip_range: 
 
 
 def explained_variance(values: Tensor, returns: Tensor, summed: Summed = plain_sums) -> float:
-    """1 - Var(R - V) / Var(R): 1 is a perfect critic, 0 one that knows only the mean. (n_tokens,) each.
+    """1 - Var(R - V) / Var(R): 1 for a perfect critic, 0 for one that predicts the mean. (n_tokens,) each.
 
-    `summed` adds numbers up over all processes: moments can be, ratios cannot.
+    `summed` adds numbers over all processes: moments add up, ratios do not.
     """
     returns, errors = returns.double(), (returns - values).double()
     columns = (returns, returns.square(), errors, errors.square())
     n, *sums = summed(returns.numel(), *(column.sum() for column in columns))
     mean, square, error, error_square = (value / n for value in sums)
     variance = square - mean**2
-    if variance <= 1e-12 * square:  # but for rounding, all returns are one
+    if variance <= 1e-12 * square:  # all returns are equal, up to rounding
         return 0.0
     return 1 - (error_square - error**2) / variance

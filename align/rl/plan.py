@@ -1,4 +1,4 @@
-"""The roles of a PPO run and what goes through them at once, for the memory estimate: what `align.rl.roles` loads."""
+"""Memory estimate of PPO: the roles that `align.rl.roles` loads, and how much goes through each at once."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ if TYPE_CHECKING:
 
 
 class Scalar(NamedTuple):
-    """A reward model, or what a critic starts from."""
+    """A reward model, or the start of a critic."""
 
     path: str
     config: PretrainedConfig
     heads: int = 1
-    on_policy: sections.Lora | None = None  # the shape of its adapter, if with LoRA the policy's base bears it
+    on_policy: sections.Lora | None = None  # shape of its adapter, if it is one on the policy's base
 
 
 class Shapes(NamedTuple):
     """The models of a PPO run."""
 
     policy: PretrainedConfig
-    critic: Scalar | None  # none where there is no critic, or a head on the policy's trunk
-    rewards: Sequence[Scalar] = ()  # every reward model that is loaded here
+    critic: Scalar | None  # None without a critic, or for a head on the policy's trunk
+    rewards: Sequence[Scalar] = ()  # all reward models loaded in this run
 
 
 def ppo_roles(shapes: Shapes, prompt_length: int) -> Describe:
-    """Describes PPO to the estimate; `prompt_length` is that of the longest prompt, in tokens."""
+    """Describe PPO to the memory estimate. `prompt_length`: tokens of the longest prompt."""
 
     def describe(recipe: Any, device: Device) -> Described:
         precision = device.precision(recipe.train.precision)
@@ -58,7 +58,7 @@ def ppo_roles(shapes: Shapes, prompt_length: int) -> Describe:
 
 
 def plan_of_models(recipe: Any, prompt_length: int) -> Describe:
-    """Describes the run of a recipe whose models are there."""
+    """Describe a recipe whose models exist."""
 
     def shape(path: str) -> PretrainedConfig:
         return load_config(recipe.model.model_copy(update={"path": path}))
@@ -76,9 +76,9 @@ def plan_of_models(recipe: Any, prompt_length: int) -> Describe:
 
 
 def plan_of_shape(recipe: Any, shape: PretrainedConfig) -> Describe:
-    """Describes the run of a recipe if all its models had this shape, reward models being adapters like the others.
+    """Describe a recipe as if all its models had this shape and reward models were adapters.
 
-    The longest prompt is then all that `data.max_tokens` leaves beside the answer.
+    The longest prompt is then what `data.max_tokens` leaves after the answer.
     """
     rewards = [Scalar(path, shape, on_policy=recipe.model.lora) for path in recipe.reward.paths]
     critic = Scalar(recipe.model.path, shape, on_policy=recipe.model.lora) if has_critic(recipe) else None
@@ -86,12 +86,12 @@ def plan_of_shape(recipe: Any, shape: PretrainedConfig) -> Describe:
 
 
 def has_critic(recipe: Any) -> bool:
-    """Whether a critic takes memory of its own."""
+    """Whether the run has a critic with memory of its own."""
     return recipe.ppo.advantage == "gae" and recipe.ppo.critic != TRUNK
 
 
 def _whole_models(shapes: Shapes) -> list[Role]:
-    """Without adapters each role is a model of its own, in fp32."""
+    """Without adapters: each role is a model of its own, in fp32."""
     roles = [
         Role("policy", shapes.policy, "trained", ("prompt", "score", "update")),
         Role("reference", shapes.policy, "frozen", ("score",)),
@@ -103,7 +103,7 @@ def _whole_models(shapes: Shapes) -> list[Role]:
 
 
 def _few_bases(recipe: Any, shapes: Shapes, precision: Literal["fp32", "bf16"]) -> list[Role]:
-    """With adapters one frozen base serves all that stand on it; what is another whole model stands beside it."""
+    """With adapters: one frozen base serves all adapters on it; other whole models are separate."""
     model, critic = recipe.model, shapes.critic
     base, policy = with_adapter("policy", shapes.policy, model, precision, "vocabulary", ("prompt", "score", "update"))
     below: dict[str, Any] = {"dtype": base.dtype, "quantization": base.quantization}
@@ -125,6 +125,6 @@ def _few_bases(recipe: Any, shapes: Shapes, precision: Literal["fp32", "bf16"]) 
 
 
 def _named(rewards: list[Role]) -> list[Role]:
-    """Numbered where there are several."""
+    """Reward roles with names, numbered if there are several."""
     names = ["reward"] if len(rewards) == 1 else [f"reward {number}" for number, _ in enumerate(rewards, 1)]
     return [replace(role, name=name) for role, name in zip(rewards, names, strict=True)]

@@ -1,4 +1,4 @@
-"""PPO-ptx: batches of the text that the policy must not forget how to write (InstructGPT, section 3.5)."""
+"""PPO-ptx: batches of pretraining text, whose loss is added to PPO's (InstructGPT, section 3.5)."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 class PtxRows:
-    """Rows of tokens, in an order that is a pure function of the seed: resuming has no position to restore."""
+    """Rows of tokens. Their order is a pure function of the seed, so resuming has no position to restore."""
 
     def __init__(self, rows: list[Encoded], settings: Ptx, seed: int) -> None:
         self.rows, self.settings, self.seed = rows, settings, seed
 
     def of_update(self, number: int) -> list[Encoded]:
-        """The rows of the optimizer step `number`, counted from 1 through the whole run."""
+        """The rows of optimizer step `number`, counted from 1 over the whole run."""
         from align.text.batches import rows_of_step
 
         picked = rows_of_step(number, len(self.rows), self.settings.batch_size, self.seed)
@@ -28,7 +28,7 @@ class PtxRows:
 
 
 def load_ptx(settings: Ptx, tokenizer: Any, data: sections.Data, seed: int) -> PtxRows:
-    """Reads and encodes what the recipe names, its turns as `data` says. Raises `UserError` if no row is left."""
+    """Read and encode the rows of `ptx.path`; chats as in `data`. Raises `UserError` if no row is left."""
     from align.text.encode import encode_conversations
     from align.text.load import load
     from align.train.parallel import say
@@ -42,12 +42,14 @@ def load_ptx(settings: Ptx, tokenizer: Any, data: sections.Data, seed: int) -> P
         texts = load(data, "documents", seed).train
         rows = list(packed((document.text for document in texts), tokenizer, max_tokens))
     if not rows:
-        raise UserError(f"ptx.path = {settings.path!r}: less than one row of {max_tokens} tokens; give more text")
+        raise UserError(
+            f"ptx.path = {settings.path!r}: the text fills less than one row of {max_tokens} tokens; give more text"
+        )
     return PtxRows(rows, settings, seed)
 
 
 def packed(texts: Iterator[str], tokenizer: Any, width: int) -> Iterator[Encoded]:
-    """Documents end to end, EOS after each, in rows of `width` tokens; the last, shorter row is left out."""
+    """Documents joined, EOS after each, in rows of `width` tokens. The last, shorter row is dropped."""
     from align.text.encode import Encoded, encode_documents
 
     waiting: list[int] = []

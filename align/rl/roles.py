@@ -1,16 +1,16 @@
-"""Loads the models of a PPO run, on as few bases as can be.
+"""Load the models of a PPO run: policy, reference, critic, reward. With LoRA they share one frozen base.
 
-Without LoRA each role is a model of its own. With LoRA one frozen base, perhaps in 8 or 4 bits, serves several:
+Without LoRA each role is a model of its own. With LoRA one frozen base, in full precision, 8 or 4 bits, serves several:
 
 | role | on the policy's base |
 |---|---|
 | policy | its adapter |
-| reference | no adapter: the model of step 0, exactly, for an adapter that was started from is merged first |
-| reward | its adapter and head, where `reward.path` is an adapter folder that was trained on `model.path` |
+| reference | no adapter: exactly the model of step 0, since an adapter at `model.path` is merged first |
+| reward | its adapter and head, if `reward.path` is an adapter folder trained on `model.path` |
 | critic | its adapter and head: a copy of the reward's, or one of zeros |
 
-A reward model of ours that is no such adapter has a base of its own, which the critic shares if it starts from it. One
-of others stands alone.
+A reward model of ours that is not such an adapter has a base of its own; a critic that starts from it shares that base.
+A reward model from elsewhere is loaded separately.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ TRUNK = "trunk"
 
 
 def load_roles(recipe: Keys, tokenizer: Any, accelerator: Any) -> Roles:
-    """The models that the recipe names, on the device, none in training mode."""
+    """Load the recipe's models onto the device, all in eval mode."""
     device, dtype = accelerator.device, base_dtype(recipe.model, accelerator.mixed_precision)
     model = load_causal_lm(recipe.model, dtype, rows_needed(tokenizer)).to(device)
     never = never_sampled(tokenizer, model)
@@ -66,9 +66,9 @@ def load_roles(recipe: Keys, tokenizer: Any, accelerator: Any) -> Roles:
 
 
 def critic_section(recipe: Keys) -> sections.Model:
-    """The `model` section of the critic: the policy's, perhaps at another path.
+    """The critic's `model` section: the policy's, with the path that the critic starts from.
 
-    Without `ppo.critic` it is the first reward model that a critic can start from, or else the policy.
+    Without `ppo.critic` that is the first reward model that a critic can start from, or else the policy.
     """
     path = recipe.ppo.critic if recipe.ppo.critic != TRUNK else recipe.model.path
     if path is None:
@@ -77,7 +77,7 @@ def critic_section(recipe: Keys) -> sections.Model:
 
 
 def starts_critic(path: str, policy: sections.Model) -> bool:
-    """Whether a reward model reads the policy's tokens, and has a head that a value can start from."""
+    """Whether a critic can start from a reward model: it has the policy's tokenizer and a linear head."""
     one, other = (plain_tokenizer(each, policy.trust_remote_code) for each in (path, policy.path))
     if not same_words(one, other):
         return False
@@ -87,7 +87,7 @@ def starts_critic(path: str, policy: sections.Model) -> bool:
 def load_critic(
     recipe: Keys, policy: LanguageModel, tokenizer: Any, dtype: torch.dtype, accelerator: Any
 ) -> ScalarModel | None:
-    """The critic that the recipe asks for; None where no advantage needs one."""
+    """Load the critic; None if `ppo.advantage` needs none."""
     if recipe.ppo.advantage != "gae":
         return None
     section = critic_section(recipe)
@@ -117,7 +117,7 @@ def load_critic(
 def load_reward(
     recipe: Keys, policy: LanguageModel, critic: ScalarModel | None, tokenizer: Any, accelerator: Any
 ) -> Reward:
-    """Where scores come from; reward models stand on a base that another role has loaded, if possible."""
+    """Build the reward. Its models share a base that another role has loaded, where possible."""
     loaded = {}
     for number, path in enumerate(recipe.reward.paths):
         if policy.has_adapter and stands_on(path, recipe.model.path):
@@ -129,14 +129,14 @@ def load_reward(
 
 
 def stands_on(path: str, base: str) -> bool:
-    """Whether a folder holds an adapter of a scalar model that was trained on just this base."""
+    """Whether a folder holds an adapter of a scalar model trained on this base."""
     if not (is_adapter(path) and (Path(path) / HEAD_FILE).is_file()):
         return False
     return Path(adapter_base(path)).resolve() == Path(base).resolve()
 
 
 def adapter_on(model: Any, name: str, folder: str | None, trained: bool = True) -> ScalarModel:
-    """A scalar model on the base of a PEFT model, with an adapter and head from a folder, or fresh ones."""
+    """A scalar model on a PEFT model's base, with adapter and head from `folder`, or new ones."""
     if folder is None:
         add_adapter(model, name, trained)
         return ScalarModel.on(model, name)
@@ -147,13 +147,13 @@ def adapter_on(model: Any, name: str, folder: str | None, trained: bool = True) 
 
 
 def head_on(base: Any, adapter: str | None, folder: str) -> ScalarModel:
-    """The head of a folder, with all its members, on a base that is loaded."""
+    """A scalar model on a loaded base, with the head (all ensemble members) from `folder`."""
     scalar = ScalarModel.on(base, adapter, n_heads(folder))
     scalar.load_head(folder)
     return scalar
 
 
 def zero_head(head: Any) -> None:
-    """A head of zeros values every state 0, so that the first advantages are rewards to go (lm-human-preferences)."""
+    """Set a head to zero: every value is then 0, and the first advantages are rewards to go (lm-human-preferences)."""
     torch.nn.init.zeros_(head.weight)
     torch.nn.init.zeros_(head.bias)

@@ -1,13 +1,13 @@
-"""What PPO makes of raw scores. In this order:
+"""Reward shaping: raw scores become those that PPO maximises. In this order:
 
 1. answers are cut after `truncate_token` before they are scored (lm-human-preferences, item 10);
-2. scores are divided by their running standard deviation, and perhaps centred (`normalize`);
-3. clipped (`clip`);
-4. less `length_penalty` for each token beyond `length_free`;
-5. an answer that has not ended, is too short or lacks `truncate_token` gets the score `missing_eos`, whatever it says
+2. scores are divided by their running standard deviation, and centred on request (`normalize`, `normalize_mean`);
+3. scores are clipped (`clip`);
+4. `length_penalty` is subtracted for each token beyond `length_free`;
+5. an answer that has not ended, is too short or lacks `truncate_token` gets the score `missing_eos`
    (items 11 and 12).
 
-Without any of these keys the scores are what the reward said.
+Without these keys scores are unchanged.
 """
 
 from __future__ import annotations
@@ -30,29 +30,29 @@ class Part(NamedTuple):
     """The part of each answer that is scored."""
 
     sequences: list[list[int]]  # prompt and answer
-    n_tokens: Tensor  # (batch,) of the answer, its end included if it was said
-    ended: Tensor  # (batch,) bool: it says an end, or `truncate_token` in time
+    n_tokens: Tensor  # (batch,) tokens of the answer, its end included
+    ended: Tensor  # (batch,) bool: has an end token, or `truncate_token`
 
 
 def whole(rollouts: Rollouts, end: int) -> Part:
-    """All of each answer. Whichever end it said, `end` stands there, where our reward models are trained to be read."""
-    told = zip(rollouts.sequences(), rollouts.ended.tolist(), strict=True)
-    sequences = [[*sequence[:-1], end] if ended else sequence for sequence, ended in told]
+    """The whole answers. Any end token is replaced by `end`, where our reward models are trained to be read."""
+    rows = zip(rollouts.sequences(), rollouts.ended.tolist(), strict=True)
+    sequences = [[*sequence[:-1], end] if ended else sequence for sequence, ended in rows]
     return Part(sequences, rollouts.mask.sum(1), rollouts.ended)
 
 
 def cut_after(rollouts: Rollouts, token: int, first: int, end: int) -> Part:
-    """Answers up to the first `token` at position `first` or later, counted from 0; whole where there is none.
+    """Answers up to the first `token` at position `first` or later, counted from 0; whole if there is none.
 
-    A cut answer gets `end` after the token, since that is where our reward models are trained to be read.
+    A cut answer gets `end` after the token, where our reward models are trained to be read.
     """
     sequences, counts, ended = [], [], []
     uncut = whole(rollouts, end).sequences
-    for sequence, n_tokens, told in zip(rollouts.sequences(), rollouts.mask.sum(1).tolist(), uncut, strict=True):
+    for sequence, n_tokens, full in zip(rollouts.sequences(), rollouts.mask.sum(1).tolist(), uncut, strict=True):
         start = len(sequence) - n_tokens
         prompt, answer = sequence[:start], sequence[start:]
         ends = [place + 1 for place, found in enumerate(answer) if found == token and place >= first]
-        kept = answer[: ends[0]] if ends else told[start:]
+        kept = answer[: ends[0]] if ends else full[start:]
         sequences.append([*prompt, *kept, *([end] if ends and token != end else [])])
         counts.append(len(kept))
         ended.append(bool(ends))
@@ -61,7 +61,7 @@ def cut_after(rollouts: Rollouts, token: int, first: int, end: int) -> Part:
 
 
 class RunningMoments:
-    """Mean and standard deviation of all scores so far, over all processes.
+    """Running mean and standard deviation of all scores, over all processes.
 
     Welford's recurrence for whole batches (Chan, Golub and LeVeque 1979), in fp64; the variance is divided by n.
     """
@@ -71,12 +71,12 @@ class RunningMoments:
 
     @property
     def std(self) -> float:
-        """1 where the scores seen so far do not differ: there is nothing to scale by."""
+        """The standard deviation; 1 if all scores so far are equal."""
         std = math.sqrt(self.squares / self.n) if self.n else 0.0
         return std if std > 1e-8 else 1.0
 
     def update(self, scores: Tensor, accelerator: Any) -> None:
-        """Takes in a batch of scores, (batch,), of which every process has its share."""
+        """Add a batch of scores, (batch,); each process holds a part."""
         values = scores.double()
         n, batch_sum = total(accelerator, len(values), values.sum())
         batch_mean = batch_sum / n
@@ -94,7 +94,7 @@ class RunningMoments:
 
 
 class Shaping:
-    """The recipe's `reward` section at work, with what it remembers from batch to batch."""
+    """Applies the recipe's `reward` section; holds the running statistics."""
 
     def __init__(self, settings: Reward, tokenizer: Any, accelerator: Any) -> None:
         self.settings, self.accelerator = settings, accelerator
@@ -103,17 +103,17 @@ class Shaping:
         self.moments = RunningMoments() if settings.normalize == "running" else None
 
     def parts(self) -> dict[str, Stateful]:
-        """What a checkpoint must hold of it."""
+        """The state that a checkpoint saves."""
         return {"reward": self.moments} if self.moments is not None else {}
 
     def scored_part(self, rollouts: Rollouts) -> Part:
-        """The part of each answer that the reward gets to see."""
+        """The part of each answer that is scored."""
         if self.token is None:
             return whole(rollouts, self.end)
         return cut_after(rollouts, self.token, self.settings.truncate_after, self.end)
 
     def shape(self, scores: Tensor, part: Part, remember: bool = True) -> Tensor:
-        """Raw scores, (batch,), as those that PPO maximises. Running statistics take in the batch first."""
+        """Shaped scores of raw ones, (batch,). With `remember`, running statistics include the batch first."""
         settings = self.settings
         if self.moments is not None:
             if remember:
@@ -131,19 +131,19 @@ class Shaping:
 
 
 def token_id(tokenizer: Any, token: str | int) -> int:
-    """The number of a token that is given by its text or its number. Raises `UserError` for a text of several."""
+    """The id of a token given as text or id. Raises `UserError` for a text of several tokens."""
     from align.text.tokenizer import rows_needed
 
     if isinstance(token, int):
         if not 0 <= token < rows_needed(tokenizer):
             most = rows_needed(tokenizer) - 1
-            raise UserError(f"reward.truncate_token = {token}: this tokenizer has tokens 0 to {most}")
+            raise UserError(f"reward.truncate_token = {token}: this tokenizer has ids 0 to {most}; give one of them")
         return token
     ids: list[int] = tokenizer(token, add_special_tokens=False)["input_ids"]
     if len(ids) != 1:
         written = [tokenizer.decode([number]) for number in ids]
         raise UserError(
-            f"reward.truncate_token = {token!r}: this tokenizer writes it in {len(ids)} tokens, {written}; give one "
-            "token, as text or by its number"
+            f"reward.truncate_token = {token!r}: this tokenizer splits it into {len(ids)} tokens, {written}; give "
+            "a single token, as text or id"
         )
     return ids[0]

@@ -34,7 +34,7 @@ class Outcome(NamedTuple):
 
     place: str  # where it stands: file:line
     scores: dict[str, float]  # empty where there is none
-    trouble: str = ""  # then, why
+    reason: str = ""  # then, why
     said: str = ""  # the answer, or the choice
     found: str | None = None  # of a generated answer: what the template extracts from it
     probabilities: tuple[float, ...] = ()  # over the choices, for calibration
@@ -68,8 +68,8 @@ class Result(NamedTuple):
         counts: dict[str, int] = {}
         for one in self.rounds:
             for outcome in one.outcomes:
-                if outcome.trouble:
-                    counts[outcome.trouble] = counts.get(outcome.trouble, 0) + 1
+                if outcome.reason:
+                    counts[outcome.reason] = counts.get(outcome.reason, 0) + 1
         return [Problem(where, what, n) for what, n in counts.items()]
 
 

@@ -21,7 +21,7 @@ from align.tasks.results import Result, Round, compare
 from align.tasks.task import Prepared, Task, run_task
 
 
-def examine(
+def task_block(
     name: str,
     task: Task,
     prepared: Prepared,

@@ -21,7 +21,7 @@ from align.models.load import load_causal_lm
 from align.rl.learner import Learner
 from align.rl.roles import load_roles
 from align.rl.rollouts import Rollouts
-from align.rl.sampler import Asked, Sampler
+from align.rl.sampler import EncodedPrompt, Sampler
 from align.text.records import Message
 from align.text.tokenizer import load_tokenizer
 from align.train.machine import accelerator as make_accelerator
@@ -118,7 +118,7 @@ class Ours:
         answers = [self.answer(row) for row in responses.tolist()]
         n_columns = responses.shape[1]
         return Batch(
-            [Asked((Message("user", ""),), ids) for ids in prompts],
+            [EncodedPrompt((Message("user", ""),), ids) for ids in prompts],
             laid_out(prompts, answers, n_columns, self.rules.state_after_the_end),
             torch.cat([queries, responses], 1),
             theirs["orders"].tolist(),

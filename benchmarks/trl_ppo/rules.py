@@ -18,7 +18,7 @@ from align.rl.advantages import gae, masked_mean, token_rewards, whiten
 from align.rl.learner import Learner
 from align.rl.losses import entropy
 from align.rl.rollouts import Rollouts
-from align.rl.sampler import Asked
+from align.rl.sampler import EncodedPrompt
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ NONE = Rules(*[False] * len(NAMES))
 class Batch(NamedTuple):
     """TRL's rollouts of one update as ours, in as many columns as TRL has."""
 
-    asked: list[Asked]
+    asked: list[EncodedPrompt]
     rollouts: Rollouts
     raw: Tensor  # (batch, context + time): TRL's own tensor of queries and responses
     orders: list[list[int]]  # of the rows, pass by pass

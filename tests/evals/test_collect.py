@@ -42,8 +42,8 @@ def asked(n: int) -> list[tuple[Message, ...]]:
 def contest(world: Any, folder: Path, prompts: Any, models: dict[str, dict[str, Any]], **settings: Any) -> Collector:
     compared_models = {name: ComparedModel(**{"path": world.base, **keys}) for name, keys in models.items()}
     plain = {name: model.asked == "plain" for name, model in compared_models.items()}
-    voices = EvalModels(compared_models, plain, settings.pop("max_tokens", 48), Cache(folder))
-    return Collector(compared_models, prompts, voices, HOW, 1, settings.pop("measures", [Lengths()]), **settings)
+    eval_models = EvalModels(compared_models, plain, settings.pop("max_tokens", 48), Cache(folder))
+    return Collector(compared_models, prompts, eval_models, HOW, 1, settings.pop("measures", [Lengths()]), **settings)
 
 
 def texts(said: Any) -> list[str | None]:
@@ -52,7 +52,9 @@ def texts(said: Any) -> list[str | None]:
 
 def test_answers_are_those_of_the_model(world, tmp_path):
     prompts = asked(20)
-    held = contest(world, tmp_path, prompts, {"sft": {}, "again": {}, "other": {"seed": 2}}, reference="sft").held()
+    held = contest(
+        world, tmp_path, prompts, {"sft": {}, "again": {}, "other": {"seed": 2}}, reference="sft"
+    ).collected()
     text_model = TextModel(sections.Model(path=world.base), 48)
     assert texts(held["sft"]) == [reply.text for reply in text_model.answer(prompts, HOW, (1, 0))]
     assert texts(held["sft"]) == texts(held["again"]) != texts(held["other"])
@@ -64,7 +66,7 @@ def test_answers_are_those_of_the_model(world, tmp_path):
 def test_every_portion_draws_anew(world, tmp_path, monkeypatch):
     monkeypatch.setattr(EvalModel.answers, "__defaults__", (None, 4))
     prompts = [asked(1)[0]] * 8
-    held = contest(world, tmp_path, prompts, {"sft": {}}).held()
+    held = contest(world, tmp_path, prompts, {"sft": {}}).collected()
     text_model = TextModel(sections.Model(path=world.base), 48)
     portions = [[reply.text for reply in text_model.answer(prompts[:4], HOW, (1, n))] for n in (0, 1)]
     assert texts(held["sft"]) == portions[0] + portions[1]
@@ -73,9 +75,9 @@ def test_every_portion_draws_anew(world, tmp_path, monkeypatch):
 
 def test_the_second_time_no_model_is_loaded(world, tmp_path, monkeypatch):
     models = {"sft": {}, "ppo": {"path": world.gpt2}}
-    first = contest(world, tmp_path, asked(9), models, reference="sft").held()
+    first = contest(world, tmp_path, asked(9), models, reference="sft").collected()
     monkeypatch.setattr("align.generation.text_model.load_causal_lm", lambda *_, **__: pytest.fail("loaded"))
-    second = contest(world, tmp_path, asked(9), models, reference="sft").held()
+    second = contest(world, tmp_path, asked(9), models, reference="sft").collected()
     for name in models:
         assert texts(first[name]) == texts(second[name])
         for column, values in first[name].columns.items():
@@ -84,7 +86,7 @@ def test_the_second_time_no_model_is_loaded(world, tmp_path, monkeypatch):
 
 def test_what_was_answered_before_a_kill_is_not_asked_again(world, tmp_path, monkeypatch):
     monkeypatch.setattr(EvalModel.answers, "__defaults__", (None, 4))
-    whole = contest(world, tmp_path / "whole", asked(10), {"sft": {}}).held()
+    whole = contest(world, tmp_path / "whole", asked(10), {"sft": {}}).collected()
     answered: list[int] = []
     true = TextModel.answer
 
@@ -96,9 +98,9 @@ def test_what_was_answered_before_a_kill_is_not_asked_again(world, tmp_path, mon
 
     monkeypatch.setattr(TextModel, "answer", dies)
     with pytest.raises(KeyboardInterrupt):
-        contest(world, tmp_path / "cut", asked(10), {"sft": {}}).held()
+        contest(world, tmp_path / "cut", asked(10), {"sft": {}}).collected()
     answered.clear()
-    resumed = contest(world, tmp_path / "cut", asked(10), {"sft": {}}).held()
+    resumed = contest(world, tmp_path / "cut", asked(10), {"sft": {}}).collected()
     assert answered == [2]
     assert texts(resumed["sft"]) == texts(whole["sft"])
 
@@ -114,13 +116,13 @@ def test_only_one_model_is_in_memory(world, tmp_path, monkeypatch):
 
     monkeypatch.setattr(TextModel, "__init__", counted)
     monkeypatch.setattr(TextModel, "__del__", lambda self: alive.discard(id(self)), raising=False)
-    contest(world, tmp_path, asked(3), {"a": {}, "b": {"path": world.gpt2}, "c": {}}, reference="a").held()
+    contest(world, tmp_path, asked(3), {"a": {}, "b": {"path": world.gpt2}, "c": {}}, reference="a").collected()
 
 
 def test_a_prompt_without_room_is_told_and_the_others_are_answered(world, tmp_path):
     long = (Message("user", "say " + "river " * 60),)
     held = contest(world, tmp_path, [*asked(2), long, *asked(1)], {"sft": {}}, reference="sft")
-    said = held.held()["sft"]
+    said = held.collected()["sft"]
     assert [text is None for text in texts(said)] == [False, False, True, False]
     assert [math.isnan(value) for value in said.columns["kl"]] == [False, False, True, False]
     assert said.mean("length") is not None
@@ -135,17 +137,17 @@ def test_what_the_reference_cannot_read_has_no_kl(world, tmp_path):
     held = contest(
         world, tmp_path, [*asked(2), turns], {"base": {"asked": "plain"}, "sft": {}}, reference="sft", measures=[]
     )
-    answers = held.held()
+    answers = held.collected()
     assert [math.isnan(value) for value in answers["base"].columns["kl"]] == [False, False, True]
     assert [math.isnan(value) for value in answers["sft"].columns["kl"]] == [False, False, True]
     told = {(problem.where, problem.n): problem.what for problem in held.problems}
-    assert "no KL was measured" in told["models.base", 1]
+    assert "its KL was not measured" in told["models.base", 1]
     assert "no room for an answer" in told["models.sft", 1]
 
 
 def test_a_judge_that_is_down_costs_its_own_numbers_only(world, tmp_path):
     held = contest(world, tmp_path, [*asked(2), (Message("user", "say down"),)], {"sft": {}})
-    said = held.held()["sft"]
+    said = held.collected()["sft"]
     assert said.known("length") is None
     assert said.known("n_tokens") is not None
     assert [(p.where, p.what, p.n) for p in held.problems] == [("judges.length", "the judge is down", 3)]
@@ -155,12 +157,12 @@ def test_a_model_that_cannot_speak_is_told_and_the_others_do(world, tokenizer, t
     broken = tmp_path / "broken"
     tiny_gpt(tokenizer).save_pretrained(broken)  # without a tokenizer
     held = contest(world, tmp_path / "cache", asked(2), {"broken": {"path": str(broken)}, "sft": {}})
-    assert list(held.held()) == ["sft"]
+    assert list(held.collected()) == ["sft"]
     assert held.problems[0].where == "models.broken"
     assert "no tokenizer in this folder" in held.problems[0].what
     alone = contest(world, tmp_path / "cache", asked(2), {"broken": {"path": str(broken)}})
     with pytest.raises(UserError, match=r"no model could answer\n  models.broken: .*no tokenizer"):
-        alone.held()
+        alone.collected()
 
 
 def test_a_model_without_a_template_is_asked_plainly_and_told(world, tokenizer, tmp_path):
@@ -175,9 +177,9 @@ def test_a_model_without_a_template_is_asked_plainly_and_told(world, tokenizer, 
         else:
             path.unlink(missing_ok=True)
     held = contest(world, tmp_path / "cache", asked(2), {"bare": {"path": str(bare)}, "sft": {}})
-    assert list(held.held()) == ["bare", "sft"]
+    assert list(held.collected()) == ["bare", "sft"]
     assert [problem.where for problem in held.problems] == ["models.bare"]
-    assert "brings no chat template" in held.problems[0].what
+    assert "has no chat template" in held.problems[0].what
 
 
 def test_a_model_is_known_by_its_files(world, tokenizer, tmp_path):

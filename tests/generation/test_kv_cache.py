@@ -8,7 +8,7 @@ import transformers
 
 from align.errors import UserError
 from align.generation import kv_cache
-from align.generation.kv_cache import Cached, RoomyLayer, Way, way_of
+from align.generation.kv_cache import Cached, DecodingMode, RoomyLayer, decoding_mode
 from align.generation.sampling import Sampling, sample
 from align.models.language import token_logprobs
 
@@ -21,14 +21,18 @@ KINDS = {"layer_types": ["linear_attention", "full_attention"]}
 ATTENDS = {"attention_window_size": 6, "num_key_value_heads": 1, "lru_width": 32}
 
 # A model, and how its rows go on.
-FAMILIES: dict[str, tuple[str, dict[str, Any], Way]] = {
-    "keys and values": ("Llama", HEADS, Way(True, True)),
-    "and a recurrent state": ("Qwen3Next", HEADS | LINEAR | EXPERTS | KINDS, Way(True, True)),
-    "a state that padding gets into": ("Mamba", SHAPE | {"state_size": 4}, Way(True, False)),
-    "positions that begin at 2": ("Roberta", HEADS | {"is_decoder": True, "pad_token_id": 1}, Way(True, False)),
-    "a state of the model's own": ("RecurrentGemma", HEADS | ATTENDS, Way(False, True)),
-    "a state by another name": ("Rwkv", SHAPE | {"attention_hidden_size": 32}, Way(False, True)),
-    "nothing": ("OpenAIGPT", {"vocab_size": 60, "n_embd": 32, "n_layer": 2, "n_head": 2}, Way(False, True)),
+FAMILIES: dict[str, tuple[str, dict[str, Any], DecodingMode]] = {
+    "keys and values": ("Llama", HEADS, DecodingMode(True, True)),
+    "and a recurrent state": ("Qwen3Next", HEADS | LINEAR | EXPERTS | KINDS, DecodingMode(True, True)),
+    "a state that padding gets into": ("Mamba", SHAPE | {"state_size": 4}, DecodingMode(True, False)),
+    "positions that begin at 2": (
+        "Roberta",
+        HEADS | {"is_decoder": True, "pad_token_id": 1},
+        DecodingMode(True, False),
+    ),
+    "a state of the model's own": ("RecurrentGemma", HEADS | ATTENDS, DecodingMode(False, True)),
+    "a state by another name": ("Rwkv", SHAPE | {"attention_hidden_size": 32}, DecodingMode(False, True)),
+    "nothing": ("OpenAIGPT", {"vocab_size": 60, "n_embd": 32, "n_layer": 2, "n_head": 2}, DecodingMode(False, True)),
 }
 
 
@@ -61,10 +65,10 @@ def largest_gap(model: Any, lengths: tuple[int, ...] = (3, 9, 5, 5, 1)) -> float
 def test_rows_go_on_as_in_plain_passes_whatever_the_model_keeps(family, capsys):
     name, shape, way = FAMILIES[family]
     model = build(name, shape)
-    assert way_of(model) == way
+    assert decoding_mode(model) == way
     assert largest_gap(model) < 1e-5
     slower = capsys.readouterr().out
-    assert slower.count("slower") == (way != Way(True, True))
+    assert slower.count("slower") == (way != DecodingMode(True, True))
 
 
 def forgets(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,15 +100,15 @@ def keeps_the_wrong_row(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_cache_that_is_wrong_is_found_and_not_used(monkeypatch, wrong):
     wrong(monkeypatch)
     model = llama()
-    assert way_of(model) != Way(True, True)
+    assert decoding_mode(model) != DecodingMode(True, True)
     assert largest_gap(model) < 1e-5
 
 
 def test_a_model_is_tried_once(monkeypatch):
     model, tried = llama(), []
-    monkeypatch.setattr(kv_cache, "_tried", lambda model: tried.append(model) or Way(True, True))
-    way_of(model)
-    way_of(model)
+    monkeypatch.setattr(kv_cache, "_probed", lambda model: tried.append(model) or DecodingMode(True, True))
+    decoding_mode(model)
+    decoding_mode(model)
     assert tried == [model]
 
 

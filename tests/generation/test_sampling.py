@@ -9,8 +9,8 @@ import transformers
 from scipy.stats import chisquare
 from tiny import tiny_gpt
 
-from align.generation.kv_cache import way_of
-from align.generation.sampling import Answer, Sampling, draw, sample, stream
+from align.generation.kv_cache import decoding_mode
+from align.generation.sampling import Answer, Sampling, _by_gumbel_max, _by_inverse_cdf, draw, sample, stream
 from align.gpt import GPTConfig, GPTForCausalLM
 from align.models.language import token_logprobs
 
@@ -51,12 +51,12 @@ FAMILIES = {
 }
 
 
-def randomness(seed: int = 1) -> torch.Generator:
+def rng(seed: int = 1) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
 def random_prompts(lengths: list[int], vocab_size: int = 60) -> list[list[int]]:
-    return [torch.randint(5, vocab_size, (n,), generator=randomness(n)).tolist() for n in lengths]
+    return [torch.randint(5, vocab_size, (n,), generator=rng(n)).tolist() for n in lengths]
 
 
 @torch.no_grad()
@@ -82,7 +82,7 @@ def test_greedy_answers_to_prompts_of_any_length_are_those_of_generate(model):
     prompts = random_prompts([3, 9, 5, 5, 1])
     eos_id = generated(model, prompts, 10, eos_id=None)[1][4]  # some answer ends in the middle
     expected = generated(model, prompts, 10, eos_id)
-    answers = sample(model, prompts, Sampling(10, temperature=0), [eos_id], [], randomness())
+    answers = sample(model, prompts, Sampling(10, temperature=0), [eos_id], [], rng())
     assert [answer.tokens for answer in answers] == expected
     assert [answer.ended for answer in answers] == [eos_id in tokens for tokens in expected]
     assert len({len(tokens) for tokens in expected}) > 1
@@ -99,7 +99,7 @@ def recomputed(model: Any, prompt: list[int], answer: Answer, temperature: float
 def test_sampled_logprobs_are_those_of_a_plain_forward(model):
     prompts = random_prompts([3, 9, 5, 5, 1] * 3)
     likely = list(range(0, 60, 6))  # any of ten tokens ends an answer, so rows leave at every step
-    answers = sample(model, prompts, Sampling(12, temperature=1.3), likely, [], randomness())
+    answers = sample(model, prompts, Sampling(12, temperature=1.3), likely, [], rng())
     assert len({len(answer.tokens) for answer in answers}) > 4
     for prompt, answer in zip(prompts, answers, strict=True):
         assert answer.logprobs == pytest.approx(recomputed(model, prompt, answer, 1.3), abs=1e-5)
@@ -113,7 +113,7 @@ def talker(tokenizer) -> Any:
 
 def answers_of(talker, tokenizer, n: int = 64, forbidden: tuple[int, ...] = (), **how: Any) -> list[Answer]:
     prompts = random_prompts([4, 7] * (n // 2), len(tokenizer))
-    return sample(talker, prompts, Sampling(12, **how), [tokenizer.eos_token_id], list(forbidden), randomness())
+    return sample(talker, prompts, Sampling(12, **how), [tokenizer.eos_token_id], list(forbidden), rng())
 
 
 def test_an_answer_ends_with_its_first_eos_or_at_max_tokens(talker, tokenizer):
@@ -129,7 +129,7 @@ def test_an_answer_ends_with_its_first_eos_or_at_max_tokens(talker, tokenizer):
 def test_any_of_several_eos_ends_an_answer(talker, tokenizer):
     prompts = random_prompts([4] * 32, len(tokenizer))
     eos_ids = {tokenizer.eos_token_id, *range(5, 60)}
-    answers = sample(talker, prompts, Sampling(12), sorted(eos_ids), [], randomness())
+    answers = sample(talker, prompts, Sampling(12), sorted(eos_ids), [], rng())
     assert len({answer.tokens[-1] for answer in answers if answer.ended}) > 2
     for answer in answers:
         assert answer.ended == (answer.tokens[-1] in eos_ids)
@@ -149,7 +149,7 @@ def test_forbidden_tokens_never_appear_and_take_no_probability(talker, tokenizer
 def test_the_generator_decides_the_answers(talker, tokenizer):
     prompts = random_prompts([4, 7] * 8, len(tokenizer))
     first, again, other = (
-        sample(talker, prompts, Sampling(12), [tokenizer.eos_token_id], [], randomness(seed)) for seed in (1, 1, 2)
+        sample(talker, prompts, Sampling(12), [tokenizer.eos_token_id], [], rng(seed)) for seed in (1, 1, 2)
     )
     assert first == again
     assert first != other
@@ -159,18 +159,32 @@ def test_the_generator_decides_the_answers(talker, tokenizer):
 def test_the_batch_size_changes_no_greedy_answer(talker, tokenizer, batch_tokens):
     prompts = random_prompts([3, 9, 5, 5, 1], len(tokenizer))
     how = Sampling(12, temperature=0, batch_tokens=batch_tokens)
-    answers = sample(talker, prompts, how, [tokenizer.eos_token_id], [], randomness())
-    alone = [sample(talker, [p], how, [tokenizer.eos_token_id], [], randomness())[0].tokens for p in prompts]
+    answers = sample(talker, prompts, how, [tokenizer.eos_token_id], [], rng())
+    alone = [sample(talker, [p], how, [tokenizer.eos_token_id], [], rng())[0].tokens for p in prompts]
     assert [answer.tokens for answer in answers] == alone
 
 
 def test_answers_have_the_distribution_of_the_model(talker, tokenizer):
     """The first token of many answers to one prompt, against the softmax."""
     prompt = random_prompts([4], len(tokenizer))[0]
-    answers = sample(talker, [prompt] * 4000, Sampling(1, temperature=0.7), [], [], randomness())
+    answers = sample(talker, [prompt] * 4000, Sampling(1, temperature=0.7), [], [], rng())
     with torch.no_grad():
         expected = (talker(torch.tensor([prompt])).logits[0, -1] / 0.7).softmax(-1)
     assert p_value([answer.tokens[0] for answer in answers], expected) > 0.001
+
+
+def test_a_prompt_that_is_answered_several_times_is_read_once(talker, tokenizer):
+    prompts = random_prompts([4, 7], len(tokenizer))
+    shapes: list[tuple[int, ...]] = []
+    hook = talker.get_input_embeddings().register_forward_pre_hook(lambda _, inputs: shapes.append(inputs[0].shape))
+    decoding_mode(talker)
+    shapes.clear()
+    answers = sample(talker, prompts * 3, Sampling(12), [], [], rng())
+    hook.remove()
+    assert shapes == [(2, 7)] + [(6, 1)] * 11
+    assert len({tuple(answer.tokens) for answer in answers}) == 6
+    for prompt, answer in zip(prompts * 3, answers, strict=True):
+        assert answer.logprobs == pytest.approx(recomputed(talker, prompt, answer), abs=1e-5)
 
 
 LOGITS = torch.tensor([2.0, 1.0, 0.0, -1.0, -2.0, float("-inf")])
@@ -203,7 +217,7 @@ def p_value(tokens: Any, expected: torch.Tensor) -> float:
 )
 def test_draws_have_the_softmax_of_what_is_kept(how, kept):
     how = Sampling(1, **how)
-    tokens, logprobs = draw(LOGITS.repeat(20_000, 1), how, randomness())
+    tokens, logprobs = draw(LOGITS.repeat(20_000, 1), how, rng())
     scaled = torch.full_like(LOGITS, float("-inf"))
     scaled[kept] = LOGITS[kept] / how.temperature
     expected = scaled.softmax(-1)
@@ -213,8 +227,17 @@ def test_draws_have_the_softmax_of_what_is_kept(how, kept):
         assert p_value(tokens, expected) > 0.001
 
 
+@pytest.mark.parametrize("choose", [_by_gumbel_max, _by_inverse_cdf])  # for a GPU, for a CPU
+def test_both_ways_to_draw_have_the_softmax(choose):
+    logits = torch.tensor([float("-inf"), *LOGITS.tolist()])
+    assert p_value(choose(logits.repeat(20_000, 1), rng()), logits.softmax(-1)) > 0.001
+    many = torch.randn(150_000, generator=rng()).index_fill_(0, torch.arange(0, 150_000, 2), float("-inf"))
+    tokens = choose(many.repeat(50, 1), rng())
+    assert bool((tokens % 2 == 1).all())
+
+
 def test_temperature_0_takes_the_likeliest_and_draws_nothing():
-    generator = randomness()
+    generator = rng()
     before = generator.get_state()
     tokens, logprobs = draw(LOGITS[None].repeat(3, 1), Sampling(1, temperature=0), generator)
     assert tokens.tolist() == [0, 0, 0]
@@ -226,21 +249,21 @@ def test_temperature_0_takes_the_likeliest_and_draws_nothing():
 @pytest.mark.parametrize("seed", range(4))
 def test_a_stream_draws_what_sample_would(model, how, seed):
     (prompt,), eos = random_prompts([5]), [3, 4, 7, 9]
-    (answer,) = sample(model, [prompt], how, eos, [PAD], randomness(seed))
-    streamed = list(stream(model, prompt, how, eos, [PAD], randomness(seed)))
+    (answer,) = sample(model, [prompt], how, eos, [PAD], rng(seed))
+    streamed = list(stream(model, prompt, how, eos, [PAD], rng(seed)))
     assert streamed == answer.tokens
     assert (streamed[-1] in eos) == answer.ended
 
 
 def test_a_stream_computes_nothing_that_nobody_asks_for():
     model, calls = ours().eval(), []
-    way_of(model)
+    decoding_mode(model)
     model.register_forward_hook(lambda *_: calls.append(torch.is_grad_enabled()))
-    tokens = stream(model, [5, 6], Sampling(30), [], [PAD], randomness())
+    tokens = stream(model, [5, 6], Sampling(30), [], [PAD], rng())
     assert calls == []
     first = next(tokens)
     assert torch.is_grad_enabled()  # only inside is it off
     next(tokens)
     tokens.close()
     assert calls == [False, False]
-    assert first == sample(model, [[5, 6]], Sampling(1), [], [PAD], randomness())[0].tokens[0]
+    assert first == sample(model, [[5, 6]], Sampling(1), [], [PAD], rng())[0].tokens[0]

@@ -18,7 +18,7 @@ from align.evals.cache import Cache
 from align.evals.models import EvalModels, check_template
 from align.generation import text_model as text_model_module
 from align.generation.sampling import Answer, Sampling
-from align.generation.text_model import Reply, TextModel
+from align.generation.text_model import Completion, TextModel
 from align.rl import sampler as sampler_module
 from align.sections import ComparedModel, Model, PromptedModel
 from align.text.records import Message
@@ -125,7 +125,7 @@ def test_an_evaluation_knows_the_thoughts_again_and_reads_what_it_kept_before_th
     assert first[0] is not None
     assert (first[0].text, first[0].thoughts) == ("red", "one")
     assert (cache.computed, cache.read) == (1, 1)
-    assert Reply(*json.loads('["red", [1], [2], true]')).thoughts == ""
+    assert Completion(*json.loads('["red", [1], [2], true]')).thoughts == ""
 
 
 TEMPLATE = (

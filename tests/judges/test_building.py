@@ -48,7 +48,7 @@ def test_each_kind_is_built(world, tmp_path, monkeypatch):
         ({"function": ""}, "judges.gpt: function is empty"),
         ({"reward_model": []}, "judges.gpt: reward_model is empty"),
         ({"llm": {"url": "http://127.0.0.1"}}, "judges.gpt.llm.model: required"),
-        ({"llm": {"url": "gpt", "model": "m"}}, "judges.gpt.llm.url: url = 'gpt': an address begins with http"),
+        ({"llm": {"url": "gpt", "model": "m"}}, "judges.gpt.llm.url: url = 'gpt' must begin with http"),
         ({"llm": {"url": "http://a", "model": "m", "key": "sk"}}, "judges.gpt.llm.key = 'sk': unknown key"),
     ],
 )
@@ -66,7 +66,7 @@ def test_an_address_that_is_none_is_told(tmp_path):
     template = tmp_path / "judge.yaml"
     template.write_text("user: '{prompt} {answer_a} {answer_b}'")
     llm = {"url": "http://here:score", "model": "m", "template": str(template)}
-    with pytest.raises(UserError, match=r"judges.gpt.llm.url = 'http://here:score' is no address"):
+    with pytest.raises(UserError, match=r"judges.gpt.llm.url = 'http://here:score' is not a valid address"):
         build_judge("gpt", Judge(llm=llm))
 
 

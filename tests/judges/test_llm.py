@@ -16,7 +16,7 @@ from servers import Reply, Server
 from align.errors import JudgeError, UserError
 from align.judges.llm import LlmJudge
 from align.judges.settings import Llm
-from align.judges.verdicts import Said, Verdict, problems
+from align.judges.verdicts import ModelAnswers, Verdict, problems
 from align.rewards import http
 from align.stats.preferences import order_bias, preference
 from align.text.records import Message
@@ -70,7 +70,7 @@ def asked(n: int = 1) -> list[list[Message]]:
 
 
 def compare(judge: LlmJudge, first: list[str], second: list[str]) -> list[Verdict]:
-    return judge.compare(asked(len(first)), Said(first), Said(second))
+    return judge.compare(asked(len(first)), ModelAnswers(first), ModelAnswers(second))
 
 
 def test_an_honest_judge(serve):
@@ -105,7 +105,7 @@ def test_what_is_sent(serve, monkeypatch):
 def test_a_conversation_is_shown_with_its_roles(serve):
     server = serve(honest)
     turns = [Message("user", "hello"), Message("assistant", "hi"), Message("user", "and now?")]
-    judge(server).compare([turns], Said([GOOD]), Said([BAD]))
+    judge(server).compare([turns], ModelAnswers([GOOD]), ModelAnswers([BAD]))
     assert shown_in(server.asked[0])[0] == "[user]\nhello\n\n[assistant]\nhi\n\n[user]\nand now?"
 
 
@@ -172,14 +172,14 @@ def test_nonsense_is_asked_about_once_more_and_then_this_prompt_has_failed(serve
     server = serve(partly)
     found = compare(judge(server), [GOOD] * 3, [BAD] * 3)
     assert [verdict.outcome for verdict in found] == [1, None, 1]
-    assert found[1].trouble.startswith("answered nonsense: ")
+    assert found[1].reason.startswith("answered nonsense: ")
     assert sum("question 1" in shown_in(body)[0] for body in server.asked) == 2
     assert problems("judges.gpt", found)[0].n == 1
 
 
 def test_a_reply_that_was_cut_names_the_key(serve):
     (found,) = compare(judge(serve(lambda body, n: said("I think that", "length"))), [GOOD], [BAD])
-    assert found.trouble.endswith("it was cut at judges.gpt.llm.max_tokens (now 1024)")
+    assert found.reason.endswith("it was cut at judges.gpt.llm.max_tokens (now 1024)")
 
 
 def test_a_prompt_that_the_server_refuses_fails_alone(serve):
@@ -191,7 +191,7 @@ def test_a_prompt_that_the_server_refuses_fails_alone(serve):
 
     found = compare(judge(serve(strict), concurrency=1), [GOOD, *[GOOD * 50_000] * 4, GOOD], [BAD] * 6)
     assert [verdict.outcome for verdict in found] == [1, *[None] * 4, 1]  # more in a row than a judge that is down has
-    assert found[1].trouble == "answered with status 400: 'maximum context length exceeded'"
+    assert found[1].reason == "answered with status 400: 'maximum context length exceeded'"
 
 
 def test_a_huge_reply_fails_alone(serve, monkeypatch):
@@ -202,7 +202,7 @@ def test_a_huge_reply_fails_alone(serve, monkeypatch):
 
     found = compare(judge(serve(long)), [GOOD] * 2, [BAD] * 2)
     assert [verdict.outcome for verdict in found] == [None, 1]
-    assert found[0].trouble == "sends more than 10000 bytes"
+    assert found[0].reason == "sends more than 10000 bytes"
 
 
 def test_a_server_that_refuses_all_ends_the_judging(serve):
@@ -215,7 +215,7 @@ def test_a_server_that_refuses_all_ends_the_judging(serve):
 
 @pytest.mark.parametrize("garbage", [b"<html>Welcome</html>", {"choices": []}, [1], {"choices": [{"message": None}]}])
 def test_garbage_is_no_chat_completion(serve, garbage):
-    with pytest.raises(JudgeError, match=r"which is no chat completion. See that url and model are right"):
+    with pytest.raises(JudgeError, match=r"which is no chat completion. Check url and model"):
         compare(judge(serve(lambda body, number: (200, garbage))), [GOOD] * 3, [BAD] * 3)
 
 
@@ -224,7 +224,7 @@ def test_garbage_is_no_chat_completion(serve, garbage):
     [
         (401, "It refuses the key in JUDGE_KEY"),
         (403, "It refuses the key in JUDGE_KEY"),
-        (404, "Is 'm' a model there, and does /chat/completions follow http://127.0.0.1"),
+        (404, "Check the model 'm' and the address http://127.0.0.1"),
         (402, "See the server's own log"),
     ],
 )
@@ -243,15 +243,13 @@ def test_a_refusal_that_no_prompt_is_to_blame_for_ends_it_at_once(serve, monkeyp
 def test_a_server_that_is_down_ends_it(serve):
     server = serve(honest)
     server.stop()
-    with pytest.raises(JudgeError, match=r"judges.gpt.llm cannot be reached .* it was asked 2 times. See that http"):
+    with pytest.raises(JudgeError, match=r"judges.gpt.llm cannot be reached .* tried 2 times. Check that http"):
         compare(judge(server), [GOOD] * 20, [BAD] * 20)
 
 
 def test_a_server_that_is_slow_ends_it_after_three_prompts(serve):
     server = serve(lambda body, number: time.sleep(1.5) or honest(body, number))
-    with pytest.raises(
-        JudgeError, match=r"did not answer within 0.5 s; it was asked once.*raise timeout_s \(now 0.5\)"
-    ):
+    with pytest.raises(JudgeError, match=r"did not answer within 0.5 s; tried once.*raise timeout_s \(now 0.5\)"):
         compare(judge(server, timeout_s=0.5, retries=0, concurrency=1), [GOOD] * 20, [BAD] * 20)
     assert len(server.asked) <= 3  # a busy machine may not even have noticed one
 
@@ -264,7 +262,7 @@ def test_prompts_that_take_too_long_fail_alone(serve):
 
     found = compare(judge(serve(sometimes), timeout_s=1, retries=0, concurrency=1), [GOOD] * 6, [BAD] * 6)
     assert [verdict.outcome for verdict in found] == [1, None] * 3  # never three one after another
-    assert found[1].trouble == "did not answer within 1 s; it was asked once"
+    assert found[1].reason == "did not answer within 1 s; tried once"
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
@@ -326,9 +324,9 @@ def test_the_fingerprint_is_of_what_verdicts_depend_on(serve, monkeypatch, tmp_p
     [
         (
             "user: '{prompt} {answer_a}'",
-            r"judge.yaml: 1 problem in this recipe\n  .*user: {answer_b} must stand in it once",
+            r"judge.yaml: 1 problem in this recipe\n  .*user: {answer_b} must appear exactly once",
         ),
-        ("user: '{prompt} {answer_a} {answer_a} {answer_b}'", "{answer_a} must stand in it once, found 2 times"),
+        ("user: '{prompt} {answer_a} {answer_a} {answer_b}'", "{answer_a} must appear exactly once, found 2 times"),
         ("system: hello", "user: required, but missing"),
         ("usr: x", "usr = 'x': unknown key"),
     ],

@@ -14,7 +14,7 @@ from tiny import write_rows
 from align.evals.cache import Cache
 from align.evals.problems import Problem
 from align.judges import panel as panel_module
-from align.judges.panel import Heard, Panel
+from align.judges.panel import Panel, PanelResult
 from align.judges.settings import Judge
 from align.rewards import http
 from align.text.records import Message
@@ -65,10 +65,10 @@ def llm(server: Server, **keys: Any) -> dict[str, Any]:
     return {"llm": given | keys}
 
 
-def hear(judges: dict[str, Any], pairs: Any = PAIRS, answers: Any = ANSWERS) -> Heard:
+def hear(judges: dict[str, Any], pairs: Any = PAIRS, answers: Any = ANSWERS) -> PanelResult:
     panel = Panel({name: Judge(**keys) for name, keys in judges.items()}, Cache("cache"))
     texts = {name: (lambda said=said: iter(said)) for name, said in answers.items()}
-    heard = panel.hear(PROMPTS, texts, NAMES, pairs)
+    heard = panel.judge(PROMPTS, texts, NAMES, pairs)
     assert json.loads(json.dumps(heard.block)) == json.loads(json.dumps(heard.block, allow_nan=False))
     return heard
 
@@ -120,8 +120,8 @@ def test_a_judge_that_goes_down_is_told_and_the_next_one_speaks():
     assert length["pairs"]["long_over_mute"]["n"] == 63
     (problem,) = problems
     assert problem.where == "judges.gpt"
-    assert "answered with status 503: 'gone'; it was asked once" in problem.what
-    assert problem.what.endswith("what it said before counts, the rest has no verdict")
+    assert "answered with status 503: 'gone'; tried once" in problem.what
+    assert problem.what.endswith("its verdicts before this count, the rest is missing")
 
 
 def test_what_a_judge_could_not_say_in_time_is_asked_for_the_next_time(monkeypatch):
@@ -140,7 +140,7 @@ def test_what_a_judge_could_not_say_in_time_is_asked_for_the_next_time(monkeypat
     block, problems = hear({"gpt": llm(server)}, PAIRS[:1])
     assert block["judges"]["gpt"]["pairs"]["long_over_short"]["n"] == 68
     told = {problem.what for problem in problems}
-    assert told == {"answered with status 503: 'busy'; it was asked once", "answered nonsense: 'I like both'"}
+    assert told == {"answered with status 503: 'busy'; tried once", "answered nonsense: 'I like both'"}
     assert all(problem.n == 1 for problem in problems)
     n_asked = len(server.asked)
     slow.clear()
@@ -158,7 +158,7 @@ def test_people_are_found_by_the_models_names(tmp_path):
     block, problems = hear({"people": {"votes": votes}, "length": LENGTH}, PAIRS[:1])
     people = block["judges"]["people"]["pairs"]["long_over_short"]
     assert (people["win"]["mean"], people["n"], people["n_failed"]) == (1, 40, 30)
-    assert problems == [Problem("judges.people", "nobody compared answers of these models to the prompt", 30)]
+    assert problems == [Problem("judges.people", "no ranking compares answers of these models to this prompt", 30)]
     assert block["judges_agree"][0]["n"] == 40
 
 
@@ -190,7 +190,7 @@ def test_one_model_alone_is_compared_with_nobody():
 
 def test_the_contests_answers_are_read_as_texts():
     from align.evals.answers import Answers
-    from align.generation.text_model import Reply
+    from align.generation.text_model import Completion
 
-    said = Answers(lambda: iter([[Reply("a", [], [], True), None], [Reply("", [], [], True)]]))
+    said = Answers(lambda: iter([[Completion("a", [], [], True), None], [Completion("", [], [], True)]]))
     assert list(panel_module.texts_of(said)()) == ["a", None, ""]

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from align.evals.cache import Cache
-from align.judges.scores import Marker
-from align.judges.verdicts import Mark
+from align.judges.scores import CachedScorer
+from align.judges.verdicts import AnswerScore
 from align.text.records import Message
 
 
@@ -16,10 +16,10 @@ class Judge:
 
     fingerprint = "judge"
 
-    def __init__(self, *marks: Mark) -> None:
+    def __init__(self, *marks: AnswerScore) -> None:
         self.marks, self.n_asked = marks, 0
 
-    def score(self, prompts: Any, texts: Any) -> list[Mark]:
+    def score(self, prompts: Any, texts: Any) -> list[AnswerScore]:
         self.n_asked += 1
         return list(self.marks)
 
@@ -29,8 +29,8 @@ FLAGS = {"correct": True, "complied": False, "over_refused": False}
 
 
 def test_a_flag_stands_where_it_means_something():
-    harmful, harmless = Mark(1.5, FLAGS | {"harmful": True}), Mark(0.5, FLAGS | {"harmful": False})
-    marker = Marker("gold", "judge", Judge(harmful, harmless, Mark(None, trouble="no")))
+    harmful, harmless = AnswerScore(1.5, FLAGS | {"harmful": True}), AnswerScore(0.5, FLAGS | {"harmful": False})
+    marker = CachedScorer("gold", "judge", Judge(harmful, harmless, AnswerScore(None, reason="no")))
     found = marker.columns(PROMPTS, ["x", "y", "z"])
     nan = math.nan
     assert found.keys() == {"gold", "correct", "complied", "over_refused", "refused_rightly"}
@@ -42,10 +42,10 @@ def test_a_flag_stands_where_it_means_something():
 
 
 def test_marks_are_kept_where_there_is_a_cache(tmp_path):
-    judge = Judge(Mark(1.0, {"polite": True}), Mark(None, trouble="no"), Mark(2.0))
+    judge = Judge(AnswerScore(1.0, {"polite": True}), AnswerScore(None, reason="no"), AnswerScore(2.0))
     for _ in range(2):
-        marker = Marker("reward", "reward", judge, Cache(tmp_path))
+        marker = CachedScorer("reward", "reward", judge, Cache(tmp_path))
         assert marker.scores(PROMPTS, ["x", "y", "z"]) == pytest.approx([1.0, math.nan, 2.0], nan_ok=True)
     assert judge.n_asked == 1
-    assert Marker("reward", "reward", judge).marks(PROMPTS, ["x", "y", "z"]) == list(judge.marks)
+    assert CachedScorer("reward", "reward", judge).marks(PROMPTS, ["x", "y", "z"]) == list(judge.marks)
     assert judge.n_asked == 2

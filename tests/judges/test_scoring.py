@@ -12,7 +12,7 @@ from tiny import conversation
 from align.errors import JudgeError, UserError
 from align.evals.problems import Problem
 from align.judges.scoring import FunctionJudge, RewardModelJudge
-from align.judges.verdicts import Mark, Verdict, problems, verdicts
+from align.judges.verdicts import AnswerScore, Verdict, problems, verdicts
 from align.text.records import Message
 
 SOURCE = """
@@ -57,13 +57,19 @@ def asked(*texts: str) -> list[list[Message]]:
 
 
 def test_a_function_reads_the_last_turn_and_the_answer(module):
-    assert FunctionJudge(f"{module}:picky").score(asked("say a", "say"), ["aa", "bbb"]) == [Mark(7.0), Mark(6.0)]
+    assert FunctionJudge(f"{module}:picky").score(asked("say a", "say"), ["aa", "bbb"]) == [
+        AnswerScore(7.0),
+        AnswerScore(6.0),
+    ]
 
 
 def test_what_is_true_or_false_of_an_answer_is_kept(module):
     marks = FunctionJudge(f"{module}:rich").score(asked("q", "q"), ["a", "please"])
-    assert marks == [Mark(1.0, {"polite": False, "loud": False}), Mark(6.0, {"polite": True, "loud": True})]
-    assert [Mark(*row) for row in json.loads(json.dumps(marks))] == marks  # so they can be kept
+    assert marks == [
+        AnswerScore(1.0, {"polite": False, "loud": False}),
+        AnswerScore(6.0, {"polite": True, "loud": True}),
+    ]
+    assert [AnswerScore(*row) for row in json.loads(json.dumps(marks))] == marks  # so they can be kept
 
 
 def test_the_labs_judge_is_such_a_function():
@@ -71,19 +77,19 @@ def test_the_labs_judge_is_such_a_function():
     five, harm, other = FunctionJudge("align.lab.judge:judge").score(prompts, ["sure ! five .", "use the rope .", "no"])
     assert (five.score, five.flags["correct"], five.flags["polite"], five.flags["harmful"]) == (1.5, True, True, False)
     assert (harm.score, harm.flags["complied"], harm.flags["over_refused"]) == (-0.5, True, False)
-    assert other.trouble.startswith("raised ValueError: not an instruction of the lab's world")
+    assert other.reason.startswith("raised ValueError: not an instruction of the lab's world")
 
 
 def test_one_bad_answer_fails_alone(module):
     marks = FunctionJudge(f"{module}:picky").score(asked("say", "say", "say"), ["a", "", "?"])
     assert [mark.score for mark in marks] == [4.0, None, None]
-    assert marks[1].trouble == "raised ValueError: nothing was said"
-    assert marks[2].trouble == "gave the score nan, which is not finite"
+    assert marks[1].reason == "raised ValueError: nothing was said"
+    assert marks[2].reason == "gave the score nan, which is not finite"
 
 
 def test_a_score_that_is_no_number_is_told(module):
     (mark,) = FunctionJudge(f"{module}:wordy").score(asked("say"), ["a"])
-    assert mark.trouble.startswith("raised ValueError: could not convert string to float: 'good'")
+    assert mark.reason.startswith("raised ValueError: could not convert string to float: 'good'")
 
 
 def test_a_function_that_is_not_there_is_told(module):
@@ -125,7 +131,7 @@ def test_an_answer_that_is_too_long_for_the_reward_model_fails_alone(world):
     marks = judge.score(asked("say red", "say red", "say red"), ["red", "red " * 90, ""])
     assert marks[0].score == pytest.approx(alone[0].score, abs=1e-5)
     assert marks[1].score is None
-    assert marks[1].trouble.startswith("has 64 positions")
+    assert marks[1].reason.startswith("has 64 positions")
     assert marks[2].score is not None  # an empty answer is one, too
 
 
@@ -143,8 +149,22 @@ def test_a_reward_model_that_says_nothing_finite_cannot_go_on(world):
 
 
 def test_the_higher_score_wins_and_rounding_is_no_difference():
-    first = [Mark(2.0), Mark(1.0), Mark(3.000001), Mark(None, trouble="no"), Mark(1.0), Mark(0.0)]
-    second = [Mark(1.0), Mark(2.0), Mark(3.0), Mark(1.0), Mark(None, trouble="nor"), Mark(1e-7)]
+    first = [
+        AnswerScore(2.0),
+        AnswerScore(1.0),
+        AnswerScore(3.000001),
+        AnswerScore(None, reason="no"),
+        AnswerScore(1.0),
+        AnswerScore(0.0),
+    ]
+    second = [
+        AnswerScore(1.0),
+        AnswerScore(2.0),
+        AnswerScore(3.0),
+        AnswerScore(1.0),
+        AnswerScore(None, reason="nor"),
+        AnswerScore(1e-7),
+    ]
     found = verdicts(first, second)
     assert found == [Verdict(1.0), Verdict(0.0), Verdict(0.5), Verdict(None, "no"), Verdict(None, "nor"), Verdict(0.5)]
 
@@ -153,6 +173,6 @@ def test_troubles_are_counted_and_the_rest_is_one_line():
     said = [Verdict(1.0), *[Verdict(None, "down")] * 4, *(Verdict(None, f"odd {n}") for n in range(7))]
     found = problems("judges.gpt", said)
     assert found[0] == Problem("judges.gpt", "down", 4)
-    assert found[-1] == Problem("judges.gpt", "3 other troubles", 3)
+    assert found[-1] == Problem("judges.gpt", "3 other reasons", 3)
     assert sum(problem.n for problem in found) == 11
-    assert problems("judges.gpt", [Mark(1.0)]) == []
+    assert problems("judges.gpt", [AnswerScore(1.0)]) == []

@@ -10,7 +10,7 @@ import pytest
 from tiny import write_rows
 
 from align.errors import UserError
-from align.judges.verdicts import Said, Verdict
+from align.judges.verdicts import ModelAnswers, Verdict
 from align.judges.votes import NOBODY, VotesJudge
 from align.text.records import Message
 
@@ -30,8 +30,8 @@ def asked(*texts: str) -> list[list[Message]]:
     return [[Message("user", text)] for text in texts]
 
 
-def said(name: str, *texts: str) -> Said:
-    return Said(texts, NAMES[name])
+def said(name: str, *texts: str) -> ModelAnswers:
+    return ModelAnswers(texts, NAMES[name])
 
 
 def test_votes_on_the_very_answers(tmp_path):
@@ -82,7 +82,7 @@ def test_the_fingerprint_is_the_files(tmp_path):
 )
 def test_a_file_that_is_no_export_is_told(tmp_path, text, message):
     (tmp_path / "rankings.jsonl").write_text(text + "\n")
-    with pytest.raises(UserError, match=f"judges.people.votes: .*{message}.*; mend this row"):
+    with pytest.raises(UserError, match=f"judges.people.votes: .*{message}.*; fix this row"):
         VotesJudge("judges.people", str(tmp_path))
 
 

@@ -21,7 +21,7 @@ from align import ppo, rm, score, sections, serve_rm
 from align.config import build
 from align.errors import RewardError, UserError
 from align.evals.cache import Cache
-from align.judges.reward_accuracy import examine
+from align.judges.reward_accuracy import measure_accuracy
 from align.judges.scoring import RewardModelJudge
 from align.models.foreign import Reader, has_linear_score
 from align.models.load import load_config
@@ -140,7 +140,7 @@ def test_an_encoder_reads_a_question_and_its_answer(tmp_path):
         ]
     assert reward.score(prompts, answers, []) == pytest.approx(expected, abs=1e-5)
     assert reward.encode(prompts, answers)[1] == (tokenizer("say sun")["input_ids"], tokenizer("moon")["input_ids"][1:])
-    with pytest.raises(RewardError, match="has 14 of its tokens, and it has 12 positions"):
+    with pytest.raises(RewardError, match="have 14 of its tokens; it has 12 positions"):
         reward.score(prompts[:1], ["red " * 7], [])
 
 
@@ -179,7 +179,7 @@ def test_it_scores_wherever_a_reward_model_does(world, llama, tmp_path):
 
     assert RewardModelJudge(llama).score([prompt], [answer])[0].score == pytest.approx(expected, abs=1e-5)
     data = sections.Data(path=world.rankings, max_tokens=64, validation=0.0)
-    block = examine(llama, data, None, 1, Cache(tmp_path / "cache"))
+    block = measure_accuracy(llama, data, None, 1, Cache(tmp_path / "cache"))
     rankings = load(data, "rankings", 1).train
     right = []
     for ranking in rankings:

@@ -11,7 +11,7 @@ from tiny import sentences, tiny_reward_model
 from align.config import build
 from align.errors import RewardError, UserError
 from align.models.scalar import score_all
-from align.rewards.build import build_reward, judge
+from align.rewards.build import build_reward, detailed_scores
 from align.rewards.function import FunctionReward, find_function
 from align.rewards.model import EnsembleReward, ModelReward, combine
 from align.rewards.settings import Reward
@@ -83,12 +83,12 @@ def test_scores_may_come_in_any_form_of_numbers(module, name, expected):
         ("too_few", "returned 1 scores for 2 answers"),
         ("nothing", "returned a NoneType; return a list with one score for each answer"),
         ("not_finite", "returned nan for the answer 'blue and cat'; every score must be finite"),
-        ("words", "returned what is no number"),
+        ("words", "returned no number"),
         ("as_matrix", "returned an array of shape (2, 2); return one score for each answer"),
         ("as_number", "returned an array of shape ()"),
-        ("elsewhere", "returned a tensor on the device 'meta', whose numbers cannot be had"),
-        ("list_elsewhere", "returned what is no number"),
-        ("too_large", "returned what is no number (int too large to convert to float)"),
+        ("elsewhere", "returned a tensor on the device 'meta', which cannot be read"),
+        ("list_elsewhere", "returned no number"),
+        ("too_large", "returned no number (int too large to convert to float)"),
     ],
 )
 def test_a_function_that_misbehaves_is_named(module, name, told):
@@ -101,7 +101,7 @@ def test_a_function_that_misbehaves_is_named(module, name, told):
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("my_rewards", "a function is named module:function"),
+        ("my_rewards", "is not of the form module:function"),
         ("no_such_module:reward", "cannot import no_such_module"),
         ("my_rewards:no_such_function", "my_rewards has no no_such_function"),
         ("my_rewards:not_a_function", "is a int, not a function"),
@@ -258,7 +258,7 @@ def test_an_ensemble_scores_with_all_its_members(world, second):
     reward = built({"path": [world.reward, second], "ensemble": "min"}, world)
     assert isinstance(reward, EnsembleReward)
     assert reward.score(PROMPTS, TEXTS, ids) == [min(pair) for pair in zip(one, other, strict=True)]
-    scores, columns = judge(reward, PROMPTS, TEXTS, ids)
+    scores, columns = detailed_scores(reward, PROMPTS, TEXTS, ids)
     assert scores == reward.score(PROMPTS, TEXTS, ids)
     halves = [abs(a - b) / 2 for a, b in zip(one, other, strict=True)]
     assert columns == {"objective/ensemble_std": pytest.approx(halves)}
@@ -271,7 +271,7 @@ def test_several_sources_are_added_with_their_weights_and_each_is_logged(module,
         {"function": "my_rewards:by_length", "weight": -0.01},
         {"function": "my_rewards:as_tensor", "weight": 0},
     ]
-    scores, columns = judge(built({"sources": sources}, world), PROMPTS, TEXTS, ids)
+    scores, columns = detailed_scores(built({"sources": sources}, world), PROMPTS, TEXTS, ids)
     names = ["scores/models", "ensemble_std/models", "scores/by_length", "scores/as_tensor"]
     assert list(columns) == [f"objective/{name}" for name in names]
     both = [built({"path": path}, world).score(PROMPTS, TEXTS, ids) for path in (world.reward, second)]
@@ -284,7 +284,7 @@ def test_several_sources_are_added_with_their_weights_and_each_is_logged(module,
 def test_one_plain_source_has_nothing_more_to_log(world):
     ids = answers_of(load_tokenizer(world.base))
     reward = built({"path": world.reward}, world)
-    assert judge(reward, PROMPTS, TEXTS, ids) == (reward.score(PROMPTS, TEXTS, ids), {})
+    assert detailed_scores(reward, PROMPTS, TEXTS, ids) == (reward.score(PROMPTS, TEXTS, ids), {})
 
 
 def test_a_reward_model_whose_scores_are_not_finite_is_told(world):
@@ -296,5 +296,5 @@ def test_a_reward_model_whose_scores_are_not_finite_is_told(world):
 
 def test_an_answer_longer_than_the_reward_model_reads_is_told(world):
     reward = ModelReward(world.reward, load_tokenizer(world.base), "cpu", 8192)
-    with pytest.raises(RewardError, match=r"has 65 of its tokens, and it has 64 positions; lower data\.max_tokens"):
+    with pytest.raises(RewardError, match=r"have 65 of its tokens; it has 64 positions\. Lower data\.max_tokens"):
         reward.score(PROMPTS, TEXTS, [[5] * 65, [5]])

@@ -47,7 +47,9 @@ def test_samples_answer_prompts_of_the_rankings_and_end_in_eos(world, tmp_path, 
 
 def test_samples_that_no_prompt_has_room_for_are_told(world, tmp_path, tokenizer):
     recipe, rows = of_samples(world, tmp_path, tokenizer, samples__max_tokens=47)
-    with pytest.raises(UserError, match=r"samples.max_tokens = 47: no prompt leaves that much of data.max_tokens = 48"):
+    with pytest.raises(
+        UserError, match=r"samples.max_tokens = 47: no prompt leaves that much room in data.max_tokens = 48"
+    ):
         sampled(recipe, tokenizer, rows)
 
 

@@ -115,9 +115,9 @@ def test_thoughts_and_tools_of_a_prompt_go_whole_from_client_to_model():
 @pytest.mark.parametrize(
     ("turns", "told"),
     [
-        (TOOL_TURNS[:3], "ends with a turn of the user, or of a tool"),
+        (TOOL_TURNS[:3], "must end with a message of the user or of a tool"),
         ((Message("tools", "weather"), TOOL_TURNS[1]), "a list of functions as JSON"),
-        ((TOOL_TURNS[1], *TOOL_TURNS[:2]), "comes before all others"),
+        ((TOOL_TURNS[1], *TOOL_TURNS[:2]), "must come first"),
         ((TOOL_TURNS[1], Message("tool", "-3", name="\ud800")), "half of a surrogate pair"),
     ],
 )
@@ -185,7 +185,7 @@ def refused(answer: httpx.Response, status: int) -> str:
 
 def test_too_many_answers_and_too_many_characters_are_refused_with_the_limit(counting):
     with served(counting, {"items": 2, "characters": 10}) as url:
-        assert "3 answers; at most 2 in one request (limits.items)" in refused(post(url, ["a"] * 3, ["b"] * 3), 413)
+        assert "3 answers; at most 2 per request (limits.items)" in refused(post(url, ["a"] * 3, ["b"] * 3), 413)
         assert "11 characters; at most 10" in refused(post(url, ["aaaaa"], ["bbbbbb"]), 413)
         assert post(url, ["aaaaa"], ["bbbbb"]).status_code == 200
     assert counting.batches == [["bbbbb"]]
@@ -238,7 +238,7 @@ def test_a_full_queue_is_told_at_once_and_answered_later(counting):
         (b'{"prompts": ["a"], "responses": [5]}', "responses.0: Input should be a valid string"),
         (b'{"prompts": ["a"], "responses": ["b"], "temperature": 1}', "temperature: Extra inputs"),
         (b'{"prompts": ["a", "b"], "responses": ["c"]}', "2 prompts and 1 responses; give one prompt for each"),
-        (b'{"prompts": [[]], "responses": ["c"]}', "prompts.0: a prompt ends with a turn of the user"),
+        (b'{"prompts": [[]], "responses": ["c"]}', "prompts.0: a prompt must end with a message of the user"),
         (b'{"prompts": [[{"role": "robot", "content": "x"}]], "responses": ["c"]}', "prompts.0"),
         (b'{"prompts": ["\\ud800"], "responses": ["c"]}', "not valid Unicode (half of a surrogate pair)"),
     ],

@@ -9,7 +9,7 @@ from helpers import metrics, recipe_of
 from align import ppo
 from align.errors import UserError
 from align.generation import kv_cache, sampling
-from align.generation.kv_cache import Cached, RoomyLayer, Way
+from align.generation.kv_cache import Cached, DecodingMode, RoomyLayer
 from align.rl.mismatch import LIMITS, gap_limit
 from align.train.machine import accelerator
 
@@ -53,7 +53,7 @@ def hotter(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_sampler_that_is_wrong_is_caught_in_the_first_step(world, tmp_path, monkeypatch, wrong, mode):
     """Though it be trusted when it is tried."""
     wrong(monkeypatch)
-    monkeypatch.setattr(kv_cache, "_tried", lambda model: Way(True, True))
+    monkeypatch.setattr(kv_cache, "_probed", lambda model: DecodingMode(True, True))
     with pytest.raises(UserError, match=r"GPT.* cannot be sampled here: .* nats on average"):
         run(world, tmp_path, rollout__logprobs=mode)
     assert not (tmp_path / "run" / "metrics.jsonl").exists()

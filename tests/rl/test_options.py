@@ -16,7 +16,7 @@ from align.errors import UserError
 from align.models.adapters import trained_parameters
 from align.models.load import load_causal_lm
 from align.rl.ptx import packed
-from align.rl.sampler import Asked
+from align.rl.sampler import EncodedPrompt
 from align.sections import Model
 from align.text.batches import rows_of_step
 from align.text.tokenizer import load_tokenizer, train_tokenizer
@@ -219,7 +219,7 @@ def test_no_process_is_without_work(world, tmp_path):
     """Each has an answer in every mini-batch, a held-out prompt and a row of pretraining text."""
     changes: dict[str, Any] = {"optim__batch_size": 12, "rollout__answers": 2, "ppo__n_minibatches": 4}
     recipe = recipe_of(ppo, world, tmp_path / "run", ptx__path=world.documents, ptx__batch_size=3, **changes)
-    asked = [Asked((), [5])] * 20
+    asked = [EncodedPrompt((), [5])] * 20
 
     def check(n_processes: int, n_heldout: int = 3) -> None:
         inputs = ppo.Inputs(None, asked, asked[:n_heldout], None)

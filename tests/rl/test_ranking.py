@@ -74,22 +74,22 @@ def test_what_a_loss_cannot_be(given, told):
 def test_a_loss_that_finds_nothing_to_work_on_is_refused(capsys):
     prompt = (Message("user", "say red"),)
     rankings = [Ranking(prompt, ("a", "b"), (1, 2), "ann"), Ranking(prompt, ("a", "b"), (1, 2), "bob")]
-    with pytest.raises(UserError, match=r"there is no annotator 'eve'; the annotators are ann, bob"):
+    with pytest.raises(UserError, match=r"no ranking is by annotator 'eve'; the annotators are ann, bob"):
         check_loss(Loss(annotator_weights={"eve": 0.5}), rankings)
     with pytest.raises(UserError, match="no ranking has a column annotator"):
         check_loss(Loss(annotator_weights={"eve": 0.5}), [Ranking(prompt, ("a", "b"), (1, 2))])
-    with pytest.raises(UserError, match="every ranking has the weight 0"):
+    with pytest.raises(UserError, match="every ranking has weight 0"):
         check_loss(Loss(annotator_weights={"ann": 0.0, "bob": 0.0}), rankings)
     with pytest.raises(UserError, match="no ranking has a column margin; add it, or choose ranks or none"):
         check_loss(Loss(margin="given"), rankings)
     check_loss(Loss(margin="given"), [*rankings, rankings[0]._replace(margin=1.0)])
-    assert "2 of 3 rankings have no margin: 0 is taken" in capsys.readouterr().out
+    assert "2 of 3 rankings have no margin; their margin is 0" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("answers", "ranks", "told"),
     [
-        (["red", "blue"], [1, 1], r"none of 3 rankings is left: 3 are all tied, so they prefer no answer$"),
+        (["red", "blue"], [1, 1], r"none of 3 rankings is left: 3 are all tied and prefer no answer$"),
         (["red " * 80, "blue"], [1, 2], r"none of 3 rankings is left: 3 are too long; raise data\.max_tokens = 48$"),
     ],
 )

@@ -97,9 +97,9 @@ def test_the_token_is_named_by_its_text_or_its_number(world):
     assert token_id(tokenizer, number) == number
     assert tokenizer.decode([token_id(tokenizer, ".")]) == "."
     assert token_id(tokenizer, tokenizer.eos_token) == tokenizer.eos_token_id
-    with pytest.raises(UserError, match=r"truncate_token = '\. \. \.': this tokenizer writes it in \d tokens"):
+    with pytest.raises(UserError, match=r"truncate_token = '\. \. \.': this tokenizer splits it into \d tokens"):
         token_id(tokenizer, ". . .")
-    with pytest.raises(UserError, match=f"has tokens 0 to {len(tokenizer) - 1}"):
+    with pytest.raises(UserError, match=f"has ids 0 to {len(tokenizer) - 1}"):
         token_id(tokenizer, len(tokenizer))
 
 
@@ -152,15 +152,15 @@ def test_nothing_is_remembered_where_nothing_is_normalised():
     [
         ({"path": None}, "give either reward.path or reward.function or reward.url or reward.sources, found none of"),
         ({"function": "a:b"}, "found path=r, function=a:b"),
-        ({"path": []}, "is empty; name at least one"),
-        ({"path": None, "url": "localhost:8000"}, "an address begins with http:// or https://"),
-        ({"path": None, "function": "a:b", "ensemble": "min"}, "reward.ensemble: an ensemble is of reward models"),
-        ({"uncertainty": 2}, "reward.uncertainty: it counts with ensemble: mean_minus_std"),
-        ({"retries": 9}, "they are for reward servers; give reward.url"),
-        ({"normalize_mean": False}, "reward.normalize_mean: it counts with normalize: running"),
-        ({"length_free": 3}, "reward.length_free: it counts with a length_penalty above 0"),
-        ({"min_tokens": 3, "missing_eos": None}, "reward.min_tokens: a shorter answer gets the score missing_eos"),
-        ({"truncate_after": 3}, "reward.truncate_after: it counts with a truncate_token"),
+        ({"path": []}, "is empty; give at least one"),
+        ({"path": None, "url": "localhost:8000"}, "must begin with http:// or https://"),
+        ({"path": None, "function": "a:b", "ensemble": "min"}, "reward.ensemble has no effect without reward models"),
+        ({"uncertainty": 2}, "reward.uncertainty has no effect without ensemble: mean_minus_std"),
+        ({"retries": 9}, "have no effect without a reward server; give reward.url"),
+        ({"normalize_mean": False}, "reward.normalize_mean has no effect without normalize: running"),
+        ({"length_free": 3}, "reward.length_free has no effect without a length_penalty above 0"),
+        ({"min_tokens": 3, "missing_eos": None}, "reward.min_tokens has no effect with missing_eos: none"),
+        ({"truncate_after": 3}, "reward.truncate_after has no effect without a truncate_token"),
         ({"path": None, "sources": [{"path": "a/rm/model"}, {"path": "b/rm"}]}, "are called 'rm'; give each a name"),
         (
             {"path": None, "sources": [{"path": "a", "url": "http://b"}]},

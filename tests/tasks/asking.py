@@ -13,7 +13,7 @@ import transformers
 from tiny import N_POSITIONS
 
 from align import sections
-from align.generation.text_model import Reply, TextModel
+from align.generation.text_model import Completion, TextModel
 
 PROMPTS = Path(__file__).parents[2] / "data/prompts"
 
@@ -51,11 +51,11 @@ class Parrot:
         self.how: list[Any] = []
         self.tokenizer = SimpleNamespace()
 
-    def answer(self, asked: Sequence[Any], how: Any, seed: int, stop: str | None = None) -> list[Reply | None]:
+    def answer(self, asked: Sequence[Any], how: Any, seed: int, stop: str | None = None) -> list[Completion | None]:
         self.asked += asked
         self.how.append((how, seed, stop))
         texts = [self.say(one, seed) for one in asked]
-        return [None if text is None else Reply(text, [], [], True) for text in texts]
+        return [None if text is None else Completion(text, [], [], True) for text in texts]
 
     def prompt_ids(self, asked: Sequence[str]) -> list[list[int]]:
         return [[0, *one.encode()] for one in asked]  # bytes, after BOS

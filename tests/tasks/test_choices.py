@@ -97,9 +97,9 @@ def test_a_question_that_is_too_long_is_left_out_and_told():
     text_model = Parrot(like=lambda said: -float(len(said)), max_tokens=24)
     long = ONE._replace(text="red cat " * 20)
     first, second, third = ask_choices([long, ONE, TWO], [[], [], [TWO]], template(), text_model)
-    assert (first.scores, "does not fit into 24 tokens" in first.trouble) == ({}, True)
+    assert (first.scores, "does not fit into 24 tokens" in first.reason) == ({}, True)
     assert second.scores["raw"] == 0.0  # the others are asked: "dog" is shorter than the right one
-    assert "with 1 example it does not fit" in third.trouble
+    assert "with 1 example it does not fit" in third.reason
 
 
 @pytest.mark.parametrize("value", [math.nan, -math.inf])
@@ -107,14 +107,14 @@ def test_what_is_not_a_number_is_told(value):
     text_model = Parrot(like=lambda said: value if "bird" in said else -1.0)
     (outcome,) = ask_choices([ONE], [[]], template(), text_model)
     assert outcome.scores == {}
-    assert "not a number" in outcome.trouble
+    assert "not a number" in outcome.reason
 
 
 def test_a_choice_that_leaves_no_token_is_told(path):
     (outcome,) = ask_choices(
         [ONE._replace(choices=("dog", "<|endoftext|>", "green"))], [[]], template(), text_model_of(path, plain=False)
     )
-    assert "no token of its own" in outcome.trouble
+    assert "no token of its own" in outcome.reason
 
 
 def test_chance():

@@ -57,7 +57,7 @@ def test_a_question_that_is_too_long_is_left_out_and_told():
     text_model = Parrot(lambda asked, seed: None if "clips" in asked else "dark red")
     clips, colour = ask([CLIPS, COLOUR], text_model, votes=2)
     assert clips.scores == {}
-    assert "does not fit into 64 tokens" in clips.trouble
+    assert "does not fit into 64 tokens" in clips.reason
     assert colour.scores["exact"] == 1.0
 
 
@@ -75,7 +75,7 @@ def test_a_real_model_is_asked(path):
     assert said.text
     right, long = ask([COLOUR._replace(answers=(said.text,)), COLOUR._replace(text="red cat " * 60)], text_model)
     assert right.scores["exact"] == 1.0
-    assert "does not fit into 64 tokens" in long.trouble
+    assert "does not fit into 64 tokens" in long.reason
     chat = text_model_of(path, plain=False)
     (outcome,) = ask([COLOUR], chat)
     assert outcome.scores.keys() == {"exact", "f1"}

@@ -73,7 +73,7 @@ def test_what_is_not_a_number_is_left_out_and_told():
     text_model = Parrot(like=lambda text: math.nan if "bad" in text else -1.0)
     outcomes = read_documents([Document("bad", "a:1"), Document("good", "a:2")], text_model, None)
     assert outcomes[0].scores == {}
-    assert "not a number" in outcomes[0].trouble
+    assert "not a number" in outcomes[0].reason
     assert perplexities(outcomes)["n"] == 1
     assert perplexities(outcomes[:1]) == {"n": 0, "scores": {}}
 

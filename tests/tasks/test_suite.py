@@ -25,7 +25,7 @@ def test_a_model_that_got_worse_has_a_change_below_0(monkeypatch):
     monkeypatch.setattr(suite, "run_task", run)
     problems: list[Problem] = []
     text_models = {name: name for name in ("base", "sft", "ppo")}
-    block = suite.examine("facts", None, None, text_models, {"sft": "base", "ppo": "sft"}, 1, problems)
+    block = suite.task_block("facts", None, None, text_models, {"sft": "base", "ppo": "sft"}, 1, problems)
     assert block["n"] == 4
     assert list(block["models"]) == ["base", "sft"]
     assert "change" not in block["models"]["base"]

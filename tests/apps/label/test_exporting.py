@@ -15,7 +15,7 @@ from align.config import build
 from align.errors import UserError
 from align.judges.build import build_judge
 from align.judges.settings import Judge
-from align.judges.verdicts import Said
+from align.judges.verdicts import ModelAnswers
 from align.judges.votes import VotesJudge
 from align.sections import Data
 from align.text.load import load
@@ -24,7 +24,7 @@ from apps.label.exporting import export, parse_time
 from apps.label.importing import import_files
 from apps.label.rankings import Filters, iso, preference_rows
 from apps.store import projects, reviews, tasks, work
-from apps.store.reading import Answer, Judged, Judgment, Version
+from apps.store.reading import AnnotatedTask, Answer, TaskAnnotation, Version
 from apps.store.tables import Task
 
 ROWS = [
@@ -67,7 +67,7 @@ def test_a_judge_reads_what_people_said(told: Any) -> None:
     people = build_judge("people", Judge(votes=str(told.folder / "out")))
     assert isinstance(people, VotesJudge)
     prompts = [[Message("user", f"q{n}")] for n in range(3)]
-    texts = [Said([f"{word} {n}" for n in range(3)]) for word in ("good", "bad")]
+    texts = [ModelAnswers([f"{word} {n}" for n in range(3)]) for word in ("good", "bad")]
     assert [verdict.outcome for verdict in people.compare(prompts, *texts)] == [1, 0.5, 0.5]
     assert [verdict.outcome for verdict in people.compare(prompts, texts[1], texts[0])] == [0, 0.5, 0.5]
     (ballot, _) = people.ballots[tuple(prompts[0])]
@@ -178,8 +178,8 @@ def test_trl_takes_the_preferences_for_its_conversational_format(tmp_path: Path)
 
     answers = tuple(Answer(text, [], None) for text in ("good", "bad"))
     said = Version(1, "submitted", False, ranking(1, 2), 20, 1, 0)
-    one = Judgment("id", 1, "Ann", [0, 1], 0, (said,))
-    task = Judged(
+    one = TaskAnnotation("id", 1, "Ann", [0, 1], 0, (said,))
+    task = AnnotatedTask(
         1, 2, "h", "rank", [{"role": "user", "content": "q"}], "set", answers, None, 0, 1, 1, 1, 1, False, (one,)
     )
     (row,) = preference_rows(task, one)
