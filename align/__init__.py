@@ -8,10 +8,16 @@ What scripts and notebooks use stands here by its short name, and is imported wh
     align.sft.run(recipe)
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+# Threads that wait for each other sleep after some microseconds. By default they spin for milliseconds, at every small
+# operation: beside other programs on the same cores, training on a CPU is then several times slower. PyTorch reads this
+# when it is imported; 1000 is what libgomp takes where it has more threads than cores.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 # Public name: the module that has it; the stages are modules themselves.
 _HOMES = {

@@ -37,7 +37,7 @@ from label_crowd import PASSWORD, Annotator, Notes, Reckoning, Watcher, reckon
 from sqlalchemy import text
 
 from apps.label.importing import import_files
-from apps.store import passwords, people
+from apps.store import invitations, passwords
 from apps.store.engine import Store
 from apps.store.project import opened
 
@@ -108,11 +108,11 @@ def measure(folder: Path, load: Load, database: str, enough: Callable[[Notes], b
     with once, opened(str(project)) as bench:
         import_files(bench, [str(folder / "answers.jsonl")])
         for name in (*names, "lead"):
-            token = people.invite(bench.store, "reviewer" if name == "lead" else "annotator", name).token
-            people.accept(bench.store, token, None, PASSWORD)
+            token = invitations.invite(bench.store, "reviewer" if name == "lead" else "annotator", name).token
+            invitations.accept(bench.store, token, None, PASSWORD)
     with serving(project, load.workers) as (url, process):
-        crowd = Crowd(url, names, load, process, database_process(database))
-        result = asyncio.run(crowd.everybody(enough))
+        pool = ConnectionPool(url, names, load, process, database_process(database))
+        result = asyncio.run(pool.everybody(enough))
     return result._replace(reckoning=reckon(database, result.notes))
 
 
@@ -148,7 +148,7 @@ def answers(url: str) -> bool:
     return True
 
 
-class Crowd:
+class ConnectionPool:
     """The people, and whose CPU is counted."""
 
     def __init__(

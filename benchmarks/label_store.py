@@ -27,7 +27,7 @@ from typing import Any
 from sqlalchemy import insert, select, update
 
 from apps.label.importing import import_files
-from apps.store import people, tasks, work
+from apps.store import invitations, tasks, work
 from apps.store.project import Project, opened
 from apps.store.tables import Annotation, Desk, Lease, Presentation, Revision, Task
 
@@ -94,8 +94,8 @@ def write_answers(path: Path, n: int) -> None:
 
 
 def someone(project: Project, name: str) -> int:
-    token = people.invite(project.store, "annotator", name).token
-    return people.accept(project.store, token, None, "four words or more").id
+    token = invitations.invite(project.store, "annotator", name).token
+    return invitations.accept(project.store, token, None, "four words or more").id
 
 
 def have_done(project: Project, person: int, n: int) -> None:
@@ -143,7 +143,7 @@ def work_rounds(name: str, project: Project, person: int) -> None:
         started = now()
         given = tasks.claim(project.store, project.id, person)
         claims.append(since(started))
-        assert isinstance(given, tasks.Given), given
+        assert isinstance(given, tasks.TaskView), given
         answers = {str(slot): {"rating": 4} for slot in range(len(given.answers))}
         payload = {"answers": answers, "ranks": {slot: 1 + int(slot) for slot in answers}}
         started = now()

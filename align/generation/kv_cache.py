@@ -146,7 +146,7 @@ class Cached:
             self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.mask), 1)], 1)
 
     def keep(self, rows: Tensor) -> None:
-        """Keep these rows only. rows: indices, (n_kept,)."""
+        """Keep these rows only; a row that is named twice is copied. rows: indices, (n_kept,)."""
         self.ids, self.mask, self.positions = self.ids[rows], self.mask[rows], self.positions[rows]
         self.cache.reorder_cache(rows)  # type: ignore[arg-type]
 
@@ -172,7 +172,7 @@ class Uncached:
         self.lengths = self.lengths + 1
 
     def keep(self, rows: Tensor) -> None:
-        """Keep these rows only. rows: indices, (n_kept,)."""
+        """Keep these rows only; a row that is named twice is copied. rows: indices, (n_kept,)."""
         self.ids, self.lengths = self.ids[rows], self.lengths[rows]
 
 
@@ -220,7 +220,7 @@ def _plain_pass(model: Any, rows: list[list[int]], lengths: Sequence[int]) -> li
 
 
 def _decoded(mode: DecodingMode, model: Any, rows: list[list[int]], lengths: Sequence[int]) -> list[Tensor]:
-    """The same, decoded: two batches alternate, and a row leaves the first halfway."""
+    """The same, decoded: two batches alternate; halfway a row leaves the first, and its other row is copied."""
     prompts = [row[:n] for row, n in zip(rows, lengths, strict=True)]
     batches = [
         (start_decoding(mode, model, prompts[:2], N_MORE), [0, 1]),
@@ -229,13 +229,14 @@ def _decoded(mode: DecodingMode, model: Any, rows: list[list[int]], lengths: Seq
     found: list[list[Tensor]] = [[] for _ in rows]
     for time in range(N_MORE):
         for batch, members in batches:
-            for member, logits in zip(members, batch.next_logits(), strict=True):
+            logits_of = dict(zip(members, batch.next_logits(), strict=True))  # of a doubled row its copy's
+            for member, logits in logits_of.items():
                 found[member].append(logits.float().log_softmax(-1))
             tokens = torch.tensor([rows[member][lengths[member] + time] for member in members])
             batch.append(tokens.to(logits.device))
         if time == N_MORE // 2 - 1:
-            batches[0][0].keep(torch.tensor([1], device=logits.device))
-            batches[0][1].remove(0)
+            batches[0][0].keep(torch.tensor([1, 1], device=logits.device))
+            batches[0][1][:] = [1, 1]
     return [torch.stack(logprobs) for logprobs in found]
 
 

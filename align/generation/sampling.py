@@ -112,7 +112,11 @@ class _Decoding:
         self.eos = torch.tensor(list(eos_ids), device=device)
         self.forbidden = torch.tensor(list(forbidden_ids), dtype=torch.long, device=device)
         self.rows = torch.arange(len(prompts), device=device)
-        self.past = start_decoding(decoding_mode(model), model, prompts, how.max_tokens)
+        number = {prompt: i for i, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
+        self.past = start_decoding(decoding_mode(model), model, list(number), how.max_tokens)
+        # A prompt with several answers is read once. Each answer then gets a copy of the cache.
+        repeated = len(number) < len(prompts)
+        self.copies = torch.tensor([number[tuple(p)] for p in prompts], device=device) if repeated else None
         shape = (len(prompts), how.max_tokens)
         self.tokens = torch.zeros(shape, dtype=torch.long, device=device)
         self.logprobs = torch.zeros(shape, device=device)
@@ -135,7 +139,11 @@ class _Decoding:
 
     def _next_logits(self) -> Tensor:
         """(rows, vocabulary) fp32 logits of the next token."""
-        return self.past.next_logits().float().index_fill_(1, self.forbidden, float("-inf"))
+        logits = self.past.next_logits()
+        if self.copies is not None:
+            self.past.keep(self.copies)
+            logits, self.copies = logits[self.copies], None
+        return logits.float().index_fill_(1, self.forbidden, float("-inf"))
 
     def _drop(self, unfinished: Tensor) -> bool:
         """Remove finished rows from the batch. Returns whether none is left."""
@@ -154,17 +162,32 @@ class _Decoding:
 
 
 def draw(logits: Tensor, how: Sampling, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Draw a token for each row, with its log probability. logits: (rows, vocabulary) fp32; returns two (rows,).
-
-    Gumbel-max trick in its exponential form, argmax p / E with E ~ Exp(1): no cumulative sum.
-    """
+    """Draw a token for each row, with its log probability. logits: (rows, vocabulary) fp32; returns two (rows,)."""
     if how.temperature == 0:
         tokens = logits.argmax(-1)
     else:
         logits = _filtered(logits / how.temperature if how.temperature != 1.0 else logits, how)
-        noise = torch.empty_like(logits).exponential_(generator=generator)
-        tokens = (logits - noise.log_()).argmax(-1)
+        choose = _by_inverse_cdf if logits.device.type == "cpu" else _by_gumbel_max
+        tokens = choose(logits, generator)
     return tokens, logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
+
+
+def _by_gumbel_max(logits: Tensor, generator: torch.Generator) -> Tensor:
+    """argmax p / E with E ~ Exp(1), for a GPU: it needs no cumulative sum. Returns (rows,)."""
+    noise = torch.empty_like(logits).exponential_(generator=generator)
+    return (logits - noise.log_()).argmax(-1)
+
+
+def _by_inverse_cdf(logits: Tensor, generator: torch.Generator) -> Tensor:
+    """The first token whose cumulative probability reaches a uniform number, for a CPU. Returns (rows,).
+
+    It needs one random number a row. A CPU draws random numbers one by one: a number for each token of the vocabulary
+    took longer than a small model's pass. Sums are in fp64, exact enough for any vocabulary. The uniform number is
+    above 0, so a token of probability 0 is never first; if the logits are not finite, the last token is taken.
+    """
+    cumulative = logits.softmax(-1).cumsum(-1, dtype=torch.float64)
+    uniform = 1 - torch.rand(len(logits), 1, generator=generator, dtype=torch.float64)  # in (0, 1]
+    return torch.searchsorted(cumulative, uniform * cumulative[:, -1:])[:, 0].clamp(max=logits.shape[-1] - 1)
 
 
 def _filtered(logits: Tensor, how: Sampling) -> Tensor:

@@ -27,7 +27,7 @@ PromptLike = Sequence["Message"] | str  # messages, or a text to continue
 Row = tuple[list[int], list[int]]  # context tokens, and tokens to score
 
 MOST_LOGITS = 2**27  # at once, half a gigabyte in fp32
-MOST_TOKENS = 16384  # at once
+MOST_TOKENS = 4096  # at once; larger batches have more padding
 
 
 class Completion(NamedTuple):

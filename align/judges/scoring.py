@@ -14,7 +14,7 @@ from align.errors import JudgeError, UserError
 from align.judges.verdicts import AnswerScore, Prompts
 from align.text.records import last_question
 
-READ_AT_ONCE = 16384  # tokens per batch of a reward model
+READ_AT_ONCE = 4096  # tokens per batch of a reward model; larger batches have more padding
 
 
 class FunctionJudge:

@@ -1,1 +1,1 @@
-"""Models side by side in a browser, and an arena in which people vote between two of them blind."""
+"""Comparing models side by side in a browser, and an arena for blind votes between two models."""

@@ -13,7 +13,7 @@ from apps.compare.recipe import Recipe
 
 
 def main() -> None:
-    """Parses the command line and serves until it is stopped; a dry run checks the recipe and what it names."""
+    """Parses the command line and serves until stopped; a dry run checks the recipe and its files."""
     recipe, dry_run = parse_command(Recipe, "apps.compare")
     from apps.compare.server import check, serve
 

@@ -1,12 +1,12 @@
-"""Several models answer at once: a token of each in turn, so that all columns of the page fill alike.
+"""Streaming the answers of several models at once: one token of each in turn, so that all columns fill evenly.
 
-One after another would take as long, show nothing of the last for most of the time, and tell in the arena which
-model is the faster. The price is a key-value cache for each.
+One model after another would take as long, show nothing of the last one for most of the time, and reveal in the arena
+which model is faster. The price is one key-value cache per model. The events:
 
-    {side, piece}                      the text that a token adds, perhaps ""; with `thought` one of its thoughts
-    {side, end, text, n_tokens, ...}   the answer is whole, or was stopped; `thoughts` before it are not in its text
-    {side, figures}                    its tokens' log probabilities and KL, the reward
-    {side, problem}                    this model cannot; the others go on
+    {side, piece}                      the text that a token adds, possibly ""; with `thought` it is part of a thought
+    {side, end, text, n_tokens, ...}   the answer is complete or was stopped; its text excludes the `thoughts`
+    {side, figures}                    its tokens' log probabilities and KL, and the reward
+    {side, problem}                    this model failed; the others go on
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from apps.compare.models import Thought
 
 if TYPE_CHECKING:
     from align.generation.sampling import Sampling
-    from apps.compare.models import Answered, Asked, StreamingModel, StreamingModels
+    from apps.compare.models import Conversation, StreamedAnswer, StreamingModel, StreamingModels
 
 Event = dict[str, Any]
 FAILED = "This model failed; the error is in the server's log."
@@ -31,24 +31,24 @@ log = logging.getLogger("align.compare")
 
 
 class Side(NamedTuple):
-    """Who answers what in a column of the page."""
+    """A column of the page: a model and the conversation that it answers."""
 
-    voice: StreamingModel
-    asked: Asked
+    model: StreamingModel
+    messages: Conversation
 
 
 def answers(
     sides: Sequence[Side], how: Sampling, seed: int, is_stopped: Callable[[], bool]
-) -> Iterator[tuple[int, str | Answered | UserError]]:
-    """Pieces of text, whole answers and problems of all sides, a token of each in turn.
+) -> Iterator[tuple[int, str | StreamedAnswer | UserError]]:
+    """Yields (side, piece of text, complete answer or error) of all sides, one token of each in turn.
 
-    A stop is heeded between two tokens; all sides then end with what they have.
+    A stop takes effect between two tokens; all sides then end with what they have.
     """
-    writing = {n: side.voice.answer(side.asked, how, seed, is_stopped) for n, side in enumerate(sides)}
+    writing = {n: side.model.answer(side.messages, how, seed, is_stopped) for n, side in enumerate(sides)}
     while writing:
-        for n, said in list(writing.items()):
+        for n, output in list(writing.items()):
             try:
-                yield n, next(said)
+                yield n, next(output)
             except StopIteration:
                 del writing[n]
             except UserError as error:
@@ -56,46 +56,48 @@ def answers(
                 yield n, error
             except Exception:
                 del writing[n]
-                log.exception("%s failed", sides[n].voice.name)
+                log.exception("%s failed", sides[n].model.name)
                 yield n, UserError(FAILED)
 
 
 def conversation(
-    voices: StreamingModels, sides: Sequence[Side], how: Sampling, seed: int, is_stopped: Callable[[], bool]
+    models: StreamingModels, sides: Sequence[Side], how: Sampling, seed: int, is_stopped: Callable[[], bool]
 ) -> Iterator[Event]:
-    """What the page shows of `answers`, with each answer's figures as soon as it is whole."""
+    """The page's events for `answers`, with each answer's figures as soon as it is complete."""
     began = time.monotonic()
-    for n, said in answers(sides, how, seed, is_stopped):
-        if isinstance(said, str):
-            yield {"side": n, "piece": said} | ({"thought": True} if isinstance(said, Thought) else {})
-        elif isinstance(said, UserError):
-            yield {"side": n, "problem": str(said)}
+    for n, output in answers(sides, how, seed, is_stopped):
+        if isinstance(output, str):
+            yield {"side": n, "piece": output} | ({"thought": True} if isinstance(output, Thought) else {})
+        elif isinstance(output, UserError):
+            yield {"side": n, "problem": str(output)}
         else:
-            yield ended(n, said, time.monotonic() - began)
-            yield {"side": n, "figures": figures(voices, sides[n], said)}
+            yield ended(n, output, time.monotonic() - began)
+            yield {"side": n, "figures": figures(models, sides[n], output)}
 
 
-def ended(n: int, said: Answered, seconds: float) -> Event:
-    """The end of an answer."""
-    counts = {"n_tokens": len(said.ids), "n_characters": len(said.text), "seconds": round(seconds, 2)}
-    thoughts = {"thoughts": said.thoughts} if said.thoughts else {}
-    return {"side": n, "end": said.end, "rest": said.rest, "text": said.text, **thoughts, **counts}
+def ended(n: int, output: StreamedAnswer, seconds: float) -> Event:
+    """The event that ends an answer."""
+    counts = {"n_tokens": len(output.ids), "n_characters": len(output.text), "seconds": round(seconds, 2)}
+    thoughts = {"thoughts": output.thoughts} if output.thoughts else {}
+    return {"side": n, "end": output.end, "rest": output.rest, "text": output.text, **thoughts, **counts}
 
 
-def figures(voices: StreamingModels, side: Side, said: Answered) -> Event:
-    """What can be measured of an answer; `problems` tells what cannot."""
+def figures(models: StreamingModels, side: Side, output: StreamedAnswer) -> Event:
+    """The figures of an answer; `problems` says what could not be measured."""
     found: Event = {"logprobs": None, "reference": None, "kl": None, "reward": None, "problems": []}
     try:
-        measured = voices.measure(side.voice, side.asked, said)
+        measured = models.measure(side.model, side.messages, output)
         found |= {name: _finite(values) for name, values in measured._asdict().items()}
-        if voices.reference is not None and measured.kl is None:
-            found["problems"].append(f"No KL: {voices.reference.name} has other tokens, or no room for this answer.")
+        if models.reference is not None and measured.kl is None:
+            found["problems"].append(
+                f"No KL: {models.reference.name} has another vocabulary, or no room for this answer."
+            )
     except Exception:
-        log.exception("%s: an answer could not be measured", side.voice.name)
+        log.exception("%s: an answer could not be measured", side.model.name)
         found["problems"].append("No log probabilities: measuring failed, see the server's log.")
-    if voices.reward is not None:
+    if models.reward is not None:
         try:
-            found["reward"] = voices.score(side.asked, said.text)
+            found["reward"] = models.score(side.messages, output.text)
         except UserError as error:
             found["problems"].append(f"No reward: {error}.")
         except Exception:
@@ -105,5 +107,5 @@ def figures(voices: StreamingModels, side: Side, said: Answered) -> Event:
 
 
 def _finite(values: list[float] | None) -> list[float | None] | None:
-    """JSON has no infinity."""
+    """Rounded values; infinities become None, since JSON has none."""
     return None if values is None else [round(value, 4) if math.isfinite(value) else None for value in values]

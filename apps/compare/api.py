@@ -1,14 +1,14 @@
-"""What the page asks of the server, below /api.
+"""The comparison page's API below /api.
 
-    GET  config       what there is: models, limits, the sampling to begin with
+    GET  config       models, limits, and the initial sampling settings
     POST ask          {models, threads, sampling, seed} → a stream of events (`answering.py`)
     POST battle       {prompt} → a stream of events that name no model
     POST vote         {id, battle, verdict, seconds} → {saved, names}
     GET  leaderboard  → {places, unranked, n_votes, n_people, figure}
     POST stop         {id} → {stopped}
 
-A stream is a line of JSON for each event, the first with its `id`, and an empty line now and then; whoever closes it
-stops the answer. `threads` are the conversations, one for each model, that end with a question.
+A stream has one line of JSON per event, the first with its `id`, and sometimes an empty line to keep the connection
+alive; closing it stops the answer. `threads` are the conversations, one per model, each ending with a question.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ from align.text.records import Message
 from apps.compare.answering import Event, Side, conversation
 from apps.compare.arena import Arena, Verdict
 from apps.compare.models import StreamingModels
-from apps.compare.queue import Line, Ticket
+from apps.compare.queue import AnswerQueue, Ticket
 from apps.compare.recipe import Recipe
 from apps.store.errors import Refused
-from apps.web.calls import Body, Person, Visitor, ours
+from apps.web.calls import Body, Person, Visitor, require_header
 
-LONGEST = 20_000  # characters of a turn
+LONGEST = 20_000  # characters of a message
 MOST_TURNS = 100
 
 
-def _speakable(text: str) -> str:
-    """Refuses what no tokenizer and no database takes: half of a surrogate pair, and NUL."""
+def _encodable(text: str) -> str:
+    """Refuses text that tokenizers and databases cannot take: half of a surrogate pair, and NUL."""
     with suppress(UnicodeEncodeError):
         text.encode()
         if "\0" not in text:
             return text
-    raise ValueError("not valid Unicode, or with the character NUL; remove it")
+    raise ValueError("invalid Unicode or the character NUL; remove it")
 
 
-Text = Annotated[str, Field(max_length=LONGEST), AfterValidator(_speakable)]
+Text = Annotated[str, Field(max_length=LONGEST), AfterValidator(_encodable)]
 Question = Annotated[Text, Field(min_length=1)]
 Token = Annotated[str, Field(max_length=100)]
 
@@ -70,7 +70,7 @@ class Ask(Body):
     seed: Annotated[int, Field(ge=0, lt=2**53)]
 
 
-class Fight(Body):
+class BattleBody(Body):
     prompt: Question
 
 
@@ -85,17 +85,17 @@ class Stop(Body):
     id: Token
 
 
-def router(recipe: Recipe, voices: StreamingModels, line: Line, arena: Arena | None) -> APIRouter:
-    """The routes; those of the arena where there is one."""
-    api = APIRouter(prefix="/api", include_in_schema=False, dependencies=[Depends(ours)])
+def router(recipe: Recipe, models: StreamingModels, queue: AnswerQueue, arena: Arena | None) -> APIRouter:
+    """The routes, including the arena's if there is one."""
+    api = APIRouter(prefix="/api", include_in_schema=False, dependencies=[Depends(require_header)])
 
     @api.get("/config")
     def config(person: Visitor) -> dict[str, Any]:
         return {
             "name": recipe.name,
-            "models": [{"name": name, "plain": voice.text_model.plain} for name, voice in voices.by_name.items()],
+            "models": [{"name": name, "plain": model.text_model.plain} for name, model in models.by_name.items()],
             "reference": recipe.kl_reference,
-            "reward": voices.reward is not None,
+            "reward": models.reward is not None,
             "sampling": recipe.sampling.model_dump(),
             "seed": recipe.seed,
             "most_tokens": recipe.most_tokens,
@@ -106,35 +106,35 @@ def router(recipe: Recipe, voices: StreamingModels, line: Line, arena: Arena | N
 
     @api.post("/ask")
     async def ask(person: Visitor, body: Ask) -> StreamingResponse:
-        sides = _sides(voices, body)
+        sides = _sides(models, body)
         if body.sampling.max_tokens > recipe.most_tokens:
             raise Refused(f"max tokens = {body.sampling.max_tokens}: at most {recipe.most_tokens} (most_tokens)")
         how = Sampling(**body.sampling.model_dump())
 
         def work(ticket: Ticket) -> Iterator[Event]:
-            return conversation(voices, sides, how, body.seed, ticket.stopped.is_set)
+            return conversation(models, sides, how, body.seed, ticket.stopped.is_set)
 
-        return _stream(line, Ticket(person and person.id, work))
+        return _stream(queue, Ticket(person and person.id, work))
 
     @api.post("/stop")
     def stop(person: Visitor, body: Stop) -> dict[str, bool]:
-        return {"stopped": line.stop(body.id, person and person.id)}
+        return {"stopped": queue.stop(body.id, person and person.id)}
 
     if arena is not None:
-        _add_arena(api, arena, line)
+        _add_arena(api, arena, queue)
     return api
 
 
-def _add_arena(api: APIRouter, arena: Arena, line: Line) -> None:
+def _add_arena(api: APIRouter, arena: Arena, queue: AnswerQueue) -> None:
     @api.post("/battle")
-    async def battle(person: Person, body: Fight) -> StreamingResponse:
+    async def battle(person: Person, body: BattleBody) -> StreamingResponse:
         if not body.prompt.strip():
             raise Refused("the question is empty; write one")
 
         def work(ticket: Ticket) -> Iterator[Event]:
             return arena.answer(arena.begin(person.id, body.prompt), ticket)
 
-        return _stream(line, Ticket(person.id, work))
+        return _stream(queue, Ticket(person.id, work))
 
     @api.post("/vote")
     def vote(person: Person, body: Vote) -> Event:
@@ -156,29 +156,29 @@ def _add_arena(api: APIRouter, arena: Arena, line: Line) -> None:
         }
 
 
-def _sides(voices: StreamingModels, body: Ask) -> list[Side]:
-    """Who is asked what. Raises `Refused`."""
+def _sides(models: StreamingModels, body: Ask) -> list[Side]:
+    """The sides of a request. Raises `Refused` for an invalid one."""
     if len(body.threads) != len(body.models):
-        raise Refused(f"{len(body.models)} models and {len(body.threads)} threads; each model has its own")
-    if unknown := [name for name in body.models if name not in voices.by_name]:
-        raise Refused(f"there is no model {unknown[0]!r}; there are {', '.join(voices.by_name)}")
+        raise Refused(f"{len(body.models)} models and {len(body.threads)} threads; give one thread per model")
+    if unknown := [name for name in body.models if name not in models.by_name]:
+        raise Refused(f"there is no model {unknown[0]!r}; the models are {', '.join(models.by_name)}")
     if len(set(body.models)) < len(body.models):
-        raise Refused("a model is asked twice; name each once")
+        raise Refused("a model is listed twice; name each once")
     for thread in body.threads:
         roles = ["user" if n % 2 == 0 else "assistant" for n in range(len(thread))]
         if [turn.role for turn in thread] != roles or len(thread) % 2 == 0:
-            raise Refused("a thread is a question, an answer, and so on, and ends with a question")
+            raise Refused("a thread must alternate between question and answer and end with a question")
         if not thread[-1].content.strip():
             raise Refused("the question is empty; write one")
     return [
-        Side(voices.by_name[name], tuple(Message(turn.role, turn.content) for turn in thread))
+        Side(models.by_name[name], tuple(Message(turn.role, turn.content) for turn in thread))
         for name, thread in zip(body.models, body.threads, strict=True)
     ]
 
 
-def _stream(line: Line, ticket: Ticket) -> StreamingResponse:
-    """Takes a place in the line and answers with all that is said. Raises `Full` before anything is."""
-    line.join(ticket)
+def _stream(queue: AnswerQueue, ticket: Ticket) -> StreamingResponse:
+    """Queues a ticket and streams its events. Raises `QueueFull` before the stream starts."""
+    queue.join(ticket)
 
     async def lines() -> AsyncIterator[str]:
         try:
@@ -186,7 +186,7 @@ def _stream(line: Line, ticket: Ticket) -> StreamingResponse:
             async for event in ticket.events():
                 yield "\n" if event is None else _row(event)
         finally:
-            line.leave(ticket)
+            queue.leave(ticket)
 
     return StreamingResponse(lines(), media_type="application/x-ndjson")
 

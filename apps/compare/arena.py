@@ -1,7 +1,7 @@
-"""Blind battles: two models drawn at random on sides drawn at random, their names told after the vote.
+"""The arena: blind battles of two random models on random sides. Their names are revealed after the vote.
 
-A vote is a ranking of a task with two answers, in a project of the ranking app: its export, its lead's page and the
-leaderboard here read the same rows. Battles that nobody has voted on yet are in memory alone.
+A vote is a ranking of a task with two answers, in a project of the ranking app: the project's exports and lead's page
+and the leaderboard here read the same rows. Battles without a vote are only in memory.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from apps.compare.answering import Event, Side, answers
 from apps.compare.models import Thought
 from apps.store import work
 from apps.store.adding import NewAnswer, NewPrompt
-from apps.store.battles import hand
+from apps.store.battles import task_for_battle
 from apps.store.errors import Refused
 from apps.votes.models import NoPlace, Place, standings
 from apps.votes.rows import labels
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
 Verdict = Literal["a", "b", "tie", "bad"]
 RANKS: dict[Verdict, tuple[int, int]] = {"a": (1, 2), "b": (2, 1), "tie": (1, 1), "bad": (1, 1)}
-MOST_BATTLES = 1000  # kept in memory; older ones cannot be voted on any more
-KEPT_S = 5.0  # a leaderboard at least, and ten times as long as it took
+MOST_BATTLES = 1000  # kept in memory; older ones can no longer be voted on
+KEPT_S = 5.0  # shortest time that a leaderboard is cached; else ten times its computing time
 
 
 @dataclass
@@ -46,13 +46,13 @@ class Battle:
     names: tuple[str, str]
     prompt: str
     seed: int
-    texts: list[str | None]  # None until the answer is whole
-    said: Verdict | None = None  # once it is in the database
+    texts: list[str | None]  # None until the answer is complete
+    verdict: Verdict | None = None  # set once the vote is in the database
 
     @property
     def is_open(self) -> bool:
         """Whether it can be voted on."""
-        return self.said is None and None not in self.texts and self.texts[0] != self.texts[1]
+        return self.verdict is None and None not in self.texts and self.texts[0] != self.texts[1]
 
 
 class Board(NamedTuple):
@@ -73,16 +73,16 @@ class Arena:
         self.project, self.models, self.how = project, models, how
         self._random = rng or random.SystemRandom()
         self._battles: OrderedDict[str, Battle] = OrderedDict()
-        self._turn, self._voting, self._computing = threading.Lock(), threading.Lock(), threading.Lock()
+        self._lock, self._voting, self._computing = threading.Lock(), threading.Lock(), threading.Lock()
         self._board: Board | None = None
         self._until = 0.0
 
     def begin(self, person: int, prompt: str) -> str:
-        """A new battle's id. The one that this person left undecided is over."""
+        """Starts a battle and returns its id. The person's undecided battles end."""
         first, second = self._random.sample(list(self.models.by_name), 2)
         battle = Battle(person, (first, second), prompt, self._random.randrange(2**31), [None, None])
-        with self._turn:
-            for old in [key for key, one in self._battles.items() if one.person == person and one.said is None]:
+        with self._lock:
+            for old in [key for key, one in self._battles.items() if one.person == person and one.verdict is None]:
                 del self._battles[old]
             while len(self._battles) >= MOST_BATTLES:
                 self._battles.popitem(last=False)
@@ -91,39 +91,42 @@ class Arena:
         return battle_id
 
     def answer(self, battle_id: str, ticket: Ticket) -> Iterator[Event]:
-        """What the page shows of a battle: texts, and nothing that tells the models apart."""
+        """The page's events of a battle: texts only, nothing that identifies the models."""
         battle = self._battles.get(battle_id)
         if battle is None:
             return
-        asked = (Message("user", battle.prompt),)
-        sides = [Side(self.models.by_name[name], asked) for name in battle.names]
-        for n, said in answers(sides, self.how, battle.seed, ticket.stopped.is_set):
-            if isinstance(said, str):
-                yield {"side": n, "piece": "" if isinstance(said, Thought) else said}  # people judge the answer
-            elif isinstance(said, UserError):
-                yield {"side": n, "problem": "This model could not answer; ask something else, perhaps shorter."}
+        messages = (Message("user", battle.prompt),)
+        sides = [Side(self.models.by_name[name], messages) for name in battle.names]
+        for n, output in answers(sides, self.how, battle.seed, ticket.stopped.is_set):
+            if isinstance(output, str):
+                yield {
+                    "side": n,
+                    "piece": "" if isinstance(output, Thought) else output,
+                }  # thoughts are hidden: people compare the answers
+            elif isinstance(output, UserError):
+                yield {"side": n, "problem": "This model could not answer; try another or a shorter question."}
             elif not ticket.stopped.is_set():
-                battle.texts[n] = said.text
-                yield {"side": n, "end": "whole", "rest": said.rest, "text": said.text}
+                battle.texts[n] = output.text
+                yield {"side": n, "end": "whole", "rest": output.rest, "text": output.text}
         yield {"battle": battle_id, "open": battle.is_open, "why": _why_not(battle)}
 
     def vote(self, person: int, battle_id: str, annotation_id: str, verdict: Verdict, seconds: float) -> Event:
-        """Saves a vote; once it is in the database, tells who was who. The same again changes nothing."""
+        """Saves a vote and then reveals the models' names. Repeating the same vote changes nothing."""
         with self._voting:
             battle = self._battles.get(battle_id)
             if battle is None or battle.person != person:
-                raise Refused("this battle is over: another was begun, or the server anew; ask again")
-            if battle.said is None:
+                raise Refused("this battle is over because you or the server started again; ask again")
+            if battle.verdict is None:
                 if not battle.is_open:
-                    raise Refused("this battle has no two answers to choose from; ask again")
+                    raise Refused("this battle does not have two answers to choose from; ask again")
                 self._save(person, battle, annotation_id, verdict, seconds)
-                battle.said = verdict
-            elif battle.said != verdict:
-                raise Refused("this battle is decided, and its models' names were told; begin a new one")
+                battle.verdict = verdict
+            elif battle.verdict != verdict:
+                raise Refused("you already voted on this battle, and the names were revealed; start a new one")
         return {"saved": True, "names": list(battle.names)}
 
     def board(self) -> Board:
-        """The leaderboard of all votes, computed anew every few seconds at most."""
+        """The leaderboard of all votes, recomputed at most every few seconds."""
         with self._computing:
             if self._board is None or time.monotonic() >= self._until:
                 began = time.monotonic()
@@ -138,20 +141,20 @@ class Arena:
         how = {"temperature": self.how.temperature, "seed": battle.seed}
         made = tuple(NewAnswer(text, {"model": name} | how) for text, name in zip(texts, battle.names, strict=True))
         prompt = [{"role": "user", "content": battle.prompt}]
-        task = hand(store, project_id, person, NewPrompt(prompt, "arena", made))
+        task = task_for_battle(store, project_id, person, NewPrompt(prompt, "arena", made))
         payload = _payload([RANKS[verdict][texts.index(text)] for text in task.answers], verdict == "bad")
         work.submit(store, person, annotation_id, task.id, task.lease, payload, seconds)
         self._until = 0.0
 
     def _computed(self) -> Board:
         with self.project.store.read() as session:
-            said = [one for one in labels(session, self.project.id) if one.kind == "rank" and one.ranks is not None]
-        places, unranked = standings(said)
-        return Board(places, unranked, len(said), len({one.person for one in said}))
+            rankings = [one for one in labels(session, self.project.id) if one.kind == "rank" and one.ranks is not None]
+        places, unranked = standings(rankings)
+        return Board(places, unranked, len(rankings), len({one.person for one in rankings}))
 
 
 def _payload(ranks: Sequence[int], all_bad: bool) -> dict[str, Any]:
-    """A ranking as the store takes it; of two bad answers none is better."""
+    """The store's payload for a ranking; two bad answers are a tie."""
     return {"ranks": {str(slot): rank for slot, rank in enumerate(ranks)}, "all_bad": all_bad}
 
 
@@ -160,5 +163,5 @@ def _why_not(battle: Battle) -> str:
     if battle.is_open:
         return ""
     if None in battle.texts:
-        return "There are no two whole answers to choose from."
-    return "Both gave the same answer: there is nothing to choose."
+        return "There are not two complete answers to choose from."
+    return "Both models gave the same answer, so there is nothing to vote on."

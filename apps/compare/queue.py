@@ -1,7 +1,6 @@
-"""One question is answered at a time, a few may wait, more are refused: a line in front of the device.
+"""The queue in front of the device: one question is answered at a time, a few may wait, more are refused.
 
-A thread of its own answers; what it says goes to the event loop of who asked. Nothing is kept of a question that
-nobody waits for any more.
+One thread answers and sends events to the event loop of each caller. Questions whose caller has left are dropped.
 """
 
 from __future__ import annotations
@@ -18,37 +17,37 @@ from uuid import uuid4
 from apps.store.errors import Refused
 
 Event = dict[str, Any]
-ALIVE_S = 10.0  # between signs of life to who waits, so that nothing on the way thinks the connection dead
+ALIVE_S = 10.0  # between keep-alive lines, so that no proxy drops the connection
 
 log = logging.getLogger("align.compare")
 
 
-class Full(Refused):
-    """The line is as long as it may be, or as long as one person may make it."""
+class QueueFull(Refused):
+    """The queue is full, or has too many questions of one person."""
 
 
 class Ticket:
-    """A place in the line, and what is said to who took it. Made on the event loop that listens."""
+    """A place in the queue with its events. Must be created on the event loop that reads the events."""
 
-    def __init__(self, whose: int | None, work: Callable[[Ticket], Iterator[Event]]) -> None:
+    def __init__(self, person_id: int | None, work: Callable[[Ticket], Iterator[Event]]) -> None:
         self.id = uuid4().hex
-        self.whose, self.work = whose, work
-        self.stopped = threading.Event()  # whoever asked has read enough
-        self.left = threading.Event()  # nobody listens any more
-        self.ahead: int | None = None  # how many were before it when it was last told
+        self.person_id, self.work = person_id, work
+        self.stopped = threading.Event()  # the caller has stopped the answer
+        self.abandoned = threading.Event()  # the caller has disconnected
+        self.ahead: int | None = None  # the number ahead of it that was last sent
         self._loop = asyncio.get_running_loop()
-        self._said: asyncio.Queue[Event | None] = asyncio.Queue()
+        self._events: asyncio.Queue[Event | None] = asyncio.Queue()
 
-    def say(self, event: Event | None) -> None:
-        """Called by any thread; None is the end."""
-        with suppress(RuntimeError):  # the loop is closed: the server is going down
-            self._loop.call_soon_threadsafe(self._said.put_nowait, event)
+    def send(self, event: Event | None) -> None:
+        """Sends an event, from any thread; None ends the stream."""
+        with suppress(RuntimeError):  # the loop is closed: the server is shutting down
+            self._loop.call_soon_threadsafe(self._events.put_nowait, event)
 
     async def events(self) -> AsyncIterator[Event | None]:
-        """What is said until the end; None every now and then while there is nothing to say."""
+        """The events until the end; None now and then while there are no events, to keep the connection alive."""
         while True:
             try:
-                event = await asyncio.wait_for(self._said.get(), ALIVE_S)
+                event = await asyncio.wait_for(self._events.get(), ALIVE_S)
             except TimeoutError:
                 yield None
                 continue
@@ -57,8 +56,8 @@ class Ticket:
             yield event
 
 
-class Line:
-    """The line, and the thread at its head."""
+class AnswerQueue:
+    """The queue, and the thread that answers its first ticket."""
 
     def __init__(self, waiting: int, per_person: int) -> None:
         self.waiting, self.per_person = waiting, per_person
@@ -67,35 +66,37 @@ class Line:
         threading.Thread(target=self._answer, name="answering", daemon=True).start()
 
     def join(self, ticket: Ticket) -> None:
-        """Puts a ticket at the end. Raises `Full`."""
+        """Appends a ticket. Raises `QueueFull`."""
         with self._changed:
-            if sum(other.whose == ticket.whose for other in self._tickets) >= self.per_person:
-                raise Full("you have asked enough at once; wait for an answer, or stop it")
+            if sum(other.person_id == ticket.person_id for other in self._tickets) >= self.per_person:
+                raise QueueFull("you have too many open questions; wait for an answer or stop it")
             if len(self._tickets) > self.waiting:
-                raise Full(f"the line is full: {len(self._tickets)} before you; try again in a moment")
+                raise QueueFull(
+                    f"the queue is full: {len(self._tickets)} questions ahead of you; try again in a moment"
+                )
             self._tickets.append(ticket)
-            self._tell()
+            self._send_positions()
             self._changed.notify()
 
     def leave(self, ticket: Ticket) -> None:
-        """Nobody listens any more: it is answered no further, or not at all."""
+        """Drops a ticket whose caller has left; a running answer stops."""
         with self._changed:
-            ticket.left.set()
+            ticket.abandoned.set()
             ticket.stopped.set()
             if ticket in self._tickets and self._tickets[0] is not ticket:
                 self._tickets.remove(ticket)
-                self._tell()
+                self._send_positions()
 
-    def stop(self, ticket_id: str, whose: int | None) -> bool:
-        """Stops an answer between two tokens, or takes a question back. False for one that is over, or not theirs."""
+    def stop(self, ticket_id: str, person_id: int | None) -> bool:
+        """Stops an answer between two tokens, or withdraws a waiting question. False if it is over or not theirs."""
         with self._changed:
             for ticket in self._tickets:
-                if ticket.id == ticket_id and ticket.whose == whose:
+                if ticket.id == ticket_id and ticket.person_id == person_id:
                     ticket.stopped.set()
                     if ticket is not self._tickets[0]:
                         self._tickets.remove(ticket)
-                        self._tell()
-                        ticket.say(None)
+                        self._send_positions()
+                        ticket.send(None)
                     return True
         return False
 
@@ -107,20 +108,20 @@ class Line:
                 ticket = self._tickets[0]
             try:
                 for event in ticket.work(ticket):
-                    if ticket.left.is_set():
+                    if ticket.abandoned.is_set():
                         break
-                    ticket.say(event)
+                    ticket.send(event)
             except Exception:
                 log.exception("a question could not be answered")
-                ticket.say({"failed": "The server failed; the error is in its log."})
+                ticket.send({"failed": "The server failed; the error is in its log."})
             with self._changed:
                 self._tickets.popleft()
-                self._tell()
-            ticket.say(None)
+                self._send_positions()
+            ticket.send(None)
 
-    def _tell(self) -> None:
-        """Where they stand now, to those for whom that is new."""
+    def _send_positions(self) -> None:
+        """Sends each ticket its position if that has changed."""
         for ahead, ticket in enumerate(self._tickets):
             if ticket.ahead != ahead:
                 ticket.ahead = ahead
-                ticket.say({"ahead": ahead})
+                ticket.send({"ahead": ahead})

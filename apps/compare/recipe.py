@@ -1,9 +1,9 @@
-"""Models answer the same prompts side by side in a browser.
+"""Compare models side by side in a browser: all answer the same prompts.
 
     python -m apps.compare recipes/compare_app.yaml
 
-Without `arena` it is for the person at this machine. With it, votes between two models go to a project of the ranking
-app, whose people log in; then it may be served to others too.
+Without `arena` the app is only for this machine. With it, people log in with their accounts of a ranking-app project,
+which also stores their votes; then the app can be served to others.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class Sampling(Section):
-    """How answers are drawn: what the page begins with, and what the arena keeps to."""
+    """Sampling settings: initial values on the page, fixed in the arena."""
 
     max_tokens: int = Field(128, gt=0)
     """Longest answer."""
@@ -33,67 +33,67 @@ class Sampling(Section):
 
 
 class Queue(Section):
-    """Who answers whom: one question is answered at a time."""
+    """The queue of questions; one is answered at a time."""
 
     waiting: int = Field(8, ge=0)
-    """Questions that may wait meanwhile; more are refused."""
+    """Questions that may wait; more are refused."""
     per_person: int = Field(2, gt=0)
-    """Questions of one person that may wait or be answered; without accounts everybody is one person."""
+    """Questions of one person that may wait or be in progress; without accounts everybody counts as one person."""
 
 
 class Recipe(Section):
     """Models side by side."""
 
     name: str = Field("Models side by side", min_length=1, max_length=100)
-    """Told on the page."""
+    """Title of the page."""
     models: dict[str, sections.ComparedModel]
     """Name: {path: ...}, two or more. All are loaded once, in this order."""
     reference: str | None = None
-    """The model that KL is measured to; the one named sft if there is one."""
+    """The reference model for KL; default: the model named sft, if there is one."""
     reward: str | None = None
-    """A reward model, whose score of each answer is shown."""
+    """A reward model; its score of each answer is shown."""
     sampling: Sampling = Sampling()
     most_tokens: int = Field(512, gt=0)
-    """The longest answer that the page may ask for."""
+    """Largest max_tokens that the page can request."""
     conversation_tokens: int = Field(2048, gt=1)
-    """The most tokens of a conversation, its last answer included; no more than a model's positions in any case."""
+    """Most tokens of a conversation including its last answer; never more than a model's positions."""
     seed: int = Field(1, ge=0, lt=2**53)
-    """What the page begins with; the same for all models."""
+    """Initial seed on the page; the same for all models."""
     queue: Queue = Queue()
     arena: str | None = None
-    """A project.yaml of the ranking app, as recipes/arena.yaml: its database keeps the votes and the accounts."""
+    """A project.yaml of the ranking app, such as recipes/arena.yaml. Its database has the votes and the accounts."""
     host: str = "127.0.0.1"
-    """The address to listen at: 127.0.0.1 is this machine alone. Any other needs `arena`, for its accounts."""
+    """Address to listen on. 127.0.0.1 is this machine only; any other needs `arena` for its accounts."""
     port: int = Field(7861, ge=0, le=65535)
-    """The port to listen at; 0 takes any that is free, and says which."""
+    """Port to listen on; 0 takes a free one and prints it."""
     origin: str | None = Field(None, pattern=r"^https?://[^/\s]+$")
-    """The address that browsers use, where the app stands behind a proxy: https://compare.example.org."""
+    """The address that browsers use if the app is behind a proxy: https://compare.example.org."""
     trusted_proxies: Addresses = ()
-    """Addresses or networks, as 172.16.0.0/12, of a proxy on another machine: its X-Forwarded-For is believed."""
+    """Addresses or networks (172.16.0.0/12) of proxies on other machines. Their X-Forwarded-For header is trusted."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if len(self.models) < 2:
-            raise ValueError(f"models: {len(self.models)} given; name two or more, to compare them")
+            raise ValueError(f"models: {len(self.models)} given; name at least two to compare")
         if unfit := [name for name in self.models if not name.strip() or len(name) > 60]:
-            raise ValueError(f"models: {unfit[0]!r} is no name for a model; give one of 1 to 60 characters")
+            raise ValueError(f"models: {unfit[0]!r} is not a valid model name; give 1 to 60 characters")
         if self.reference is not None and self.reference not in self.models:
-            raise ValueError(f"reference = {self.reference!r} is none of the models: {', '.join(self.models)}")
+            raise ValueError(f"reference = {self.reference!r} is not one of the models: {', '.join(self.models)}")
         if self.sampling.max_tokens > self.most_tokens:
             raise ValueError(
                 f"sampling.max_tokens = {self.sampling.max_tokens} is more than most_tokens, {self.most_tokens}"
             )
         if self.arena is None and (self.host not in LOOPBACK or self.proxies is not None):
             key = "host" if self.host not in LOOPBACK else "origin" if self.origin else "trusted_proxies"
-            raise ValueError(f"{key} = {getattr(self, key)}: others than this machine need accounts; give arena")
+            raise ValueError(f"{key} = {getattr(self, key)}: serving other machines needs accounts; set arena")
         return self
 
     @property
     def proxies(self) -> tuple[str, ...] | None:
-        """The proxies of other machines that say who a request is from; None where no proxy stands in front."""
+        """Trusted proxies on other machines; None if there is no proxy."""
         return self.trusted_proxies if self.origin or self.trusted_proxies else None
 
     @property
     def kl_reference(self) -> str | None:
-        """The model that KL is measured to, if there is one."""
+        """The reference model for KL, if there is one."""
         return self.reference or ("sft" if "sft" in self.models else None)

@@ -1,4 +1,4 @@
-"""The comparison as one web application, and how it is served."""
+"""The comparison app's web server."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from apps.compare.models import StreamingModels
     from apps.store.project import Project
 
-COLUMN = "align-compare"  # where main.js draws the page
+COLUMN = "align-compare"  # the element in which main.js builds the page
 
 
 def check(recipe: Recipe) -> None:
-    """Raises `UserError` for what is missing before anything is loaded: packages, models, the arena's project."""
+    """Checks packages, models and the arena's project before anything is loaded. Raises `UserError`."""
     from align.evals.models import check_template
     from align.models.load import load_config
     from apps.store.project import guidelines_of, read
@@ -42,10 +42,10 @@ def check(recipe: Recipe) -> None:
         rating = project.questions.rating
         if rating.ask and rating.required:
             raise UserError(
-                f"arena: {recipe.arena} asks for ratings, and a vote has none; set questions.rating.ask: false"
+                f"arena: {recipe.arena} requires ratings, but votes have none; set questions.rating.ask: false"
             )
         if not project.ranking.ties:
-            raise UserError(f"arena: {recipe.arena} has no ties, and a vote may be one; set ranking.ties: true")
+            raise UserError(f"arena: {recipe.arena} forbids ties, but a vote can be a tie; set ranking.ties: true")
 
 
 def serve(recipe: Recipe) -> None:
@@ -59,27 +59,27 @@ def serve(recipe: Recipe) -> None:
     with ExitStack() as stack:
         project = None if recipe.arena is None else stack.enter_context(opened(recipe.arena))
         place = stack.enter_context(listening(recipe.host, recipe.port))
-        voices = StreamingModels(recipe, partial(print, flush=True))
-        app = compare_app(recipe, voices, project)
+        models = StreamingModels(recipe, partial(print, flush=True))
+        app = compare_app(recipe, models, project)
         port = place.getsockname()[1]
         here = f"http://{recipe.host}:{port}"
         print(f"{recipe.name} is at {recipe.origin or here}; Ctrl-C stops it", flush=True)
-        if project is not None and not people.listed(project.store):
+        if project is not None and not people.all_people(project.store):
             print(
                 f"nobody can log in yet: python -m apps.label invite {recipe.arena} --role admin --port {port}",
                 flush=True,
             )
         if recipe.host not in LOOPBACK and not (recipe.origin or "").startswith("https://"):
-            print("warning: without https passwords can be read on the way; see `origin`", flush=True)
+            print("warning: without https, others can read passwords on the network; see `origin`", flush=True)
         server.serve(app, place, recipe.proxies)
 
 
-def compare_app(recipe: Recipe, voices: StreamingModels, project: Project | None) -> ASGIApp:
-    """The application. Without a project there are no accounts, and nobody is let in but from this machine."""
+def compare_app(recipe: Recipe, models: StreamingModels, project: Project | None) -> ASGIApp:
+    """The application. Without a project there are no accounts, and only this machine has access."""
     from align.generation.sampling import Sampling
     from apps.compare import api
     from apps.compare.arena import Arena
-    from apps.compare.queue import Line
+    from apps.compare.queue import AnswerQueue
     from apps.store.people import ROLES
     from apps.web import server
     from apps.web.accounts import Site
@@ -90,9 +90,9 @@ def compare_app(recipe: Recipe, voices: StreamingModels, project: Project | None
         site = replace(site, session_hours=project.recipe.session_hours)
     store = None if project is None else project.store
     app = server.create_app(store, site, {"compare": Path(__file__).parent / "static"})
-    arena = None if project is None else Arena(project, voices, Sampling(**recipe.sampling.model_dump()))
-    line = Line(recipe.queue.waiting, recipe.queue.per_person)
-    app.include_router(api.router(recipe, voices, line, arena))
+    arena = None if project is None else Arena(project, models, Sampling(**recipe.sampling.model_dump()))
+    queue = AnswerQueue(recipe.queue.waiting, recipe.queue.per_person)
+    app.include_router(api.router(recipe, models, queue, arena))
     page = shell(recipe.name, COLUMN)
     server.mount_gradio(app, page, "/app", ROLES, **options(COLUMN, "/static/compare/main.js"))
     return server.guarded(app, site, recipe.host)

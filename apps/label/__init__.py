@@ -1,1 +1,1 @@
-"""The ranking app: people rank answers, and the reward model learns from it."""
+"""The ranking app: annotators rank answers in a browser, as training data for reward models."""

@@ -1,7 +1,7 @@
-"""The lead's figures in a process of their own, at low priority.
+"""Computing the lead's figures in a separate process at low priority.
 
-They are seconds of arithmetic, in which Python lets other threads run only now and then: everybody who labels would
-wait. The process starts with the first question and ends with the server, also when that is killed.
+They take seconds of arithmetic, during which Python rarely lets other threads run: all annotators would wait. The
+process starts with the first call and ends with the server, even if that is killed.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from apps.label.lead import Computed, computed
 from apps.store.engine import Store
 from apps.store.errors import Refused
 
-POLITE = 10  # added to its niceness
+NICENESS = 10  # added to its niceness
 
 
-class Apart:
-    """`lead.computed`, elsewhere. One question at a time."""
+class BackgroundCompute:
+    """Calls `lead.computed` in another process, one call at a time."""
 
     def __init__(self) -> None:
-        self._turn = threading.Lock()
+        self._lock = threading.Lock()
         self._pipe: Connection | None = None
 
     def __call__(self, store: Store, project_id: int, gold_pass: float) -> Computed:
-        """Raises `Refused` where the process failed; the next question starts another."""
-        with self._turn:
+        """The figures of a project. Raises `Refused` if the process failed; the next call starts another."""
+        with self._lock:
             if self._pipe is None:
                 self._pipe = _started(store.engine.url.render_as_string(hide_password=False))
             try:
@@ -39,7 +39,7 @@ class Apart:
             except (EOFError, OSError):
                 self._pipe.close()
                 self._pipe = None
-                raise Refused("the figures were not computed, their process ended; try again") from None
+                raise Refused("the figures were not computed because their process ended; try again") from None
         if isinstance(answer, UserError):
             raise answer
         found: Computed = answer
@@ -47,8 +47,8 @@ class Apart:
 
 
 def _started(url: str) -> Connection:
-    """A process that answers at the other end."""
-    new = get_context("spawn")  # a fork would have the server's locks, as they were at that moment
+    """Starts the process and returns our end of its pipe."""
+    new = get_context("spawn")  # a fork would copy the server's locks in whatever state they are
     ours, theirs = new.Pipe()
     new.Process(target=_answer, args=(theirs, url), daemon=True).start()
     theirs.close()
@@ -56,9 +56,9 @@ def _started(url: str) -> Connection:
 
 
 def _answer(pipe: Connection, url: str) -> None:
-    """In the process: answers until the server is gone."""
+    """The process's loop: answers calls until the server is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server
-    os.nice(POLITE)
+    os.nice(NICENESS)
     store: Store | None = None
     while True:
         try:
@@ -73,7 +73,7 @@ def _answer(pipe: Connection, url: str) -> None:
             answer = Refused(str(error))
         except Exception:
             traceback.print_exc()
-            answer = Refused("the figures could not be computed; the server's log says why")
+            answer = Refused("the figures could not be computed; see the server's log")
         try:
             pipe.send(answer)
         except OSError:

@@ -1,7 +1,7 @@
-"""A copy of the database while people go on working: `python -m apps.label backup project.yaml FILE`.
+"""Backing up the database while people work: `python -m apps.label backup project.yaml FILE`.
 
-Of SQLite a database file, which `database:` can name as it is; of PostgreSQL an archive for `pg_restore`. A database
-file in use must not be copied by other means: what is in its write-ahead log would be missing.
+For SQLite the copy is a database file, ready for `database:`; for PostgreSQL it is an archive for `pg_restore`. Do not
+copy a SQLite file in use by other means: the changes in its write-ahead log would be missing.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from apps.store.engine import Store
 
 
 def backup(store: Store, path: Path) -> int:
-    """Writes the copy, checks it, and returns its bytes; it appears when it is whole. Raises `UserError`."""
+    """Writes and checks the copy; the file appears when it is complete. Returns its bytes. Raises `UserError`."""
     if path.exists():
-        raise UserError(f"{path} exists; give the name of a new file")
+        raise UserError(f"{path} exists; give a new file name")
     path.parent.mkdir(parents=True, exist_ok=True)
     writing = path.with_name(f".{path.name}.writing")
     writing.unlink(missing_ok=True)
@@ -39,7 +39,7 @@ def backup(store: Store, path: Path) -> int:
 
 def _copy_sqlite(store: Store, writing: Path) -> None:
     with store.read() as session:
-        session.execute(text("SELECT count(*) FROM event"))  # the state that is copied
+        session.execute(text("SELECT count(*) FROM event"))  # fixes the state to copy
         source = session.connection().connection.driver_connection
         assert isinstance(source, sqlite3.Connection)
         try:
@@ -47,7 +47,7 @@ def _copy_sqlite(store: Store, writing: Path) -> None:
                 source.backup(target)
                 problems = [row[0] for row in target.execute("PRAGMA integrity_check")]
         except sqlite3.Error as error:
-            raise UserError(f"{writing}: cannot write the backup ({error}); make room and try again") from None
+            raise UserError(f"{writing}: cannot write the backup ({error}); free disk space and try again") from None
     if problems != ["ok"]:
         raise UserError(f"{store.where} is damaged ({problems[0]}); restore an earlier backup")
 
@@ -55,7 +55,7 @@ def _copy_sqlite(store: Store, writing: Path) -> None:
 def _dump_postgresql(store: Store, writing: Path) -> None:
     program = shutil.which("pg_dump")
     if program is None:
-        raise UserError("backup: there is no pg_dump here; install PostgreSQL's client programs")
+        raise UserError("backup: pg_dump is not installed; install PostgreSQL's client programs")
     url = store.engine.url.set(drivername="postgresql")
     password = {"PGPASSWORD": str(url.password)} if url.password else {}
     words = [program, "--format=custom", f"--file={writing}", url.set(password=None).render_as_string()]

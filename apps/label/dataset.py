@@ -1,12 +1,11 @@
-"""What people ranked as a data set of the Hugging Face hub: `export --format dataset` writes a folder with its card.
+"""Exporting rankings as a Hugging Face data set: `export --format dataset` writes a folder with a card.
 
-    dataset/README.md                   the card: what is in it, how it came to be, what each column means
-    dataset/data/rankings.parquet       a row for each ranking, which `align.rm` reads
-    dataset/data/preferences.parquet    a row for each pair that a ranking decides, TRL's conversational format
+    dataset/README.md                   the card: contents, origin, and the meaning of each column
+    dataset/data/rankings.parquet       one row per ranking, which `align rm` reads
+    dataset/data/preferences.parquet    one row per pair that a ranking decides, TRL's conversational format
 
-People are annotator-1, annotator-2, ... there, in the order in which they come, unless their names are asked for;
-comments, reasons and events are not in it at all. The columns have one type each, whatever the prompts hold: calls and
-tools are JSON in a string.
+People appear as annotator-1, annotator-2, ... in order of appearance, unless names are requested. Comments, reasons and
+events are left out. Each column has one type, whatever the prompts hold: tool calls and tools are JSON strings.
 """
 
 from __future__ import annotations
@@ -25,44 +24,44 @@ from sqlalchemy.orm import Session
 
 from align.errors import UserError
 from align.text.records import Message
-from apps.label.rankings import ROWS, Exported, Filters, agreement, decisive, iso, select_judgments
+from apps.label.rankings import ROWS, Exported, Filters, agreement, decisive, iso, select_annotations
 from apps.store.project import Project
-from apps.store.reading import Judged, judged
+from apps.store.reading import AnnotatedTask, annotated_tasks
 from apps.store.tables import Guidelines
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-N_AT_ONCE = 1000  # rows that are written together
+N_AT_ONCE = 1000  # rows written together
 TURN_PARTS = ("role", "content", "reasoning_content", "tool_calls", "name", "tool_call_id")
 # Column → its type, and what it means.
 COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
     "rankings": {
         "prompt": ("turns", "the conversation up to the answer, as messages"),
-        "tools": ("text", "the tools that the prompt offers, as JSON; null without"),
+        "tools": ("text", "the tools available to the model, as JSON; null if none"),
         "responses": ("texts", "the answers"),
         "ranks": ("numbers", "each answer's rank, 1 is best; equal ranks are ties"),
-        "annotator": ("text", "who ranked them"),
+        "annotator": ("text", "the person who ranked them"),
         "source": ("text", "the collection that the prompt comes from"),
         "models": ("texts", "the model that wrote each answer; the annotator did not see it"),
         "ratings": ("numbers", "each answer's rating from 1 (bad) to 7, null where none was given"),
-        "flags": ("lists", "what is wrong with each answer"),
-        "all_bad": ("yes", "whether the annotator found all answers bad"),
-        "extra": ("yes", "whether the task had as many rankings as asked for already"),
-        "final": ("yes", "whether a reviewer decided the task by this ranking; the others of it are left out"),
-        "seconds": ("real", "the time that it took, as the page measured it"),
-        "at": ("text", "when it was said"),
-        "task": ("text", "a hash of the prompt and its answers: rows with the same one rank the same answers"),
+        "flags": ("lists", "the problems flagged for each answer"),
+        "all_bad": ("yes", "whether the annotator marked all answers as bad"),
+        "extra": ("yes", "whether the task already had the requested number of rankings"),
+        "final": ("yes", "whether this is a reviewer's ranking that decides the task; its other rankings are left out"),
+        "seconds": ("real", "the time spent, as the page measured it"),
+        "at": ("text", "when it was submitted"),
+        "task": ("text", "a hash of the prompt and its answers: rows with the same hash rank the same answers"),
         "annotation": ("text", "the ranking's id"),
-        "propensity": ("real", "the probability with which the task was drawn for its place in the queue"),
-        "pool": ("number", "among how many tasks it was drawn"),
+        "propensity": ("real", "the probability that the task was drawn for its place in the queue"),
+        "pool": ("number", "the number of tasks that it was drawn from"),
     },
     "preferences": {
         "prompt": ("turns", "the conversation up to the answer, as messages"),
-        "tools": ("text", "the tools that the prompt offers, as JSON; null without"),
+        "tools": ("text", "the tools available to the model, as JSON; null if none"),
         "chosen": ("turns", "the better answer, as a message"),
         "rejected": ("turns", "the worse answer, as a message"),
-        "annotator": ("text", "who decided it"),
+        "annotator": ("text", "the person who ranked the pair"),
         "source": ("text", "the collection that the prompt comes from"),
         "task": ("text", "a hash of the prompt and all its answers"),
     },
@@ -72,18 +71,18 @@ COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
 def write_dataset(
     project: Project, session: Session, folder: Path, filters: Filters, names: bool = False
 ) -> list[Exported]:
-    """Writes the folder, from the state that the session sees. `names`: with people's names. Returns the data files."""
+    """Writes the folder from the session's state. `names`: keep people's names. Returns the data files."""
     (folder / "data").mkdir(parents=True, exist_ok=True)
     who, facts = _Pseudonyms(names), _Facts()
     with ExitStack() as stack:
         tables = {name: stack.enter_context(_Table(folder / "data" / f"{name}.parquet", name)) for name in COLUMNS}
-        for task in judged(session, project.id, ("rank",), filters.until):
-            for judgment in decisive(task, select_judgments(task, filters), filters):
-                if judgment.ranks is not None:
-                    facts.add(task, judgment.last.at, judgment.last.guidelines_version)
-                    more = _prompt(task) | {"annotator": who(judgment.person)}
+        for task in annotated_tasks(session, project.id, ("rank",), filters.until):
+            for annotation in decisive(task, select_annotations(task, filters), filters):
+                if annotation.ranks is not None:
+                    facts.add(task, annotation.last.at, annotation.last.guidelines_version)
+                    more = _prompt(task) | {"annotator": who(annotation.person)}
                     for name, rows in ROWS.items():
-                        tables[name].add(row | more for row in rows(task, judgment))
+                        tables[name].add(row | more for row in rows(task, annotation))
     written = [table.done() for table in tables.values()]
     card = _card(project, session, written, facts, who)
     (folder / "README.md").write_text(card, encoding="utf-8", errors="backslashreplace")
@@ -91,9 +90,9 @@ def write_dataset(
 
 
 def push(folder: Path, name: str) -> str:
-    """Uploads the folder to the hub as the data set `name`, made private if it is new. Returns its address.
+    """Uploads the folder to the hub as the data set `name`; a new one is private. Returns its address.
 
-    Raises `UserError` where nobody is logged in, the name cannot be, or the hub refuses or cannot be reached.
+    Raises `UserError` if nobody is logged in, the name is invalid, or the hub refuses or cannot be reached.
     """
     import httpx
     from huggingface_hub import HfApi
@@ -104,20 +103,22 @@ def push(folder: Path, name: str) -> str:
         address = hub.create_repo(name, repo_type="dataset", private=True, exist_ok=True)
         hub.upload_folder(repo_id=name, repo_type="dataset", folder_path=folder, commit_message="Export of rankings")
     except LocalTokenNotFoundError:
-        raise UserError("--push: nobody is logged in to the hub; run `hf auth login`, or set HF_TOKEN") from None
+        raise UserError("--push: you are not logged in to the hub; run `hf auth login` or set HF_TOKEN") from None
     except HFValidationError as error:
         raise UserError(f"--push {name}: {error}") from None
     except OfflineModeIsEnabled:
         raise UserError("--push: HF_HUB_OFFLINE is set; unset it to reach the hub") from None
     except HfHubHTTPError as error:
-        raise UserError(f"--push {name}: the hub refuses it ({str(error).strip().splitlines()[0]})") from None
+        raise UserError(f"--push {name}: the hub refused the upload ({str(error).strip().splitlines()[0]})") from None
     except (httpx.HTTPError, OSError) as error:
-        raise UserError(f"--push {name}: the hub cannot be reached ({error}); {folder} is whole, try again") from None
+        raise UserError(
+            f"--push {name}: the hub cannot be reached ({error}); {folder} is complete, try again"
+        ) from None
     return str(address)
 
 
-def _prompt(task: Judged) -> dict[str, Any]:
-    """The prompt and its tools in their columns."""
+def _prompt(task: AnnotatedTask) -> dict[str, Any]:
+    """The columns `prompt` and `tools`."""
     first, turns = task.messages[0], [turn for turn in task.messages if turn["role"] != "tools"]
     return {
         "prompt": [Message.of(turn).as_dict() for turn in turns],
@@ -126,7 +127,7 @@ def _prompt(task: Judged) -> dict[str, Any]:
 
 
 class _Pseudonyms:
-    """annotator-1, annotator-2, ... or the names as they are."""
+    """Maps people to annotator-1, annotator-2, ..., or to their names."""
 
     def __init__(self, names: bool) -> None:
         self.names, self.known = names, dict[str, str]()
@@ -136,21 +137,21 @@ class _Pseudonyms:
 
 
 class _Facts:
-    """What the card says of the whole."""
+    """Facts for the card."""
 
     def __init__(self) -> None:
         self.agreements: dict[int, float | None] = {}  # by task
         self.versions: Counter[int] = Counter()  # of the guidelines
         self.first, self.last = float("inf"), 0.0
 
-    def add(self, task: Judged, at: float, version: int) -> None:
+    def add(self, task: AnnotatedTask, at: float, version: int) -> None:
         self.agreements[task.id] = agreement(task)
         self.versions[version] += 1
         self.first, self.last = min(self.first, at), max(self.last, at)
 
 
 class _Table:
-    """A Parquet file that grows by portions, and appears when it is whole."""
+    """A Parquet file written in portions; it appears when it is complete."""
 
     def __init__(self, path: Path, name: str) -> None:
         import pyarrow as pa
@@ -194,7 +195,7 @@ class _Table:
 
 
 def _turns(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Messages with all parts, so that each row has the same; calls as JSON."""
+    """Messages with all keys, so that every row has the same ones; tool calls as JSON."""
     found = [{part: turn.get(part) for part in TURN_PARTS} for turn in messages]
     for turn in found:
         turn["tool_calls"] = turn["tool_calls"] and json.dumps(turn["tool_calls"], ensure_ascii=False)
@@ -211,7 +212,7 @@ def _types() -> dict[str, pa.DataType]:
 
 
 def _card(project: Project, session: Session, written: list[Exported], facts: _Facts, who: _Pseudonyms) -> str:
-    """README.md as the hub reads it."""
+    """The text of README.md in the hub's format."""
     import yaml
 
     configs = [{"config_name": one.path.stem, "data_files": f"data/{one.path.name}"} for one in written]
@@ -223,30 +224,30 @@ def _card(project: Project, session: Session, written: list[Exported], facts: _F
         "configs": [configs[0] | {"default": True}, *configs[1:]],
     }
     parts = [f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---", f"# {project.recipe.name}"]
-    parts += [_told(project, written, facts, who), *_columns(), *_guidelines(session, project.id, facts)]
+    parts += [_description(project, written, facts, who), *_columns(), *_guidelines(session, project.id, facts)]
     return "\n\n".join(parts) + "\n"
 
 
-def _told(project: Project, written: list[Exported], facts: _Facts, who: _Pseudonyms) -> str:
-    """What it is and how it came to be."""
+def _description(project: Project, written: list[Exported], facts: _Facts, who: _Pseudonyms) -> str:
+    """The card's description: contents and origin."""
     rankings, pairs = (one.n_rows for one in written)
     overlap, agreed = project.recipe.overlap, [one for one in facts.agreements.values() if one is not None]
-    what = f"{rankings:,} rankings of answers to {len(facts.agreements):,} prompts, {pairs:,} pairs that they decide"
-    whose = f"by {len(who.known):,} people{'' if who.names else ', under pseudonyms'}"
+    what = f"{rankings:,} rankings of answers to {len(facts.agreements):,} prompts ({pairs:,} decided pairs)"
+    by = f"by {len(who.known):,} people{'' if who.names else ' (pseudonyms)'}"
     when = f", from {iso(facts.first)[:10]} to {iso(facts.last)[:10]}" if rankings else ""
-    asked = f"{overlap} {'person was' if overlap == 1 else 'people were'} asked for each prompt"
-    alike = (
-        f" Two people order {mean(agreed):.0%} of the pairs alike that both decide (mean over {len(agreed):,} prompts; "
+    coverage = f"{overlap} {'person' if overlap == 1 else 'people'} ranked each prompt"
+    consistency = (
+        f" Two annotators agree on {mean(agreed):.0%} of pairs that both decide (mean over {len(agreed):,} prompts; "
         "50% is chance)."
         if agreed
         else ""
     )
     return (
-        f"{what}, {whose}{when}.\n\n"
-        "Each person saw the answers in an order of their own, without the models' names, rated them and ranked them. "
-        f"{asked}.{alike}\n\n"
-        "Neither a license nor the languages are known to the program that wrote this card: fill them in before you "
-        "publish the data, and look for texts in it that nobody may publish."
+        f"{what} {by}{when}.\n\n"
+        "Each person saw the answers in a random order, without model names, and rated and ranked them. "
+        f"{coverage}.{consistency}\n\n"
+        "This card was generated without knowing the license or the languages. Fill them in before you publish the "
+        "data, and check it for texts that must not be published."
     )
 
 
@@ -257,7 +258,7 @@ def _columns() -> Iterator[str]:
 
 
 def _guidelines(session: Session, project_id: int, facts: _Facts) -> Iterator[str]:
-    """What annotators read: each version under which somebody ranked."""
+    """The guidelines: each version under which somebody ranked."""
     query = select(Guidelines.version, Guidelines.text).where(Guidelines.project_id == project_id)
     for version, text in session.execute(query.order_by(Guidelines.version)):
         if facts.versions[version] and text.strip():
@@ -266,7 +267,7 @@ def _guidelines(session: Session, project_id: int, facts: _Facts) -> Iterator[st
 
 
 def _size(n_rows: int) -> str:
-    """The hub's name for so many rows."""
+    """The hub's size category."""
     for limit, name in ((1e3, "n<1K"), (1e4, "1K<n<10K"), (1e5, "10K<n<100K"), (1e6, "100K<n<1M")):
         if n_rows < limit:
             return name

@@ -1,18 +1,18 @@
-"""What people said, as files: `python -m apps.label export project.yaml --out FOLDER`.
+"""Exporting annotations as files: `python -m apps.label export project.yaml --out FOLDER`.
 
-rankings.jsonl     a row for each ranking, {prompt, responses, ranks, annotator, source, ...}, which `align.rm` reads
-preferences.jsonl  a row for each pair of answers that a ranking decides, {prompt, chosen, rejected, ...} as messages,
-                   TRL's conversational preference format
+rankings.jsonl     one row per ranking, {prompt, responses, ranks, annotator, source, ...}, which `align rm` reads
+preferences.jsonl  one row per pair that a ranking decides, {prompt, chosen, rejected, ...} as messages, TRL's
+                   conversational preference format
 audit.jsonl        everything: every task with its answers, every revision of every annotation, every version of the
-                   guidelines, every event; what was erased is blank
-dataset/           rankings and preferences as a data set of the Hugging Face hub, with its card (`dataset.py`)
-people.csv         a row for each person, with hours and quality: for paying them
+                   guidelines, every event; erased texts are blank
+dataset/           rankings and preferences as a Hugging Face data set with a card (`dataset.py`)
+people.csv         one row per person, with hours and quality: for paying them
 
-Rankings and preferences leave out closed tasks, unless they are asked for, and of a task that a reviewer decided all
-rankings but the reviewer's.
+Rankings and preferences leave out closed tasks unless requested. Of a task that a reviewer decided they have only the
+reviewer's ranking.
 
-All is read from one state of the database, in a fixed order and spelling: the same state and filters give the same
-bytes. With `until` that state is the one at that time, whatever was said or changed since.
+Everything is read from one state of the database, in a fixed order and spelling: the same state and filters give the
+same bytes. With `until`, that is the state at that time, without later changes.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from align.errors import UserError
-from apps.label.rankings import ROWS, Exported, Filters, decisive, iso, select_judgments
-from apps.store import people, progress
+from apps.label.rankings import ROWS, Exported, Filters, decisive, iso, select_annotations
+from apps.store import names, people, progress
 from apps.store.project import Project
-from apps.store.reading import Judged, Judgment, Version, judged
+from apps.store.reading import AnnotatedTask, TaskAnnotation, Version, annotated_tasks
 from apps.store.tables import Event, Guidelines, Person
 
 FORMATS = ("rankings", "preferences", "audit", "dataset", "people")
@@ -48,10 +48,10 @@ def export(
     overwrite: bool = False,
     names: bool = False,
 ) -> list[Exported]:
-    """Writes the formats into `folder`; each file appears when it is whole. Returns what was written.
+    """Writes the formats into `folder`; each file appears when it is complete. Returns the written files.
 
-    `names`: the data set has people's names in it, and not pseudonyms. Of the filters people.csv knows the times alone.
-    Raises `UserError` for an unknown format, status or annotator, and for files that are there, unless `overwrite`.
+    `names`: the data set has people's names instead of pseudonyms. people.csv applies only the time filters. Raises
+    `UserError` for an unknown format, status or annotator, and for existing files, unless `overwrite`.
     """
     from apps.label.dataset import write_dataset
 
@@ -61,12 +61,12 @@ def export(
     with ExitStack() as stack, project.store.read() as session:
         files = {name: stack.enter_context(_Writer(folder / f"{name}.jsonl")) for name in wanted}
         kinds = ("rank", "practice", "gold") if "audit" in files else ("rank",)
-        for task in judged(session, project.id, kinds, filters.until, unsaid="audit" in files):
-            chosen = select_judgments(task, filters)
+        for task in annotated_tasks(session, project.id, kinds, filters.until, with_unannotated="audit" in files):
+            chosen = select_annotations(task, filters)
             if task.kind == "rank":
                 for name in files.keys() & {"rankings", "preferences"}:
-                    for judgment in decisive(task, chosen, filters):
-                        files[name].write(ROWS[name](task, judgment))
+                    for annotation in decisive(task, chosen, filters):
+                        files[name].write(ROWS[name](task, annotation))
             if "audit" in files:
                 files["audit"].write(_audit_rows(task, chosen, filters))
         if "audit" in files:
@@ -86,11 +86,11 @@ def _write_people(project: Project, path: Path, filters: Filters) -> Exported:
 
 
 def parse_time(text: str, option: str) -> float:
-    """An ISO 8601 date or time, in UTC where it names no zone, as seconds. Raises `UserError`."""
+    """An ISO 8601 date or time as seconds since 1970; UTC if it names no zone. Raises `UserError`."""
     try:
         parsed = datetime.fromisoformat(text)
     except ValueError:
-        raise UserError(f"{option} {text}: give a date or a time, as 2026-01-31 or 2026-01-31T17:00Z") from None
+        raise UserError(f"{option} {text}: give a date or time such as 2026-01-31 or 2026-01-31T17:00Z") from None
     return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()
 
 
@@ -98,20 +98,20 @@ def _check(project: Project, folder: Path, formats: tuple[str, ...], filters: Fi
     if unknown := [name for name in formats if name not in FORMATS]:
         raise UserError(f"--format {unknown[0]}: the formats are {', '.join(FORMATS)}")
     if filters.status is not None and filters.status not in STATUSES:
-        raise UserError(f"--status {filters.status}: a task is one of {', '.join(STATUSES)}")
+        raise UserError(f"--status {filters.status}: the statuses are {', '.join(STATUSES)}")
     if filters.min_agreement is not None and not 0 <= filters.min_agreement <= 1:
         raise UserError(f"--min-agreement {filters.min_agreement:g}: give a share from 0 to 1")
     for name in filters.annotators:
         people.by_name(project.store, name)
     there = [folder / FILES[name] for name in formats if (folder / FILES[name]).exists()]
     if there and not overwrite:
-        raise UserError(f"--out: {there[0]} exists; choose another folder, or replace it with --overwrite")
+        raise UserError(f"--out: {there[0]} exists; choose another folder, or add --overwrite")
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--out: {folder} is a file; give a folder")
 
 
-def _audit_rows(task: Judged, chosen: list[Judgment], filters: Filters) -> Iterator[dict[str, Any]]:
-    """A task, then all revisions of each annotation that the filters leave."""
+def _audit_rows(task: AnnotatedTask, chosen: list[TaskAnnotation], filters: Filters) -> Iterator[dict[str, Any]]:
+    """A task, then all revisions of each annotation that passes the filters."""
     if not chosen and filters != Filters(until=filters.until):
         return
     yield {
@@ -129,31 +129,31 @@ def _audit_rows(task: Judged, chosen: list[Judgment], filters: Filters) -> Itera
         "propensity": task.propensity,
         "pool": task.pool,
     }
-    for judgment in chosen:
-        for version in judgment.versions:
-            yield _revision_row(task, judgment, version)
+    for annotation in chosen:
+        for version in annotation.versions:
+            yield _revision_row(task, annotation, version)
 
 
-def _revision_row(task: Judged, judgment: Judgment, version: Version) -> dict[str, Any]:
+def _revision_row(task: AnnotatedTask, annotation: TaskAnnotation, version: Version) -> dict[str, Any]:
     return {
         "record": "revision",
         "task": task.hash,
-        "annotation": judgment.id,
-        "annotator": judgment.person,
+        "annotation": annotation.id,
+        "annotator": annotation.person,
         "n": version.n,
         "status": version.status,
         "extra": version.extra,
         "payload": version.payload,  # by slot; places[slot] is the answer's index in the task
-        "places": judgment.places,
+        "places": annotation.places,
         "seconds": version.seconds,
         "guidelines_version": version.guidelines_version,
-        "shown_at": iso(judgment.shown_at),
+        "shown_at": iso(annotation.shown_at),
         "at": iso(version.at),
     }
 
 
 def _guidelines_rows(session: Session, project_id: int, filters: Filters) -> Iterator[dict[str, Any]]:
-    """All versions that there were by then."""
+    """All versions of the guidelines until the time of the filter."""
     query = select(Guidelines, Person.name).outerjoin(Person, Person.id == Guidelines.person_id)
     query = query.where(Guidelines.project_id == project_id).order_by(Guidelines.version)
     for one, name in session.execute(query):
@@ -163,8 +163,8 @@ def _guidelines_rows(session: Session, project_id: int, filters: Filters) -> Ite
 
 
 def _event_rows(session: Session, filters: Filters) -> Iterator[dict[str, Any]]:
-    """The chain of events, or the part of it that the time and the annotators leave."""
-    keys = {people.name_key(name) for name in filters.annotators}
+    """The chain of events, filtered by time and annotators."""
+    keys = {names.name_key(name) for name in filters.annotators}
     query = select(Event, Person.name, Person.key).outerjoin(Person, Person.id == Event.person_id).order_by(Event.seq)
     for event, name, key in session.execute(query.execution_options(yield_per=1000)):
         is_late = filters.until is not None and event.at > filters.until
@@ -176,7 +176,7 @@ def _event_rows(session: Session, filters: Filters) -> Iterator[dict[str, Any]]:
 
 
 class _Writer:
-    """A JSONL file that appears when it is whole."""
+    """A JSONL file that appears when it is complete."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.n_rows, self.sum = path, 0, hashlib.sha256()

@@ -1,9 +1,9 @@
-"""Answers from files become tasks: `python -m apps.label import project.yaml answers.jsonl [...]`.
+"""Importing answers as tasks: `python -m apps.label import project.yaml answers.jsonl [...]`.
 
-Reads what `align.generate` writes, and any format that has answers (`align.text.formats`). Answers to one prompt, from
-any rows and files, are put together: 2 to 9 of them make a task. All rows are checked before anything is written; rows
-wait in a temporary file, sorted by prompt, so memory holds one batch however large the files are. Whatever was imported
-before is known by its content: an import that was interrupted, or given twice, is simply run again.
+Reads the output of `align generate` and every format with answers (`align.text.formats`). Answers to the same prompt,
+from any rows and files, are grouped: 2 to 9 of them make a task. All rows are checked before anything is written. They
+are staged in a temporary file sorted by prompt, so memory holds only one batch. Known content is recognised: an
+interrupted or repeated import can simply be run again.
 """
 
 from __future__ import annotations
@@ -31,29 +31,29 @@ from apps.store.adding import Added, Kind, NewAnswer, NewPrompt, add_tasks, prom
 from apps.store.project import Project
 
 BATCH = 200  # prompts in one transaction
-LONGEST_TEXT = 100_000  # characters of a prompt's turn or of an answer
+LONGEST_TEXT = 100_000  # characters of a message or an answer
 MAKER = ("model", "temperature", "seed")
-THOUGHTS = "thoughts stand in it; those of an answer are not shown"
+THOUGHTS = "contains thoughts; those of an answer are not shown"
 WITHOUT_THOUGHTS = Handling(thoughts="drop")
-UNREAD = named("label", "weight", "annotator", "margin")  # what a stage reads, and nothing that people see hangs on
+UNREAD = named("label", "weight", "annotator", "margin")  # read by training stages, no matter to annotators
 READ = {"explanation", "model_a", "model_b"}
 _COLUMNS = re.compile(r"(set )?data\.columns=\{(\S+): (\S+)\}")
 
 
 class Imported(NamedTuple):
-    """What an import read and did."""
+    """The counts of an import."""
 
     n_rows: int
-    left_out: dict[str, int]  # rows by the rule of their format that leaves them out
-    notes: dict[str, int]  # rows by the rule that was applied to them
+    left_out: dict[str, int]  # reason → rows left out by their format's rules
+    notes: dict[str, int]  # note → rows changed by a rule
     added: Added
-    unread: list[str]  # which keys nobody reads, and how many rows have them
+    unread: list[str]  # keys that are ignored, with the number of rows that have them
 
 
 def import_files(project: Project, files: list[str], kind: Kind = "rank", dry_run: bool = False) -> Imported:
-    """Adds the answers in `files`, or says what that would do.
+    """Adds the answers in `files`; a dry run only counts.
 
-    Raises `UserError` that names every file and line that cannot be used, up to 20; then nothing was written.
+    Raises `UserError` that names every file and line that cannot be used, up to 20; then nothing is written.
     """
     unread = Unread({name: known - UNREAD | READ for name, known in reads().items()})
     with staging() as stage:
@@ -69,24 +69,24 @@ def import_files(project: Project, files: list[str], kind: Kind = "rank", dry_ru
 
 
 def lines(found: Imported, dry_run: bool) -> list[str]:
-    """What to print of it."""
+    """The lines to print about an import."""
     a = found.added
     will = "would add" if dry_run else "added"
-    told = [f"{found.n_rows:,} rows read", *(f"  {n:,} left out: {rule}" for rule, n in found.left_out.items())]
-    told += [*(f"  {n:,} rows: {note}" for note, n in found.notes.items()), *(f"  {line}" for line in found.unread)]
-    told.append(f"{will} {a.tasks:,} tasks, {a.answers:,} answers and {a.prompts:,} prompts that were not there")
+    report = [f"{found.n_rows:,} rows read", *(f"  {n:,} left out: {rule}" for rule, n in found.left_out.items())]
+    report += [*(f"  {n:,} rows: {note}" for note, n in found.notes.items()), *(f"  {line}" for line in found.unread)]
+    report.append(f"{will} {a.tasks:,} tasks, {a.answers:,} new answers and {a.prompts:,} new prompts")
     if a.extended:
-        told.append(f"  {a.extended:,} tasks that nobody had seen {'would get' if dry_run else 'got'} more answers")
+        report.append(f"  {a.extended:,} unseen tasks {'would get' if dry_run else 'got'} more answers")
     if a.corrected:
-        told.append(f"  {a.corrected:,} tasks {'would get' if dry_run else 'got'} other expected ranks")
+        report.append(f"  {a.corrected:,} tasks {'would get' if dry_run else 'got'} other expected ranks")
     if a.waiting:
-        told.append(f"  {a.waiting:,} answers are in no task: alone at their prompt, each waits for a second one")
-    return told
+        report.append(f"  {a.waiting:,} answers are in no task yet: their prompt needs a second answer")
+    return report
 
 
 @contextmanager
 def staging() -> Iterator[sqlite3.Connection]:
-    """A temporary file that rows wait in, and that is removed at the end."""
+    """A temporary database for rows; removed at the end."""
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="import-"))
         stage = stack.enter_context(closing(sqlite3.connect(Path(folder) / "rows.db", isolation_level=None)))
@@ -99,7 +99,7 @@ def staging() -> Iterator[sqlite3.Connection]:
 
 
 def batches(stage: sqlite3.Connection) -> Iterator[list[NewPrompt]]:
-    """The staged rows, those of one prompt together, in the order in which prompts came."""
+    """The staged rows, grouped by prompt, in the order of the prompts' first rows."""
     stage.execute("CREATE INDEX of_prompt ON row (prompt, n)")
     batch: list[NewPrompt] = []
     seen: set[int] = set()
@@ -118,7 +118,7 @@ def batches(stage: sqlite3.Connection) -> Iterator[list[NewPrompt]]:
 def _stage(
     stage: sqlite3.Connection, files: list[str], kind: Kind, most: int, unread: Unread
 ) -> tuple[int, dict[str, int], dict[str, int]]:
-    """Checks all rows and puts them into the stage. Raises `UserError` if one of them cannot be used."""
+    """Checks all rows and stages them. Raises `UserError` if any cannot be used."""
     broken = BrokenRows("skip")
     left_out: Counter[str] = Counter()
     notes: Counter[str] = Counter()
@@ -134,15 +134,16 @@ def _stage(
                     _put(stage, prompt)
                     notes.update(changes)
             except BadRow as error:
-                broken.add(Broken(row.source, _COLUMNS.sub(r"rename \3 to \2", str(error))))  # there is no recipe here
+                # an import has no recipe key data.columns to rename columns with
+                broken.add(Broken(row.source, _COLUMNS.sub(r"rename \3 to \2", str(error))))
             except LeftOut as error:
                 left_out[str(error)] += 1
     if broken.count:
         more = [f"  and {broken.count - len(broken.listed)} more"] if broken.count > len(broken.listed) else []
-        told = [f"  {one.source}: {one.reason}" for one in broken.listed]
-        raise UserError("\n".join([f"{broken.count} rows cannot be used; nothing was imported", *told, *more]))
+        problems = [f"  {one.source}: {one.reason}" for one in broken.listed]
+        raise UserError("\n".join([f"{broken.count} rows cannot be used; nothing was imported", *problems, *more]))
     if not n_rows:
-        raise UserError(f"{', '.join(files)}: no rows in there")
+        raise UserError(f"{', '.join(files)}: no rows found")
     return n_rows, dict(left_out), dict(notes)
 
 
@@ -160,49 +161,49 @@ def _format(row: Row) -> str:
     except UserError:
         name = ""
     if not name or "answers" not in LAYOUTS[name].kinds:
-        raise BadRow(f"no answers in the columns {', '.join(row.values)}; prompt and responses are wanted")
+        raise BadRow(f"no answers in the columns {', '.join(row.values)}; expected prompt and responses")
     return name
 
 
 def new_prompt(row: Row, name: str, kind: Kind, most: int) -> tuple[NewPrompt, tuple[str, ...]]:
-    """The prompt and the answers in a row of the named format, and the rules applied to it.
+    """The prompt and the answers of a row in the named format, and the notes of applied rules.
 
-    People judge answers without what was thought before them. Raises `BadRow` or `LeftOut`.
+    Annotators see answers without the thoughts before them. Raises `BadRow` or `LeftOut`.
     """
     if name == "ranking" and not _are_texts(row.values["responses"]):
         raise BadRow(f"responses must be a list of texts, found {shown(row.values['responses'])}")
     record, notes = make(row.values, name, "answers", row.source, WITHOUT_THOUGHTS)
     assert isinstance(record, Answers)
-    if THOUGHTS_DROPPED in notes:  # those of earlier turns are a part of the prompt
+    if THOUGHTS_DROPPED in notes:  # thoughts of earlier messages are part of the prompt
         prompt, _ = make(row.values, name, "prompts", row.source)
         assert isinstance(prompt, Prompt)
         record = record._replace(prompt=prompt.messages)
         notes = (*(note for note in notes if note != THOUGHTS_DROPPED), THOUGHTS)
-    for text in (*(part for turn in record.prompt for part in turn.parts), *record.responses):
+    for text in (*(part for message in record.prompt for part in message.parts), *record.responses):
         if len(_kept(text, "a text")) > LONGEST_TEXT:
             raise BadRow(f"a text has {len(text):,} characters; at most {LONGEST_TEXT:,} can be ranked")
     makers = _makers(row, len(record.responses))
     answers = tuple(NewAnswer(text, maker) for text, maker in zip(record.responses, makers, strict=True))
-    messages = list(map(kept_turn, record.prompt))
+    messages = list(map(stored_message, record.prompt))
     source = _kept(str(row.values.get("source") or Path(row.source.partition(":")[0]).name), "source")
     priority = scalar(row.values.get("priority"))
     found = NewPrompt(messages, source, answers, priority=float(_number(priority or 0, "priority")))
     return found if kind == "rank" else _with_expected(found, record, row, most), notes
 
 
-def kept_turn(turn: Message) -> dict[str, Any]:
-    """A turn as the database has it. Calls are text: their keys have an order, and the database's JSON has another."""
-    return turn.as_dict() | ({"tool_calls": turn.calls} if turn.calls else {})
+def stored_message(message: Message) -> dict[str, Any]:
+    """A message as the database stores it. Tool calls are text, since the database's JSON would reorder their keys."""
+    return message.as_dict() | ({"tool_calls": message.calls} if message.calls else {})
 
 
 def _with_expected(prompt: NewPrompt, record: Answers, row: Row, most: int) -> NewPrompt:
-    """A gold or practice task: it needs ranks that decide something."""
+    """A gold or practice task; its expected ranks must decide at least one pair."""
     if not record.ranks:
-        raise BadRow("no ranks; a gold or practice task needs the ranks that are expected, 1 for the best")
+        raise BadRow("no ranks; a gold or practice task needs expected ranks, 1 for the best answer")
     if len(set(record.ranks)) == 1:
-        raise BadRow("all expected ranks are equal, so nothing could be wrong; let them decide a pair at least")
+        raise BadRow("all expected ranks are equal, so every ranking would pass; give at least two different ranks")
     if len(set(record.responses)) < len(record.responses):
-        raise BadRow("two responses are the same; leave one out")
+        raise BadRow("two responses are equal; remove one")
     if len(record.responses) > most:
         raise BadRow(f"{len(record.responses)} responses; at most {most} can be ranked (ranking.max_answers)")
     explanation = row.values.get("explanation") or ""
@@ -217,7 +218,7 @@ def _are_texts(value: Any) -> bool:
 
 
 def _makers(row: Row, n: int) -> list[dict[str, Any]]:
-    """Who gave each answer: `model`, or a name for each in `models`, or in an arena's `model_a` and `model_b`."""
+    """Each answer's model: from `model`, from a list in `models`, or from an arena's `model_a` and `model_b`."""
     common = {key: _plain(row.values[key], key) for key in MAKER if not is_empty(row.values.get(key))}
     models = listed(row.values.get("models"))
     if is_empty(models) and n == 2 and not row.values.keys().isdisjoint(("model_a", "model_b")):
@@ -230,14 +231,14 @@ def _makers(row: Row, n: int) -> list[dict[str, Any]]:
 
 
 def _plain(value: Any, name: str) -> Any:
-    """A name or a number; anything else, such as the list of an ensemble's folders, as text."""
+    """A name or a number; anything else, such as a list of an ensemble's folders, as text."""
     value = value if name == "model" else scalar(value)
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return _number(value, name) if is_number else _kept(str(value), name)
 
 
 def _number(value: Any, name: str) -> int | float:
-    """A number that 64 bits hold. Raises `BadRow` for any other value."""
+    """A number within 64 bits. Raises `BadRow` for any other value."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not is_number or not -(2**63) <= value < 2**64:  # NaN is not within them either
         raise BadRow(f"{name} must be a number within 64 bits, found {shown(value)}")
@@ -245,7 +246,7 @@ def _number(value: Any, name: str) -> int | float:
 
 
 def _kept(text: str, name: str) -> str:
-    """A text that the database can keep. Raises `BadRow` for one with NUL, or with half of a surrogate pair."""
+    """A text that the database can store. Raises `BadRow` for NUL or half of a surrogate pair."""
     if "\0" in text:
-        raise BadRow(f"{name} has the character NUL, which cannot be kept; remove it")
+        raise BadRow(f"{name} contains the character NUL, which cannot be stored; remove it")
     return string(text, name, may_be_empty=True)

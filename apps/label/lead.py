@@ -1,7 +1,7 @@
-"""The figures of the lead's page.
+"""The figures of the lead's page, cached.
 
-They are computed when somebody asks for them, by the server in a process of their own (`background.py`), and kept for a
-while: for ten seconds at least, and for ten times as long as they took, so that a page which is left open costs little.
+They are computed on request, in the server in a separate process (`background.py`), and cached for at least ten seconds
+and ten times their computing time, so that a page left open costs little.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from apps.store.progress import Progress, progress
 from apps.store.project import Project
 from apps.votes.rows import labels
 
-KEPT_S = 10.0  # at least
-KEPT_TIMES = 10.0  # the time that it took
+KEPT_S = 10.0  # shortest time in the cache
+KEPT_TIMES = 10.0  # cached for this many times the computing time
 
 
 class View(NamedTuple):
-    """What the page shows of the rankings."""
+    """The figures that the page shows."""
 
     progress: Progress
     summary: Summary
@@ -38,7 +38,7 @@ Compute = Callable[[Store, int, float], Computed]
 
 
 def computed(store: Store, project_id: int, gold_pass: float) -> Computed:
-    """Everything that takes long."""
+    """Computes everything that takes long."""
     with store.read() as session:
         decided = reviews.decided(session, project_id)
         rows = list(labels(session, project_id))
@@ -47,20 +47,20 @@ def computed(store: Store, project_id: int, gold_pass: float) -> Computed:
 
 
 class Lead:
-    """The figures of a project, kept for a while."""
+    """A project's figures, cached."""
 
     def __init__(
         self, project: Project, now: Callable[[], float] = time.monotonic, compute: Compute = computed
     ) -> None:
         self.project, self.store = project, project.store
         self._now, self._compute = now, compute
-        self._turn = threading.Lock()
+        self._lock = threading.Lock()
         self._view: View | None = None
         self._until = 0.0
 
     def view(self) -> View:
-        """All figures. Who asks while they are computed waits for them. What was decided since is no dispute."""
-        with self._turn:
+        """All figures; calls during the computation wait for it. Disputes decided since then are left out."""
+        with self._lock:
             if self._view is None or self._now() >= self._until:
                 began, at = self._now(), self.store.clock()
                 found = self._compute(self.store, self.project.id, self.project.recipe.gold.pass_share)

@@ -1,11 +1,11 @@
-"""What an admin does about people from the lead's page, as JSON below /api/lead. Reviewers see the list, no more.
+"""Managing people from the lead's page: its JSON API below /api/lead. For admins; reviewers see only the list.
 
 GET  people            {people, invited}
 POST invite            {role, name or null, days} → {invited: [{name, role, link, expires_at}]}
-POST invite_many       {role, names, days}        → the same; names one a line
-POST reset             {name}                     → the same: a link for a new password
-POST active, role, end {name, ...}                shut out or let in; another role; sessions and open links end, or the
-                                                  invitation whose id is given
+POST invite_many       {role, names, days}        → the same; one name per line
+POST reset             {name}                     → the same: a password reset link
+POST active, role, end {name, ...}                (de)activate; change the role; end sessions and revoke links, or
+                                                  revoke the invitation with this id
 POST pause_person      {name, paused}             POST limit {name, most or null}    POST practice {name}
 POST erase             {name}
 GET  tokens            {tokens}                   POST tokens {name, purpose, days} → {token, expires_at}
@@ -23,8 +23,9 @@ from sqlalchemy import select
 
 from apps.label.api import Chosen, Number
 from apps.label.lead_api import Name
-from apps.store import erasing, feedback, people, progress, tasks, tokens
-from apps.store.people import Invited, Role
+from apps.store import erasing, feedback, invitations, people, progress, tasks, tokens
+from apps.store.invitations import NewInvitation
+from apps.store.people import Role
 from apps.store.project import Project
 from apps.store.tables import Desk
 from apps.web.calls import Admin, Body, Reviewer
@@ -82,92 +83,92 @@ def router() -> APIRouter:
 
 def _inviting(lead: APIRouter) -> None:
     @lead.get("/people")
-    def listed(asks: Reviewer, project: Chosen) -> dict[str, Any]:
+    def listed(user: Reviewer, project: Chosen) -> dict[str, Any]:
         done = {one.name: one for one in progress.progress(project.store, project.id).people}
         desks, failed = desks_of(project)
         rows = []
-        for person in people.listed(project.store):
-            said = done[person.name]._asdict() if person.name in done else {}
+        for person in people.all_people(project.store):
+            figures = done[person.name]._asdict() if person.name in done else {}
             paused, most = desks.get(person.id, (False, None))
             own = {"paused": paused, "most": most, "failed_practice": person.name in failed}
-            rows.append(said | person._asdict() | own)
-        return {"people": rows, "invited": [one._asdict() for one in people.waiting(project.store)]}
+            rows.append(figures | person._asdict() | own)
+        return {"people": rows, "invited": [one._asdict() for one in invitations.pending_invitations(project.store)]}
 
     @lead.post("/invite")
-    def invite(asks: Admin, project: Chosen, body: Invite, request: Request) -> dict[str, Any]:
-        made = people.invite(project.store, body.role, days=body.days, created_by=asks.id)
+    def invite(user: Admin, project: Chosen, body: Invite, request: Request) -> dict[str, Any]:
+        made = invitations.invite(project.store, body.role, days=body.days, created_by=user.id)
         return links(project, request, [made])
 
     @lead.post("/invite_many")
-    def invite_many(asks: Admin, project: Chosen, body: InviteMany, request: Request) -> dict[str, Any]:
-        made = people.invite_many(project.store, body.names, body.role, body.days, created_by=asks.id)
+    def invite_many(user: Admin, project: Chosen, body: InviteMany, request: Request) -> dict[str, Any]:
+        made = invitations.invite_many(project.store, body.names, body.role, body.days, created_by=user.id)
         return links(project, request, made)
 
     @lead.post("/reset")
-    def reset(asks: Admin, project: Chosen, body: Named, request: Request) -> dict[str, Any]:
-        return links(project, request, [people.reset(project.store, body.name, created_by=asks.id)])
+    def reset(user: Admin, project: Chosen, body: Named, request: Request) -> dict[str, Any]:
+        return links(project, request, [invitations.reset(project.store, body.name, created_by=user.id)])
 
 
 def _managing(lead: APIRouter) -> None:
     @lead.post("/active")
-    def set_active(asks: Admin, project: Chosen, body: Active) -> dict[str, str]:
-        person = people.set_active(project.store, body.name, body.active, by=asks.id)
-        return {"done": f"{person.name} {'can log in' if body.active else 'is shut out, and logged out'}."}
+    def set_active(user: Admin, project: Chosen, body: Active) -> dict[str, str]:
+        person = people.set_active(project.store, body.name, body.active, by=user.id)
+        return {"done": f"{person.name} {'can log in' if body.active else 'is deactivated and logged out'}."}
 
     @lead.post("/role")
-    def set_role(asks: Admin, project: Chosen, body: WithRole) -> dict[str, str]:
-        person = people.set_role(project.store, body.name, body.role, by=asks.id)
-        return {"done": f"{person.name} is {person.role} now."}
+    def set_role(user: Admin, project: Chosen, body: WithRole) -> dict[str, str]:
+        person = people.set_role(project.store, body.name, body.role, by=user.id)
+        return {"done": f"{person.name} is now {person.role}."}
 
     @lead.post("/end")
-    def end(asks: Admin, project: Chosen, body: Named) -> dict[str, str]:
-        n = people.revoke(project.store, body.name, by=asks.id)
+    def end(user: Admin, project: Chosen, body: Named) -> dict[str, str]:
+        n = invitations.revoke(project.store, body.name, by=user.id)
         if body.name.startswith("#"):
-            return {"done": "The invitation works no more."}
-        return {"done": f"{body.name}: {n} sessions and open links ended."}
+            return {"done": "The invitation is revoked."}
+        return {"done": f"{body.name}: {n} sessions and links ended."}
 
     @lead.post("/erase")
-    def erase(asks: Admin, project: Chosen, body: Named) -> dict[str, str]:
-        erased = erasing.erase(project.store, body.name, by=asks.id)
-        return {"done": f"{body.name} is {erased.pseudonym} now; texts of {erased.n_revisions:,} versions are gone."}
+    def erase(user: Admin, project: Chosen, body: Named) -> dict[str, str]:
+        erased = erasing.erase(project.store, body.name, by=user.id)
+        return {"done": f"{body.name} is now {erased.pseudonym}. Texts of {erased.n_revisions:,} versions are erased."}
 
 
 def _working(lead: APIRouter) -> None:
     @lead.post("/pause_person")
-    def pause_person(asks: Admin, project: Chosen, body: PausePerson) -> dict[str, str]:
-        tasks.pause_person(project.store, project.id, body.name, body.paused, asks.id)
-        return {"done": f"{body.name} is given {'no task now' if body.paused else 'tasks again'}."}
+    def pause_person(user: Admin, project: Chosen, body: PausePerson) -> dict[str, str]:
+        tasks.pause_person(project.store, project.id, body.name, body.paused, user.id)
+        return {"done": f"{body.name} {'gets no tasks now' if body.paused else 'gets tasks again'}."}
 
     @lead.post("/limit")
-    def limit(asks: Admin, project: Chosen, body: Limit) -> dict[str, str]:
-        tasks.limit_person(project.store, project.id, body.name, body.most, asks.id)
-        many = "as many as the project says" if body.most is None else f"at most {body.most:,}"
-        return {"done": f"{body.name} ranks {many}."}
+    def limit(user: Admin, project: Chosen, body: Limit) -> dict[str, str]:
+        tasks.limit_person(project.store, project.id, body.name, body.most, user.id)
+        limit = "the project's limit" if body.most is None else f"a limit of {body.most:,} rankings"
+        return {"done": f"{body.name} has {limit}."}
 
     @lead.post("/practice")
-    def practice(asks: Admin, project: Chosen, body: Named) -> dict[str, str]:
-        n = tasks.reset_practice(project.store, project.id, body.name, asks.id)
-        return {"done": f"{body.name} does {n} practice tasks again."}
+    def practice(user: Admin, project: Chosen, body: Named) -> dict[str, str]:
+        n = tasks.reset_practice(project.store, project.id, body.name, user.id)
+        return {"done": f"{body.name} repeats {n} practice tasks."}
 
 
 def _tokens(lead: APIRouter) -> None:
     @lead.get("/tokens")
-    def listed(asks: Admin, project: Chosen) -> dict[str, Any]:
-        return {"tokens": [token._asdict() for token in tokens.listed(project.store)]}
+    def listed(user: Admin, project: Chosen) -> dict[str, Any]:
+        return {"tokens": [token._asdict() for token in tokens.all_tokens(project.store)]}
 
     @lead.post("/tokens")
-    def create(asks: Admin, project: Chosen, body: NewToken) -> dict[str, Any]:
-        made = tokens.create(project.store, body.name, body.purpose, body.days, by=asks.id)
+    def create(user: Admin, project: Chosen, body: NewToken) -> dict[str, Any]:
+        made = tokens.create(project.store, body.name, body.purpose, body.days, by=user.id)
         return {"token": made.token, "expires_at": made.expires_at}
 
     @lead.post("/revoke_token")
-    def revoke(asks: Admin, project: Chosen, body: OneToken) -> dict[str, str]:
-        tokens.revoke(project.store, body.id, by=asks.id)
-        return {"done": "The token works no more."}
+    def revoke(user: Admin, project: Chosen, body: OneToken) -> dict[str, str]:
+        tokens.revoke(project.store, body.id, by=user.id)
+        return {"done": "The token is revoked."}
 
 
 def desks_of(project: Project) -> tuple[dict[int, tuple[bool, int | None]], set[str]]:
-    """Each person's pause and limit in a project, and the names of those who did not pass the practice tasks."""
+    """Each person's pause and limit in a project, and the names of those who failed the practice tasks."""
     with project.store.read() as session:
         rows = session.execute(
             select(Desk.person_id, Desk.paused, Desk.most).where(Desk.project_id == project.id)
@@ -177,8 +178,8 @@ def desks_of(project: Project) -> tuple[dict[int, tuple[bool, int | None]], set[
         )
 
 
-def links(project: Project, request: Request, made: Iterable[Invited]) -> dict[str, Any]:
-    """The links of invitations, which are told this once."""
+def links(project: Project, request: Request, made: Iterable[NewInvitation]) -> dict[str, Any]:
+    """The links of new invitations. They can be shown only now."""
     origin = project.recipe.origin or f"{request.url.scheme}://{request.url.netloc}"
     found = [
         {"name": one.name, "role": one.role, "link": f"{origin}/invitation/{one.token}", "expires_at": one.expires_at}

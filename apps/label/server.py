@@ -1,4 +1,4 @@
-"""The ranking app as one web application: the annotators' page, the lead's page, the API behind them."""
+"""The ranking app's web server: the annotators' page, the lead's page, and their APIs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from starlette.types import ASGIApp
 from align.commands import program
 from align.errors import UserError
 from apps.label import api, lead_api, people_api
-from apps.label.background import Apart
+from apps.label.background import BackgroundCompute
 from apps.label.lead import Compute, Lead, computed
 from apps.store import people
 from apps.store.people import LEADS, ROLES
@@ -22,53 +22,53 @@ from apps.store.project import Project, opened
 from apps.web import server
 from apps.web.accounts import Accounts, Site
 from apps.web.shell import options, shell
-from apps.web.workers import listening_places, supervise
+from apps.web.workers import listening_sockets, supervise
 
 MOST_WORKERS = 64
-COLUMN = "align-label"  # where main.js draws the labelling page
-LEAD = "align-lead"  # and lead.js the lead's
+COLUMN = "align-label"  # the element in which main.js builds the labelling page
+LEAD = "align-lead"  # the element of lead.js
 
 
 def serve(paths: Sequence[str], host: str, port: int, n_workers: int = 1) -> None:
-    """Serves projects until SIGINT or SIGTERM. Raises `UserError` unless their files name one database."""
+    """Serves projects until SIGINT or SIGTERM. Raises `UserError` unless they share one database."""
     if not 1 <= n_workers <= MOST_WORKERS:
-        raise UserError(f"--workers {n_workers}: give 1 to {MOST_WORKERS}; about one for each core")
+        raise UserError(f"--workers {n_workers}: give 1 to {MOST_WORKERS}, about one per core")
     with ExitStack() as outer:
         with ExitStack() as stack:
             projects = [stack.enter_context(opened(path)) for path in paths]
-            _share_a_server(paths, projects)
-            places = [outer.enter_context(one) for one in listening_places(host, port, n_workers)]
-            _tell(paths, projects, host, places[0].getsockname()[1])
+            _check_shared_keys(paths, projects)
+            places = [outer.enter_context(one) for one in listening_sockets(host, port, n_workers)]
+            _print_address(paths, projects, host, places[0].getsockname()[1])
             if n_workers == 1:
                 serve_at(places[0], projects, host)
                 return
-        supervise(places, work, paths, host)  # with the database closed: its connections must not be shared by a fork
+        supervise(places, work, paths, host)  # after the database is closed: forks must not share its connections
 
 
-def _tell(paths: Sequence[str], projects: Sequence[Project], host: str, port: int) -> None:
-    """What whoever started the server should know."""
+def _print_address(paths: Sequence[str], projects: Sequence[Project], host: str, port: int) -> None:
+    """Prints the address, and what is missing before people can use it."""
     first = projects[0]
     names = ", ".join(project.recipe.name for project in projects)
     print(f"{names}: {first.recipe.origin or f'http://{host}:{port}'}; Ctrl-C stops it", flush=True)
-    if not people.listed(first.store):
+    if not people.all_people(first.store):
         print(f"nobody can log in yet: {program('apps.label')} invite {paths[0]} --role admin", flush=True)
     if host not in ("127.0.0.1", "localhost", "::1") and not (first.recipe.origin or "").startswith("https://"):
-        print("warning: without https passwords can be read on the way; see `origin`", flush=True)
+        print("warning: without https, others can read passwords on the network; see `origin`", flush=True)
 
 
 def work(place: socket.socket, paths: Sequence[str], host: str) -> None:
-    """One of several processes that serve the same projects at the same socket."""
+    """Runs one of several processes that serve the same projects on the same port."""
     with ExitStack() as stack:
         serve_at(place, [stack.enter_context(opened(path)) for path in paths], host)
 
 
 def serve_at(place: socket.socket, projects: Sequence[Project], host: str) -> None:
     """Serves until SIGINT or SIGTERM."""
-    server.serve(ranking_app(projects, host, Apart()), place, projects[0].recipe.proxies)
+    server.serve(ranking_app(projects, host, BackgroundCompute()), place, projects[0].recipe.proxies)
 
 
 def ranking_app(projects: Sequence[Project], host: str = "127.0.0.1", compute: Compute = computed) -> ASGIApp:
-    """The application that is served at `host`. `compute`: what computes the lead's figures."""
+    """The application to serve at `host`. `compute`: computes the lead's figures."""
     first = projects[0]
     several = len(projects) > 1
     name = "Ranking" if several else first.recipe.name
@@ -89,7 +89,7 @@ def ranking_app(projects: Sequence[Project], host: str = "127.0.0.1", compute: C
 
 
 def _projects(request: Request) -> Response:
-    """Which project to work in."""
+    """The page to choose a project."""
     accounts: Accounts = request.app.state.accounts
     person = accounts.person(request)
     if person is None:
@@ -98,12 +98,14 @@ def _projects(request: Request) -> Response:
     return accounts.page(request, "projects", projects=projects, leads=person.role in LEADS)
 
 
-def _share_a_server(paths: Sequence[str], projects: Sequence[Project]) -> None:
-    """One server has one set of accounts, one address and one length of sessions."""
+def _check_shared_keys(paths: Sequence[str], projects: Sequence[Project]) -> None:
+    """Checks that the projects share their accounts, address and session length. Raises `UserError`."""
     for path, project in zip(paths[1:], projects[1:], strict=True):
         for key in ("database", "origin", "trusted_proxies", "session_hours"):
             mine, others = getattr(project.recipe, key), getattr(projects[0].recipe, key)
             if mine != others:
-                raise UserError(f"{path}: {key} = {mine}, but {paths[0]} has {others}; one server has one of each")
+                raise UserError(
+                    f"{path}: {key} = {mine}, but {paths[0]} has {others}; projects on one server need the same value"
+                )
         if project.id in [one.id for one in projects if one is not project]:
-            raise UserError(f"{path}: name: another file here has the project {project.recipe.name!r}; leave one out")
+            raise UserError(f"{path}: name: another file also has the project {project.recipe.name!r}; remove one")

@@ -1,4 +1,4 @@
-"""How far a project is, in the terminal: `python -m apps.label status project.yaml`."""
+"""A project's progress in the terminal: `python -m apps.label status project.yaml`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from apps.store.project import Project
 
 
 def status(project: Project) -> RenderableType:
-    """What to print: the project's progress, the time left, and a row for each person."""
+    """The renderable: progress, time left, and a row per person."""
     found = progress(project.store, project.id)
     with project.store.read() as session:
         failed = failed_practice(session, project.id)
@@ -25,12 +25,10 @@ def _overview(project: Project, p: Progress, failed: list[str]) -> RenderableTyp
     table = Table.grid(padding=(0, 2))
     table.add_row("project", f"{project.recipe.name} ({project.store.where})")
     share = p.n_rankings / p.n_wanted if p.n_wanted else 0.0
-    table.add_row(
-        "rankings", f"{p.n_rankings:,} of {p.n_wanted:,} ({share:.0%}), {project.recipe.overlap} for each task"
-    )
+    table.add_row("rankings", f"{p.n_rankings:,} of {p.n_wanted:,} ({share:.0%}), {project.recipe.overlap} per task")
     table.add_row("", ProgressBar(total=max(1, p.n_wanted), completed=p.n_rankings, width=40))
-    table.add_row("tasks", f"{p.n_done:,} of {p.n_tasks:,} done, {p.n_held:,} open at somebody's")
-    table.add_row("besides", f"{p.n_skipped:,} skipped, {p.n_flagged:,} flagged, {p.n_extra:,} more than asked for")
+    table.add_row("tasks", f"{p.n_done:,} of {p.n_tasks:,} done, {p.n_held:,} being worked on")
+    table.add_row("other", f"{p.n_skipped:,} skipped, {p.n_flagged:,} flagged, {p.n_extra:,} beyond the overlap")
     table.add_row("one ranking", "–" if p.median_seconds is None else f"{duration(p.median_seconds)} (median)")
     left = "–" if p.person_seconds_left is None else f"{duration(p.person_seconds_left)} of work"
     pace = (
@@ -39,7 +37,7 @@ def _overview(project: Project, p: Progress, failed: list[str]) -> RenderableTyp
     table.add_row("time left", left + pace)
     if failed:
         names = ", ".join(map(escape, failed))
-        table.add_row("practice", f"not passed by {names}, who get no task until they may try again (the lead's page)")
+        table.add_row("practice", f"failed by {names}; they get no tasks until a lead resets their practice")
     return table
 
 
@@ -60,19 +58,19 @@ def _row(person: PersonProgress) -> list[str]:
     last = "–" if person.last_at is None else f"{datetime.fromtimestamp(person.last_at, UTC):%Y-%m-%d %H:%M}"
     counts = [f"{n:,}" for n in (person.n_submitted, person.n_skipped, person.n_flagged)]
     known = [share(person.gold_agreement), share(person.practice_agreement)]
-    role = person.role if person.active else f"{person.role}, shut out"
+    role = person.role if person.active else f"{person.role}, inactive"
     return [escape(person.name), role, *counts, median, *known, last]
 
 
 def escape(text: str) -> str:
-    """A name is no markup."""
+    """Escapes Rich markup in a name."""
     from rich.markup import escape as escaped
 
     return escaped(text)
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: 45 s, 12 min, 3.5 h, 4 days."""
+    """A readable duration: 45 s, 12 min, 3.5 h, 4 days."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     if seconds < 2 * 3600:

@@ -1,10 +1,10 @@
-"""What a project's rankings say about people, answers and models: everything on the lead's page but the progress.
+"""Statistics of a project's rankings for the lead's page: people, answers and models (progress is in `progress.py`).
 
-Pure: plain rows in, one frozen `Summary` out. `rows.py` reads the rows, `figures.py` draws, the lead's page shows.
+Pure: plain rows in, one frozen `Summary` out. `rows.py` reads the rows, `figures.py` draws the figures.
 
-Rankings of ranking tasks are what is summed up, those that came beyond the overlap too. Whether people agree is told
-by what is independent: not by closed tasks, nor by what a reviewer decided. Gold tasks count for gold alone, practice
-tasks not at all: both are the same few tasks for everybody, and known to be easy or hard.
+The summary covers rankings of ranking tasks, including those beyond the overlap. Agreement uses only independent
+rankings: no closed tasks and no final rankings of reviewers. Gold tasks count only for gold, practice tasks not at all:
+both are the same few tasks for everybody, and known to be easy or hard.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from apps.store.feedback import agreement as share_as_expected
 from apps.votes.labels import Answers, Label, column, independent
 from apps.votes.models import NoPlace, Place, standings
 
-FAST = 1 / 3  # of everybody's median seconds: a ranking done faster is worth a look
+FAST = 1 / 3  # of everybody's median seconds: a faster ranking is suspicious
 MOST_DISPUTES = 200
 MOST_COUPLES = 200
 MOST_SECONDS = 2000
@@ -33,7 +33,7 @@ DAY_S = 86400.0
 
 
 class PersonFigures(NamedTuple):
-    """One person's. Agreement is with all others together; None is not known."""
+    """One person's figures. Agreement is with all others together; None means unknown."""
 
     name: str
     n_ranked: int
@@ -42,7 +42,7 @@ class PersonFigures(NamedTuple):
     median_seconds: float | None
     fast: float | None  # share of their rankings that took less than a third of everybody's median
     ties: float | None  # share of pairs
-    earlier: Interval | None  # share of decided pairs won by what they saw first
+    earlier: Interval | None  # share of decided pairs won by the answer shown first
     agreement: Agreement
     n_gold: int
     gold: Interval | None  # share of gold tasks passed
@@ -60,7 +60,7 @@ class CoupleFigures(NamedTuple):
 
 
 class FlagFigures(NamedTuple):
-    """How often answers are flagged so, and whether people agree on it."""
+    """How often a flag is set, and whether people agree on it."""
 
     name: str
     share: Interval | None
@@ -68,7 +68,7 @@ class FlagFigures(NamedTuple):
 
 
 class GoldTask(NamedTuple):
-    """One gold task. What nearly everybody fails may be marked wrong itself."""
+    """One gold task. If nearly everybody fails it, its expected ranks may be wrong."""
 
     task: int
     n: int
@@ -76,26 +76,26 @@ class GoldTask(NamedTuple):
 
 
 class Dispute(NamedTuple):
-    """A task on which people differ."""
+    """A task on which people disagree."""
 
     task: int
     n_people: int
-    agreement: float  # share of the pairs that two people decide alike, of all that both decide
+    agreement: float  # share of pairs on which two people agree, of all that both decide
     tau: float | None
 
 
 class Summary(NamedTuple):
-    """Everything that the rankings say. Intervals are at 95%; None is what nothing says yet."""
+    """All figures. Intervals are at 95%; None means that there are no data yet."""
 
     n_rankings: int
     n_people: int
-    n_shared: int  # tasks that two people or more ranked
+    n_shared: int  # tasks ranked by two or more people
     median_seconds: float | None
-    seconds: tuple[float, ...]  # of rankings, in order; of very many so many quantiles
+    seconds: tuple[float, ...]  # of rankings, sorted; quantiles if there are very many
     by_day: tuple[tuple[int, int], ...]  # (days since 1970, rankings), in order
     ties: Interval | None  # share of pairs
     all_bad: Interval | None  # share of rankings
-    skipped: Interval | None  # share of tasks that were opened and answered somehow
+    skipped: Interval | None  # share of annotations
     flagged: Interval | None
     position: PositionBias
     agreement: Agreement
@@ -106,8 +106,8 @@ class Summary(NamedTuple):
     couples: tuple[CoupleFigures, ...]
     n_gold: int
     gold: Interval | None  # share of gold tasks passed
-    gold_tasks: tuple[GoldTask, ...]  # the hardest first
-    disputes: tuple[Dispute, ...]  # the worst first
+    gold_tasks: tuple[GoldTask, ...]  # hardest first
+    disputes: tuple[Dispute, ...]  # largest disagreement first
     places: tuple[Place, ...]
     no_places: tuple[NoPlace, ...]
 
@@ -122,20 +122,21 @@ def summarise(
     """The summary of a project.
 
     Args:
-        decided: tasks that a reviewer has decided on: they are no disputes any more.
-        gold_pass: the share of a gold task's pairs to be ordered as expected for a pass.
+        decided: tasks decided by a reviewer, which are no longer disputes.
+        gold_pass: share of a gold task's pairs that must be in the expected order to pass.
         min_votes: comparisons that a model needs to be ranked.
     """
     known = [label for label in labels if label.kind != "practice"]
     golds = [label for label in known if label.kind == "gold" and label.status == "submitted"]
-    said = [label for label in known if label.kind == "rank"]
-    done = [label for label in said if label.status == "submitted"]
+    rank_labels = [label for label in known if label.kind == "rank"]
+    done = [label for label in rank_labels if label.status == "submitted"]
     ranked = [label for label in done if label.ranks is not None]
     names = sorted({label.person for label in known})
     answers, shared = Answers(independent(done)), _shared(independent(ranked), names)
     by_prompt = shared._replace(task=_prompts(shared, ranked))
     seconds = [label.seconds for label in done if label.seconds > 0]
     usual = median(seconds) if seconds else None
+    agreements = agreement_by_person(by_prompt, len(names), seed)
     places, no_places = standings(done, min_votes, seed)
     return Summary(
         n_rankings=len(done),
@@ -146,14 +147,14 @@ def summarise(
         by_day=tuple(sorted(Counter(int(label.at // DAY_S) for label in done).items())),
         ties=_ties(ranked, seed),
         all_bad=_share([label.all_bad for label in done], done, seed),
-        skipped=_share([label.status == "skipped" for label in said], said, seed),
-        flagged=_share([label.status == "flagged" for label in said], said, seed),
+        skipped=_share([label.status == "skipped" for label in rank_labels], rank_labels, seed),
+        flagged=_share([label.status == "flagged" for label in rank_labels], rank_labels, seed),
         position=_position(ranked, seed),
         agreement=agreement(by_prompt, seed),
         alpha_ranks=answers.alpha(answers.ranks, "ordinal", seed),
         alpha_ratings=answers.alpha(answers.ratings, "ordinal", seed),
         flags=_flags(answers, seed),
-        people=_people(names, said, ranked, golds, agreement_by_person(by_prompt, len(names), seed), usual, gold_pass),
+        people=_people(names, rank_labels, ranked, golds, agreements, usual, gold_pass),
         couples=_couples(shared, names),
         n_gold=len(golds),
         gold=_passed(golds, gold_pass),
@@ -168,7 +169,7 @@ def summarise(
 
 
 def _share(yes: Sequence[bool], labels: Sequence[Label], seed: int) -> Interval | None:
-    """The share of labels, over prompts."""
+    """The share of labels with the property, with an interval over prompts."""
     if not labels:
         return None
     n = len(labels)
@@ -200,14 +201,14 @@ def _position(ranked: Sequence[Label], seed: int) -> PositionBias:
 
 def _people(
     names: Sequence[str],
-    said: Sequence[Label],
+    rank_labels: Sequence[Label],
     ranked: Sequence[Label],
     golds: Sequence[Label],
     agreements: Sequence[Agreement],
     usual: float | None,
     gold_pass: float,
 ) -> tuple[PersonFigures, ...]:
-    mine, my_ranked, my_golds = (_by_person(labels, names) for labels in (said, ranked, golds))
+    mine, my_ranked, my_golds = (_by_person(labels, names) for labels in (rank_labels, ranked, golds))
     earlier = _earlier_by_person(ranked, names)
     rows = zip(names, mine, my_ranked, my_golds, earlier, agreements, strict=True)
     return tuple(_person(name, a, b, c, d, e, usual, gold_pass) for name, a, b, c, d, e in rows)
@@ -231,7 +232,7 @@ def _by_person(labels: Sequence[Label], names: Sequence[str]) -> list[list[Label
 
 def _person(
     name: str,
-    said: list[Label],
+    rank_labels: list[Label],
     ranked: list[Label],
     golds: list[Label],
     earlier: Interval | None,
@@ -239,8 +240,8 @@ def _person(
     usual: float | None,
     gold_pass: float,
 ) -> PersonFigures:
-    statuses = Counter(label.status for label in said)
-    seconds = [label.seconds for label in said if label.status == "submitted" and label.seconds > 0]
+    statuses = Counter(label.status for label in rank_labels)
+    seconds = [label.seconds for label in rank_labels if label.status == "submitted" and label.seconds > 0]
     n_pairs = sum(len(label.models) * (len(label.models) - 1) // 2 for label in ranked)
     return PersonFigures(
         name=name,
@@ -267,7 +268,7 @@ def _shared(ranked: Sequence[Label], names: Sequence[str]) -> Shared:
 
 
 def _prompts(shared: Shared, ranked: Sequence[Label]) -> NDArray[np.int64]:
-    """The prompt of each comparison: what intervals are over, since a prompt can have several tasks."""
+    """The prompt of each comparison: intervals resample prompts, since a prompt can have several tasks."""
     prompt = {label.task: label.prompt for label in ranked}
     return column(prompt[task] for task in shared.task.tolist())
 
@@ -288,7 +289,7 @@ def _couples(shared: Shared, names: Sequence[str]) -> tuple[CoupleFigures, ...]:
 
 
 def _disputes(shared: Shared, decided: Collection[int]) -> tuple[Dispute, ...]:
-    """Tasks on which two people decide a pair differently."""
+    """Tasks on which two people decide a pair differently, largest disagreement first."""
     tasks, place = np.unique(shared.task, return_inverse=True)
     agreed, n_pairs = (np.bincount(place, n, len(tasks)) for n in (shared.n_agreed, shared.n_decided))
     known = np.isfinite(shared.tau)
@@ -299,7 +300,7 @@ def _disputes(shared: Shared, decided: Collection[int]) -> tuple[Dispute, ...]:
     return tuple(
         Dispute(
             int(tasks[i]),
-            round((1 + (1 + 8 * int(n_couples[i])) ** 0.5) / 2),  # n people are n (n - 1) / 2 couples
+            round((1 + (1 + 8 * int(n_couples[i])) ** 0.5) / 2),  # n people form n (n - 1) / 2 couples
             float(agreed[i] / n_pairs[i]),
             float(tau[i] / n_tau[i]) if n_tau[i] else None,
         )
@@ -311,7 +312,7 @@ def _disputes(shared: Shared, decided: Collection[int]) -> tuple[Dispute, ...]:
 
 
 def _passes(label: Label, gold_pass: float) -> bool:
-    assert label.expected is not None  # a gold task without is refused when it is imported
+    assert label.expected is not None  # imports refuse gold tasks without expected ranks
     ranks = None if label.ranks is None else list(label.ranks)
     return share_as_expected(ranks, list(label.expected)) >= gold_pass
 

@@ -1,1 +1,1 @@
-"""The database of the apps: people, tasks, drafts, rankings. It knows nothing of browsers and HTTP."""
+"""The apps' database: people, tasks, drafts, rankings. Independent of browsers and HTTP."""

@@ -1,8 +1,8 @@
-"""Prompts and answers become tasks. Adding the same again changes nothing: what is there is known by its content.
+"""Adding prompts and answers as tasks. Adding the same content again changes nothing.
 
-For ranking, an answer is in one task of its prompt. New answers to a known prompt fill up a task that nobody has seen
-yet, or make new ones; a single answer that fits nowhere waits for a second one. A gold or practice task is one row of
-answers with their expected ranks.
+For ranking, each answer is in one task of its prompt. New answers to a known prompt fill up a task that nobody has seen
+yet, or make new tasks; a single left-over answer waits for a second one. A gold or practice task is one row of answers
+with their expected ranks.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ Kind = Literal["rank", "practice", "gold"]
 
 
 class NewAnswer(NamedTuple):
-    """An answer and who gave it."""
+    """An answer and the model that gave it."""
 
     text: str
     maker: dict[str, Any]  # {model, temperature, seed}, as far as it is known
 
 
 class NewPrompt(NamedTuple):
-    """A prompt with answers to it, from any number of rows."""
+    """A prompt and its answers, from any number of rows."""
 
     messages: list[dict[str, Any]]
     source: str
@@ -46,7 +46,7 @@ class NewPrompt(NamedTuple):
 
 
 class NewTask(NamedTuple):
-    """A task to be made, of what has a name by then."""
+    """A task to be made, by the hashes of its prompt and answers."""
 
     prompt: str  # its hash
     members: list[str]  # hashes of its answers
@@ -54,35 +54,35 @@ class NewTask(NamedTuple):
     priority: float
 
 
-Keyed = tuple[str, NewPrompt]  # a prompt with its hash
+HashedPrompt = tuple[str, NewPrompt]  # a prompt with its hash
 
 
 class Added(NamedTuple):
-    """What adding did, or would do."""
+    """Counts of what was added, or would be."""
 
     prompts: int = 0
     answers: int = 0
     tasks: int = 0
-    extended: int = 0  # tasks that nobody had seen, with more answers now
-    corrected: int = 0  # gold and practice tasks whose expected ranks are others now
-    waiting: int = 0  # answers that are in no task, for each is alone
+    extended: int = 0  # unseen tasks that got more answers
+    corrected: int = 0  # gold and practice tasks that got other expected ranks
+    waiting: int = 0  # answers in no task, because their prompt has no second one
 
     def plus(self, other: Added) -> Added:
-        """Both together."""
+        """The sums of both."""
         return Added(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
 
 
 def prompt_hash(messages: Sequence[dict[str, Any]]) -> str:
-    """What a prompt is known by in a project: its turns, and what they say besides (thoughts, calls of tools)."""
+    """A prompt's hash in its project, over all its messages with their extra keys (thoughts, tool calls)."""
 
-    def known(role: str, content: str, **besides: Any) -> list[Any]:
-        return [role, content, *([besides] if besides else [])]
+    def values(role: str, content: str, **extra: Any) -> list[Any]:
+        return [role, content, *([extra] if extra else [])]
 
-    return events.digest([known(**message) for message in messages])
+    return events.digest([values(**message) for message in messages])
 
 
 def text_hash(text: str) -> str:
-    """What an answer is known by at its prompt."""
+    """An answer's hash at its prompt."""
     return events.digest(text)
 
 
@@ -91,7 +91,7 @@ def add_tasks(
 ) -> Added:
     """Adds a batch of prompts in one transaction; a dry run only counts.
 
-    New tasks stand behind the queue in the order of the batch, until `queue.draw` puts them in their order.
+    New tasks go to the end of the queue in the order of the batch, until `queue.draw` reorders them.
     """
     with store.read() if dry_run else store.write() as session:
         batch = _Batch(session, settings_of(session, project_id), project_id, kind, dry_run)
@@ -101,10 +101,10 @@ def add_tasks(
         return added
 
 
-def exactly(session: Session, project_id: int, prompt: NewPrompt, now: float, by: int | None) -> Task:
-    """The ranking task of these answers and no others, made where there is none. Two answers or more.
+def task_of_answers(session: Session, project_id: int, prompt: NewPrompt, now: float, by: int | None) -> Task:
+    """The ranking task of exactly these answers (two or more), made if there is none.
 
-    An answer that several models gave is there once for each of them.
+    An answer that several models gave is passed once for each of them.
     """
     batch = _Batch(session, settings_of(session, project_id), project_id, "rank", dry_run=False)
     key, members = prompt_hash(prompt.messages), [text_hash(answer.text) for answer in prompt.answers]
@@ -119,41 +119,41 @@ def exactly(session: Session, project_id: int, prompt: NewPrompt, now: float, by
 
 
 @dataclass
-class _Known:
-    """What there is of a prompt, before and while it is added to."""
+class _PromptState:
+    """A prompt's rows in the database, before and while adding to it."""
 
     id: int = 0  # 0 in a dry run that would make it
-    outputs: dict[str, int] = field(default_factory=dict)  # by hash, in the order of their coming
-    kinds: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))  # of the tasks that an output is in
-    unseen: dict[int, list[str]] = field(default_factory=dict)  # ranking tasks that nobody has seen, and their outputs
+    outputs: dict[str, int] = field(default_factory=dict)  # hash → id, in the order of arrival
+    kinds: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))  # kinds of tasks that an output is in
+    unseen: dict[int, list[str]] = field(default_factory=dict)  # ranking tasks that nobody has seen → their outputs
 
 
 class _Batch:
-    """One transaction's worth of prompts."""
+    """The prompts of one transaction."""
 
     def __init__(self, session: Session, settings: Settings, project_id: int, kind: Kind, dry_run: bool) -> None:
         self.session, self.settings, self.project_id = session, settings, project_id
         self.kind, self.dry_run = kind, dry_run
 
-    def add(self, prompts: list[Keyed]) -> Added:
+    def add(self, prompts: list[HashedPrompt]) -> Added:
         known = self._known([key for key, _ in prompts])
         n_prompts = self._add_prompts(prompts, known)
         n_answers = self._add_outputs(prompts, known)
         added = self._add_ranking(prompts, known) if self.kind == "rank" else self._add_expected(prompts, known)
         return added._replace(prompts=n_prompts, answers=n_answers)
 
-    def described(self, prompts: list[Keyed]) -> dict[str, _Known]:
-        """Adds prompts and answers, and no tasks. Returns what there is of them then."""
+    def described(self, prompts: list[HashedPrompt]) -> dict[str, _PromptState]:
+        """Adds prompts and answers, but no tasks. Returns their state afterwards."""
         known = self._known([key for key, _ in prompts])
         self._add_prompts(prompts, known)
         self._add_outputs(prompts, known)
         return known
 
-    def _known(self, hashes: list[str]) -> dict[str, _Known]:
-        """What the database has of these prompts."""
+    def _known(self, hashes: list[str]) -> dict[str, _PromptState]:
+        """The database's rows of these prompts."""
         here = select(Prompt.id, Prompt.hash).where(Prompt.project_id == self.project_id, Prompt.hash.in_(hashes))
         hash_of = {row.id: row.hash for row in self.session.execute(here)}
-        known = {hash_of[prompt_id]: _Known(prompt_id) for prompt_id in hash_of}
+        known = {hash_of[prompt_id]: _PromptState(prompt_id) for prompt_id in hash_of}
         outputs = (
             select(Output.id, Output.prompt_id, Output.hash).where(Output.prompt_id.in_(hash_of)).order_by(Output.id)
         )
@@ -174,20 +174,20 @@ class _Batch:
                 prompt.unseen.setdefault(row.id, []).append(name_of[row.output_id])
         return known
 
-    def _add_prompts(self, prompts: list[Keyed], known: dict[str, _Known]) -> int:
+    def _add_prompts(self, prompts: list[HashedPrompt], known: dict[str, _PromptState]) -> int:
         new = {key: prompt for key, prompt in reversed(prompts) if key not in known}
         rows = [
             {"project_id": self.project_id, "hash": key, "messages": prompt.messages, "source": prompt.source}
             for key, prompt in reversed(new.items())
         ]
-        known |= {key: _Known() for key in new}
+        known |= {key: _PromptState() for key in new}
         if rows and not self.dry_run:
             for row in self.session.execute(insert(Prompt).returning(Prompt.id, Prompt.hash), rows):
                 known[row.hash].id = row.id
         return len(new)
 
-    def _add_outputs(self, prompts: list[Keyed], known: dict[str, _Known]) -> int:
-        """Answers that are not there yet; of those that are, who else gave them."""
+    def _add_outputs(self, prompts: list[HashedPrompt], known: dict[str, _PromptState]) -> int:
+        """Adds new answers, and further makers to known ones. Returns the number of new answers."""
         rows: dict[tuple[str, str], dict[str, Any]] = {}
         again: dict[int, list[dict[str, Any]]] = defaultdict(list)
         for key, prompt in prompts:
@@ -221,7 +221,7 @@ class _Batch:
             if len(makers) > len(row.makers):
                 self.session.execute(update(Output).where(Output.id == row.id).values(makers=makers))
 
-    def _add_ranking(self, prompts: list[Keyed], known: dict[str, _Known]) -> Added:
+    def _add_ranking(self, prompts: list[HashedPrompt], known: dict[str, _PromptState]) -> Added:
         added, tasks = Added(), list[NewTask]()
         for key, prompt in prompts:
             one = known[key]
@@ -229,7 +229,7 @@ class _Batch:
             free = [
                 name for name in one.outputs if not one.kinds[name] or (name in given and "rank" not in one.kinds[name])
             ]
-            grown, new, n_waiting = share_out(free, one.unseen, self.settings.ranking.max_answers)
+            grown, new, n_waiting = distribute(free, one.unseen, self.settings.ranking.max_answers)
             tasks += [NewTask(key, members, None, prompt.priority) for members in new]
             for task_id, members in grown.items():
                 self._extend(key, one, task_id, members)
@@ -237,7 +237,7 @@ class _Batch:
         self.make(tasks, known)
         return added
 
-    def _extend(self, key: str, one: _Known, task_id: int, members: list[str]) -> None:
+    def _extend(self, key: str, one: _PromptState, task_id: int, members: list[str]) -> None:
         if self.dry_run:
             return
         before = one.unseen[task_id]
@@ -249,8 +249,8 @@ class _Batch:
         ]
         self.session.execute(insert(TaskOutput), rows)
 
-    def _add_expected(self, prompts: list[Keyed], known: dict[str, _Known]) -> Added:
-        """Gold and practice tasks: one for each row, or its ranks corrected where it is there."""
+    def _add_expected(self, prompts: list[HashedPrompt], known: dict[str, _PromptState]) -> Added:
+        """Adds gold and practice tasks, one per row; corrects the expected ranks of known ones."""
         wanted = {}
         for key, prompt in prompts:
             members = [text_hash(answer.text) for answer in prompt.answers]
@@ -273,8 +273,8 @@ class _Batch:
         self.make(rows, known)
         return Added(tasks=len(rows), corrected=n_corrected)
 
-    def make(self, tasks: list[NewTask], known: dict[str, _Known]) -> None:
-        """Makes tasks of what is described."""
+    def make(self, tasks: list[NewTask], known: dict[str, _PromptState]) -> None:
+        """Makes the tasks."""
         if self.dry_run or not tasks:
             return
         first = take_places(self.session, self.project_id, len(tasks))
@@ -286,7 +286,7 @@ class _Batch:
         for place, task in enumerate(tasks, start=first):
             name = task_hash(self.kind, task.prompt, task.members)
             own = {"hash": name, "prompt_id": known[task.prompt].id, "expected": task.expected, "place": place}
-            rows.append({**own, "public_id": drawn_id(), "priority": task.priority, **common})
+            rows.append({**own, "public_id": random_id(), "priority": task.priority, **common})
         written = self.session.execute(insert(Task).returning(Task.id, Task.hash), rows)
         id_of = {row.hash: row.id for row in written}
         outputs = [
@@ -297,17 +297,17 @@ class _Batch:
         self.session.execute(insert(TaskOutput), outputs)
 
 
-def drawn_id() -> int:
-    """A public id: as large as JavaScript's numbers hold exactly, so that hardly any two are the same."""
+def random_id() -> int:
+    """A random public id below 2^53, the largest range that JavaScript's numbers hold exactly."""
     return secrets.randbelow(2**53 - 1) + 1
 
 
-def share_out(
+def distribute(
     free: list[str], unseen: dict[int, list[str]], most: int
 ) -> tuple[dict[int, list[str]], list[list[str]], int]:
-    """Where a prompt's answers that are in no task go: (task → answers to add, new tasks, how many wait).
+    """Distributes a prompt's free answers over tasks: (task → answers to add, new tasks, number left waiting).
 
-    Tasks that nobody has seen are filled up first. The rest becomes tasks of nearly equal size, at most `most` each.
+    Unseen tasks are filled up first. The rest becomes tasks of nearly equal size, at most `most` answers each.
     """
     left, grown = list(free), {}
     for task_id, members in unseen.items():
@@ -325,12 +325,12 @@ def share_out(
 
 
 def task_hash(kind: str, prompt: str, members: list[str]) -> str:
-    """What a task is known by: its prompt and its answers, whatever their order."""
+    """A task's hash: its prompt and its answers in any order."""
     return events.digest([kind, prompt, sorted(members)])
 
 
-def _merged(prompts: Sequence[NewPrompt]) -> list[Keyed]:
-    """Each prompt once, with the answers of all rows that have it; the first row's source and the highest priority."""
+def _merged(prompts: Sequence[NewPrompt]) -> list[HashedPrompt]:
+    """Each prompt once with the answers of all its rows, the first row's source and the highest priority."""
     merged: dict[str, NewPrompt] = {}
     for prompt in prompts:
         key = prompt_hash(prompt.messages)

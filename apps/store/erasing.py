@@ -1,9 +1,9 @@
-"""Erasing a person: their name, logins and texts go, and what they decided stays under a pseudonym.
+"""Erasing a person: their name, logins and texts are deleted; their rankings stay under a pseudonym.
 
-Models were trained on their rankings, ratings and flags, so these are kept as "erased-7". Everything else that tells
-who they were goes: name, password, sessions, tokens, invitations and drafts, comments and reasons in all revisions, and
-what events say in which they are named, also of those that others did. One `erase` event says what was changed, so that
-`events.verify` holds before and after. Copies cannot be reached: backups, exports, and logs of other programs.
+Models were trained on their rankings, ratings and flags, so these are kept as "erased-7". Everything else that
+identifies them is deleted: name, password, sessions, tokens, invitations, drafts, comments and reasons in all
+revisions, and the content of every event that names them, including events of others. One `erase` event records the
+changes, so that `events.verify` still passes. Copies are out of reach: backups, exports, and logs of other programs.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from sqlalchemy.orm import Session
 from apps.store import events
 from apps.store.engine import Store
 from apps.store.errors import Unavailable
-from apps.store.people import _by_name, _keep_an_admin, _named, end_gifts, hash_token, name_key
+from apps.store.links import hash_token, revoke_granted
+from apps.store.names import name_key
+from apps.store.people import find_person, person_named, require_another_admin
 from apps.store.tables import (
     Annotation,
     ApiToken,
@@ -37,38 +39,37 @@ from apps.store.tasks import put_back
 
 
 class Erased(NamedTuple):
-    """What was done."""
+    """The result of erasing."""
 
     pseudonym: str
-    n_revisions: int  # that had texts
-    n_events: int  # that named the person
+    n_revisions: int  # revisions that lost texts
+    n_events: int  # events that named the person
 
 
 def erase(store: Store, name: str, by: int | None = None) -> Erased:
-    """Erases the person of this name, in one transaction, then from SQLite's file too.
+    """Erases the person of this name in one transaction, then from SQLite's file.
 
-    The pseudonym of somebody who is erased already repeats the last step alone, which a crash may have kept from being
-    done. Raises `Refused` for a name that nobody has and for the last active admin; `Unavailable` if the file could not
-    be written anew.
+    Given the pseudonym of an erased person, it repeats only the last step, which a crash may have prevented. Raises
+    `Refused` for an unknown name and for the last active admin; `Unavailable` if the file could not be rewritten.
     """
     with store.write() as session:
-        person = _named(session, name)
+        person = person_named(session, name)
         done = Erased(person.name, 0, 0) if person.erased_at is not None else _erase(session, person, store.clock(), by)
     try:
-        store.sweep()
+        store.vacuum()
     except Unavailable as error:
-        told = f"{done.pseudonym} is erased, but not from the database's file; erase {done.pseudonym} again"
-        raise Unavailable(told, str(error)) from error
+        message = f"{done.pseudonym} is erased, but not from the database's file; erase {done.pseudonym} again"
+        raise Unavailable(message, str(error)) from error
     return done
 
 
 def _erase(session: Session, person: Person, now: float, by: int | None) -> Erased:
-    _keep_an_admin(session, person, "erased")
-    session.refresh(person, with_for_update=True)  # a draft that comes in now waits, and finds nobody
+    require_another_admin(session, person, "erased")
+    session.refresh(person, with_for_update=True)  # a draft saved at this moment waits, and then finds no person
     session.add(Erasing(person_id=person.id))
-    session.flush()  # from here on the triggers let changes pass
+    session.flush()  # from here on the triggers allow changes
     key = person.key
-    end_gifts(session, person.id, now)
+    revoke_granted(session, person.id, now)
     _forget(session, person.id, key)
     person.name, person.password_hash, person.active, person.erased_at = (
         _pseudonym(session, person.id),
@@ -86,19 +87,21 @@ def _erase(session: Session, person: Person, now: float, by: int | None) -> Eras
 
 
 def _pseudonym(session: Session, person_id: int) -> str:
-    """A name that nobody has."""
+    """An unused name."""
     name = f"erased-{person_id}"
-    while _by_name(session, name):
+    while find_person(session, name):
         name += "-"
     return name
 
 
 def _forget(session: Session, person_id: int, key: str) -> None:
-    """All with which they came in or could, and what they had begun."""
+    """Deletes everything that let them log in, and their unfinished work."""
     for table in (LoginSession, Device, ApiToken, Draft, Assignment):
         session.execute(delete(table).where(table.person_id == person_id))
     left = exists().where(Assignment.task_id == Task.id)
-    alone = session.scalars(select(Task).where(Task.assigned, ~left)).all()  # theirs alone: they are for all now
+    alone = session.scalars(
+        select(Task).where(Task.assigned, ~left)
+    ).all()  # assigned to nobody else: open to everybody again
     for task in alone:
         task.assigned = False
     put_back(session, *alone)
@@ -110,7 +113,7 @@ def _forget(session: Session, person_id: int, key: str) -> None:
 
 
 def _blank_texts(session: Session, person_id: int) -> list[list[Any]]:
-    """[annotation, number, digest] of each revision that lost its texts."""
+    """Blanks the texts of all revisions. Returns [annotation, number, digest] of each changed one."""
     query = select(Revision).join(Annotation, Annotation.id == Revision.annotation_id)
     query = query.where(Annotation.person_id == person_id).order_by(Revision.annotation_id, Revision.n)
     changed = []
@@ -124,7 +127,7 @@ def _blank_texts(session: Session, person_id: int) -> list[list[Any]]:
 
 
 def _blank_events(session: Session, key: str) -> list[list[Any]]:
-    """[number, hash of what is left] of each event that named the person; its own hash stays, for the chain."""
+    """Blanks the events that name the person. Returns [number, new hash] of each; the chain keeps the old hash."""
     changed = []
     for event in session.scalars(select(Event).where(Event.verb.not_in(events.NAMELESS)).order_by(Event.seq)).all():
         if _names([event.subject, event.data], key):
@@ -135,7 +138,7 @@ def _blank_events(session: Session, key: str) -> list[list[Any]]:
 
 
 def _names(value: Any, key: str) -> bool:
-    """Whether a person's name stands anywhere in an event."""
+    """Whether a person's name occurs anywhere in a value."""
     if isinstance(value, str):
         return name_key(value) == key
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()

@@ -1,4 +1,4 @@
-"""What the store refuses. Each is a `UserError`: its text says what was found and what to do about it."""
+"""Errors of the store. Each is a `UserError`: its text says what was found and what to do."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ from align.errors import UserError
 
 
 class Refused(UserError):
-    """Anything that the store refuses."""
+    """Base of all refusals."""
 
 
 class NotYours(Refused):
-    """A task or an annotation that does not exist, or is another person's: the two are told in the same words."""
+    """A task or an annotation that does not exist or is another person's; both give the same message."""
 
     def __init__(self, what: str = "task") -> None:
-        super().__init__(f"there is no such {what} of yours; go on with the next task")
+        super().__init__(f"you have no such {what}; go on with the next task")
 
 
 class Stale(Refused):
-    """Something that was changed elsewhere meanwhile, as in a second window."""
+    """The object was changed elsewhere meanwhile, for example in a second window."""
 
 
 class LeaseLost(Stale):
-    """A lease that ran out, and all places of its task are taken by others."""
+    """The lease expired, and others have taken all places of its task."""
 
 
 class BadPayload(Refused):
-    """What was sent cannot be saved as it is. `problems` names each key, the value found and the remedy."""
+    """The data cannot be saved. `problems` names each key, the value found and the remedy."""
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__("; ".join(problems))
@@ -33,7 +33,7 @@ class BadPayload(Refused):
 
 
 class LoginRefused(Refused):
-    """A wrong name or password, an invitation or a session that is not valid."""
+    """A wrong name or password, or an invalid invitation or session."""
 
 
 class TooManyAttempts(Refused):
@@ -47,10 +47,10 @@ class TooManyAttempts(Refused):
 class Unavailable(Refused):
     """The database cannot be reached, is busy, or its disk is full: nothing was saved. Try again later.
 
-    `told` is for anybody; the whole text has what the database `said`, which may name its address.
+    `public` can be shown to anybody. The whole text includes the database's own `details`, which may name its address.
     """
 
-    def __init__(self, told: str, said: str = "") -> None:
-        what, _, remedy = told.partition("; ")
-        super().__init__(f"{what} ({said}); {remedy}" if said else told)
-        self.told = told
+    def __init__(self, public: str, details: str = "") -> None:
+        what, _, remedy = public.partition("; ")
+        super().__init__(f"{what} ({details}); {remedy}" if details else public)
+        self.public = public

@@ -1,4 +1,4 @@
-"""What people said, read back by answer instead of by slot: for feedback, dashboards and exports."""
+"""Agreement with known answers, and ranks by answer instead of by slot: for practice feedback, gold and exports."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from apps.store.tables import Annotation, Desk, Person, Presentation, Revision, 
 
 
 class Feedback(NamedTuple):
-    """How a practice task was done, by the person's slots."""
+    """Feedback on a practice task, by the person's slots."""
 
-    agreement: float  # the share of the pairs that the expected ranks decide, ordered alike
+    agreement: float  # share of the pairs decided by the expected ranks that the person ordered the same way
     expected: dict[str, int]
     explanation: str
 
 
 def by_place(values: dict[str, Any], places: list[int]) -> list[Any]:
-    """Values by slot, in the order of the task's answers."""
+    """Reorders values by slot into the order of the task's answers."""
     ordered: list[Any] = [None] * len(places)
     for slot, place in enumerate(places):
         ordered[place] = values[str(slot)]
@@ -31,25 +31,25 @@ def by_place(values: dict[str, Any], places: list[int]) -> list[Any]:
 
 
 def dense(ranks: list[int]) -> list[int]:
-    """Ranks from 1 on without gaps: 1, 1, 3 becomes 1, 1, 2."""
+    """Dense ranks from 1: 1, 1, 3 becomes 1, 1, 2."""
     order = {rank: n for n, rank in enumerate(sorted(set(ranks)), start=1)}
     return [order[rank] for rank in ranks]
 
 
 def agreement(ranks: list[int] | None, expected: list[int]) -> float:
-    """Of the pairs that `expected` decides, the share that `ranks` order alike; a tie is no order, nor are no ranks."""
+    """The share of the pairs decided by `expected` that `ranks` order the same way; ties and None count as wrong."""
     decided = [(i, j) for i, j in permutations(range(len(expected)), 2) if expected[i] < expected[j]]
     assert decided, "a row whose ranks decide nothing is refused when it is imported"
     return sum(ranks is not None and ranks[i] < ranks[j] for i, j in decided) / len(decided)
 
 
 def ranks_of(payload: dict[str, Any], places: list[int]) -> list[int] | None:
-    """A submitted payload's ranks in the order of the task's answers, from 1 on; None where all were bad."""
+    """A submitted payload's dense ranks in the order of the task's answers; None if all are bad and unranked."""
     return None if payload["ranks"] is None else dense(by_place(payload["ranks"], places))
 
 
 def feedback_on(session: Session, task: Task, mine: Annotation) -> Feedback:
-    """What to show after a practice task."""
+    """The feedback to show after a practice task."""
     places = session.get_one(Presentation, (task.id, mine.person_id)).places
     payload = session.get_one(Revision, (mine.id, mine.n_revisions)).payload
     assert task.expected is not None
@@ -59,12 +59,12 @@ def feedback_on(session: Session, task: Task, mine: Annotation) -> Feedback:
 
 
 def practice_agreement(session: Session, project_id: int, person_id: int) -> list[float]:
-    """How well a person did each practice task."""
+    """A person's agreement on each practice task."""
     return known_agreement(session, project_id, person_id, "practice")
 
 
 def failed_practice(session: Session, project_id: int) -> list[str]:
-    """The names of annotators who have done all practice tasks, and not well enough: they get no other task."""
+    """The names of annotators who did all practice tasks and failed: they get no other task."""
     settings = settings_of(session, project_id)
     done = exists().where(Annotation.task_id == Task.id, Annotation.person_id == Desk.person_id)
     done = done.where(Annotation.status != "undone").correlate(Task, Desk)
@@ -78,21 +78,21 @@ def failed_practice(session: Session, project_id: int) -> list[str]:
 
 
 def has_passed(session: Session, settings: Settings, project_id: int, person_id: int) -> bool:
-    """Whether somebody has done enough practice tasks well enough."""
+    """Whether a person has passed the practice: enough tasks with enough agreement."""
     done = practice_agreement(session, project_id, person_id)
     enough = settings.practice
     return len(done) >= enough.required and sum(done) / len(done) >= enough.pass_share
 
 
 def known_agreement(session: Session, project_id: int, person_id: int, kind: str) -> list[float]:
-    """How well a person did each task whose answer is known: `practice` or `gold`."""
+    """A person's agreement on each task with known ranks of a kind: `practice` or `gold`."""
     return known_agreements(session, project_id, person_id).get((person_id, kind), [])
 
 
 def known_agreements(
     session: Session, project_id: int, person_id: int | None = None
 ) -> dict[tuple[int, str], list[float]]:
-    """The same of everybody, by person and kind, or of one person."""
+    """`known_agreement` by person and kind, of everybody or of one person."""
     query = (
         select(Annotation.person_id, Task.kind, Task.expected, Presentation.places, Revision.payload)
         .select_from(Annotation)

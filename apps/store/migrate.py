@@ -19,7 +19,7 @@ def is_current(connection: Connection) -> bool:
 
 
 def migrate(connection: Connection, where: str, create: bool = True) -> None:
-    """Makes or upgrades the tables, inside the connection's transaction. `where` names the database in messages.
+    """Creates or upgrades the tables inside the connection's transaction. `where` names the database in messages.
 
     Raises `UserError` for a database that a newer version wrote, one of another program, and, unless `create`, for an
     empty one.
@@ -53,7 +53,7 @@ def _check_empty(connection: Connection, where: str, create: bool) -> None:
             f"database: {where} holds tables of another program ({', '.join(sorted(tables)[:3])}); give a new one"
         )
     if not create:
-        raise UserError(f"database: {where} is empty; `serve` or `import` fill it")
+        raise UserError(f"database: {where} is empty; `serve` or `import` fills it")
     if connection.dialect.name != "sqlite" and connection.scalar(text("SHOW server_encoding")) != "UTF8":
         raise UserError(f"database: {where} does not keep UTF-8; create it with ENCODING 'UTF8'")
 

@@ -1,4 +1,4 @@
-"""Passwords: argon2id, a memory-hard function (RFC 9106), and a limit on how many are computed at once."""
+"""Password hashing with argon2id (RFC 9106, memory-hard), at most two at a time."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ def check_password(password: str, name: str) -> None:
     if not SHORTEST <= n <= LONGEST:
         raise BadPayload([f"password: {n} characters; give {SHORTEST} to {LONGEST}"])
     if name.casefold() in (password.casefold(), password.casefold() * 2) or len(set(password)) < 4:
-        raise BadPayload(["password: too easy to guess; take several words that do not belong together"])
+        raise BadPayload(["password: too easy to guess; use several unrelated words"])
 
 
 def hash_password(password: str) -> str:
-    """The hash to keep, with its salt and cost."""
+    """The hash to store, with its salt and cost."""
     with _AT_ONCE:
         return _hasher().hash(_normal(password))
 
 
 def verify_password(password_hash: str | None, password: str) -> bool:
-    """Whether it is the right password. Without a hash (an unknown name) the same work is done, for nothing."""
+    """Whether the password is right. Without a hash (an unknown name) it takes the same time."""
     from argon2.exceptions import InvalidHashError, VerificationError
 
     with _AT_ONCE:
@@ -49,7 +49,7 @@ def verify_password(password_hash: str | None, password: str) -> bool:
 
 
 def is_outdated(password_hash: str) -> bool:
-    """Whether a hash was made at another cost than today's."""
+    """Whether a hash was made with other cost parameters than today's."""
     return _hasher().check_needs_rehash(password_hash)
 
 
@@ -66,5 +66,5 @@ def _nobodys_hash() -> str:
 
 
 def _normal(password: str) -> bytes:
-    """The same password, however a keyboard composes its characters."""
+    """The normalized bytes: the same for every way that a keyboard composes characters."""
     return unicodedata.normalize("NFKC", password).encode("utf-8", "surrogatepass")

@@ -1,4 +1,4 @@
-"""How far a project is, and what is left: for the annotators' page, the lead's and the terminal."""
+"""A project's progress and remaining work: for the annotators' page, the lead's page and the terminal."""
 
 from __future__ import annotations
 
@@ -20,15 +20,17 @@ from sqlalchemy.orm import Session
 from apps.store.engine import Store
 from apps.store.feedback import agreement, known_agreements
 from apps.store.projects import settings_of
-from apps.store.reading import Judged, Judgment, judged
+from apps.store.reading import AnnotatedTask, TaskAnnotation, annotated_tasks
 from apps.store.tables import Annotation, Desk, Event, Lease, Person, Project, Revision, Task
 
 DAY_S = 86400.0
-N_TIMED = 1000  # the latest rankings, whose seconds are looked at
-QUICK_S, RESTS = 0.005, 20  # what takes longer to count is counted again only after so many times as long
-_KEPT: WeakKeyDictionary[Store, dict[int, tuple[float, tuple[int, int]]]] = WeakKeyDictionary()  # until when, and what
+N_TIMED = 1000  # the median time is over this many latest rankings
+QUICK_S, RESTS = 0.005, 20  # a count that takes longer than QUICK_S is cached for RESTS times its duration
+_KEPT: WeakKeyDictionary[Store, dict[int, tuple[float, tuple[int, int]]]] = (
+    WeakKeyDictionary()
+)  # store → project → (valid until, count)
 
-# Asked after each ranking, so they are put together once.
+# Built once, since they run after each ranking.
 LATEST = (Revision.annotation_id == Annotation.id) & (Revision.n == Annotation.n_revisions)
 TODAY = Revision.created_at >= bindparam("since")
 MINE = (
@@ -69,20 +71,20 @@ class PersonProgress(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """What a project has done and what is left."""
+    """A project's progress and remaining work."""
 
     n_tasks: int  # ranking tasks that are not closed
-    n_done: int  # of them, ranked by as many people as asked for
-    n_rankings: int  # that count, of the ranking tasks
+    n_done: int  # of these, ranked by as many people as required
+    n_rankings: int  # rankings of these tasks that count
     n_wanted: int  # n_tasks times overlap
     n_skipped: int
     n_flagged: int
     n_extra: int
-    n_held: int  # tasks that are open at somebody's
+    n_held: int  # tasks that somebody has open
     median_seconds: float | None  # of the latest 1000
     n_last_day: int
-    person_seconds_left: float | None  # what is wanted and not there, at the median
-    seconds_left: float | None  # the same at the pace of the last day
+    person_seconds_left: float | None  # missing rankings times the median
+    seconds_left: float | None  # missing rankings at the pace of the last day
     people: tuple[PersonProgress, ...]
 
 
@@ -92,19 +94,19 @@ class Mine(NamedTuple):
     n_submitted: int
     n_skipped: int
     n_flagged: int
-    seconds: float  # spent on what was submitted
-    n_today: int  # submitted for the last time since the day began, and the seconds of it
+    seconds: float  # spent on submitted rankings
+    n_today: int  # rankings last submitted since the day began, and their seconds
     seconds_today: float
     n_tasks: int
-    n_done: int  # in large steps: one by one it would tell gold tasks, which do not count
-    guidelines: int  # the version that holds now, 0 where there are none
+    n_done: int  # rounded to large steps: exact counts would reveal gold tasks, which do not count
+    guidelines: int  # the current version, 0 if there are none
 
 
 def progress(store: Store, project_id: int) -> Progress:
-    """The whole project's."""
+    """The whole project's progress."""
     now = store.clock()
     with store.read() as session:
-        settings_of(session, project_id)  # that it is there
+        settings_of(session, project_id)  # raises if the project does not exist
         tasks = (Task.project_id == project_id) & (Task.kind == "rank") & (Task.status != "closed")
         counted = select(func.count(), func.coalesce(func.sum(Task.required), 0)).select_from(Task).where(tasks)
         n_tasks, n_wanted = session.execute(counted).one()
@@ -134,11 +136,11 @@ def progress(store: Store, project_id: int) -> Progress:
 
 
 def mine(store: Store, project_id: int, person_id: int, since: float | None = None) -> Mine:
-    """A person's own. `since`: when their day began; by default the UTC day."""
+    """A person's own progress. `since`: when their day began; by default the UTC day."""
     since = store.clock() // DAY_S * DAY_S if since is None else since
-    with store.look() as connection:
-        said = connection.execute(MINE, {"project": project_id, "person": person_id, "since": since})
-        rows = {row.status: row for row in said}
+    with store.read_one() as connection:
+        found = connection.execute(MINE, {"project": project_id, "person": person_id, "since": since})
+        rows = {row.status: row for row in found}
         guidelines = connection.scalar(VERSION, {"project": project_id})
     counts = {status: row.n for status, row in rows.items()}
     n_tasks, n_done = _totals(store, project_id)
@@ -156,12 +158,12 @@ def mine(store: Store, project_id: int, person_id: int, since: float | None = No
 
 
 def _totals(store: Store, project_id: int) -> tuple[int, int]:
-    """How many tasks there are, and are done. Where it takes long to count them, they are not counted at each call."""
+    """The numbers of tasks and of done tasks. If counting is slow, the counts are cached for a while."""
     kept = _KEPT.setdefault(store, {})
     began = time.monotonic()
     if project_id in kept and began < kept[project_id][0]:
         return kept[project_id][1]
-    with store.look() as connection:
+    with store.read_one() as connection:
         n_tasks, n_done = connection.execute(TOTALS, {"project": project_id}).one()
     n_done -= n_done % max(5, n_tasks // 20) if n_done < n_tasks else 0
     took = time.monotonic() - began
@@ -172,19 +174,20 @@ def _totals(store: Store, project_id: int) -> tuple[int, int]:
 def people_csv(
     store: Store, project_id: int, gold_pass: float, since: float | None = None, until: float | None = None
 ) -> str:
-    """What each person did from `since` until `until`, and how well, as CSV with a heading: for paying them.
+    """Each person's work and quality from `since` until `until`, as CSV with a heading: for paying them.
 
-    `hours` are those that the page measured while somebody was active, at most `LONGEST_S` a revision, those of two
-    windows at once counted once. Practice, gold and what was revised or taken back later are in it; for skipping and
-    flagging no time is measured. `agreement` is with others who ranked the same, `gold` the share that passed.
+    `hours` are active time as the page measured it, at most `LONGEST_S` per revision; overlapping time of two windows
+    counts once. They include practice, gold and work that was revised or undone later; skipping and flagging are not
+    timed. `agreement` is with others who ranked the same tasks; `gold` is the share of gold tasks passed.
     """
     found: dict[int, _Record] = {}
     with store.read() as session:
         keys = dict(session.execute(select(Person.id, Person.key)).tuples().all())
-        for task in judged(session, project_id, ("rank", "practice", "gold"), until):
-            for said in task.judgments:
-                if since is None or said.last.at >= since:
-                    found.setdefault(said.person_id, _Record(said.person)).add(task, said, since or 0.0)
+        for task in annotated_tasks(session, project_id, ("rank", "practice", "gold"), until):
+            for annotation in task.annotations:
+                if since is None or annotation.last.at >= since:
+                    record = found.setdefault(annotation.person_id, _Record(annotation.person))
+                    record.add(task, annotation, since or 0.0)
     lines = io.StringIO()
     table = csv.writer(lines, lineterminator="\n")
     table.writerow(COLUMNS)
@@ -201,20 +204,20 @@ LONGEST_S = 3600.0
 
 
 class _Record:
-    """What one person did, added up."""
+    """One person's totals."""
 
     def __init__(self, name: str) -> None:
-        # a spreadsheet would compute what begins like a formula
+        # a spreadsheet would run a name that begins like a formula
         self.name = f"'{name}" if name.startswith(("=", "+", "-", "@")) else name
-        self.spans: list[tuple[float, float]] = []  # of time, from when to when
-        self.days: list[float] = []  # when things were said
+        self.spans: list[tuple[float, float]] = []  # working time, from when to when
+        self.days: list[float] = []  # times of revisions
         self.statuses: Counter[str] = Counter()
         self.seconds: list[float] = []
-        self.pairs = [0, 0]  # that were ordered as somebody else did, and otherwise
+        self.pairs = [0, 0]  # pairs ordered like another person did, and differently
         self.known: dict[str, list[float]] = {"gold": [], "practice": []}
 
-    def add(self, task: Judged, mine: Judgment, since: float) -> None:
-        """Something that they said, at least for the last time since then."""
+    def add(self, task: AnnotatedTask, mine: TaskAnnotation, since: float) -> None:
+        """Adds an annotation; revisions before `since` are left out."""
         for version in mine.versions:
             if version.at >= since:
                 self.days.append(version.at)
@@ -226,7 +229,7 @@ class _Record:
             self.statuses[mine.last.status] += 1
         if task.kind == "rank" and mine.last.status == "submitted":
             self.seconds += [mine.last.seconds] if mine.last.seconds > 0 else []
-            for other in task.judgments:
+            for other in task.annotations:
                 if other.person_id != mine.person_id:
                     self._compare(mine.ranks, other.ranks)
 
@@ -236,7 +239,7 @@ class _Record:
                 self.pairs[(a[i] < a[j]) != (b[i] < b[j])] += 1
 
     def figures(self, gold_pass: float) -> list[Any]:
-        """All columns but the name; an empty cell is what nothing says."""
+        """All columns except the name; an empty cell means unknown."""
         gold, practice = self.known["gold"], self.known["practice"]
         return [
             round(covered(self.spans) / 3600, 3),
@@ -251,7 +254,7 @@ class _Record:
 
 
 def covered(spans: Iterable[tuple[float, float]]) -> float:
-    """Seconds that lie in at least one of the spans."""
+    """Seconds covered by at least one of the spans."""
     total, end = 0.0, -math.inf
     for first, last in sorted(spans):
         total += max(0.0, last - max(first, end))
@@ -260,31 +263,31 @@ def covered(spans: Iterable[tuple[float, float]]) -> float:
 
 
 def _people(session: Session, project_id: int) -> list[PersonProgress]:
-    """Everybody who has a desk in this project, by name: a query for each figure, and none for each person."""
+    """Everybody who has worked in this project, by name, with one query per figure and none per person."""
     query = select(Person).join(Desk, Desk.person_id == Person.id).where(Desk.project_id == project_id)
     people = session.scalars(query.order_by(Person.key)).all()
-    said, seconds = _said(session, project_id), _seconds_by_person(session, project_id)
+    statuses, seconds = _counts_by_status(session, project_id), _seconds_by_person(session, project_id)
     known = known_agreements(session, project_id)
-    return [_person(person, said[person.id], seconds.get(person.id), known) for person in people]
+    return [_person(person, statuses[person.id], seconds.get(person.id), known) for person in people]
 
 
-Said = dict[str, tuple[int, int, float]]  # status → how many, how many extra, the last one's time
+StatusCounts = dict[str, tuple[int, int, float]]  # status → count, count of extra ones, time of the latest
 
 
-def _said(session: Session, project_id: int) -> dict[int, Said]:
+def _counts_by_status(session: Session, project_id: int) -> dict[int, StatusCounts]:
     n_extra = func.sum(case((Annotation.extra, 1), else_=0))
     query = select(
         Annotation.person_id, Annotation.status, func.count(), n_extra, func.max(Revision.created_at)
     ).select_from(Annotation)
     query = query.join(Revision, LATEST).where(Annotation.project_id == project_id)
-    found: dict[int, Said] = defaultdict(dict)
+    found: dict[int, StatusCounts] = defaultdict(dict)
     for person, status, n, extra, last in session.execute(query.group_by(Annotation.person_id, Annotation.status)):
         found[person][status] = (n, extra, last)
     return found
 
 
 def _seconds_by_person(session: Session, project_id: int) -> dict[int, float]:
-    """The median of each person's latest rankings."""
+    """The median seconds of each person's latest rankings."""
     place = func.row_number().over(partition_by=Annotation.person_id, order_by=Annotation.turn.desc()).label("place")
     query = select(Annotation.person_id, Revision.seconds, place).join(Revision, LATEST).where(*_timed(project_id))
     timed = query.subquery()
@@ -295,9 +298,9 @@ def _seconds_by_person(session: Session, project_id: int) -> dict[int, float]:
 
 
 def _person(
-    person: Person, said: Said, seconds: float | None, known: dict[tuple[int, str], list[float]]
+    person: Person, statuses: StatusCounts, seconds: float | None, known: dict[tuple[int, str], list[float]]
 ) -> PersonProgress:
-    counts = {status: n for status, (n, _, _) in said.items()}
+    counts = {status: n for status, (n, _, _) in statuses.items()}
     gold, practice = (known.get((person.id, kind), []) for kind in ("gold", "practice"))
     return PersonProgress(
         id=person.id,
@@ -307,9 +310,9 @@ def _person(
         n_submitted=counts.get("submitted", 0),
         n_skipped=counts.get("skipped", 0),
         n_flagged=counts.get("flagged", 0),
-        n_extra=sum(extra for _, extra, _ in said.values()),
+        n_extra=sum(extra for _, extra, _ in statuses.values()),
         median_seconds=seconds,
-        last_at=max((last for _, _, last in said.values()), default=None),
+        last_at=max((last for _, _, last in statuses.values()), default=None),
         gold_agreement=sum(gold) / len(gold) if gold else None,
         practice_agreement=sum(practice) / len(practice) if practice else None,
         n_gold=len(gold),
@@ -317,19 +320,19 @@ def _person(
 
 
 def _timed(project_id: int) -> tuple[ColumnElement[bool], ...]:
-    """Rankings whose time the page measured."""
+    """Filters for rankings with a measured time."""
     return Annotation.project_id == project_id, Annotation.status == "submitted", Revision.seconds > 0
 
 
 def _seconds(session: Session, project_id: int) -> float | None:
-    """The median of the latest rankings."""
+    """The median seconds of the latest rankings."""
     query = select(Revision.seconds).join(Annotation, LATEST).where(*_timed(project_id))
     found = session.scalars(query.order_by(Annotation.turn.desc()).limit(N_TIMED)).all()
     return float(median(found)) if found else None
 
 
 def _n_since(session: Session, project_id: int, since: float) -> int:
-    """How many rankings were said or revised since then."""
+    """The number of rankings submitted or revised since then."""
     first = session.scalar(select(func.min(Event.seq)).where(Event.at > since))
     if first is None:
         return 0

@@ -1,12 +1,12 @@
-"""A labelling project: what project.yaml says, and the database that it names.
+"""A labelling project: the keys of project.yaml, and opening its database.
 
     name: harmless-1
     database: runs/labels.db
     instructions: guidelines.md
     overlap: 2
 
-Paths are relative to where the command runs. `${NAME}` in `database` is taken from the environment: a password belongs
-there and not in a file.
+Paths are relative to the working directory. `${NAME}` in `database` is taken from the environment: passwords belong
+there, not in a file.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def _are_addresses(given: tuple[str, ...]) -> tuple[str, ...]:
             ip_network(one)
         except ValueError:
             raise ValueError(
-                f"{one!r} is no address and no network; give numbers, as 10.0.0.5 or 172.16.0.0/12"
+                f"{one!r} is not an IP address or network; give one such as 10.0.0.5 or 172.16.0.0/12"
             ) from None
     return given
 
@@ -50,33 +50,33 @@ class Recipe(Settings):
     """A labelling project."""
 
     name: str = Field(min_length=1, max_length=100)
-    """Told on the page and in exports. Several projects can share a database."""
+    """The project's name on pages and in exports. Several projects can share a database."""
     database: str
-    """A path (SQLite), or postgresql://user:${PASSWORD}@host/name, where ${PASSWORD} is taken from the environment."""
+    """A path (SQLite) or postgresql://user:${PASSWORD}@host/name; ${PASSWORD} comes from the environment."""
     instructions: str | None = None
-    """A Markdown file: the guidelines that annotators read."""
+    """A Markdown file with the guidelines for annotators."""
     show: Literal["markdown", "raw"] = "markdown"
-    """How texts are shown at first; everybody can switch."""
+    """How texts are shown at first; each person can switch."""
     session_hours: float = Field(12, gt=0, le=24 * 30)
     """How long a login lasts."""
     origin: str | None = Field(None, pattern=r"^https?://[^/\s]+$")
-    """The address that browsers use, where the app stands behind a proxy: https://label.example.org."""
+    """The address that browsers use if the app is behind a proxy: https://label.example.org."""
     trusted_proxies: Addresses = ()
-    """Addresses or networks, as 172.16.0.0/12, of a proxy on another machine: its X-Forwarded-For is believed."""
+    """Addresses or networks (172.16.0.0/12) of proxies on other machines. Their X-Forwarded-For header is trusted."""
 
     @property
     def proxies(self) -> tuple[str, ...] | None:
-        """The proxies of other machines that say who a request is from; None where no proxy stands in front."""
+        """Trusted proxies on other machines; None if there is no proxy."""
         return self.trusted_proxies if self.origin or self.trusted_proxies else None
 
     def settings(self) -> Settings:
-        """What the store needs of it."""
+        """The part that the store needs."""
         return Settings.model_validate({name: getattr(self, name) for name in Settings.model_fields})
 
     @model_validator(mode="after")
     def _password_from_the_environment(self) -> Self:
         if re.match(r"postgresql(\+\w+)?://[^:/@]*:[^@$]+@", self.database):
-            raise ValueError("database: a password stands in this file; write ${NAME} in its place and set NAME")
+            raise ValueError("database: this file contains a password; replace it by ${NAME} and set NAME")
         return self
 
 
@@ -89,12 +89,12 @@ class Project(NamedTuple):
 
 
 def read(path: str) -> Recipe:
-    """project.yaml, checked. Raises `UserError` that tells every mistake at once."""
+    """The checked project.yaml. Raises `UserError` with all mistakes at once."""
     return build(Recipe, read_yaml(path), path)
 
 
 def guidelines_of(recipe: Recipe) -> str:
-    """The text of the guidelines. Raises `UserError` if the file cannot be read."""
+    """The guidelines' text. Raises `UserError` if the file cannot be read."""
     if recipe.instructions is None:
         return ""
     try:
@@ -104,11 +104,11 @@ def guidelines_of(recipe: Recipe) -> str:
 
 
 def database_url(recipe: Recipe) -> str:
-    """`database` with the environment's values in it, as parts of a URL. Raises `UserError` for one that is not set."""
+    """`database` with environment variables filled in, URL-quoted. Raises `UserError` for an unset one."""
 
     def value(found: re.Match[str]) -> str:
         if found[1] not in os.environ:
-            raise UserError(f"database: the environment has no variable {found[1]}; set it before this command")
+            raise UserError(f"database: the environment variable {found[1]} is not set; set it before this command")
         given = os.environ[found[1]]
         return given if found[0] == recipe.database else quote(given, safe="")
 
@@ -117,10 +117,10 @@ def database_url(recipe: Recipe) -> str:
 
 @contextmanager
 def opened(path: str, use: Literal["work", "read", "look"] = "work") -> Iterator[Project]:
-    """The project with its database open; closed at the end.
+    """Opens the project with its database; closes it at the end.
 
-    To `work`, the database is made where there is none, and what project.yaml says is brought into it. To `read`, both
-    must be there. To `look`, a database or project that is not there is taken to be empty. Raises `UserError`.
+    `work` creates a missing database and brings the keys of project.yaml into it. `read` needs both to exist. `look`
+    takes a missing database or project as empty. Raises `UserError`.
     """
     for package in ("sqlalchemy", "alembic"):
         if find_spec(package) is None:
@@ -140,7 +140,7 @@ def opened(path: str, use: Literal["work", "read", "look"] = "work") -> Iterator
             nowhere = str(Path(stack.enter_context(tempfile.TemporaryDirectory())) / "empty.db")
             store = stack.enter_context(closing(Store.open(nowhere)))
         if found is None and use == "read":
-            raise UserError(f"name: the database has no project {recipe.name!r} yet; `import` or `serve` make it")
+            raise UserError(f"name: the database has no project {recipe.name!r} yet; `import` or `serve` creates it")
         if found is None or use == "work":
             found = sync(store, recipe.name, settings, guidelines)
         yield Project(recipe, store, found)

@@ -1,4 +1,4 @@
-"""A project's row: what project.yaml says, brought into the database."""
+"""A project's row in the database: its settings, guidelines and queue places."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sqlalchemy import Select, Text, bindparam, case, func, select, type_coerce,
 from sqlalchemy.orm import Session
 
 from apps.store import events
-from apps.store.engine import Store, alone
+from apps.store.engine import Store, require_exclusive
 from apps.store.errors import BadPayload, NotYours, Stale
 from apps.store.settings import Settings
 from apps.store.tables import Assignment, Desk, Guidelines, Person, Project, Task
@@ -33,11 +33,11 @@ SETTINGS = select(type_coerce(Project.settings, Text)).where(Project.id == bindp
 
 
 def sync(store: Store, name: str, settings: Settings, guidelines: str = "") -> int:
-    """Makes the project, or brings its settings up to date. Returns its id.
+    """Creates the project, or updates its settings. Returns its id.
 
-    Another overlap holds for tasks that are there already: what is then short of people goes behind the queue again,
-    and what has enough of them is done. Guidelines get a new version when the file's text changes; until it does, what
-    was edited on the page stays.
+    A changed overlap also applies to existing tasks: those that now lack rankings go to the end of the queue, and those
+    that have enough are done. Guidelines get a new version when the file's text changes; until then, edits made on the
+    page stay.
     """
     config, file = settings.model_dump(mode="json"), text_digest(guidelines)
     with store.read() as session:
@@ -55,7 +55,7 @@ def sync(store: Store, name: str, settings: Settings, guidelines: str = "") -> i
         if project.guidelines_file != file:
             new_guidelines(session, project, guidelines, now)
             project.guidelines_file = file
-        if project.settings["overlap"] != settings.overlap:  # else what was sent back keeps what it asks for
+        if project.settings["overlap"] != settings.overlap:  # else tasks that were sent back keep their own number
             _require(session, project.id, settings.overlap)
         project.settings = config
         data = {"settings": events.digest(config), "guidelines_version": project.guidelines_version}
@@ -64,14 +64,14 @@ def sync(store: Store, name: str, settings: Settings, guidelines: str = "") -> i
 
 
 def new_guidelines(session: Session, project: Project, text: str, now: float, by: int | None = None) -> None:
-    """The next version of a project's guidelines; those before are kept."""
+    """Adds the next version of a project's guidelines; earlier ones are kept."""
     project.guidelines, project.guidelines_version = text, project.guidelines_version + 1
     version = Guidelines(project_id=project.id, version=project.guidelines_version, text=text, person_id=by, at=now)
     session.add(version)
 
 
 def guidelines_of(store: Store, project_id: int) -> GuidelinesNow:
-    """What annotators read now. Raises `NotYours` for a project that is not there."""
+    """The current guidelines. Raises `NotYours` for an unknown project."""
     with store.read() as session:
         found = session.execute(_versions(project_id).limit(1)).tuples().first()
     if found is None:
@@ -80,20 +80,20 @@ def guidelines_of(store: Store, project_id: int) -> GuidelinesNow:
 
 
 def versions(store: Store, project_id: int) -> list[GuidelinesNow]:
-    """All that annotators ever read, the newest first."""
+    """All versions of the guidelines, newest first."""
     with store.read() as session:
         return [GuidelinesNow(*row) for row in session.execute(_versions(project_id)).tuples()]
 
 
 def edit_guidelines(store: Store, project_id: int, text: str, version: int, by: int) -> int:
-    """Saves what somebody made of `version`; returns the new version's number, or `version` if nothing changed.
+    """Saves an edit of `version`. Returns the new version's number, or `version` if nothing changed.
 
-    Raises `Stale` if somebody else saved meanwhile, `BadPayload` for a text that is too long or has NUL.
+    Raises `Stale` if somebody else saved meanwhile, `BadPayload` for a text that is too long or contains NUL.
     """
     if len(text) > LONGEST_GUIDELINES:
         raise BadPayload([f"guidelines: {len(text)} characters; give at most {LONGEST_GUIDELINES}"])
     if "\0" in text:
-        raise BadPayload(["guidelines: they have the character NUL, which cannot be kept; remove it"])
+        raise BadPayload(["guidelines: the text contains the character NUL, which cannot be stored; remove it"])
     now = store.clock()
     with store.write() as session:
         project = session.get(Project, project_id)
@@ -101,8 +101,8 @@ def edit_guidelines(store: Store, project_id: int, text: str, version: int, by: 
             raise NotYours("project")
         if project.guidelines_version != version:
             raise Stale(
-                f"the guidelines are at version {project.guidelines_version}, and this was made of version {version}; "
-                "copy your text, open them again and bring it in"
+                f"the guidelines are at version {project.guidelines_version}, but you edited version {version}; "
+                "copy your text, reopen the guidelines and merge it in"
             )
         if project.guidelines != text:
             new_guidelines(session, project, text, now, by)
@@ -123,13 +123,13 @@ def text_digest(text: str) -> str:
 
 
 def find(store: Store, name: str) -> int | None:
-    """The id of the project of this name, if there is one."""
+    """The id of the project of this name; None if there is none."""
     with store.read() as session:
         return session.scalar(select(Project.id).where(Project.name == name))
 
 
 def settings_of(session: Session, project_id: int) -> Settings:
-    """What the project's row says. Raises `NotYours` for a project that is not there."""
+    """The settings in the project's row. Raises `NotYours` for an unknown project."""
     text = session.connection().execute(SETTINGS, {"id": project_id}).scalar()
     if text is None:
         raise NotYours("project")
@@ -138,13 +138,13 @@ def settings_of(session: Session, project_id: int) -> Settings:
 
 @lru_cache(maxsize=64)
 def settings_in(text: str) -> Settings:
-    """What a project's row holds. Every call needs them, and to check them takes longer than to look a row up."""
+    """Settings from a project row's JSON; cached, since every call needs them and parsing takes longer than reading."""
     return Settings.model_validate_json(text)
 
 
 def take_places(session: Session, project_id: int, n: int) -> int:
-    """The first of n new places, behind everything that stands in the queue or ever stood there."""
-    alone(session)
+    """Reserves n new places at the end of the queue. Returns the first."""
+    require_exclusive(session)
     project = session.get_one(Project, project_id)
     first = project.last_place + 1
     project.last_place += n
@@ -152,7 +152,7 @@ def take_places(session: Session, project_id: int, n: int) -> int:
 
 
 def _require(session: Session, project_id: int, overlap: int) -> None:
-    """Another overlap for all tasks that people share."""
+    """Applies a changed overlap to all ranking tasks."""
     mine = (Task.project_id == project_id) & (Task.kind == "rank") & (Task.required != overlap)
     short = (Task.status == "done") & (Task.n_done < overlap)
     low, high = session.execute(select(func.min(Task.place), func.max(Task.place)).where(mine, short)).one()
@@ -165,14 +165,14 @@ def _require(session: Session, project_id: int, overlap: int) -> None:
         .values(required=overlap, status=status, place=place)
         .execution_options(synchronize_session=False)
     )
-    if behind:  # whom a task is assigned to may have passed by it while it was done
+    if behind:  # assignees may have passed a task while it was done
         task_place = select(Task.place).where(Task.id == Assignment.task_id, Task.place >= low + behind)
         moved = update(Assignment).where(Assignment.project_id == project_id, task_place.exists())
         session.execute(moved.values(place=task_place.scalar_subquery()).execution_options(synchronize_session=False))
 
 
 def desk_of(session: Session, project_id: int, person_id: int) -> Desk:
-    """How far a person is in a project."""
+    """A person's position in a project's queue; made if there is none."""
     desk = session.get(Desk, (project_id, person_id))
     if desk is None:
         desk = Desk(project_id=project_id, person_id=person_id, **NEW_DESK)

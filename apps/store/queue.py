@@ -1,9 +1,9 @@
-"""The order of the queue: the most urgent first, with a share of random draws, so that what gets labelled is no mere
-choice of the model.
+"""The order of the queue: highest priority first, with a share of random draws.
 
-A place goes to a task drawn from all that are left with probability `random_share`, else to one of highest priority;
-among equals the draw is uniform. The probability with which a task was drawn, and among how many, are stored: with them
-a mean over what was labelled can be weighted back to all tasks (Farquhar et al. 2021, 2101.11665).
+With probability `random_share` a place goes to a task drawn from all remaining ones, else to one of the highest
+priority; ties are drawn uniformly. The random draws keep the labelled tasks from being only the model's choice. Each
+task's draw probability and the number of candidates are stored; with them a mean over labelled tasks can be weighted
+back to all tasks (Farquhar et al. 2021, 2101.11665).
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from apps.store.engine import Store
 from apps.store.projects import settings_of, take_places
 from apps.store.tables import Task
 
-N_AT_ONCE = 2000  # tasks that are moved in one transaction, so that nobody waits long
+N_AT_ONCE = 2000  # tasks moved in one transaction; few, so that nobody waits long
 
 
 class Drawn(NamedTuple):
-    """An order of tasks, by their index; with the probability of each draw and how many there were to draw from."""
+    """An order of tasks by index, with each draw's probability and number of candidates."""
 
     order: np.ndarray  # (n,) int64
     propensity: np.ndarray  # (n,) float64
@@ -31,9 +31,9 @@ class Drawn(NamedTuple):
 
 
 def draw(store: Store, project_id: int) -> int:
-    """Puts all tasks that nobody has seen into a new order, behind all others. Returns how many.
+    """Reorders all unseen tasks, behind all others. Returns how many.
 
-    What somebody has seen keeps its place, and so comes first: it is finished before others are begun.
+    Tasks that somebody has seen keep their places and so come first: they are finished before others are begun.
     """
     with store.read() as session:
         settings = settings_of(session, project_id)
@@ -61,7 +61,7 @@ def draw(store: Store, project_id: int) -> int:
 
 
 def drawn(priorities: np.ndarray, random_share: float, seed: int) -> Drawn:
-    """The order in which tasks of these priorities are drawn; a function of the arguments."""
+    """The order in which tasks with these priorities are drawn; depends only on the arguments."""
     n = len(priorities)
     chance = np.random.default_rng(int.from_bytes(hashlib.sha256(f"{seed}:queue:{n}".encode()).digest()[:8], "big"))
     shuffled = chance.permutation(n)

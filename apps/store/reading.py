@@ -1,6 +1,6 @@
-"""Everything that was said about tasks, read back in one go: for exports, dashboards and statistics.
+"""Reading tasks with all their annotations: for exports, dashboards and statistics.
 
-With `until` the project is read as it stood then: later revisions are not seen.
+With `until`, the project is read as it was then: later revisions are left out.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from apps.store.feedback import by_place, ranks_of
 from apps.store.revisions import FINAL
 from apps.store.tables import Annotation, Event, Output, Person, Presentation, Prompt, Revision, Task, TaskOutput
 
-N_AT_ONCE = 200  # tasks that are in memory at once
+N_AT_ONCE = 200  # tasks in memory at once
 N_BEGINNING = 200  # characters
 
 
 def beginning(messages: list[dict[str, Any]]) -> str:
-    """The beginning of what the user asked last; a tool's result may follow it."""
-    asked = [message for message in messages if message["role"] == "user"]
-    return str((asked or messages)[-1]["content"])[:N_BEGINNING]
+    """The beginning of the last user message; a tool's result may follow it."""
+    questions = [message for message in messages if message["role"] == "user"]
+    return str((questions or messages)[-1]["content"])[:N_BEGINNING]
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Answer:
 
     text: str
     makers: list[dict[str, Any]]  # {model, temperature, seed} of all that gave this text
-    scores: list[float] | None  # the reward model's, one of each member
+    scores: list[float] | None  # the reward model's, one per ensemble member
 
     @property
     def model(self) -> str:
@@ -44,7 +44,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Version:
-    """A revision of what a person said."""
+    """A revision of an annotation."""
 
     n: int
     status: str
@@ -56,8 +56,8 @@ class Version:
 
 
 @dataclass(frozen=True)
-class Judgment:
-    """What a person said about a task; lists are in the order of the task's answers."""
+class TaskAnnotation:
+    """A person's annotation of a task; lists are in the order of the task's answers."""
 
     id: str
     person_id: int
@@ -65,7 +65,7 @@ class Judgment:
     places: list[int]  # places[slot]: the order in which the person saw the answers
     shown_at: float
     versions: tuple[Version, ...]
-    final: bool = False  # a reviewer's that decides the task: it counts instead of all others
+    final: bool = False  # a reviewer's ranking that decides the task: it counts instead of all others
 
     @property
     def last(self) -> Version:
@@ -78,7 +78,7 @@ class Judgment:
 
     @cached_property
     def ranks(self) -> list[int] | None:
-        """From 1 on, without gaps; None if nothing is submitted, or all answers are bad and unranked."""
+        """Dense ranks from 1; None if nothing is submitted, or all answers are bad and unranked."""
         return ranks_of(self.last.payload, self.places) if self.last.status == "submitted" else None
 
     @cached_property
@@ -88,8 +88,8 @@ class Judgment:
 
 
 @dataclass(frozen=True)
-class Judged:
-    """A task and all that people said about it, by person."""
+class AnnotatedTask:
+    """A task and all its annotations, by person."""
 
     id: int
     public_id: int
@@ -105,62 +105,67 @@ class Judged:
     pool: int
     required: int
     closed: bool
-    judgments: tuple[Judgment, ...]
+    annotations: tuple[TaskAnnotation, ...]
 
     @property
     def status(self) -> str:
         """open, done or closed, as of `until`."""
-        n_done = sum(judgment.counts for judgment in self.judgments)
+        n_done = sum(annotation.counts for annotation in self.annotations)
         return "closed" if self.closed else "done" if n_done >= self.required else "open"
 
     @property
     def is_decided(self) -> bool:
         """Whether a reviewer's ranking counts instead of all others."""
-        return any(judgment.final for judgment in self.judgments)
+        return any(annotation.final for annotation in self.annotations)
 
 
-def judged(
+def annotated_tasks(
     session: Session,
     project_id: int,
     kinds: Sequence[str] = ("rank",),
     until: float | None = None,
-    unsaid: bool = False,
-) -> Iterator[Judged]:
-    """The project's tasks that somebody said something about, by id; with `unsaid` the others too."""
+    with_unannotated: bool = False,
+) -> Iterator[AnnotatedTask]:
+    """The project's tasks that have annotations, by id; with `with_unannotated` the others too."""
     last, then = 0, None if until is None else _at(session, until)
     while True:
         query = select(Task, Prompt.messages, Prompt.source).join(Prompt, Prompt.id == Task.prompt_id)
         query = query.where(Task.project_id == project_id, Task.kind.in_(kinds), Task.id > last)
-        if not unsaid:
+        if not with_unannotated:
             query = query.where(Task.shown)
         rows = session.execute(query.order_by(Task.id).limit(N_AT_ONCE)).tuples().all()
         if not rows:
             return
         ids = [task.id for task, _, _ in rows]
         last = ids[-1]
-        answers, said = _answers(session, ids), _judgments(session, ids, until, then)
+        answers, annotations = _answers(session, ids), _annotations(session, ids, until, then)
         for task, messages, source in rows:
-            if unsaid or said[task.id]:
+            if with_unannotated or annotations[task.id]:
                 is_closed = task.status == "closed" if then is None else task.id in then.closed
-                yield _judged(task, messages, source, answers[task.id], said[task.id], is_closed)
+                yield _annotated_task(task, messages, source, answers[task.id], annotations[task.id], is_closed)
             session.expunge(task)
 
 
-def judged_task(session: Session, project_id: int, task_id: int) -> Judged | None:
-    """One task of the project, as `judged` gives it; None if there is no such task."""
+def annotated_task(session: Session, project_id: int, task_id: int) -> AnnotatedTask | None:
+    """One task of the project, as `annotated_tasks` gives it; None if there is no such task."""
     query = select(Task, Prompt.messages, Prompt.source).join(Prompt, Prompt.id == Task.prompt_id)
     row = session.execute(query.where(Task.project_id == project_id, Task.id == task_id)).tuples().first()
     if row is None:
         return None
     task, messages, source = row
-    answers, said = _answers(session, [task_id]), _judgments(session, [task_id])
-    return _judged(task, messages, source, answers[task_id], said[task_id], task.status == "closed")
+    answers, annotations = _answers(session, [task_id]), _annotations(session, [task_id])
+    return _annotated_task(task, messages, source, answers[task_id], annotations[task_id], task.status == "closed")
 
 
-def _judged(
-    task: Task, messages: list[dict[str, Any]], source: str, answers: list[Answer], said: list[Judgment], closed: bool
-) -> Judged:
-    return Judged(
+def _annotated_task(
+    task: Task,
+    messages: list[dict[str, Any]],
+    source: str,
+    answers: list[Answer],
+    annotations: list[TaskAnnotation],
+    closed: bool,
+) -> AnnotatedTask:
+    return AnnotatedTask(
         id=task.id,
         public_id=task.public_id,
         hash=task.hash,
@@ -175,7 +180,7 @@ def _judged(
         pool=task.pool,
         required=task.required,
         closed=closed,
-        judgments=tuple(said),
+        annotations=tuple(annotations),
     )
 
 
@@ -192,11 +197,11 @@ class _Then(NamedTuple):
     """What tasks were at some time, of which their rows say only what they are now."""
 
     closed: set[int]
-    final: set[str]  # annotations that decided their task then, unless they were taken back
+    final: set[str]  # annotations that decided their task then, unless they were undone
 
 
 def _at(session: Session, until: float) -> _Then:
-    """By the events until then."""
+    """The state at a time, from the events until then."""
     verbs = ("close", "reopen", FINAL)
     query = select(Event.verb, Event.subject, Event.data).where(Event.verb.in_(verbs), Event.at <= until)
     closed, final = dict[int, bool](), dict[str, str]()
@@ -208,9 +213,9 @@ def _at(session: Session, until: float) -> _Then:
     return _Then({task for task, is_closed in closed.items() if is_closed}, set(final.values()))
 
 
-def _judgments(
+def _annotations(
     session: Session, ids: list[int], until: float | None = None, then: _Then | None = None
-) -> dict[int, list[Judgment]]:
+) -> dict[int, list[TaskAnnotation]]:
     versions: dict[str, list[Version]] = defaultdict(list)
     query = select(Revision).join(Annotation, Annotation.id == Revision.annotation_id)
     query = query.where(Annotation.task_id.in_(ids)).order_by(Revision.annotation_id, Revision.n)
@@ -226,12 +231,12 @@ def _judgments(
         .where(Annotation.task_id.in_(ids))
         .order_by(Annotation.task_id, Annotation.person_id)
     )
-    found: dict[int, list[Judgment]] = defaultdict(list)
+    found: dict[int, list[TaskAnnotation]] = defaultdict(list)
     for mine, name, seen in session.execute(people).tuples():
         if known := versions[mine.id]:
             final = mine.final if then is None else mine.id in then.final and known[-1].status == "submitted"
-            said = Judgment(mine.id, mine.person_id, name, seen.places, seen.shown_at, tuple(known), final)
-            found[mine.task_id].append(said)
+            annotation = TaskAnnotation(mine.id, mine.person_id, name, seen.places, seen.shown_at, tuple(known), final)
+            found[mine.task_id].append(annotation)
         session.expunge(mine)
         session.expunge(seen)
     return found

@@ -1,4 +1,4 @@
-"""The one place where an annotation gets a new version, with its event."""
+"""Adding a revision to an annotation, together with its event. All changes of annotations go through here."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sqlalchemy import bindparam, insert, select, update
 from sqlalchemy.orm import Session
 
 from apps.store import events
-from apps.store.engine import alone
+from apps.store.engine import require_exclusive
 from apps.store.tables import Annotation, Lease, Project, Revision, Task
 
 FINAL = "final"  # the event of an annotation that decides its task from then on
@@ -21,7 +21,7 @@ NAMES = [column.name for column in Revision.__table__.columns]
 def add_revision(
     session: Session, mine: Annotation, status: str, payload: dict[str, Any], seconds: float, now: float
 ) -> None:
-    """Adds a version; `mine.status` is its status then."""
+    """Adds a revision and sets the annotation's status to it."""
     mine.status, mine.n_revisions = status, mine.n_revisions + 1
     if status != "submitted":
         mine.extra = mine.final = False
@@ -40,12 +40,12 @@ def add_revision(
     data["revision_sha256"] = events.digest(events.revision_content(revision))
     data["kept_sha256"] = events.kept_digest(revision)
     mine.turn = events.append(session, now, mine.person_id, "say", mine.id, data)
-    session.flush()  # the annotation is there before what refers to it
+    session.flush()  # the annotation's row must exist before its revision refers to it
     connection.execute(ADD, {name: getattr(revision, name) for name in NAMES})
 
 
 def latest(session: Session, mine: Annotation) -> Revision:
-    """The present version."""
+    """The current revision."""
     return session.get_one(Revision, (mine.id, mine.n_revisions))
 
 
@@ -55,10 +55,10 @@ def counts(mine: Annotation) -> int:
 
 
 def decide(session: Session, task: Task, mine: Annotation, lease: Lease, now: float) -> None:
-    """What a reviewer ranks who was given the task to decide it: this ranking counts from now on, and no other."""
+    """Makes the ranking of an adjudicating reviewer final: from now on it counts instead of all others."""
     if mine.final or not lease.final:
         return
-    alone(session)
+    require_exclusive(session)
     others = (Annotation.task_id == task.id) & (Annotation.id != mine.id)
     session.execute(update(Annotation).where(others).values(final=False))
     theirs = (Lease.task_id == task.id) & (Lease.person_id != mine.person_id)
@@ -68,6 +68,6 @@ def decide(session: Session, task: Task, mine: Annotation, lease: Lease, now: fl
 
 
 def _checked_seconds(seconds: Any) -> float:
-    """The time that the page measured: at most a day, and never a reason to refuse a ranking."""
+    """The page's measured time, clipped to a day. A bad value becomes 0 and never refuses a ranking."""
     is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool) and math.isfinite(seconds)
     return round(min(max(float(seconds), 0.0), 86400.0), 1) if is_number else 0.0

@@ -1,4 +1,4 @@
-"""What a reward model thinks of the answers, and how uncertain it is about each task."""
+"""Reward-model scores of answers, and task priorities from the model's uncertainty."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from apps.store.adding import prompt_hash, text_hash
 from apps.store.engine import Store
 from apps.store.tables import Output, Prompt, Task, TaskOutput
 
-N_AT_ONCE = 500  # tasks that are looked at, and written, in one transaction
+N_AT_ONCE = 500  # tasks in one transaction
 
 
 class ScoredPrompt(NamedTuple):
@@ -24,14 +24,14 @@ class ScoredPrompt(NamedTuple):
 
 
 class Prioritised(NamedTuple):
-    """How many tasks got a priority, and how many have answers without scores."""
+    """The numbers of tasks that got a priority, and of tasks with unscored answers."""
 
     n_tasks: int
     n_without: int
 
 
 def keep_scores(store: Store, project_id: int, rows: Sequence[ScoredPrompt]) -> int:
-    """Keeps the scores of the answers that the project has. Returns how many."""
+    """Stores scores of the project's answers. Returns how many."""
     wanted = {
         (prompt_hash(row.messages), text_hash(text)): list(scores)
         for row in rows
@@ -53,9 +53,9 @@ def keep_scores(store: Store, project_id: int, rows: Sequence[ScoredPrompt]) -> 
 
 
 def prioritise(store: Store, project_id: int) -> Prioritised:
-    """Gives every task that nobody has seen its uncertainty as priority; those without scores get 0, the last.
+    """Sets every unseen task's priority to its uncertainty; tasks without scores get 0 and come last.
 
-    `queue.draw` then brings them into their order.
+    `queue.draw` then applies the order.
     """
     n_tasks = n_without = last = 0
     while ids := _unseen(store, project_id, last):
@@ -78,10 +78,10 @@ def prioritise(store: Store, project_id: int) -> Prioritised:
 
 
 def uncertainty(scores: Iterable[Sequence[float]]) -> float:
-    """How little a reward model knows the order of a task's answers; scores are (n_answers, n_members).
+    """A reward model's uncertainty about the order of a task's answers; scores are (n_answers, n_members).
 
-    Of an ensemble: the standard deviation over its members of the difference of two answers' scores. Of one model: the
-    entropy of the Bradley-Terry probability that one is preferred, in nats. Both are means over all pairs of answers.
+    For an ensemble: the standard deviation over members of the difference of two answers' scores. For a single model:
+    the entropy of the Bradley-Terry preference probability, in nats. Both are means over all pairs of answers.
     """
     table = np.asarray(list(scores), dtype=np.float64)  # (n_answers, n_members)
     first, second = np.triu_indices(len(table), 1)

@@ -1,7 +1,7 @@
-"""Logging in, staying logged in, and how guessing is slowed down.
+"""Login sessions, and slowing down password guessing.
 
-A failure is counted before the password is looked at, in a transaction of its own, so guesses sent all at once count
-like guesses sent one by one.
+A failure is counted before the password is checked, in its own transaction, so guesses sent in parallel count like
+guesses sent one by one.
 """
 
 from __future__ import annotations
@@ -16,19 +16,20 @@ from sqlalchemy.orm import Session
 from apps.store import events
 from apps.store.engine import Store
 from apps.store.errors import LoginRefused, TooManyAttempts
+from apps.store.links import DAY_S, SET_BACK_S, hash_token, revoke_links_from_future
 from apps.store.names import name_key
-from apps.store.people import DAY_S, SET_BACK_S, Somebody, _somebody, end_links_from_later, hash_token
+from apps.store.people import PersonInfo, person_info
 from apps.store.tables import Attempt, Device, LoginSession, Person
 
-# Failures before there is a wait. People behind one router share an address; others could keep a name waiting, so its
-# wait is short.
+# Failures allowed before a wait. People behind one router share an address. A name's wait is short, because others can
+# cause it.
 FREE = {"name": 5, "device": 5, "address": 20}
 LONGEST_WAIT_S = {"name": 60.0, "device": 60.0, "address": 900.0}
 FORGET_S = 86400.0  # a day without a failure clears the count
 SEEN_EVERY_S = 60.0
-DEVICE_S = 180 * DAY_S  # for so long a browser is known that nobody logs in with
+DEVICE_S = 180 * DAY_S  # an unused browser is forgotten after this time
 
-# Asked with every call, so it is put together once, and of tables instead of classes.
+# Built once, since every call runs it; selects columns instead of objects.
 LIVE = (
     select(*Person.__table__.c, LoginSession.seen_at)
     .join(LoginSession, LoginSession.person_id == Person.id)
@@ -41,14 +42,14 @@ SEEN = update(LoginSession).where(LoginSession.token_hash == bindparam("token"))
 def login(
     store: Store, name: str, password: str, address: str, hours: float = 12, device: str = "", next_device: str = ""
 ) -> str:
-    """A session's token for the right name and password; it is good for `hours`. Only its hash is kept.
+    """Checks name and password and returns a session token, valid for `hours`. Only its hash is kept.
 
-    `address` is "" where it is not known. `device` is the token of a browser that somebody logged in with before; from
-    now on it is `next_device`. If it was this person, the browser's failures count for itself, and nobody else's do:
-    others who guess, at this name or from this address, cannot keep them out.
+    `address` is "" if unknown. `device` is the token of a browser in which somebody logged in before; `next_device`
+    replaces it. If that was this person, only the browser's own failures count: others who guess this name or share the
+    address cannot lock them out.
 
-    Raises `LoginRefused`, in the same words and time for an unknown name, a wrong password and somebody who was shut
-    out; `TooManyAttempts` before anything is looked at.
+    Raises `LoginRefused` with the same message and timing for an unknown name, a wrong password and a deactivated
+    person; `TooManyAttempts` before the password is checked.
     """
     from apps.store.passwords import hash_password, is_outdated, verify_password
 
@@ -62,7 +63,7 @@ def login(
     newer = hash_password(password) if is_outdated(known) else known
     with store.write() as session:
         person = session.get_one(Person, person_id)
-        if person.password_hash != known:  # reset while we computed
+        if person.password_hash != known:  # reset while the hash was computed
             raise LoginRefused("the name or the password is wrong")
         person.password_hash = newer
         _take_back_failure(session, keys)
@@ -70,7 +71,7 @@ def login(
 
 
 def begin(store: Store, person_id: int, hours: float, device: str, next_device: str) -> str:
-    """The same for somebody who has just set a password. Raises `LoginRefused` if they were shut out meanwhile."""
+    """A session token after a person set their password. Raises `LoginRefused` if they are deactivated."""
     with store.write() as session:
         return _begin(session, session.get_one(Person, person_id), store.clock(), hours, device, next_device)
 
@@ -79,7 +80,7 @@ def _begin(session: Session, person: Person, now: float, hours: float, device: s
     if not person.active:
         raise LoginRefused("the name or the password is wrong")
     token = secrets.token_urlsafe(32)
-    end_links_from_later(session, now)
+    revoke_links_from_future(session, now)
     session.execute(delete(LoginSession).where(LoginSession.expires_at < now - FORGET_S))
     is_past = (Device.token_hash == hash_token(device)) | (Device.seen_at < now - DEVICE_S)
     session.execute(delete(Device).where(is_past))
@@ -91,19 +92,19 @@ def _begin(session: Session, person: Person, now: float, hours: float, device: s
     return token
 
 
-def person_of(store: Store, token: str | None) -> Somebody | None:
-    """Whose session this is, or None if there is no such session, or it ended."""
+def person_of(store: Store, token: str | None) -> PersonInfo | None:
+    """The person of a session; None if there is no such session or it has ended."""
     if not token:
         return None
     now = store.clock()
-    with store.look() as connection:
+    with store.read_one() as connection:
         values = {"token": hash_token(token), "now": now, "newest": now + SET_BACK_S}
         found: Any = connection.execute(LIVE, values).first()
     if found is None:
         return None
     if now - found.seen_at > SEEN_EVERY_S:
-        store.put(SEEN, {"token": hash_token(token), "now": now})
-    return _somebody(found)
+        store.write_one(SEEN, {"token": hash_token(token), "now": now})
+    return person_info(found)
 
 
 def logout(store: Store, token: str | None) -> None:
@@ -116,7 +117,7 @@ def logout(store: Store, token: str | None) -> None:
 
 
 def _counted_as(store: Store, name: str, address: str, device: str) -> list[str]:
-    """What a failure counts for: the browser, if this person has logged in with it; else the name and the address."""
+    """The keys that a failure counts for: a browser known to be this person's, else the name and the address."""
     known = (Device.token_hash == hash_token(device)) & (Device.seen_at > store.clock() - DEVICE_S)
     with store.read() as session:
         key = session.scalar(select(Person.key).join(Device, Device.person_id == Person.id).where(known))
@@ -126,14 +127,14 @@ def _counted_as(store: Store, name: str, address: str, device: str) -> list[str]
 
 
 def _count_failure(store: Store, keys: list[str]) -> None:
-    """Counts a failure that is yet to be taken back. Raises `TooManyAttempts` while one of the keys has to wait."""
+    """Counts a failure in advance; success takes it back. Raises `TooManyAttempts` while a key has to wait."""
     now = store.clock()
     with store.write() as session:
         session.execute(delete(Attempt).where(Attempt.last_at < now - FORGET_S))
         rows = [
             session.get(Attempt, key) or Attempt(key=key, failures=0, blocked_until=0.0, last_at=now) for key in keys
         ]
-        # a clock that was set back must not lock anybody out for longer than the longest wait
+        # a clock that was set back must not extend a wait beyond the longest one
         waits = [min(row.blocked_until - now, LONGEST_WAIT_S[_kind(row.key)]) for row in rows]
         if max(waits) > 0:
             raise TooManyAttempts(max(waits))
@@ -147,7 +148,7 @@ def _count_failure(store: Store, keys: list[str]) -> None:
 
 
 def _take_back_failure(session: Session, keys: list[str]) -> None:
-    """A success clears the name or the browser; of the address it takes back its own: others may be guessing there."""
+    """Clears the failures of the name or browser. The address loses only this one: others may be guessing from it."""
     for key in keys:
         row = session.get(Attempt, key)
         if row is None:
@@ -158,7 +159,7 @@ def _take_back_failure(session: Session, keys: list[str]) -> None:
 
 
 def network_of(address: str) -> str:
-    """Who is behind an address: of IPv6 the first 64 bits, since one customer has all the others."""
+    """The network that counts as one address: for IPv6 the first 64 bits, since one customer owns the rest."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:

@@ -1,4 +1,4 @@
-"""What a project may say that the store obeys: questions, queue, practice, gold. project.yaml has it."""
+"""The keys of project.yaml that the store uses: questions, ranking, queue, practice, gold, limits."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from align.config import Section
 
 
 class Flag(Section):
-    """Something that can be wrong with an answer."""
+    """A yes-or-no flag for a problem of an answer."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")
-    """In the data."""
+    """The name in exports."""
     label: str = Field(min_length=1, max_length=120)
-    """On the page."""
+    """The label on the page."""
 
 
 # The yes-or-no questions of InstructGPT's labelling form (2203.02155, table 3, and figure 12).
@@ -38,82 +38,82 @@ class Rating(Section):
     """The overall quality of each answer, from 1 to 7."""
 
     ask: bool = True
-    """Whether to ask for it."""
+    """Whether to ask for a rating."""
     required: bool = True
-    """Whether a ranking can be sent without it."""
+    """Whether each answer needs a rating before a ranking can be submitted."""
 
 
 class Questions(Section):
-    """What is asked about each answer, beside the ranking."""
+    """Questions about each answer besides the ranking."""
 
     rating: Rating = Rating()
     flags: tuple[Flag, ...] = FLAGS
-    """What can be wrong with an answer; by default InstructGPT's eleven."""
+    """Problems that annotators can flag; by default InstructGPT's eleven."""
     comment: bool = True
-    """Whether a comment can be written about each answer and about the whole."""
+    """Whether annotators can comment on each answer and on the task."""
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:
         names = [flag.name for flag in self.flags]
         if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"flags: the name {twice[0]} is given twice; each flag needs its own")
+            raise ValueError(f"flags: the name {twice[0]} is used twice; give each flag its own")
         return self
 
 
 class Ranking(Section):
-    """The ranking itself."""
+    """The ranking."""
 
     ties: bool = True
     """Whether answers may have the same rank."""
     max_answers: int = Field(9, ge=2, le=9)
-    """The most answers in one task; more answers to a prompt become several tasks. InstructGPT ranks 4 to 9."""
+    """Most answers in one task; more answers to a prompt become several tasks. InstructGPT ranks 4 to 9."""
 
 
 class Queue(Section):
-    """Which task comes next."""
+    """The order of tasks."""
 
     order: Literal["priority", "uncertainty"] = "priority"
-    """By the priority that rows were imported with, or by the uncertainty that `prioritise` computes from scores."""
+    """By the imported rows' priority, or by the uncertainty that `prioritise` computes from reward-model scores."""
     random_share: float = Field(0.1, ge=0, le=1)
-    """The probability that a place in the queue goes to a task drawn from all that are left, not to the first."""
+    """Probability that a place in the queue goes to a task drawn from all remaining ones instead of the first."""
 
 
 class Practice(Section):
-    """Tasks with a known answer and feedback, before the first real one."""
+    """Practice tasks: known ranks and feedback, before the first real task."""
 
     required: int = Field(0, ge=0)
-    """How many an annotator does first; 0 asks for none."""
+    """Number of practice tasks before the first real one; 0: no practice."""
     pass_share: float = Field(0.7, ge=0, le=1)
-    """The share of the answers' pairs to be ordered as expected, over all practice tasks done."""
+    """Share of pairs that must be in the expected order to pass, over all practice tasks done."""
 
 
 class Gold(Section):
-    """Tasks with a known answer, hidden among the others."""
+    """Gold tasks: known ranks, hidden among the others."""
 
     share: float = Field(0.0, ge=0, lt=1)
-    """The probability that a claim gives a gold task, while there are such that the annotator has not done."""
+    """Probability that an annotator's next task is a gold task, while they have any left to do."""
     pass_share: float = Field(0.7, ge=0, le=1)
-    """The share of the answers' pairs to be ordered as expected. Who is below is shown to the lead."""
+    """Share of pairs that must be in the expected order to pass. The lead sees who fails."""
 
 
 class Limits(Section):
-    """How much one person may do. What they have said stays theirs to change."""
+    """Limits per person. People can still change their earlier rankings."""
 
     rankings: int | None = Field(None, ge=1)
-    """The most rankings of one person, practice and gold tasks among them; the lead can set another for somebody."""
+    """Most rankings of one person, including practice and gold tasks; the lead can set a person's own limit."""
     minutes: float | None = Field(None, gt=0)
-    """The most minutes for one task; then it goes to others, and what was filled in is kept."""
+    """Most minutes for one task; then it goes to others, and the draft is kept."""
     hours: float | None = Field(None, gt=0, le=24)
-    """The most hours of one person a day (UTC), by the seconds that their rankings took."""
+    """Most hours of one person per day (UTC), measured by the time of their rankings."""
 
 
 class Settings(Section):
-    """What the store needs to know of a project; kept in its row as JSON."""
+    """The settings of a project, kept in its row as JSON."""
 
     overlap: int = Field(1, ge=1, le=100)
-    """How many people rank each task."""
+    """Number of people who rank each task."""
     lease_minutes: float = Field(15, gt=0, le=24 * 60)
-    """How long a task is kept for the person who opened it. Working on it renews this."""
+    """Minutes that a task stays reserved for the person who opened it. Working on it renews the lease."""
     questions: Questions = Questions()
     ranking: Ranking = Ranking()
     queue: Queue = Queue()
@@ -121,4 +121,4 @@ class Settings(Section):
     gold: Gold = Gold()
     limits: Limits = Limits()
     seed: int = Field(1, ge=0)
-    """Of the order of the queue and of the answers."""
+    """Seed for the order of the queue and of the answers."""

@@ -1,6 +1,6 @@
-"""The tables, the same on SQLite and PostgreSQL. `migrations/` makes them; a test holds the two together.
+"""The database tables, the same on SQLite and PostgreSQL. `migrations/` creates them; a test compares the two.
 
-Times are seconds since 1970 in UTC, all from the store's clock. JSON is kept as text with sorted keys, so that equal
+Times are seconds since 1970 in UTC, all from the store's clock. JSON is stored as text with sorted keys, so that equal
 values are equal bytes. Tokens and passwords are kept as hashes only.
 """
 
@@ -20,6 +20,7 @@ from sqlalchemy import (
     Integer,
     Text,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
@@ -50,7 +51,7 @@ class Table(DeclarativeBase):
 
 
 class Person(Table):
-    """Somebody who can log in. Without a password hash the invitation has not been accepted."""
+    """A person who can log in. Without a password hash the invitation is not accepted yet."""
 
     __tablename__ = "person"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -60,18 +61,18 @@ class Person(Table):
     role: Mapped[str]
     active: Mapped[bool]
     created_at: Mapped[float]
-    erased_at: Mapped[float | None]  # since then neither a name nor a text of theirs is here
+    erased_at: Mapped[float | None]  # since then their name and texts are deleted
     __table_args__ = (CheckConstraint("role IN ('admin', 'reviewer', 'annotator')", name="person_role"),)
 
 
 class Invitation(Table):
-    """A link that can be used once: to become a person, or to set a new password."""
+    """A link that works once: to create an account, or to set a new password."""
 
     __tablename__ = "invitation"
     token_hash: Mapped[str] = mapped_column(primary_key=True)
     role: Mapped[str]
     name: Mapped[str | None]  # None lets the invited person choose
-    person_id: Mapped[int | None] = mapped_column(ForeignKey("person.id"))  # whose password is to be set anew
+    person_id: Mapped[int | None] = mapped_column(ForeignKey("person.id"))  # whose password to reset
     created_by: Mapped[int | None] = mapped_column(ForeignKey("person.id"))  # None: the command line
     created_at: Mapped[float]
     expires_at: Mapped[float]
@@ -80,7 +81,7 @@ class Invitation(Table):
 
 
 class LoginSession(Table):
-    """Somebody who is logged in."""
+    """A login session."""
 
     __tablename__ = "session"
     token_hash: Mapped[str] = mapped_column(primary_key=True)
@@ -92,7 +93,7 @@ class LoginSession(Table):
 
 
 class Device(Table):
-    """A browser in which somebody logged in: others who guess from the same address do not keep it waiting."""
+    """A browser in which a person logged in: failures of others at the same address do not make it wait."""
 
     __tablename__ = "device"
     token_hash: Mapped[str] = mapped_column(primary_key=True)
@@ -101,12 +102,12 @@ class Device(Table):
 
 
 class ApiToken(Table):
-    """With it a script is somebody, until it expires or is revoked."""
+    """A token with which a script acts as a person, until it expires or is revoked."""
 
     __tablename__ = "api_token"
     token_hash: Mapped[str] = mapped_column(primary_key=True)
     person_id: Mapped[int] = mapped_column(ForeignKey("person.id"), index=True)
-    name: Mapped[str]  # what it is for
+    name: Mapped[str]  # its purpose
     created_at: Mapped[float]
     expires_at: Mapped[float]
     used_at: Mapped[float | None]
@@ -124,7 +125,7 @@ class Attempt(Table):
 
 
 class Project(Table):
-    """What project.yaml says, as far as the database must know it."""
+    """A project: the settings of project.yaml and its state."""
 
     __tablename__ = "project"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -132,10 +133,10 @@ class Project(Table):
     settings: Mapped[dict[str, Any]]
     guidelines: Mapped[str]
     guidelines_version: Mapped[int]
-    guidelines_file: Mapped[str]  # digest of the file's text when it was last brought in: a page's edit outlives it
-    paused: Mapped[bool]  # nobody is given a task
-    secret: Mapped[str]  # drawn: with the seed alone nobody can tell which claims give a gold task
-    last_place: Mapped[int] = mapped_column(BigInteger)  # of the queue, ever given
+    guidelines_file: Mapped[str]  # digest of the file's text when last imported, so that edits on the page survive
+    paused: Mapped[bool]  # no tasks are handed out
+    secret: Mapped[str]  # random, so that the seed alone does not reveal which claims give a gold task
+    last_place: Mapped[int] = mapped_column(BigInteger)  # the highest place ever given in the queue
 
 
 class Guidelines(Table):
@@ -150,39 +151,39 @@ class Guidelines(Table):
 
 
 class Prompt(Table):
-    """What was asked."""
+    """A prompt: the messages before the answer."""
 
     __tablename__ = "prompt"
     id: Mapped[int] = mapped_column(primary_key=True)
     project_id: Mapped[int] = mapped_column(ForeignKey("project.id"))
     hash: Mapped[str]
-    messages: Mapped[list[Any]]  # [{role, content, ...}], as `apps.label.importing` writes turns
+    messages: Mapped[list[Any]]  # [{role, content, ...}], as `apps.label.importing.stored_message` writes them
     source: Mapped[str]  # the collection that it comes from
     __table_args__ = (UniqueConstraint("project_id", "hash"),)
 
 
 class Output(Table):
-    """An answer to a prompt. One text is one output, whoever wrote it."""
+    """An answer to a prompt. Equal texts are one output, whichever models wrote them."""
 
     __tablename__ = "output"
     id: Mapped[int] = mapped_column(primary_key=True)
     prompt_id: Mapped[int] = mapped_column(ForeignKey("prompt.id"))
     hash: Mapped[str]
     text: Mapped[str]
-    makers: Mapped[list[Any]]  # [{model, temperature, seed}], all that gave this text
-    scores: Mapped[list[Any] | None]  # the reward model's, one of each member
+    makers: Mapped[list[Any]]  # [{model, temperature, seed}] of all that gave this text
+    scores: Mapped[list[Any] | None]  # the reward model's, one per ensemble member
     __table_args__ = (UniqueConstraint("prompt_id", "hash"),)
 
 
 class Task(Table):
     """A prompt and 2 to 9 of its answers, to be ranked by `required` people.
 
-    `place` orders the queue. It only grows: what is put into the queue again goes behind everything that stands in it.
+    `place` orders the queue and only grows: a task that is requeued goes behind everything in it.
     """
 
     __tablename__ = "task"
     id: Mapped[int] = mapped_column(primary_key=True)
-    public_id: Mapped[int] = mapped_column(BigInteger)  # drawn: an `id` tells what was imported together
+    public_id: Mapped[int] = mapped_column(BigInteger)  # random: an `id` would reveal what was imported together
     project_id: Mapped[int] = mapped_column(ForeignKey("project.id"))
     prompt_id: Mapped[int] = mapped_column(ForeignKey("prompt.id"), index=True)
     hash: Mapped[str]
@@ -190,12 +191,12 @@ class Task(Table):
     expected: Mapped[dict[str, Any] | None]  # {ranks, explanation} of a gold or practice task, in the order of places
     priority: Mapped[float]
     place: Mapped[int] = mapped_column(BigInteger)
-    propensity: Mapped[float]  # the probability with which this task was drawn for its place, among `pool` tasks
+    propensity: Mapped[float]  # probability that this task was drawn for its place, from `pool` tasks
     pool: Mapped[int]
-    shown: Mapped[bool]  # whether anybody has seen it; what has been seen keeps its answers
-    assigned: Mapped[bool]  # only those whom an `Assignment` names are given it
+    shown: Mapped[bool]  # whether anybody has seen it; a seen task keeps its answers
+    assigned: Mapped[bool]  # only the people in its `Assignment` rows get it
     required: Mapped[int]
-    n_done: Mapped[int]  # rankings submitted that count; `extra` ones do not
+    n_done: Mapped[int]  # submitted rankings that count; `extra` ones do not
     status: Mapped[str]
     __table_args__ = (
         UniqueConstraint("project_id", "hash"),
@@ -207,7 +208,7 @@ class Task(Table):
 
 
 class TaskOutput(Table):
-    """The answers of a task, in the order that they were imported in."""
+    """The answers of a task, in import order."""
 
     __tablename__ = "task_output"
     task_id: Mapped[int] = mapped_column(ForeignKey("task.id"), primary_key=True)
@@ -216,7 +217,7 @@ class TaskOutput(Table):
 
 
 class Assignment(Table):
-    """A task that is for this person. `place` orders a person's own tasks, and only grows, as `Task.place` does."""
+    """A task assigned to a person. `place` orders the person's own tasks and only grows, like `Task.place`."""
 
     __tablename__ = "assignment"
     task_id: Mapped[int] = mapped_column(ForeignKey("task.id"), primary_key=True)
@@ -227,22 +228,22 @@ class Assignment(Table):
 
 
 class Lease(Table):
-    """A task kept for a person. Live while `expires_at` is ahead; 0 if it was given back."""
+    """A task reserved for a person. Live until `expires_at`; 0 if it was released."""
 
     __tablename__ = "lease"
     task_id: Mapped[int] = mapped_column(ForeignKey("task.id"), primary_key=True)
     person_id: Mapped[int] = mapped_column(ForeignKey("person.id"), primary_key=True)
     token: Mapped[str]
-    began_at: Mapped[float]  # when the person got the task; a project may limit the time from then on
+    began_at: Mapped[float]  # when the person got the task; the project's time limit runs from here
     expires_at: Mapped[float]
-    final: Mapped[bool]  # what is said under it decides the task; it takes no place from others
+    final: Mapped[bool]  # the ranking under this lease decides the task; it takes no place from others
     __table_args__ = (Index("lease_of_person", "person_id", "expires_at"), Index("lease_by_end", "expires_at"))
 
 
 class Desk(Table):
-    """How far a person is in a project: every open task up to `place` has been dealt with by them.
+    """A person's position in a project: they have handled every open task up to `place`.
 
-    Of the tasks that are assigned to them, every open one up to `own_place`.
+    Of their assigned tasks they have handled every open one up to `own_place`.
     """
 
     __tablename__ = "desk"
@@ -251,13 +252,13 @@ class Desk(Table):
     place: Mapped[int] = mapped_column(BigInteger)
     own_place: Mapped[int] = mapped_column(BigInteger)
     n_claims: Mapped[int]
-    qualified: Mapped[bool]  # whether the practice tasks are behind them
-    paused: Mapped[bool]  # they are given no task
-    most: Mapped[int | None]  # rankings that they may do here; None: as many as project.yaml says
+    qualified: Mapped[bool]  # whether they passed the practice tasks
+    paused: Mapped[bool]  # they get no tasks
+    most: Mapped[int | None]  # their own limit of rankings; None: the limit of project.yaml
 
 
 class Presentation(Table):
-    """The order in which a person sees a task's answers: places[slot] is a place of `task_output`. Drawn once."""
+    """The order in which a person sees a task's answers: places[slot] is a place of `task_output`. Drawn only once."""
 
     __tablename__ = "presentation"
     task_id: Mapped[int] = mapped_column(ForeignKey("task.id"), primary_key=True)
@@ -267,7 +268,7 @@ class Presentation(Table):
 
 
 class Draft(Table):
-    """What a person has filled in and not submitted. The payload is None after a submit; `rev` only grows."""
+    """A person's unsubmitted work on a task. The payload is None after a submit; `rev` only grows."""
 
     __tablename__ = "draft"
     task_id: Mapped[int] = mapped_column(ForeignKey("task.id"), primary_key=True)
@@ -278,17 +279,17 @@ class Draft(Table):
 
 
 class Annotation(Table):
-    """What a person said about a task, as its latest revision has it."""
+    """A person's annotation of a task, with the state of its latest revision."""
 
     __tablename__ = "annotation"
-    id: Mapped[str] = mapped_column(primary_key=True)  # the UUID that the page drew
+    id: Mapped[str] = mapped_column(primary_key=True)  # a UUID made by the page
     project_id: Mapped[int] = mapped_column(ForeignKey("project.id"))
     task_id: Mapped[int] = mapped_column(ForeignKey("task.id"))
     person_id: Mapped[int] = mapped_column(ForeignKey("person.id"))
     status: Mapped[str]
     n_revisions: Mapped[int]
-    extra: Mapped[bool]  # submitted when all places of the task were taken: kept, and not counted
-    final: Mapped[bool]  # a reviewer's, who decides a task on which people differ: it counts instead of all others
+    extra: Mapped[bool]  # submitted when all places of the task were taken: kept but not counted
+    final: Mapped[bool]  # a reviewer's ranking that decides a disputed task: it counts instead of all others
     turn: Mapped[int] = mapped_column(BigInteger)  # the number of the event that changed it last
     __table_args__ = (
         UniqueConstraint("task_id", "person_id"),
@@ -299,7 +300,7 @@ class Annotation(Table):
 
 
 class Revision(Table):
-    """One version of an annotation. Rows are only ever added; triggers refuse anything else."""
+    """One version of an annotation. Rows are only added; triggers refuse anything else."""
 
     __tablename__ = "revision"
     annotation_id: Mapped[str] = mapped_column(ForeignKey("annotation.id"), primary_key=True)
@@ -313,14 +314,17 @@ class Revision(Table):
 
 
 class Erasing(Table):
-    """Holds a row while a person's texts are taken out, and only then: the one change that the triggers let pass."""
+    """Has a row only while a person's texts are erased: the one change that the triggers allow."""
 
     __tablename__ = "erasing"
     person_id: Mapped[int] = mapped_column(ForeignKey("person.id"), primary_key=True)
 
 
+NOT_SAID = text("verb <> 'say'")  # queries repeat it literally, so that the partial index is used
+
+
 class Event(Table):
-    """What happened, in order. Each row's hash covers the one before it; rows are only ever added."""
+    """The event log, in order. Each row's hash covers the row before it; rows are only added."""
 
     __tablename__ = "event"
     seq: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
@@ -331,3 +335,7 @@ class Event(Table):
     data: Mapped[dict[str, Any]]
     prev_hash: Mapped[str]
     hash: Mapped[str]
+    __table_args__ = (
+        # without annotations, which are most events: small, and no cost for annotators
+        Index("event_of_leads", "verb", "subject", "seq", sqlite_where=NOT_SAID, postgresql_where=NOT_SAID),
+    )

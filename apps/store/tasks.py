@@ -1,4 +1,4 @@
-"""Handing out tasks, for as long as a person works on them; and what a lead decides about who gets which, and when."""
+"""Handing out tasks on leases, and a lead's control of them: close, assign, pause, limit."""
 
 from __future__ import annotations
 
@@ -11,10 +11,20 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import Session, defer
 
 from apps.store import events, people
-from apps.store.choosing import Nothing, held, next_task, why_not
-from apps.store.engine import Store, alone, is_beside
+from apps.store.choosing import NoTask, check_limits, held_task, next_task
+from apps.store.engine import Store, is_shared, require_exclusive
 from apps.store.errors import LeaseLost, NotYours, Refused
-from apps.store.leases import ends_at, glance, is_fresh, lease_for, may_hold, put_back, seat, shorten, shown_task
+from apps.store.leases import (
+    cap_leases,
+    ends_at,
+    is_fresh,
+    lease_for,
+    lease_state,
+    may_hold,
+    person_task,
+    put_back,
+    shown_task,
+)
 from apps.store.projects import NEW_DESK, desk_of, settings_in, settings_of, take_places
 from apps.store.revisions import add_revision, counts
 from apps.store.settings import Settings
@@ -36,7 +46,7 @@ Payload = dict[str, Any]
 N_AT_ONCE = 1000  # ids in one query
 
 
-# Put together once, since each claim asks them.
+# Built once, since each claim runs them.
 _AT_DESK = (
     select(Person, Project, Desk, type_coerce(Project.settings, Text))
     .select_from(Person)
@@ -58,36 +68,36 @@ TEXTS = (
 )
 
 
-class Given(NamedTuple):
-    """A task as a person may see it: blind, the answers in their own order."""
+class TaskView(NamedTuple):
+    """A task as its annotator sees it: without model names, the answers in the person's own order."""
 
     id: int
-    public_id: int  # what a browser knows it by
+    public_id: int  # the id that browsers see
     kind: str  # "rank" or "practice": a gold task looks like any other
     lease: str
     expires_at: float
-    ends_at: float | None  # when the person's time for it is over, where the project limits it
-    messages: list[dict[str, Any]]  # {role, content, ...}, as `apps.label.importing.kept_turn` writes them
+    ends_at: float | None  # when the project's time limit for the task ends
+    messages: list[dict[str, Any]]  # {role, content, ...}, as `apps.label.importing.stored_message` writes them
     answers: list[str]  # by slot
     draft: Payload | None
     draft_rev: int
-    annotation: str | None  # the id of what this person said before, if anything
+    annotation: str | None  # the id of this person's annotation, if there is one
     status: str | None  # of that annotation: submitted, skipped, flagged, undone
     revision: int  # of that annotation, 0 if there is none
-    payload: Payload | None  # what it says now
+    payload: Payload | None  # of its latest revision
 
 
-def claim(store: Store, project_id: int, person_id: int) -> Given | Nothing:
-    """The next task for a person: the one that they hold already, one whose lease ran out and that is still free,
-    a practice or a gold task where the project asks for it, the first that is assigned to them or the first in the
-    queue. Nothing new while they are paused, or have done as much as they may.
+def claim(store: Store, project_id: int, person_id: int) -> TaskView | NoTask:
+    """The next task for a person. In this order: the task that they hold, one whose lease expired and that is still
+    free, a practice or gold task if the project has them, the first assigned to them, the first in the queue. No new
+    task while they are paused or have reached a limit.
     """
     now = store.clock()
 
-    def claimed(session: Session) -> Given | Nothing:
-        asked, of_person = LOCKED_DESK if is_beside(session) else AT_DESK, {"project": project_id, "person": person_id}
+    def claimed(session: Session) -> TaskView | NoTask:
+        asked, of_person = LOCKED_DESK if is_shared(session) else AT_DESK, {"project": project_id, "person": person_id}
         found = session.execute(asked, of_person).tuples().first()
-        if found is None and is_beside(session):
+        if found is None and is_shared(session):
             new = {"project_id": project_id, "person_id": person_id} | NEW_DESK
             session.connection().execute(ADD_DESK, new)
             found = session.execute(asked, of_person).tuples().first()
@@ -95,32 +105,32 @@ def claim(store: Store, project_id: int, person_id: int) -> Given | Nothing:
             raise NotYours("project")
         person, _, desk, text = found
         settings, desk = settings_in(text), desk or desk_of(session, project_id, person_id)
-        shorten(session, project_id, now + 60 * settings.lease_minutes)
-        task = held(session, settings, project_id, person_id, now)
+        cap_leases(session, project_id, now + 60 * settings.lease_minutes)
+        task = held_task(session, settings, project_id, person_id, now)
         if task is not None:
-            alone(session)
-        elif refused := why_not(session, settings, desk, now):
+            require_exclusive(session)
+        elif refused := check_limits(session, settings, desk, now):
             return refused
         else:
             next_one = next_task(session, settings, desk, person, now)
-            if isinstance(next_one, Nothing):
+            if isinstance(next_one, NoTask):
                 return next_one
             task = next_one
             desk.n_claims += 1
         lease_for(session, settings, task, person_id, now)
-        return given(session, settings, task, person_id)
+        return task_view(session, settings, task, person_id)
 
-    return store.beside(claimed)
+    return store.shared_write(claimed)
 
 
 def heartbeat(store: Store, person_id: int, task_id: int, token: str) -> float:
-    """Keeps a task for longer, if half of its time is used. Returns until when.
+    """Renews a lease once half of its time is used. Returns when it expires.
 
-    Raises `LeaseLost` for a lease that ran out, or was replaced, while others took all places, and when the time that
-    the project gives for a task is over; `NotYours` for a task that this person was never given.
+    Raises `LeaseLost` if the lease expired or was replaced and others took all places, and when the project's time
+    limit for the task is over; `NotYours` for a task that this person was never given.
     """
     now = store.clock()
-    seen = glance(store, task_id, person_id)
+    seen = lease_state(store, task_id, person_id)
     if seen.token == token and is_fresh(seen, seen.settings, now):
         return seen.expires_at
     with store.write() as session:
@@ -128,18 +138,16 @@ def heartbeat(store: Store, person_id: int, task_id: int, token: str) -> float:
         lease, settings = session.get_one(Lease, (task.id, person_id)), settings_of(session, task.project_id)
         if lease.token == token and ends_at(lease, settings) <= now:
             raise LeaseLost(
-                f"the time for this task is over ({settings.limits.minutes:g} minutes); your draft is kept, and what "
-                "you send now counts unless others have taken its place"
+                f"the time for this task is over ({settings.limits.minutes:g} minutes); your draft is kept, and if you "
+                "submit it now it counts unless others have taken its place"
             )
         if lease.token != token or lease.expires_at == 0 or not may_hold(session, task, lease, now):
-            raise LeaseLost(
-                "this task was given to somebody else meanwhile; your draft is kept, go on with the next task"
-            )
+            raise LeaseLost("this task went to somebody else meanwhile; your draft is kept, go on with the next task")
         return lease_for(session, settings, task, person_id, now).expires_at
 
 
 def release(store: Store, person_id: int, task_id: int, token: str) -> None:
-    """Gives a task back, so that others can have it. The draft stays."""
+    """Releases a task so that others can have it. The draft stays."""
     with store.write() as session:
         task = shown_task(session, task_id, person_id)
         lease = session.get_one(Lease, (task.id, person_id))
@@ -148,21 +156,21 @@ def release(store: Store, person_id: int, task_id: int, token: str) -> None:
 
 
 def close_task(store: Store, task_id: int, by: int | None = None) -> None:
-    """Takes a task out of the queue, whatever it still lacks. What was said about it stays."""
+    """Takes a task out of the queue for good. Its annotations stay."""
     _set_status(store, task_id, "closed", by)
 
 
 def reopen_task(store: Store, task_id: int, by: int | None = None) -> None:
-    """Puts a closed task behind the queue again, if it lacks rankings."""
+    """Reopens a closed task; if it lacks rankings, it goes to the end of the queue."""
     _set_status(store, task_id, "open", by)
 
 
-def given(session: Session, settings: Settings, task: Task, person_id: int) -> Given:
-    """A task as its person sees it."""
-    _, presentation, lease, draft, mine, _ = seat(session, task.id, person_id)
+def task_view(session: Session, settings: Settings, task: Task, person_id: int) -> TaskView:
+    """The view of a task for a person."""
+    _, presentation, lease, draft, mine, _ = person_task(session, task.id, person_id)
     rows = session.connection().execute(TEXTS, {"task": task.id}).all()
     latest = session.get(Revision, (mine.id, mine.n_revisions)) if mine else None
-    return Given(
+    return TaskView(
         id=task.id,
         public_id=task.public_id,
         kind="practice" if task.kind == "practice" else "rank",
@@ -181,23 +189,23 @@ def given(session: Session, settings: Settings, task: Task, person_id: int) -> G
 
 
 def outputs_of(session: Session, task_id: int) -> Sequence[Output]:
-    """A task's answers in the order of places."""
+    """A task's answers in import order."""
     query = select(Output).join(TaskOutput, TaskOutput.output_id == Output.id).where(TaskOutput.task_id == task_id)
     return session.scalars(query.order_by(TaskOutput.place)).all()
 
 
 def assign(store: Store, project_id: int, task_ids: Sequence[int], names: Sequence[str], by: int | None = None) -> int:
-    """Gives tasks to these people and to nobody else, to them before all others; returns how many.
+    """Assigns tasks to these people only, before all their other tasks; returns how many.
 
-    Who holds one already may finish it. In the order of the queue; who had them before keeps none of them. Raises
-    `Refused` for a name that nobody has or who is shut out, and for a task that is not this project's to rank.
+    Keeps the order of the queue and replaces earlier assignments; people who hold a task may finish it. Raises
+    `Refused` for an unknown or deactivated person, and for a task that is no ranking task of the project.
     """
     found = {people.by_name(store, name) for name in names}
     if out := sorted(person.name for person in found if not person.active):
-        raise Refused(f"people: {out[0]} is shut out; name somebody else, or let them in again")
+        raise Refused(f"people: {out[0]} is deactivated; choose somebody else or activate them")
     ids = sorted(person.id for person in found)
     if not ids:
-        raise Refused("people: nobody is named; name one at least, or take the assignment back")
+        raise Refused("people: nobody is chosen; choose at least one person, or remove the assignment")
     with store.write() as session:
         tasks = _ranking_tasks(session, project_id, task_ids)
         _end_assignments(session, tasks)
@@ -215,7 +223,7 @@ def assign(store: Store, project_id: int, task_ids: Sequence[int], names: Sequen
 
 
 def unassign(store: Store, project_id: int, task_ids: Sequence[int], by: int | None = None) -> int:
-    """Gives tasks to everybody again: they go behind the queue. Returns how many were assigned."""
+    """Opens assigned tasks to everybody: they go to the end of the queue. Returns how many were assigned."""
     with store.write() as session:
         found = [task for task in _ranking_tasks(session, project_id, task_ids) if task.assigned]
         _end_assignments(session, found)
@@ -228,15 +236,15 @@ def unassign(store: Store, project_id: int, task_ids: Sequence[int], by: int | N
 
 
 def pause(store: Store, project_id: int, paused: bool, by: int | None = None) -> None:
-    """Gives nobody a task until this is taken back. Who has one can finish it, and change what they said."""
+    """Pauses or resumes a project. While paused, nobody gets a new task; people can finish and revise their tasks."""
     with store.write() as session:
-        settings_of(session, project_id)  # that it is there
+        settings_of(session, project_id)  # raises if the project does not exist
         session.get_one(Project, project_id).paused = paused
         events.append(session, store.clock(), by, "pause" if paused else "resume", str(project_id), {})
 
 
 def pause_person(store: Store, project_id: int, name: str, paused: bool, by: int | None = None) -> None:
-    """The same for one person."""
+    """Pauses or resumes one person."""
     person = people.by_name(store, name)
     with store.write() as session:
         desk_of(session, project_id, person.id).paused = paused
@@ -245,9 +253,9 @@ def pause_person(store: Store, project_id: int, name: str, paused: bool, by: int
 
 
 def limit_person(store: Store, project_id: int, name: str, most: int | None, by: int | None = None) -> None:
-    """The most rankings that somebody may do in this project; None: as many as project.yaml says."""
+    """Sets a person's own limit of rankings in this project; None: the limit of project.yaml."""
     if most is not None and not 0 <= most < 2**31:
-        raise Refused(f"most: {most}; give a whole number from 0 on, or none")
+        raise Refused(f"most: {most}; give a whole number of at least 0, or nothing")
     person = people.by_name(store, name)
     with store.write() as session:
         desk_of(session, project_id, person.id).most = most
@@ -256,7 +264,7 @@ def limit_person(store: Store, project_id: int, name: str, most: int | None, by:
 
 
 def reset_practice(store: Store, project_id: int, name: str, by: int | None = None) -> int:
-    """Lets somebody do all practice tasks again: what they said about them is taken back. Returns how many."""
+    """Undoes a person's practice tasks so that they can repeat them all. Returns how many."""
     now = store.clock()
     person = people.by_name(store, name)
     with store.write() as session:
@@ -274,7 +282,7 @@ def reset_practice(store: Store, project_id: int, name: str, by: int | None = No
 
 
 def portions(ids: Sequence[int]) -> Iterator[Sequence[int]]:
-    """So many ids that a query can hold them."""
+    """Splits ids into portions that fit into one query."""
     for first in range(0, len(ids), N_AT_ONCE):
         yield ids[first : first + N_AT_ONCE]
 
@@ -285,14 +293,14 @@ def _end_assignments(session: Session, of: list[Task]) -> None:
 
 
 def _ranking_tasks(session: Session, project_id: int, task_ids: Sequence[int]) -> list[Task]:
-    """Tasks of this project that people rank, in the order of the queue. Raises `Refused` if one is none."""
+    """These ranking tasks of the project in the order of the queue. Raises `Refused` if one is missing."""
     wanted = set(task_ids)
     found: list[Task] = []
     for ids in portions(sorted(wanted)):
         found += session.scalars(select(Task).where(Task.project_id == project_id, Task.id.in_(ids)))
     found = [task for task in found if task.kind == "rank"]
     if missing := wanted - {task.id for task in found}:
-        raise Refused(f"there is no task {min(missing)} to rank in this project")
+        raise Refused(f"this project has no ranking task {min(missing)}")
     return sorted(found, key=lambda task: task.place)
 
 

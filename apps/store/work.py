@@ -1,7 +1,7 @@
-"""What a person does with a task: draft, submit, skip, flag, undo, revise. Nothing that was said is ever dropped.
+"""An annotator's actions on a task: draft, submit, skip, flag, undo, revise. All revisions are kept.
 
 Each function is one transaction, so what it returns is in the database. A submit can be repeated: the same content
-under the same id changes nothing and gives the same answer; other content becomes a new revision.
+under the same id changes nothing and gives the same result; other content becomes a new revision.
 """
 
 from __future__ import annotations
@@ -13,55 +13,67 @@ from sqlalchemy import Executable, bindparam, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from apps.store.engine import Store, is_beside
+from apps.store.engine import Store, is_shared
 from apps.store.errors import BadPayload, NotYours, Refused, Stale
 from apps.store.feedback import Feedback, feedback_on
-from apps.store.leases import Seat, ends_at, glance, is_fresh, lease_for, lock, may_hold, n_free, put_back, seat
+from apps.store.leases import (
+    PersonTask,
+    ends_at,
+    is_fresh,
+    lease_for,
+    lease_state,
+    lock,
+    may_hold,
+    n_free,
+    person_task,
+    put_back,
+)
 from apps.store.payload import check_draft, check_payload, check_reason
 from apps.store.projects import settings_of
 from apps.store.reading import beginning
 from apps.store.revisions import add_revision, counts, decide, latest
 from apps.store.tables import Annotation, Draft, Person, Prompt, Revision, Task, canonical
-from apps.store.tasks import Given, given
+from apps.store.tasks import TaskView, task_view
 
 Status = Literal["submitted", "skipped", "flagged"]
 
 
 class Drafted(NamedTuple):
-    """`saved` is false where a newer draft was there already; `rev` is the one that is kept."""
+    """`saved` is false if a newer draft already exists; `rev` is the stored one."""
 
     saved: bool
     rev: int
 
 
 class Saved(NamedTuple):
-    """It is in the database."""
+    """A saved annotation."""
 
     id: str
     revision: int
-    extra: bool  # all places of the task were taken: kept beside them
-    replayed: bool  # the same had been saved before
+    extra: bool  # all places of the task were taken: kept but not counted, unless it is final
+    final: bool  # a reviewer's ranking that decides the task
+    replayed: bool  # the same content was saved before
     feedback: Feedback | None  # of practice tasks
 
 
-class Past(NamedTuple):
-    """One of a person's annotations, for a list."""
+class HistoryItem(NamedTuple):
+    """One of a person's annotations in their history."""
 
     id: str
     task: int  # its public id
     status: str
     revision: int
-    turn: int  # give the last one's as `before` to go on
+    turn: int  # pass the last item's as `before` to get the next page
     at: float
-    beginning: str  # of what the user asked last
+    beginning: str  # of the last user message
 
 
 def _keep(insert: Any) -> Executable:
-    """A draft, unless there is one as new or its person was erased; in one statement, so that it needs no lock."""
+    """Stores a draft unless an equally new one exists or the person was erased; one statement, so it needs no lock."""
     names = ("task_id", "person_id", "payload", "rev", "saved_at")
     values = [bindparam(name, type_=Draft.__table__.c[name].type) for name in names]
     is_here = (Person.id == bindparam("person_id")) & Person.erased_at.is_(None)
-    row = select(*values).select_from(Person).where(is_here).with_for_update(read=True)  # who erases has to wait
+    row = select(*values).select_from(Person).where(is_here).with_for_update(read=True)  # erasing has to wait
     new = insert(Draft).from_select(names, row)
     newer = {name: new.excluded[name] for name in names[2:]}
     key = [Draft.task_id, Draft.person_id]
@@ -73,18 +85,18 @@ KEEP = {True: _keep(sqlite.insert), False: _keep(postgresql.insert)}  # by wheth
 
 
 def save_draft(store: Store, person_id: int, task_id: int, payload: Any, rev: int) -> Drafted:
-    """Keeps what was filled in so far; `rev` counts up on the page, and an older one never replaces a newer.
+    """Saves a draft. `rev` counts up on the page; an older draft never replaces a newer one.
 
-    A sign of life too: a lease that is live, or can be had again, is renewed.
+    It is also a heartbeat: a lease that is live or can be had again is renewed.
     """
     payload = check_draft(payload)
     if not isinstance(rev, int) or isinstance(rev, bool) or not 0 < rev < 2**53:
-        raise BadPayload([f"rev = {rev!r}: a whole number from 1 on is wanted"])
+        raise BadPayload([f"rev = {rev!r}: expected a whole number of at least 1"])
     now = store.clock()
-    seen = glance(store, task_id, person_id)
+    seen = lease_state(store, task_id, person_id)
     values = {"task_id": seen.task_id, "person_id": person_id, "payload": payload, "rev": rev, "saved_at": now}
-    if (seen.rev or 0) >= rev or not store.put(KEEP[store.is_sqlite], values):
-        seen = glance(store, task_id, person_id)
+    if (seen.rev or 0) >= rev or not store.write_one(KEEP[store.is_sqlite], values):
+        seen = lease_state(store, task_id, person_id)
         return Drafted(seen.rev == rev and seen.draft == payload, seen.rev or 0)
     if seen.expires_at > 0 and ends_at(seen, seen.settings) > now and not is_fresh(seen, seen.settings, now):
         _renew(store, person_id, task_id, now)
@@ -92,9 +104,9 @@ def save_draft(store: Store, person_id: int, task_id: int, payload: Any, rev: in
 
 
 def _renew(store: Store, person_id: int, task_id: int, now: float) -> None:
-    """Keeps a task for longer whose lease is over or soon will be, unless others have taken its places."""
+    """Renews an expired or expiring lease, unless others have taken all places of its task."""
     with store.write() as session:
-        task, _, lease, _, _, settings = seat(session, task_id, person_id)
+        task, _, lease, _, _, settings = person_task(session, task_id, person_id)
         is_over = lease.expires_at == 0 or ends_at(lease, settings) <= now
         if not is_over and not is_fresh(lease, settings, now) and may_hold(session, task, lease, now):
             lease_for(session, settings, task, person_id, now)
@@ -103,38 +115,38 @@ def _renew(store: Store, person_id: int, task_id: int, now: float) -> None:
 def submit(
     store: Store, person_id: int, annotation_id: str, task_id: int, lease: str, payload: Any, seconds: float = 0.0
 ) -> Saved:
-    """Saves a ranking. The lease may have run out: then it counts if a place is free, and else is kept as `extra`.
+    """Saves a ranking. If the lease has expired, it counts while a place is free, else it is kept as `extra`.
 
-    Raises `BadPayload` with all that is missing or wrong; `NotYours` for a task that this person was never given, or an
-    id that is somebody else's; `Stale` if it was undone in another window after that one got its lease.
+    Raises `BadPayload` with everything missing or wrong; `NotYours` for a task that this person was never given or
+    another person's id; `Stale` if it was undone in another window after this one got its lease.
     """
     return _say(store, person_id, annotation_id, task_id, lease, "submitted", payload, seconds)
 
 
 def skip(store: Store, person_id: int, annotation_id: str, task_id: int, lease: str, reason: str) -> Saved:
-    """Passes a task by, for a reason. The draft is kept, and comes back if this is undone."""
+    """Skips a task for a reason. The draft is kept and comes back on undo."""
     return _say(store, person_id, annotation_id, task_id, lease, "skipped", check_reason(reason), 0.0)
 
 
 def flag(
     store: Store, person_id: int, annotation_id: str, task_id: int, lease: str, reason: str, comment: str = ""
 ) -> Saved:
-    """Says that something is wrong with the task itself; it is passed by, and the lead sees why."""
+    """Reports that something is wrong with the task; the person skips it, and the lead sees the reason."""
     return _say(store, person_id, annotation_id, task_id, lease, "flagged", check_reason(reason, comment), 0.0)
 
 
 def revise(store: Store, person_id: int, annotation_id: str, payload: Any, seconds: float = 0.0) -> Saved:
-    """Says something else about a task that was done, or ranks one that was skipped. All revisions are kept."""
+    """Changes an earlier ranking, or ranks a skipped task. All revisions are kept."""
     with store.write() as session:
-        at = seat(session, _mine(session, person_id, annotation_id).task_id, person_id)
+        at = person_task(session, _mine(session, person_id, annotation_id).task_id, person_id)
         return _record(session, store.clock(), at, annotation_id, "submitted", payload, seconds)
 
 
-def undo(store: Store, project_id: int, person_id: int, annotation_id: str | None = None) -> Given | None:
-    """Takes back the last annotation (or the one named, so that a repeated request takes back no second one).
+def undo(store: Store, project_id: int, person_id: int, annotation_id: str | None = None) -> TaskView | None:
+    """Undoes the last annotation, or the one named (so that a repeated request does not undo a second one).
 
-    The task is the person's again, with what they had said as the draft. None if there is nothing to take back. Raises
-    `Refused` for a practice task: its answer has been shown.
+    The person gets the task again with its content as the draft. None if there is nothing to undo. Raises `Refused` for
+    a practice task: its expected ranking was shown.
     """
     now = store.clock()
     with store.write() as session:
@@ -152,13 +164,15 @@ def undo(store: Store, project_id: int, person_id: int, annotation_id: str | Non
             put_back(session, task)
             lease = lease_for(session, settings, task, person_id, now, new=True)
             if not may_hold(session, task, lease, now):
-                lease.expires_at = 0  # others took all places: there is a task to show, and no place to keep
+                lease.expires_at = 0  # others took all places: the task can be shown but not reserved
             add_revision(session, mine, "undone", {}, 0.0, now)
-        return given(session, settings, task, person_id)
+        return task_view(session, settings, task, person_id)
 
 
-def history(store: Store, project_id: int, person_id: int, before: int | None = None, limit: int = 50) -> list[Past]:
-    """A person's annotations, the latest first; `before` is a `turn`, to go on from."""
+def history(
+    store: Store, project_id: int, person_id: int, before: int | None = None, limit: int = 50
+) -> list[HistoryItem]:
+    """A person's annotations, latest first; `before` is the `turn` of the last item of the previous page."""
     query = (
         select(Annotation, Task.public_id, Prompt.messages, Revision.created_at)
         .join(Task, Task.id == Annotation.task_id)
@@ -172,17 +186,17 @@ def history(store: Store, project_id: int, person_id: int, before: int | None = 
         query = query.where(Annotation.turn < before)
     with store.read() as session:
         return [
-            Past(a.id, public_id, a.status, a.n_revisions, a.turn, at, beginning(messages))
+            HistoryItem(a.id, public_id, a.status, a.n_revisions, a.turn, at, beginning(messages))
             for a, public_id, messages, at in session.execute(query)
         ]
 
 
-def get(store: Store, person_id: int, annotation_id: str) -> Given:
-    """One of a person's annotations with its task. Raises `NotYours` for any other."""
+def get(store: Store, person_id: int, annotation_id: str) -> TaskView:
+    """One of a person's annotations with its task. Raises `NotYours` for another person's."""
     with store.read() as session:
         mine = _mine(session, person_id, annotation_id)
         task = session.get_one(Task, mine.task_id)
-        return given(session, settings_of(session, task.project_id), task, person_id)
+        return task_view(session, settings_of(session, task.project_id), task, person_id)
 
 
 def _say(
@@ -198,26 +212,26 @@ def _say(
     """Submit, skip and flag."""
     annotation_id = _checked_id(annotation_id)
 
-    def said(session: Session) -> Saved:
+    def save(session: Session) -> Saved:
         lock(session, task_id)
-        at = seat(session, task_id, person_id)
-        # beside others, an id that is somebody else's cannot be added, and all is done again alone
-        owner = None if at.mine is None and is_beside(session) else session.get(Annotation, annotation_id)
+        at = person_task(session, task_id, person_id)
+        # in a shared transaction, another person's id fails to insert, and all is repeated as the only writer
+        owner = None if at.mine is None and is_shared(session) else session.get(Annotation, annotation_id)
         if owner is not None and (owner.person_id, owner.task_id) != (person_id, at.task.id):
             raise NotYours
         if at.mine is not None and at.mine.status == "undone" and lease != at.lease.token:
-            raise Stale("this was taken back in another window; open the task again")
+            raise Stale("this was undone in another window; open the task again")
         if at.mine is not None and at.mine.status == "submitted" and status != "submitted":
-            raise Stale("this task is ranked already; undo that first")
+            raise Stale("this task is already ranked; undo that first")
         return _record(session, store.clock(), at, annotation_id, status, payload, seconds)
 
-    return store.beside(said)
+    return store.shared_write(save)
 
 
 def _record(
-    session: Session, now: float, at: Seat, annotation_id: str, status: Status, payload: Any, seconds: float
+    session: Session, now: float, at: PersonTask, annotation_id: str, status: Status, payload: Any, seconds: float
 ) -> Saved:
-    """The one place where an annotation comes to be or changes."""
+    """Creates or changes an annotation. All actions go through here."""
     task, presentation, lease, draft, mine, settings = at
     if status == "submitted":
         payload = check_payload(payload, len(presentation.places), settings.questions, settings.ranking)
@@ -228,7 +242,7 @@ def _record(
     if mine is not None and mine.status != "undone":
         _refuse_practice(task)
     before = 0 if mine is None else counts(mine)
-    may_be_extra = status == "submitted" and not before  # else it has its place already
+    may_be_extra = status == "submitted" and not before  # else it already has a place
     is_extra = may_be_extra and (lease.final or n_free(session, task, lease.person_id, now) <= 0)
     if mine is None:
         mine = Annotation(id=annotation_id, project_id=task.project_id, task_id=task.id, person_id=lease.person_id)
@@ -245,7 +259,7 @@ def _record(
 
 
 def _settle(task: Task, more: int) -> None:
-    """So many more rankings of a task that counts them."""
+    """Adds to a task's count of rankings and marks it done when it has enough."""
     task.n_done += more
     if task.kind == "rank" and task.status == "open" and task.n_done >= task.required:
         task.status = "done"
@@ -253,13 +267,13 @@ def _settle(task: Task, more: int) -> None:
 
 def _saved(session: Session, task: Task, mine: Annotation, replayed: bool) -> Saved:
     session.flush()
-    is_told = task.kind == "practice" and mine.status == "submitted"
-    feedback = feedback_on(session, task, mine) if is_told else None
-    return Saved(mine.id, mine.n_revisions, mine.extra, replayed, feedback)
+    has_feedback = task.kind == "practice" and mine.status == "submitted"
+    feedback = feedback_on(session, task, mine) if has_feedback else None
+    return Saved(mine.id, mine.n_revisions, mine.extra, mine.final, replayed, feedback)
 
 
 def _keep_as_draft(session: Session, mine: Annotation, now: float) -> None:
-    """What had been submitted is the draft of what will be; a skipped task's draft is there still."""
+    """Turns a submitted ranking back into a draft; a skipped task still has its draft."""
     draft = session.get(Draft, (mine.task_id, mine.person_id))
     if draft is None:
         draft = Draft(task_id=mine.task_id, person_id=mine.person_id, payload=None, rev=0, saved_at=now)
@@ -276,7 +290,7 @@ def _mine(session: Session, person_id: int, annotation_id: str) -> Annotation:
 
 
 def _last(session: Session, project_id: int, person_id: int) -> Annotation | None:
-    """The annotation that a person changed last and did not take back."""
+    """The annotation that a person changed last and did not undo."""
     mine = (Annotation.project_id == project_id) & (Annotation.person_id == person_id) & (Annotation.status != "undone")
     return session.scalar(select(Annotation).where(mine).order_by(Annotation.turn.desc()).limit(1))
 
@@ -284,13 +298,13 @@ def _last(session: Session, project_id: int, person_id: int) -> Annotation | Non
 def _refuse_practice(task: Task) -> None:
     if task.kind == "practice":
         raise Refused(
-            "a practice task stays as it was first answered, since its answer has been shown; go on with the next"
+            "a finished practice task cannot be changed, since its expected ranking was shown; go on with the next task"
         )
 
 
 def _checked_id(annotation_id: Any) -> str:
-    """A UUID in its one spelling."""
+    """A UUID in its normal spelling. Raises `BadPayload`."""
     try:
         return str(uuid.UUID(annotation_id))
     except (ValueError, TypeError, AttributeError):
-        raise BadPayload([f"id = {canonical(str(annotation_id)[:60])}: a UUID is wanted"]) from None
+        raise BadPayload([f"id = {canonical(str(annotation_id)[:60])}: expected a UUID"]) from None

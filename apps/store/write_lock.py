@@ -1,4 +1,4 @@
-"""Whose turn it is to write: among the threads of a process, and among processes that share a SQLite file."""
+"""A fair write lock: between the threads of a process, and between processes that share a SQLite file."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ WAIT_S = 10.0  # for other writers
 BUSY = "the database is busy; nothing was saved, try again in a moment"
 
 
-class Line:
-    """A lock that is had in the order of asking; `threading.Lock` lets anybody overtake."""
+class FairLock:
+    """A first-come, first-served lock; `threading.Lock` lets threads overtake."""
 
     def __init__(self) -> None:
         self._inside = threading.Lock()
@@ -26,7 +26,7 @@ class Line:
         self._waiting: deque[threading.Lock] = deque()  # each is locked until its turn
 
     def acquire(self, timeout: float) -> bool:
-        """Whether it was had within `timeout` seconds."""
+        """Whether the lock was acquired within `timeout` seconds."""
         with self._inside:
             if not self._is_taken:
                 self._is_taken = True
@@ -40,10 +40,10 @@ class Line:
             if mine in self._waiting:
                 self._waiting.remove(mine)
                 return False
-        return True  # it came in this very moment
+        return True  # it was handed over at this moment
 
     def release(self) -> None:
-        """Hands it on."""
+        """Hands the lock to the next in line."""
         with self._inside:
             if self._waiting:
                 self._waiting.popleft().release()
@@ -51,21 +51,22 @@ class Line:
                 self._is_taken = False
 
 
-class Turn:
-    """Whose turn it is to write to SQLite, which by itself lets writers poll, and one that never pauses go on for ever.
+class WriteLock:
+    """The write lock of a database. SQLite alone lets writers poll, so that one that never pauses can starve the
+    others.
 
-    Threads stand in a line, so that none waits longer than those before it take. Processes, such as a server and an
-    import, pass a turnstile, a locked file beside the database, and hold it only until they may write: who has just
-    written finds the next one standing in it. The kernel opens it when a process dies. PostgreSQL's lock is a line.
+    Threads queue up, so that none waits longer than those before it take. Processes, such as a server and an import,
+    also lock a file next to the database and hold it only until they may write: a process that has just written finds
+    the next one holding it. The kernel releases it when a process dies. PostgreSQL's own lock is a queue.
     """
 
     def __init__(self, path: Path | None) -> None:
-        self._threads = Line()
+        self._threads = FairLock()
         self._file = None if path is None else os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
 
     @contextmanager
-    def of_this_thread(self) -> Iterator[None]:
-        """Raises `Unavailable` when it does not come within `WAIT_S`."""
+    def among_threads(self) -> Iterator[None]:
+        """Holds the lock among threads. Raises `Unavailable` after `WAIT_S`."""
         if not self._threads.acquire(WAIT_S):
             raise Unavailable(BUSY)
         try:
@@ -74,8 +75,8 @@ class Turn:
             self._threads.release()
 
     @contextmanager
-    def of_this_process(self) -> Iterator[None]:
-        """The same among processes, where the system can lock files."""
+    def among_processes(self) -> Iterator[None]:
+        """Holds the lock among processes, on SQLite. Raises `Unavailable` after `WAIT_S`."""
         if self._file is None:
             yield
             return
@@ -90,7 +91,7 @@ class Turn:
             fcntl.flock(self._file, fcntl.LOCK_UN)
 
     def close(self) -> None:
-        """Lets go of the file."""
+        """Closes the lock file."""
         if self._file is not None:
             os.close(self._file)
             self._file = None

@@ -1,1 +1,1 @@
-"""What people said in the database, as numbers: plain rows, and the leaderboard of models."""
+"""Annotations as plain rows for statistics, and the leaderboard of models."""

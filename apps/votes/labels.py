@@ -1,4 +1,4 @@
-"""What people said, as plain rows, and as columns of numbers for statistics."""
+"""Annotations as plain rows (`Label`), and as columns of numbers for statistics (`Answers`)."""
 
 from __future__ import annotations
 
@@ -17,39 +17,39 @@ Texts = tuple[str, ...]
 
 
 class Label(NamedTuple):
-    """What one person said about one task, as it stands now; tuples are in the order of the task's answers."""
+    """One person's current annotation of one task; tuples are in the order of the task's answers."""
 
     task: int
     prompt: int
     kind: str  # rank, practice, gold
     person: str
     status: str  # submitted, skipped, flagged
-    models: tuple[Texts, ...]  # that gave each answer: one, several that gave the same text, or none that is known
+    models: tuple[Texts, ...]  # the models that gave each answer; several for equal texts, none if unknown
     places: tuple[int, ...]  # where the person saw each answer, 0 first
-    ranks: tuple[int, ...] | None  # 1 is best, equal is a tie; None if nothing is submitted, or all are bad
-    ratings: tuple[int | None, ...]  # empty if nothing is submitted, as are flags
+    ranks: tuple[int, ...] | None  # 1 is best, equal ranks are ties; None if nothing is submitted or ranked
+    ratings: tuple[int | None, ...]  # empty if nothing is submitted, like flags
     flags: tuple[Texts, ...]
     all_bad: bool
     seconds: float
     at: float  # since 1970
     expected: tuple[int, ...] | None = None  # of a gold or practice task
-    closed: bool = False  # the task is: something is wrong with it
-    final: bool = False  # a reviewer's that decides the task: it counts instead of all others
+    closed: bool = False  # the task is closed: something is wrong with it
+    final: bool = False  # a reviewer's ranking that decides the task: it counts instead of all others
 
 
 def decisive(labels: Sequence[Label]) -> list[Label]:
-    """Those that an export holds: of closed tasks none, of one that a reviewer decided the reviewer's alone."""
+    """The labels that exports contain: none of closed tasks, only the final one of a task that a reviewer decided."""
     decided = {label.task for label in labels if label.final}
     return [label for label in labels if not label.closed and label.final == (label.task in decided)]
 
 
 def independent(labels: Sequence[Label]) -> list[Label]:
-    """Those by which people can be compared: not what decides a dispute, nor what was said about a closed task."""
+    """The labels that can be compared between people: no final ones, none of closed tasks."""
     return [label for label in labels if not label.closed and not label.final]
 
 
 class Answers:
-    """The answers of submitted labels, one after the other, in columns of n_answers."""
+    """All answers of submitted labels as columns, (n_answers,) in total."""
 
     def __init__(self, labels: Sequence[Label]) -> None:
         self.labels = labels
@@ -59,23 +59,23 @@ class Answers:
         task = column(label.task for label in labels)
         answer = np.arange(int(self.sizes.sum())) - np.repeat(firsts, self.sizes)
         self.unit = 16 * np.repeat(task, self.sizes) + answer
-        # What one person alone judged says nothing about agreement, and is most of it where overlap is 1.
+        # Answers that only one person annotated say nothing about agreement, and are most of them if overlap is 1.
         numbers, times = np.unique(task, return_counts=True)
         self._is_shared = np.repeat(times[np.searchsorted(numbers, task)] > 1, self.sizes)
 
     @cached_property
     def ratings(self) -> NDArray[np.float64]:
-        """1 to 7, NaN where it was not given."""
+        """Ratings from 1 to 7, NaN if not given."""
         return np.array(list(chain.from_iterable(label.ratings for label in self.labels)), dtype=np.float64)
 
     @cached_property
     def ranks(self) -> NDArray[np.float64]:
-        """`relative_ranks`, NaN where nothing was ranked."""
+        """`relative_ranks`, NaN if not ranked."""
         rows = (_relative(label.ranks, len(label.flags)) for label in self.labels)
         return np.array(list(chain.from_iterable(rows)), dtype=np.float64)
 
     def flags(self) -> dict[str, NDArray[np.float64]]:
-        """For each flag that was ever set, the commonest first: 1 where it is set."""
+        """For each flag that was ever set, most common first: 1 where it is set."""
         sets = list(chain.from_iterable(label.flags for label in self.labels))
         numbers = {texts: n for n, texts in enumerate(dict.fromkeys(sets))}
         which = np.fromiter((numbers[texts] for texts in sets), dtype=np.int64, count=len(sets))
@@ -84,7 +84,7 @@ class Answers:
         return dict(sorted(found.items(), key=lambda item: -item[1].sum()))
 
     def alpha(self, values: NDArray[np.float64], level: Level, seed: int) -> Interval | None:
-        """Krippendorff's, of a value for each answer."""
+        """Krippendorff's alpha of one value per answer."""
         rows = self._is_shared & np.isfinite(values)
         return krippendorff_alpha(self.unit[rows], values[rows], level, self.prompt[rows], seed=seed)
 

@@ -1,4 +1,4 @@
-"""The leaderboard of models from what people ranked. Pure: plain rows in, places out."""
+"""The leaderboard of models from people's rankings. Pure: plain rows in, places out."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Place(NamedTuple):
     place: int
     place_low: int
     place_high: int
-    share: float  # of comparisons with other models won, ties half
+    share: float  # share of comparisons won, ties as half
     n_votes: int
 
 
@@ -35,10 +35,10 @@ class NoPlace(NamedTuple):
 def standings(
     labels: Sequence[Label], min_votes: int = MIN_VOTES, seed: int = 0
 ) -> tuple[tuple[Place, ...], tuple[NoPlace, ...]]:
-    """The models that can be ranked, the best first, and those that cannot.
+    """The models that can be ranked, best first, and those that cannot.
 
-    An answer that several models gave stands for each of them, and they tie by it. Closed tasks say nothing, and one
-    that a reviewer decided only what the reviewer said.
+    An answer that several models gave counts for each of them, as a tie between them. Closed tasks do not count; of a
+    task that a reviewer decided only the final ranking counts.
     """
     ranked = [label for label in decisive(labels) if label.ranks is not None]
     names = sorted({model for makers in _distinct(ranked) for own in makers for model in own})

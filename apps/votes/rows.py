@@ -1,6 +1,6 @@
-"""The project's labels, read from the database: what `summary.py` sums up.
+"""Reading a project's labels from the database, for statistics.
 
-Without any text, and in portions, so that 100,000 tasks need neither much memory nor much time.
+Labels have no texts and are read in portions, so that 100,000 tasks take little memory and time.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from apps.votes.labels import Label
 
 N_AT_ONCE = 500  # tasks
 ALIKE = ("models", "places", "ranks", "ratings", "flags")
-STATUSES = ("submitted", "skipped", "flagged")  # what was taken back says nothing any more
+STATUSES = ("submitted", "skipped", "flagged")  # undone annotations are left out
 
 Models = tuple[tuple[str, ...], ...]
 
@@ -33,20 +33,20 @@ class _Task(NamedTuple):
 
 
 def labels(session: Session, project_id: int) -> Iterator[Label]:
-    """Everything that was said and not taken back, by task and person."""
+    """All annotations that are not undone, by task and person."""
     last = 0
-    same: dict[Any, Any] = {}  # most of these tuples recur: one of each is kept
+    same: dict[Any, Any] = {}  # most of these tuples recur: equal ones share one object
     while True:
         tasks = _tasks(session, project_id, last)
         if not tasks:
             return
         last = max(tasks)
-        for label in _said(session, tasks):
+        for label in _labels(session, tasks):
             yield label._replace(**{name: same.setdefault(value := getattr(label, name), value) for name in ALIKE})
 
 
 def _tasks(session: Session, project_id: int, last: int) -> dict[int, _Task]:
-    """The next tasks that anybody has seen, by id."""
+    """The next tasks that somebody has seen, by id."""
     query = select(Task.id, Task.prompt_id, Task.kind, Task.expected, Task.status)
     query = query.where(Task.project_id == project_id, Task.shown, Task.id > last).order_by(Task.id).limit(N_AT_ONCE)
     rows = session.execute(query).all()
@@ -65,7 +65,7 @@ def _tasks(session: Session, project_id: int, last: int) -> dict[int, _Task]:
 
 
 def _models(session: Session, ids: list[int]) -> dict[int, Models]:
-    """The names of the models that gave each answer, each once."""
+    """The names of the models that gave each answer, without repeats."""
     query = select(TaskOutput.task_id, Output.makers).join(Output, Output.id == TaskOutput.output_id)
     query = query.where(TaskOutput.task_id.in_(ids)).order_by(TaskOutput.task_id, TaskOutput.place)
     found: dict[int, list[tuple[str, ...]]] = defaultdict(list)
@@ -75,7 +75,7 @@ def _models(session: Session, ids: list[int]) -> dict[int, Models]:
     return {task_id: tuple(answers) for task_id, answers in found.items()}
 
 
-def _said(session: Session, tasks: dict[int, _Task]) -> Iterator[Label]:
+def _labels(session: Session, tasks: dict[int, _Task]) -> Iterator[Label]:
     latest = (Revision.annotation_id == Annotation.id) & (Revision.n == Annotation.n_revisions)
     seen = (Presentation.task_id == Annotation.task_id) & (Presentation.person_id == Annotation.person_id)
     query = (
@@ -94,7 +94,7 @@ def _said(session: Session, tasks: dict[int, _Task]) -> Iterator[Label]:
 
 
 def _longest(session: Session, tasks: dict[int, _Task]) -> dict[str, float]:
-    """Of annotations with several revisions, the longest time spent: a slip put right in seconds is no fast ranking."""
+    """The longest time of annotations with several revisions: a correction made in seconds is no fast ranking."""
     query = select(Revision.annotation_id, func.max(Revision.seconds))
     query = query.join(Annotation, Annotation.id == Revision.annotation_id).group_by(Revision.annotation_id)
     return dict(session.execute(query.where(Annotation.task_id.in_(tasks), Annotation.n_revisions > 1)).tuples().all())

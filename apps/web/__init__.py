@@ -1,1 +1,1 @@
-"""What the servers of all apps share: the guard in front, accounts, safe rendering, the parent application."""
+"""Shared by the servers of all apps: security, accounts, safe rendering, the parent application."""

@@ -1,4 +1,4 @@
-"""Code in colours: each token in a span whose class says of what kind it is. Plain where the language is not listed."""
+"""Syntax highlighting: each token in a span with a class for its kind. Unlisted languages stay plain."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from pygments.lexer import Lexer
 from pygments.lexers import get_lexer_by_name
 from pygments.token import Comment, Generic, Keyword, Name, Number, String, Token, _TokenType
 
-MAX_CHARACTERS = 10_000  # of a block; a longer one is plain
-MAX_SECONDS = 0.2  # for a block: people wait for it
+MAX_CHARACTERS = 10_000  # a longer block stays plain
+MAX_SECONDS = 0.2  # for a block, since people wait for it
 CLASSES = {
     Comment: "c",
     Keyword: "k",
@@ -31,7 +31,7 @@ CLASSES = {
     Generic.Heading: "c",
     Generic.Subheading: "c",
 }
-# Those whose lexers were tried with hostile texts. The names are Pygments's own, so several are of one language.
+# Languages with lexers that were tested on hostile texts, under all of Pygments's names.
 _LANGUAGES = """bash c c# c++ cpp cs csharp css diff docker dockerfile go golang haskell hs html java javascript jl js
     json jsx julia kotlin latex lua make makefile matlab perl php pl powershell ps1 py python python3 r rb rs ruby rust
     scala sh shell sql swift tex toml ts tsx typescript xml yaml yml zsh"""
@@ -40,7 +40,7 @@ _MAKING = Lock()
 
 
 def highlighted(text: str, info: str) -> str:
-    """The code as HTML. `info`: what stands behind the fence's first marks; its first word names the language."""
+    """The code as HTML. `info`: the text after the opening fence; its first word names the language."""
     language = info.split(maxsplit=1)[0].lower() if info.strip() else ""
     if language not in LANGUAGES or len(text) > MAX_CHARACTERS:
         return html.escape(text)
@@ -53,7 +53,7 @@ def _span(name: str, text: str) -> str:
 
 
 def _tokens(text: str, language: str) -> Iterator[tuple[str, str]]:
-    """Classes and words. Some lexers look through all the rest at each step: after a while the rest is plain."""
+    """(class, text) of each token. Some lexers take quadratic time: after MAX_SECONDS the rest stays plain."""
     end = time.thread_time() + MAX_SECONDS
     for start, kind, words in _lexer(language).get_tokens_unprocessed(text):
         if time.thread_time() > end:
@@ -64,7 +64,7 @@ def _tokens(text: str, language: str) -> Iterator[tuple[str, str]]:
 
 @lru_cache
 def _lexer(language: str) -> Lexer:
-    with _MAKING:  # the first of a class arranges its rules, in which no second thread may find it
+    with _MAKING:  # the first lexer of a class compiles its rules, which is not thread-safe
         return get_lexer_by_name(language)
 
 

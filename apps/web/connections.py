@@ -1,7 +1,7 @@
-"""Connections: how long one may wait for a request, how many there may be, and whose a request is behind a proxy.
+"""Connection limits: deadlines, a maximum number, and the client's address behind a proxy.
 
-Whoever sends half a request, or reads no answer, holds a file descriptor of the server for nothing. So each has a
-deadline, and where there are too many the one goes that has waited longest: those who send whole requests stay.
+A client that sends half a request or does not read the response holds a file descriptor for nothing. So each connection
+has a deadline, and when there are too many, the one that has waited longest is closed: complete requests are served.
 """
 
 from __future__ import annotations
@@ -25,30 +25,30 @@ else:
     from uvicorn.protocols.http.auto import AutoHTTPProtocol as Http
 
 HEADER_SECONDS = 15  # for all headers of a request to arrive; its body has `security.BODY_SECONDS`
-IDLE_SECONDS = 120  # between two requests: longer than people think, since a request may cross with the end
-WRITE_SECONDS = 120  # for an answer to be read, or the next part of it
+IDLE_SECONDS = 120  # between two requests: longer than people usually pause, as a request may cross with the close
+WRITE_SECONDS = 120  # for a response, or its next part, to be read
 ENOUGH_FILES = 8192  # half of them for connections
-MOST_OF_ONE = 256  # from one address: an office behind one router
+MOST_OF_ONE = 256  # from one address, such as an office behind one router
 
 log = logging.getLogger("align.web")
 
 
-class Crowd:
+class ConnectionPool:
     """The connections of this process.
 
     Args:
-        most: how many there may be.
-        proxies: addresses that may have all of them, since many people come through one.
+        most: their largest number.
+        proxies: addresses without a limit of their own, since many people come through one.
     """
 
     def __init__(self, most: int, proxies: Collection[str]) -> None:
         self.most, self.proxies = most, proxies
         self.all: set[Connection] = set()
-        self.waiting: dict[Connection, None] = {}  # for a request or the rest of it, the longest first
-        self.n_of: Counter[str] = Counter()  # by address
+        self.waiting: dict[Connection, None] = {}  # for a request or its rest, longest first
+        self.n_of: Counter[str] = Counter()  # address → number
 
     def enter(self, one: Connection) -> None:
-        """Takes in a new one; one that waits longer goes if there are too many, or this one if none waits."""
+        """Adds a connection. If there are too many, it closes the one that has waited longest, perhaps this one."""
         self.all.add(one)
         self.waiting[one] = None
         self.n_of[one.address] += 1
@@ -58,12 +58,12 @@ class Crowd:
             self._end(next(iter(self.waiting)))
 
     def leave(self, one: Connection) -> None:
-        """Forgets one that is closed."""
+        """Removes a closed connection."""
         if one in self.all:
             self.all.remove(one)
             self.waiting.pop(one, None)
             self.n_of[one.address] -= 1
-            self.n_of += Counter()  # which drops those that have none
+            self.n_of += Counter()  # drops zero counts
 
     def _end(self, one: Connection) -> None:
         self.leave(one)
@@ -71,24 +71,24 @@ class Crowd:
 
 
 class Connection(Http):
-    """uvicorn's, with deadlines. Needs a `crowd`, which a subclass has."""
+    """uvicorn's connection with deadlines. A subclass sets `pool`."""
 
-    crowd: Crowd
+    pool: ConnectionPool
     address: str
     _deadline: asyncio.TimerHandle | None = None
-    _is_awaited = False  # whether a request has to come by the deadline
+    _is_awaited = False  # whether the deadline is for a request to arrive
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         peer = self.client[0] if self.client else ""
-        self.address = peer if peer in self.crowd.proxies else network_of(peer)
+        self.address = peer if peer in self.pool.proxies else network_of(peer)
         self._await_headers()
-        self.crowd.enter(self)
+        self.pool.enter(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._expect(None)
-        self.crowd.leave(self)
+        self.pool.leave(self)
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -96,17 +96,19 @@ class Connection(Http):
             self._expect(None)
             self._is_awaited = False
             if not self.cycle.more_body:
-                self.crowd.waiting.pop(self, None)
+                self.pool.waiting.pop(self, None)
         elif not self._is_awaited:
             self._await_headers()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self in self.crowd.all and not self._is_busy:
-            # uvicorn closes an idle one politely before that, and would wait for ever for one that reads nothing
+        if self in self.pool.all and not self._is_busy:
+            # uvicorn closes an idle connection before that, but waits forever for a client that does not read
             self._expect(WRITE_SECONDS if self.transport.get_write_buffer_size() else IDLE_SECONDS + 5)
-        if self in self.crowd.all and (not self._is_busy or self.cycle.more_body):  # the next may have begun to come
-            self.crowd.waiting[self] = None
+        if self in self.pool.all and (
+            not self._is_busy or self.cycle.more_body
+        ):  # the next request may have started to arrive
+            self.pool.waiting[self] = None
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -119,7 +121,7 @@ class Connection(Http):
 
     @property
     def _is_busy(self) -> bool:
-        """Whether a request whose headers are here is being answered."""
+        """Whether a request with complete headers is being answered."""
         return self.cycle is not None and not self.cycle.response_complete
 
     def _await_headers(self) -> None:
@@ -127,26 +129,26 @@ class Connection(Http):
         self._expect(HEADER_SECONDS)
 
     def _expect(self, seconds: float | None) -> None:
-        """Ends the connection after so long, unless this is called again before."""
+        """Closes the connection after this time, unless called again before."""
         if self._deadline is not None:
             self._deadline.cancel()
         self._deadline = None if seconds is None else self.loop.call_later(seconds, self.transport.abort)
 
 
 def options(proxies: Collection[str]) -> dict[str, Any]:
-    """What uvicorn needs so that all connections are such, no more than files can be open."""
+    """uvicorn's options for limited connections, at most as many as open files allow."""
     files = open_files()
-    crowd = Crowd(files // 2, proxies)
+    pool = ConnectionPool(files // 2, proxies)
     return {
-        "http": type("Ours", (Connection,), {"crowd": crowd}),
-        "ws": "none",  # else an upgraded connection would leave the crowd
-        "backlog": files // 8,  # as many are taken in at once, before any of them is counted
+        "http": type("Ours", (Connection,), {"pool": pool}),
+        "ws": "none",  # else an upgraded connection would leave the pool
+        "backlog": files // 8,  # accepted at once, before any of them is counted
         "timeout_keep_alive": IDLE_SECONDS,
     }
 
 
 def open_files() -> int:
-    """How many files this process can have open, after the soft limit was raised towards the hard one."""
+    """Raises the soft limit of open files towards the hard one. Returns the limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = ENOUGH_FILES if hard == resource.RLIM_INFINITY else min(hard, ENOUGH_FILES)
     if soft == resource.RLIM_INFINITY or soft >= wanted:
@@ -155,31 +157,37 @@ def open_files() -> int:
     return wanted
 
 
-class Forwarded:
-    """ASGI middleware: takes a request's address from X-Forwarded-For where a proxy that we trust sent it.
+class ForwardedFor:
+    """ASGI middleware: takes a request's address from X-Forwarded-For if a trusted proxy sent it.
 
-    Who guesses passwords is slowed down by address, so a proxy that is not known, or does not name whom it speaks for,
-    would make everybody one. The log says so, once each; without the header nobody's address is known, and nobody waits
-    for another's guesses.
+    Password guessing is slowed down by address, so an unknown proxy, or one that does not send the header, would make
+    all clients one. The log warns once about each case. Without the header no address is known, and clients do not wait
+    for each other's guesses.
     """
 
     def __init__(self, app: ASGIApp, proxies: Collection[str]) -> None:
         self.app = app
         self._known = ProxyHeadersMiddleware(app, ["127.0.0.1", "::1", *proxies])  # type: ignore[arg-type]
         self.proxies: Collection[str] = self._known.trusted_hosts  # type: ignore[assignment]
-        self._told: set[bool] = set()
+        self._warned: set[bool] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         peer = (scope.get("client") or ("",))[0]
         is_login = scope["type"] == "http" and (scope["method"], scope["path"]) == ("POST", "/login")
         if is_login and "x-forwarded-for" not in Headers(scope=scope) and peer in self.proxies:
-            self._tell(True, f"{peer} is a proxy, and sends no X-Forwarded-For: guesses are not slowed down by address")
+            self._warn_once(
+                True,
+                f"{peer} is a proxy that sends no X-Forwarded-For: password guesses are not slowed down by address",
+            )
             scope["client"] = None
         elif is_login and "x-forwarded-for" in Headers(scope=scope) and peer not in self.proxies:
-            self._tell(False, f"{peer} sends X-Forwarded-For; if it is your proxy, add it to `trusted_proxies`")
+            self._warn_once(
+                False,
+                f"{peer} sends X-Forwarded-For but is not trusted; if it is your proxy, add it to `trusted_proxies`",
+            )
         await self._known(scope, receive, send)  # type: ignore[arg-type]
 
-    def _tell(self, what: bool, words: str) -> None:
-        if what not in self._told:
-            self._told.add(what)
+    def _warn_once(self, what: bool, words: str) -> None:
+        if what not in self._warned:
+            self._warned.add(what)
             log.warning("%s", words)

@@ -1,7 +1,7 @@
-r"""LaTeX's mathematics as MathML, or not at all: half a formula would look like another one.
+r"""Converting LaTeX mathematics to MathML, completely or not at all: half a formula would look like another one.
 
-Written is MathML Core, which is what browsers draw. So letters of a font are characters of their own, and how cells are
-aligned, their lines, boxes and strokes are for page.css to draw.
+The output is MathML Core, which browsers support. So letters of a font are their own Unicode characters, and page.css
+draws alignment, lines, boxes and strokes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from xml.etree.ElementTree import Element, tostring
 from apps.web import symbols
 from apps.web.latex import Reader, Unreadable, bracket, element, fraction, joined, operator
 
-MAX_EM = 20.0  # that a space may have
+MAX_EM = 20.0  # the longest space
 _LENGTH = re.compile(r"\s*(-?\d*\.?\d+)\s*(em|ex|pt|mm|cm|in|mu)\s*")
 _EM = {"em": 1.0, "ex": 0.45, "pt": 0.1, "mm": 0.285, "cm": 2.85, "in": 7.23, "mu": 1 / 18}
 _SIDES = {"l": "left", "r": "right", "c": "center"}
@@ -22,12 +22,12 @@ _SIDES = {"l": "left", "r": "right", "c": "center"}
 
 def mathml(latex: str, display: bool) -> str:
     """The formula as a `math` element. Raises `Unreadable`."""
-    row = Reader(latex, COMMANDS).row("")  # up to the end
+    row = Reader(latex, COMMANDS).row("")  # reads to the end
     root = element("math", row, display="block" if display else "inline")
     return tostring(root, encoding="unicode", short_empty_elements=False)
 
 
-# ---- commands: each reads its arguments ----
+# ---- commands: each function reads its arguments ----
 def _accent(reader: Reader, command: str) -> Element:
     mark, grows = symbols.ACCENTS[command]
     sign = element("mo", text=mark, stretchy="true" if grows else "false")
@@ -141,7 +141,7 @@ def _tag(reader: Reader, command: str) -> Element:
 
 # ---- texts ----
 def _words(reader: Reader, command: str) -> Element:
-    """A text, in which dollars hold formulas."""
+    """A text argument; dollars enclose formulas in it."""
     reader.expect("{")
     made: list[Element] = []
     text, level = "", 0
@@ -167,11 +167,11 @@ def _text(text: str, command: str) -> Element:
 
 
 def _written(token: str) -> str:
-    """A token of a text as it is read."""
+    """The character of a text's token."""
     if token in symbols.ESCAPED:
         return symbols.ESCAPED[token]
     if token.isspace() or token in ("~", r"\ ", r"\,"):
-        return "\u00a0"  # another blank would be dropped at the ends
+        return "\u00a0"  # a normal space would be dropped at the ends
     if token in ("", "#", "&", "%") or token.startswith("\\") or unicodedata.category(token) in ("Cc", "Cf"):
         raise Unreadable(f"{token or 'the end'} in a text")
     return token
@@ -231,7 +231,7 @@ def _table(reader: Reader, name: str, columns: str) -> Element:
     table = element("mtable")
     while True:
         has_line = name == "array" and reader.takes(r"\hline")
-        if reader.peek() == r"\end" and len(table):  # the last row was ended too
+        if reader.peek() == r"\end" and len(table):  # the last row ended with \\
             _draw("line-bottom", table[-1] if has_line else [])
             return table
         table.append(_table_row(reader, name, columns))
@@ -256,7 +256,7 @@ def _table_row(reader: Reader, name: str, columns: str) -> Element:
 
 
 def _columns(columns: str) -> tuple[str, list[tuple[int, str]]]:
-    """How each column is aligned, and the lines: at which column and side."""
+    """Each column's alignment letter, and the lines as (column, side)."""
     letters = columns.removesuffix("...").replace("|", "")
     if not re.fullmatch("[lrc]+", letters):
         raise Unreadable(f"the columns {columns}")
@@ -282,7 +282,7 @@ def _end_row(reader: Reader) -> None:
 
 
 def _length(text: str) -> float:
-    """In em."""
+    """A length in em."""
     found = _LENGTH.fullmatch(text)
     if not found or abs(length := float(found[1]) * _EM[found[2]]) > MAX_EM:
         raise Unreadable(f"the length {text}")

@@ -1,8 +1,8 @@
-"""In front of a mounted Gradio app: who may come in, and to which of its many routes.
+"""Access control for a mounted Gradio app: which people, and which of its many routes.
 
-Gradio protects some of its routes by `auth_dependency` and leaves others open, as those that reset and cancel events.
-Here nothing passes but what the page needs, and nobody but those it is for: our pages are Gradio's shell with scripts
-of our own in it, so its queue, uploads and files are closed to all.
+Gradio protects some routes by `auth_dependency` and leaves others open, such as those that reset and cancel events.
+Here only the routes that the page needs pass, and only for the right roles. Our pages use Gradio as a shell for our own
+scripts, so its queue, uploads and files are closed to everybody.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ class Gate:
     """ASGI middleware around one Gradio app.
 
     Args:
-        app: the mounted app, or what is around it.
-        path: where it is mounted, as /lead.
-        accounts: tells who a request is from; None lets everybody in, to what the page needs and nothing else.
-        roles: whom to let in.
+        app: the mounted app, or middleware around it.
+        path: where it is mounted, such as /lead.
+        accounts: identify the person of a request; None lets everybody in, to the page's routes only.
+        roles: the roles to let in.
     """
 
     def __init__(self, app: ASGIApp, path: str, accounts: Accounts | None, roles: Collection[str]) -> None:
@@ -51,7 +51,7 @@ class Gate:
         await (answer or self.app)(scope, receive, send)
 
     async def _checked(self, scope: Scope, inner: str) -> Response | None:
-        """The answer to a request that is not let in."""
+        """The response to a refused request; None lets it pass."""
         if self.accounts is not None and (answer := await self._not_for_them(self.accounts, scope, inner)):
             return answer
         if inner == "":
@@ -61,13 +61,13 @@ class Gate:
         return None
 
     async def _not_for_them(self, accounts: Accounts, scope: Scope, inner: str) -> Response | None:
-        """The answer to somebody whom this app is not for; who is let in stands in the scope."""
+        """The response to a person without access; a person with access is stored in the scope."""
         request = Request(scope)
         try:
             person = await run_sync(accounts.person, request)
         except Unavailable as error:
             return accounts.page(
-                request, "message", 503, title="The database does not answer", message=sentence(error.told)
+                request, "message", 503, title="The database is not available", message=sentence(error.public)
             )
         opens_page = scope["method"] == "GET" and inner in ("", "/")
         if person is None:
@@ -75,7 +75,7 @@ class Gate:
             login = RedirectResponse(f"/login?next={quote(f'{self.path}/{query}', safe='/')}", 303)
             return login if opens_page else refuse(scope, 401, "login", "You are logged out.", "Log in again.")
         if person.role not in self.roles:
-            title, message = "Not for you", f"This page is for {' and '.join(sorted(self.roles))} only."
+            title, message = "No access", f"This page is for {' and '.join(sorted(self.roles))} only."
             if opens_page:
                 return accounts.page(request, "message", 403, title=title, message=message)
             return refuse(scope, 403, "role", message)
@@ -84,7 +84,7 @@ class Gate:
 
 
 def _kept(send: Send) -> Send:
-    """Browsers keep Gradio's own files for a week: their names change with their content, or with Gradio's version."""
+    """Lets browsers cache Gradio's files for a week: their names change with their content or Gradio's version."""
 
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start" and message["status"] == 200:
@@ -95,6 +95,6 @@ def _kept(send: Send) -> Send:
 
 
 def person_name(request: Request) -> str | None:
-    """Gradio's `auth_dependency`: becomes `request.username` of an event."""
+    """Gradio's `auth_dependency`: becomes an event's `request.username`."""
     person = request.scope.get("align.person")
     return None if person is None else person.name

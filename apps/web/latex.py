@@ -1,6 +1,6 @@
-r"""Reads LaTeX's mathematics: tokens, rows, scripts, characters. What the commands do is in `formulas.py`.
+r"""A parser for LaTeX mathematics: tokens, rows, scripts, characters. The commands are in `formulas.py`.
 
-What is not known, does not end or stands where it may not (a stray &, a second superscript) is `Unreadable`.
+Anything unknown, unclosed or misplaced (a stray &, a second superscript) raises `Unreadable`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _SCRIPTED = ("msub", "msup", "msubsup", "munder", "mover", "munderover")
 
 
 class Unreadable(ValueError):
-    """A formula that cannot be drawn as it was meant."""
+    """A formula that cannot be drawn correctly."""
 
 
 def element(tag: str, *children: Element, text: str = "", **attributes: str) -> Element:
@@ -35,7 +35,7 @@ def joined(made: list[Element]) -> Element:
 
 
 def bracket(character: str, form: str) -> Element:
-    """A bracket that grows with what it holds; nothing where LaTeX has a dot."""
+    """A bracket that grows with its content; nothing for LaTeX's dot."""
     if not character:
         return element("mrow")
     return element("mo", text=character, form=form, fence="true", stretchy="true")
@@ -60,7 +60,7 @@ def fraction(above: Element, below: Element, has_line: bool, in_brackets: bool) 
 
 
 class Reader:
-    """Reads one formula from its first token to its last. Each method takes what it reads."""
+    """Parses one formula from first to last token. Each method consumes what it reads."""
 
     def __init__(self, latex: str, commands: Mapping[str, Callable[[Reader, str], Element]]) -> None:
         self.tokens = [*_TOKEN.findall(latex), ""]
@@ -71,7 +71,7 @@ class Reader:
 
     # ---- tokens ----
     def peek(self) -> str:
-        """The next token that is no blank; "" is the end."""
+        """The next non-space token; "" at the end."""
         while self.tokens[self.at].isspace():
             self.at += 1
         return self.tokens[self.at]
@@ -82,7 +82,7 @@ class Reader:
         return token
 
     def takes(self, token: str) -> bool:
-        """Takes the token if it is the next one."""
+        """Whether the token is next; if so, consumes it."""
         if found := self.peek() == token:
             self.take()
         return found
@@ -92,7 +92,7 @@ class Reader:
             raise Unreadable(f"{token} is missing before {self.peek() or 'the end'}")
 
     def raw(self, closing: str = "}") -> str:
-        """The characters up to a closing mark: a name, a length."""
+        """The raw characters up to a closing mark, such as a name or a length."""
         rest = self.tokens[self.at :]
         if closing not in rest:
             raise Unreadable(f"{closing} is missing")
@@ -106,7 +106,7 @@ class Reader:
 
     # ---- rows and scripts ----
     def row(self, *ends: str) -> Element:
-        """All up to one of `ends`, which is left for the caller."""
+        """Everything up to one of `ends`, which is not consumed."""
         made: list[Element] = []
         font = self.font
         while (token := self.peek()) not in ends:
@@ -136,7 +136,7 @@ class Reader:
         return element("mstyle", inside, mathcolor=color)
 
     def _spaced(self, piece: Element, before: list[Element]) -> Element:
-        """Names of functions stand apart from letters and numbers; a sign after another one belongs to what follows."""
+        """Sets spacing: function names stand apart from letters and numbers; a sign after an operator is a prefix."""
         core = piece
         while core.tag in _SCRIPTED:
             core = core[0]
@@ -149,7 +149,7 @@ class Reader:
         return piece
 
     def scripted(self) -> Element:
-        """One piece with its primes and scripts."""
+        """One atom with its primes and scripts."""
         token = self.peek()
         is_number = token.isdecimal() or (token == "." and self.tokens[self.at + 1].isdecimal())
         base = element("mrow") if token in ("_", "^", "'") else self.number() if is_number else self.piece()
@@ -178,7 +178,7 @@ class Reader:
         return found
 
     def _limits(self, base: Element) -> bool:
-        r"""Whether scripts stand above and below: as the operator has it, or \limits and \nolimits say."""
+        r"""Whether scripts go above and below: the operator's default, or as \limits and \nolimits say."""
         usual = base.get("movablelimits") is not None or (len(base) == 2 and base[1].text in symbols.BRACES)
         if self.peek() not in (r"\limits", r"\nolimits"):
             return usual
@@ -188,7 +188,7 @@ class Reader:
         return self.take() == r"\limits"
 
     def argument(self) -> Element:
-        """What a command or a script takes: a group, or one token."""
+        """The argument of a command or script: a group or one token."""
         if self.peek() in ("", "_", "^", "'", "&"):
             raise Unreadable("an argument is missing")
         return self.piece()
@@ -237,7 +237,7 @@ class Reader:
         if token.isdecimal():
             return element("mn", text=self._styled(token))
         if token not in symbols.CHARACTERS:
-            raise Unreadable(f"{token or 'the end'} where it may not stand")
+            raise Unreadable(f"{token or 'the end'} in a wrong place")
         return operator(symbols.CHARACTERS[token])
 
     def _foreign(self, token: str) -> Element:
@@ -246,7 +246,7 @@ class Reader:
             raise Unreadable("a character that cannot be seen")
         if kind in "SP" or "GREEK" in name or "MATHEMATICAL" in name:
             return self._glyph(token)
-        text = token  # a word
+        text = token  # a word in another script
         while not (following := self.tokens[self.at]).isascii() and unicodedata.category(following)[0] in "LMN":
             text += following
             self.at += 1
@@ -269,5 +269,5 @@ class Reader:
         made = element("mi", text=self._styled(character))
         is_capital = "GREEK CAPITAL" in unicodedata.name(character, "")
         if self.font == "NORMAL" or is_capital or character == "∇":
-            made.set("mathvariant", "normal")  # as LaTeX: browsers slant single letters
+            made.set("mathvariant", "normal")  # as in LaTeX; browsers slant single letters
         return made

@@ -1,8 +1,8 @@
-"""Untrusted text as HTML that cannot do anything: Markdown and LaTeX, no raw HTML, nothing loaded, nothing to click.
+"""Rendering untrusted Markdown and LaTeX as inert HTML: no raw HTML, nothing loaded, nothing to click.
 
-Three fences, each of which would do alone: markdown-it writes only its own tags and escapes the rest; formulas and code
-are read by readers of ours that write nothing but what they know; nh3 keeps only what is on the list below. The page's
-content security policy (`security.py`) is the fourth.
+Three defences, each sufficient alone: markdown-it writes only its own tags and escapes the rest; our own parsers for
+formulas and code write only what they know; nh3 keeps only what is on the lists below. The page's content security
+policy (`security.py`) is the fourth.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from apps.web import code
 from apps.web.formulas import mathml
 from apps.web.latex import Unreadable
 
-MAX_CHARACTERS = 30_000  # of a text that is read as Markdown; a longer one is shown as it is
-MAX_FORMULA = {"$": 400, r"\(": 2_000, "$$": 2_000, r"\[": 2_000}  # characters, as far as its end is looked for
+MAX_CHARACTERS = 30_000  # a longer text is shown verbatim, not as Markdown
+MAX_FORMULA = {"$": 400, r"\(": 2_000, "$$": 2_000, r"\[": 2_000}  # characters within which the end is searched
 
 _MATHML = """math menclose mfrac mi mn mo mover mpadded mphantom mroot mrow mspace msqrt mstyle msub msubsup msup mtable
     mtd mtext mtr munder munderover"""
@@ -42,18 +42,18 @@ CLASSES = {
     "code": {"as-written"},
     "mtd": {"line-bottom", "line-left", "line-right", "line-top"},
 }
-TITLE = "Shown as written: not all of this formula can be drawn."
+TITLE = "Shown as source: this formula cannot be drawn completely."
 DELIMITERS = {"$$": "$$", r"\[": r"\]", r"\(": r"\)", "$": "$"}  # the longer ones first
 
 
 @lru_cache(maxsize=1024)
 def rendered(text: str) -> str:
-    """The text as safe HTML. Images and links become words that name their address."""
+    """The text as safe HTML. Images and links become text with their address."""
     if len(text) > MAX_CHARACTERS:
         return verbatim(text)
     try:
         made = _MARKDOWN.render(text)
-    except (RecursionError, IndexError, ValueError):  # a text that the parser cannot take is shown as it is
+    except (RecursionError, IndexError, ValueError):  # a text that the parser cannot handle is shown verbatim
         made = verbatim(text)
     return nh3.clean(
         made,
@@ -66,12 +66,12 @@ def rendered(text: str) -> str:
 
 
 def verbatim(text: str) -> str:
-    """The text as it is, as safe HTML."""
+    """The unformatted text as safe HTML."""
     return f'<pre dir="auto">{html.escape(text)}</pre>'
 
 
 def formula(latex: str, display: bool) -> str:
-    """LaTeX as MathML, or marked as its source where a part of it is not known."""
+    """LaTeX as MathML, or its marked source if a part is unknown."""
     try:
         return mathml(latex, display)
     except (Unreadable, RecursionError):
@@ -95,7 +95,7 @@ def _math_inline(state: StateInline, silent: bool) -> bool:
 
 
 def _end_of_formula(text: str, start: int, limit: int, opening: str) -> int | None:
-    """Where the closing mark stands. Around a single dollar Pandoc's rule holds, so that prices are no formulas."""
+    """The position of the closing mark. Single dollars follow Pandoc's rule, so that prices are not formulas."""
     closing = DELIMITERS[opening]
     end = text.find(closing, start, limit)
     if opening == "$":
@@ -107,7 +107,7 @@ def _end_of_formula(text: str, start: int, limit: int, opening: str) -> int | No
 
 
 def _math_block(state: StateBlock, first: int, last: int, silent: bool) -> bool:
-    """A formula that begins a line and whose end ends one; its lines are not read as Markdown."""
+    """A formula that starts at a line's beginning and ends at a line's end; its lines are not Markdown."""
     start = state.bMarks[first] + state.tShift[first]
     opening = state.src[start : start + 2]
     if opening not in ("$$", r"\["):
@@ -129,14 +129,14 @@ def _math_block(state: StateBlock, first: int, last: int, silent: bool) -> bool:
 
 
 def _own_direction(state: Any) -> None:
-    """Each block of the text is written in its own direction; what is in it follows by CSS (unicode-bidi)."""
+    """Sets each block's own text direction; its content follows by CSS (unicode-bidi)."""
     for token in state.tokens:
         if token.level == 0 and token.nesting == 1:
             token.attrSet("dir", "auto")
 
 
 class _Renderer(RendererHTML):
-    """Writes images and links as words, formulas as MathML, and code in colours."""
+    """Renders images and links as text, formulas as MathML, and code with highlighting."""
 
     def math(self, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:
         return formula(tokens[index].content, tokens[index].meta["display"])
@@ -167,7 +167,7 @@ def _parser() -> MarkdownIt:
     parser.inline.ruler.before("escape", "math", _math_inline)
     parser.block.ruler.before("fence", "math", _math_block, {"alt": ["paragraph", "blockquote", "list"]})
     parser.core.ruler.push("own_direction", _own_direction)
-    parser.render("*so*")  # it arranges its rules at the first text, in which no second thread may find it
+    parser.render("*so*")  # the first text compiles the rules, which is not thread-safe
     return parser
 
 

@@ -1,11 +1,11 @@
-"""What stands in front of every page and endpoint: refuses requests that no page of ours sends, and sets the headers.
+"""The guard in front of every page and endpoint: refuses foreign requests and sets security headers.
 
-- A request that names another origin is refused, whatever its method; one that changes something must name ours, or
-  carry the header X-Align or a token (`Authorization: Bearer`), which no other site's page can add.
-- Who sends a token is who it says: the cookies of such a request are taken off.
-- Bodies are read whole before anything sees them, and only up to a limit.
-- Every answer carries a content security policy: nothing is loaded from elsewhere, and no script runs that is not a
-  file of ours. Gradio's pages have scripts in their HTML; these get a nonce (`Nonces`).
+- A request with another origin is refused, whatever its method. One that changes something must have our origin, the
+  header X-Align or a token (`Authorization: Bearer`), which no other site's page can add.
+- A request with a token acts as the token's person: its cookies are removed.
+- Bodies are read completely, up to a limit, before the application sees them.
+- Every response has a content security policy: nothing is loaded from elsewhere, and only our own script files run.
+  Gradio's pages have scripts in their HTML; these get a nonce (`Nonces`).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ POLICY = {
 HEADERS = {
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
-    "referrer-policy": "same-origin",  # with no-referrer browsers would send forms of ours with the origin "null"
+    "referrer-policy": "same-origin",  # with no-referrer, browsers would send our forms with the origin "null"
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
@@ -61,9 +61,9 @@ class Guard:
     """ASGI middleware around the whole application.
 
     Args:
-        app: what it guards.
-        origin: the address that people see, as https://label.example.org; None: whatever host the request names.
-        hosts: the host names to answer under, against pages that point their own name at this machine; None: any.
+        app: the application to guard.
+        origin: the public address, such as https://label.example.org; None: the request's own host.
+        hosts: accepted host names, against pages that point their own name at this machine; None: any.
     """
 
     def __init__(self, app: ASGIApp, origin: str | None = None, hosts: Collection[str] | None = None) -> None:
@@ -74,7 +74,7 @@ class Guard:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
-        if scope["type"] != "http":  # no page of ours opens a WebSocket
+        if scope["type"] != "http":  # our pages open no WebSockets
             await send({"type": "websocket.close", "code": 1008})
             return
         send = self._with_headers(send)
@@ -94,12 +94,12 @@ class Guard:
         host = headers.get("host", "")
         name = _name(host)
         if not name or (self.hosts is not None and name not in self.hosts):
-            return refuse(scope, 421, "host", "This server does not answer under that name.", "Open its own address.")
+            return refuse(scope, 421, "host", "This server does not use that host name.", "Open its own address.")
         if scope["method"] not in METHODS:
-            return refuse(scope, 405, "method", "This method is not used here.")
+            return refuse(scope, 405, "method", "This method is not supported.")
         path = scope["path"]
         if "\\" in path or "\0" in path or ".." in path.split("/"):
-            return refuse(scope, 400, "path", "That is not an address of this server.")
+            return refuse(scope, 400, "path", "This is not a valid path.")
         origin = headers.get("origin")
         ours = self.origin or f"{scope['scheme']}://{host}"
         if origin is not None and origin != ours:
@@ -134,9 +134,9 @@ class Guard:
 
 
 class Nonces:
-    """Around the Gradio app at a path: each script in its page gets a nonce, so that any other script would not run.
+    """Middleware around a Gradio app: each script in its page gets a nonce, so that no other script runs.
 
-    Gradio escapes `<` in the data that it puts into its page, so what looks like a script's tag is one of its own.
+    Gradio escapes `<` in the data that it puts into the page, so every script tag is its own.
     """
 
     def __init__(self, app: ASGIApp, path: str) -> None:
@@ -178,34 +178,34 @@ async def _send_with_nonces(start: MutableMapping[str, Any], body: bytes, send: 
 
 
 def refuse(scope: Scope, status: int, code: str, message: str, remedy: str = "") -> Response:
-    """An error as JSON for the API, as Gradio's pages read it for theirs, as a line of text for everything else."""
-    told = f"{message} {remedy}".strip()
+    """An error response: JSON for the API, Gradio's JSON for its routes, plain text for everything else."""
+    text = f"{message} {remedy}".strip()
     if "/api/" in scope["path"]:
         return JSONResponse(error(code, message, remedy), status)
     if "/gradio_api/" in scope["path"]:
-        return JSONResponse({"error": told, "detail": told}, status)
-    return PlainTextResponse(f"{told}\n", status)
+        return JSONResponse({"error": text, "detail": text}, status)
+    return PlainTextResponse(f"{text}\n", status)
 
 
 def error(code: str, message: str, remedy: str = "") -> dict[str, Any]:
-    """The form that every error of the API has."""
+    """The JSON of every API error."""
     return {"error": {"code": code, "message": message, "remedy": remedy}}
 
 
 def bearer(headers: Headers) -> str | None:
-    """The token that a script sends in place of a cookie, if it does: browsers send none by themselves."""
+    """The bearer token of a script, or None: browsers send none by themselves."""
     scheme, _, token = headers.get("authorization", "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" else None
 
 
 def masked(path: str) -> str:
-    """A path as a log may hold it: without the secret of an invitation, without line breaks."""
+    """A path that is safe to log: without invitation tokens and line breaks."""
     path = re.sub(r"^(/invitation/).+", r"\1...", path)
     return json.dumps(path)[1:-1][:200]
 
 
 def origin_hosts(origin: str | None, host: str) -> set[str] | None:
-    """The host names to answer under: the origin's, the one listened at, this machine's. None (any) for 0.0.0.0."""
+    """The accepted host names: the origin's, the listening host, this machine's. None (any) for 0.0.0.0."""
     if origin is None and host in ("0.0.0.0", "::"):
         return None
     names = {"localhost", "127.0.0.1", "::1", host.lower()}
@@ -213,7 +213,7 @@ def origin_hosts(origin: str | None, host: str) -> set[str] | None:
 
 
 def _name(netloc: str) -> str:
-    """The host's name in a Host header, without its port and brackets; "" where it is none."""
+    """The name in a Host header without port and brackets; "" if it is invalid."""
     found = _HOST.fullmatch(netloc.lower())
     return (found[1] or found[2]) if found else ""
 
@@ -222,9 +222,9 @@ _HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([^\s:/?#@\[\]]+))(?::\d{0,5})?")
 
 
 async def _body(receive: Receive, scope: Scope) -> bytes | Response:
-    """The request's body, or the answer that refuses it."""
+    """The request's body, or the response that refuses it."""
     too_large = refuse(scope, 413, "size", f"A request has at most {MAX_BODY} bytes.", "Shorten it.")
-    too_large.headers["connection"] = "close"  # or the rest would still be taken in
+    too_large.headers["connection"] = "close"  # else the rest would still be received
     length = Headers(scope=scope).get("content-length", "0")
     if not length.isdecimal() or int(length) > MAX_BODY:
         return too_large
@@ -243,7 +243,7 @@ async def _body(receive: Receive, scope: Scope) -> bytes | Response:
 
 
 def replay(body: bytes, receive: Receive) -> Receive:
-    """A `receive` that gives the body once, then waits for the end of the connection."""
+    """A `receive` that gives the body once and then waits for the disconnect."""
     given = False
 
     async def replayed() -> Message:

@@ -1,4 +1,4 @@
-"""The application that every app is built on: accounts, static files, errors in words; and how it is served."""
+"""The parent application of every app: accounts, static files, readable errors, and serving it."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ log = logging.getLogger("align.web")
 
 
 def create_app(store: Store | None, site: Site, static: dict[str, Path]) -> FastAPI:
-    """The parent application; `app.state.accounts` are its accounts. Without a store nobody has to log in.
+    """The parent application with its accounts in `app.state.accounts`. Without a store there are no logins.
 
-    `static`: further folders of files that anybody may load, by their name below /static.
+    `static`: name → folder of more public files, served below /static/name.
     """
     app = FastAPI(title=site.name, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.accounts = None if store is None else Accounts(store, site)
@@ -82,7 +82,7 @@ def create_app(store: Store | None, site: Site, static: dict[str, Path]) -> Fast
 
 
 def mount_gradio(app: FastAPI, blocks: gradio.Blocks, path: str, roles: Collection[str], **options: Any) -> None:
-    """Puts a Gradio page at a path, for some roles. `options` go to Gradio (head, css, theme, ...)."""
+    """Mounts a Gradio page at a path for some roles. `options` go to Gradio (head, css, theme, ...)."""
     import gradio
 
     gradio.mount_gradio_app(
@@ -90,7 +90,7 @@ def mount_gradio(app: FastAPI, blocks: gradio.Blocks, path: str, roles: Collecti
         blocks,
         path=path,
         auth_dependency=None if app.state.accounts is None else person_name,
-        run_history=False,  # or browsers would keep what people enter, and the server would serve it
+        run_history=False,  # else browsers would store people's input, and the server would serve it
         footer_links=[],
         ssr_mode=False,
         show_error=False,
@@ -99,18 +99,18 @@ def mount_gradio(app: FastAPI, blocks: gradio.Blocks, path: str, roles: Collecti
         pwa=False,
         **options,
     )
-    blocks.has_launched = True  # else Gradio would not check the paths that events name
+    blocks.has_launched = True  # else Gradio would not check file paths in events
     app.add_middleware(Nonces, path=path)
     app.add_middleware(Gate, path=path, accounts=app.state.accounts, roles=roles)
 
 
 def guarded(app: FastAPI, site: Site, host: str) -> ASGIApp:
-    """The application behind its guard: this is what is served."""
+    """The application behind its guard, ready to be served."""
     return Guard(app, site.origin, origin_hosts(site.origin, host))
 
 
 class Files(StaticFiles):
-    """Static files; a browser asks each time whether they changed, so that a new version is seen at once."""
+    """Static files that browsers revalidate each time, so that new versions show at once."""
 
     async def get_response(self, path: str, scope: Scope) -> Response:
         answer = await super().get_response(path, scope)
@@ -120,9 +120,9 @@ class Files(StaticFiles):
 
 def _refused(request: Request, refused: Exception) -> Response:
     status, code = next((status, code) for kind, status, code in STATUS if isinstance(refused, kind))
-    told = refused.told if isinstance(refused, Unavailable) else str(refused)
-    message, _, remedy = told.partition("; ")
-    answer = _told(request, status, code, sentence(message), sentence(remedy) if remedy else "")
+    text = refused.public if isinstance(refused, Unavailable) else str(refused)
+    message, _, remedy = text.partition("; ")
+    answer = _error_response(request, status, code, sentence(message), sentence(remedy) if remedy else "")
     if isinstance(refused, TooManyAttempts):
         answer.headers["retry-after"] = str(max(1, round(refused.wait_s)))
     if isinstance(refused, Unavailable):
@@ -135,46 +135,46 @@ def _invalid(request: Request, invalid: Exception) -> Response:
     assert isinstance(invalid, RequestValidationError)
     first = invalid.errors()[0]
     where = ".".join(map(str, first["loc"][1:])) or "body"
-    return _told(request, 422, "payload", f"{where}: {first['msg']}.", "")
+    return _error_response(request, 422, "payload", f"{where}: {first['msg']}.", "")
 
 
 def _http(request: Request, problem: Exception) -> Response:
     assert isinstance(problem, HTTPException)
-    return _told(request, problem.status_code, "http", f"{problem.detail}.", "")
+    return _error_response(request, problem.status_code, "http", f"{problem.detail}.", "")
 
 
 def _failed(request: Request, failure: Exception) -> Response:
-    """What nobody foresaw: the log has it, the person is told no details."""
-    return _told(request, 500, "server", "The server failed; the error is in its log.", "Try again.")
+    """The response to an unexpected error. Details go to the log only."""
+    return _error_response(request, 500, "server", "The server failed; the error is in its log.", "Try again.")
 
 
-def _told(request: Request, status: int, code: str, message: str, remedy: str) -> Response:
+def _error_response(request: Request, status: int, code: str, message: str, remedy: str) -> Response:
     if request.url.path.startswith("/api/"):
         return JSONResponse(error(code, message, remedy), status)
     return PlainTextResponse(f"{message} {remedy}".strip() + "\n", status)
 
 
 def serve(app: ASGIApp, place: socket.socket, proxies: Collection[str] | None = None) -> None:
-    """Serves until SIGINT or SIGTERM. `proxies`: addresses that say who a request is from; None: nobody does.
+    """Serves until SIGINT or SIGTERM. `proxies`: trusted proxies; None: no proxy.
 
-    The access log stays off: it would hold the links of invitations. What is refused or fails is logged.
+    The access log is off, since it would contain invitation links. Refusals and failures are logged.
     """
     import uvicorn
 
     from apps.web import connections
 
-    forwarded = None if proxies is None else connections.Forwarded(app, proxies)
+    forwarded = None if proxies is None else connections.ForwardedFor(app, proxies)
     config = uvicorn.Config(
         forwarded or app,
         log_level="warning",
         access_log=False,
         server_header=False,
-        proxy_headers=False,  # else anybody could name any address as theirs
+        proxy_headers=False,  # else clients could claim any address
         timeout_graceful_shutdown=5,  # pages keep connections open
         **connections.options(forwarded.proxies if forwarded else ()),
     )
-    # Python's threads hand each other the interpreter after 5 ms by default, and a transaction that others wait for has
-    # to ask for it back after each of its statements.
+    # Python switches threads every 5 ms by default, and a transaction that others wait for must get the interpreter
+    # back after each of its statements.
     sys.setswitchinterval(0.0005)
-    with suppress(KeyboardInterrupt):  # which uvicorn raises once more when it has shut down
+    with suppress(KeyboardInterrupt):  # uvicorn raises it again after shutting down
         uvicorn.Server(config).run(sockets=[place])

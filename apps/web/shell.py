@@ -1,7 +1,6 @@
-"""A page of our own scripts: Gradio gives the shell, and one empty column that a script draws the tool into.
+"""A Gradio page as a shell for our own scripts: one empty column in which a script builds the app.
 
-Nothing of the work goes through Gradio's queue or its state, and no text through its components: those run templates
-over what they are given.
+No work goes through Gradio's queue or state, and no text through its components, which run templates over their values.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def shell(title: str, column: str) -> gradio.Blocks:
-    """The page as Gradio blocks. `column`: the id of the empty column, which the script looks for."""
+    """The page as Gradio blocks. `column`: the id of the empty column for the script."""
     import gradio
 
     with gradio.Blocks(title=title, fill_width=True, analytics_enabled=False) as blocks, gradio.Column(elem_id=column):
@@ -26,7 +25,7 @@ def shell(title: str, column: str) -> gradio.Blocks:
 
 
 def options(column: str, script: str) -> dict[str, str]:
-    """What `mount_gradio` needs beside: the script, and no margins of Gradio's."""
+    """Options for `mount_gradio`: load the script, remove Gradio's margins."""
     head = f"""<link rel="icon" href="/static/icon.svg" type="image/svg+xml">
 <script type="module" src="{script}"></script>"""
     css = f"""

@@ -1,4 +1,4 @@
-"""What the commands of a formula stand for: LaTeX's names, as tables. The names of 4,000 symbols are latex2mathml's."""
+"""Tables of LaTeX commands: symbols, spaces, accents, fonts, environments. 4,000 symbols come from latex2mathml."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import unicodedata
 
 from latex2mathml.symbols_parser import SYMBOLS
 
-# What ends a part of a formula, or steers one: never a symbol, wherever it stands alone.
+# Commands that end or control a part of a formula: never symbols.
 _RESERVED = "left right middle begin end over choose atop limits nolimits hline cr color"
 _MARKS = "overparen underparen wideparen overbracket underbracket obrbrak ubrbrak cuberoot fourthroot longdivision"
-RESERVED = {rf"\{word}" for word in f"{_RESERVED} {_MARKS}".split()}  # marks that belong over or around something
+RESERVED = {rf"\{word}" for word in f"{_RESERVED} {_MARKS}".split()}  # _MARKS go over or around something
 CHARACTERS = {"-": "−", "*": "∗"} | {each: each for each in "+=<>/,;:!?.()[]|"}
 ESCAPED = {rf"\{each}": each for each in "{}%&#$_"}
 SPACES = {
@@ -37,13 +37,13 @@ FUNCTIONS = {rf"\{word}": word for word in f"{_FUNCTIONS} {_WITH_LIMITS}".split(
 FUNCTIONS |= {r"\argmax": "arg max", r"\argmin": "arg min", r"\liminf": "lim inf", r"\limsup": "lim sup"}
 WITH_LIMITS = {rf"\{word}" for word in f"{_WITH_LIMITS} liminf limsup".split()}
 
-BIG_OPERATORS = set("∑∏∐⋃⋂⋁⋀⨀⨁⨂⨄⨆")  # their limits stand above and below, in formulas of their own line
-# Symbols of other alphabets that are no operators: nothing is set apart around them.
+BIG_OPERATORS = set("∑∏∐⋃⋂⋁⋀⨀⨁⨂⨄⨆")  # in display formulas their limits go above and below
+# Symbols that are not operators: no space around them.
 ORDINARY = set("%&#_…⋯⋮⋱∞∅∀∃∄∂∇⊤⊥◻□△∠∡∢°℧∎◯℘")
-UPRIGHT = set("|‖∣∥()[]{}⟨⟩⌊⌋⌈⌉⌜⌝⌞⌟⟮⟯↑↓↕⇑⇓⇕∖⧵/\\")  # that would grow with what stands beside them
+UPRIGHT = set("|‖∣∥()[]{}⟨⟩⌊⌋⌈⌉⌜⌝⌞⌟⟮⟯↑↓↕⇑⇓⇕∖⧵/\\")  # else they would grow with their neighbours
 UNARY = set("+−±∓")
 CLOSING = set(")]}|‖⟩⌋⌉!′")
-ACCENTS = {  # the mark, whether it grows with what is under it
+ACCENTS = {  # the mark, and whether it stretches
     r"\hat": ("^", False),
     r"\widehat": ("^", True),
     r"\tilde": ("~", False),
@@ -65,8 +65,8 @@ ACCENTS = {  # the mark, whether it grows with what is under it
     r"\underbrace": ("⏟", True),
     r"\underline": ("_", True),
 }
-BRACES = {"⏞", "⏟"}  # what is written as their script stands above or below
-ARROWS = {  # the long ones: browsers do not stretch what labels stand at
+BRACES = {"⏞", "⏟"}  # their scripts go above or below
+ARROWS = {  # long arrows, since browsers do not stretch arrows with labels
     r"\xrightarrow": "⟶",
     r"\xleftarrow": "⟵",
     r"\xleftrightarrow": "⟷",
@@ -133,8 +133,8 @@ TEXTS |= {
 _COLORS = "red blue green orange purple magenta brown gray black"  # which page.css makes readable by day and night
 COLORS = set(_COLORS.split())
 
-# The environments: what stands around the table, and its columns (one letter each; the last ones again and again if
-# `...`, no more than these if not).
+# Environments: the brackets around the table, and its columns (one letter each; with `...` the last ones repeat,
+# without it there are no more).
 ENVIRONMENTS = {
     "matrix": ("", "", "c..."),
     "smallmatrix": ("", "", "c..."),
@@ -168,7 +168,7 @@ _SHORTER = {
 
 
 def symbol(command: str) -> str | None:
-    r"""The character of `\name`, or None. Marks that would join what stands before them, and blanks, are no symbols."""
+    r"""The character of `\name`, or None. Combining marks and spaces are not symbols."""
     if command in RESERVED:
         return None
     if found := ESCAPED.get(command) or _CORRECTED.get(command):
@@ -178,7 +178,7 @@ def symbol(command: str) -> str | None:
 
 
 def in_font(character: str, font: str) -> str | None:
-    """The character of its own that a letter is in a font; browsers draw no others. None where Unicode has none."""
+    """The Unicode character of a letter in a font, since browsers apply no math fonts. None if Unicode has none."""
     if font in ("", "NORMAL") or not (character.isalnum() or character == "∇"):
         return character
     name = unicodedata.name(character)

@@ -1,7 +1,7 @@
-"""Several processes that serve one port: Python runs one thread at a time, so one process uses one core.
+"""Worker processes that serve one port. Python runs one thread at a time, so one process uses one core.
 
-Each has its own connections to the database and to browsers; all that they share is the database. They end with the
-first process, also when that is killed; one that dies is started again.
+Each worker has its own connections to the database and to browsers; they share only the database. Workers end with the
+parent process, even if that is killed; a worker that dies is restarted.
 """
 
 from __future__ import annotations
@@ -22,33 +22,33 @@ from typing import Any
 
 from align.serve_rm import listening
 
-END_S = 10.0  # for a worker to answer what it was asked, when all end; then it is killed
-AGAIN_S = 1.0  # before one that died is started again
+END_S = 10.0  # for a worker to finish its requests at shutdown; then it is killed
+AGAIN_S = 1.0  # before a dead worker is restarted
 
 log = logging.getLogger("align.web")
 
 
-def listening_places(host: str, port: int, n: int) -> list[socket.socket]:
-    """A socket for each worker, all at one port. Raises `UserError` as `listening` does.
+def listening_sockets(host: str, port: int, n: int) -> list[socket.socket]:
+    """One socket per worker, all on one port. Raises `UserError` like `listening`.
 
-    With one socket for all, the worker that wakes first would take in whatever has come; here the system deals out.
+    With one shared socket, the worker that wakes first would accept all waiting connections; here the kernel balances.
     """
     alone: socket.socket = listening(host, port)
     if n == 1:
         return [alone]
-    with alone:  # so that the port is nobody else's, which sharing would hide
+    with alone:  # first without sharing, to find out whether another program has the port
         port = alone.getsockname()[1]
     return [listening(host, port, shared=True) for _ in range(n)]
 
 
 def supervise(places: Sequence[socket.socket], work: Callable[..., None], *args: Any) -> None:
-    """Runs `work(place, *args)` in a process for each place, until SIGINT or SIGTERM.
+    """Runs `work(place, *args)` in a process per socket, until SIGINT or SIGTERM.
 
-    They are forks of this one, so that one starts at once and shares what was imported: nothing else may be open here
-    that they would share, and no thread may run. The places stay open: who connects while a worker is started again
-    has to wait, and is not turned away.
+    Workers are forks, so that they start at once and share imported modules: the parent must have no other open
+    resources and no threads. The sockets stay open: clients that connect while a worker restarts wait instead of
+    failing.
     """
-    for package in ("gradio", "uvicorn"):  # seconds, and most of the memory
+    for package in ("gradio", "uvicorn"):  # takes seconds and most of the memory
         import_module(package)
     context = multiprocessing.get_context("fork")
     workers: dict[socket.socket, BaseProcess] = {}
@@ -57,7 +57,7 @@ def supervise(places: Sequence[socket.socket], work: Callable[..., None], *args:
         workers[place] = context.Process(target=_work, args=(work, place, *args))
         workers[place].start()
 
-    with _told_to_stop():
+    with _sigterm_as_interrupt():
         try:
             for place in places:
                 start(place)
@@ -72,8 +72,8 @@ def supervise(places: Sequence[socket.socket], work: Callable[..., None], *args:
 
 
 @contextmanager
-def _told_to_stop() -> Iterator[None]:
-    """SIGTERM is as Ctrl-C. What was before comes back."""
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """Handles SIGTERM like Ctrl-C; restores the old handler afterwards."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
@@ -93,8 +93,8 @@ def _end(workers: list[BaseProcess]) -> None:
 
 
 def _work(work: Callable[..., None], *args: Any) -> None:
-    """In a worker."""
-    for sign in (signal.SIGINT, signal.SIGTERM):  # until the server listens to them
+    """The main function of a worker."""
+    for sign in (signal.SIGINT, signal.SIGTERM):  # until the server installs its own handlers
         signal.signal(sign, signal.SIG_DFL)
     first = multiprocessing.parent_process()
     assert first is not None

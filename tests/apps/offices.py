@@ -12,13 +12,13 @@ from typing import Any
 
 from sqlalchemy import select
 
-from apps.store import adding, people, projects, queue, tasks, work
+from apps.store import adding, invitations, projects, queue, tasks, work
 from apps.store.engine import Store
-from apps.store.people import Somebody
+from apps.store.people import PersonInfo
 from apps.store.project import Project
 from apps.store.settings import Settings
 from apps.store.tables import Annotation, Task
-from apps.store.tasks import Given, Nothing
+from apps.store.tasks import NoTask, TaskView
 
 START_OF_TIME = 1_800_000_000.0
 
@@ -40,7 +40,7 @@ class Office:
         self.store = store
         self.project = projects.sync(store, "office", Settings(**settings))
 
-    def person(self, name: str, role: Any = "annotator") -> Somebody:
+    def person(self, name: str, role: Any = "annotator") -> PersonInfo:
         return person(self.store, name, role)
 
     def tasks(self, n: int, k: int = 4, kind: Any = "rank", **more: Any) -> None:
@@ -50,10 +50,10 @@ class Office:
         queue.draw(self.store, self.project)
 
 
-def person(store: Store, name: str, role: Any = "annotator") -> Somebody:
+def person(store: Store, name: str, role: Any = "annotator") -> PersonInfo:
     """Somebody who was invited and came."""
-    token = people.invite(store, role, name).token
-    return people.accept(store, token, None, "four words or more")
+    token = invitations.invite(store, role, name).token
+    return invitations.accept(store, token, None, "four words or more")
 
 
 def prompt(name: str, k: int = 4, **more: Any) -> adding.NewPrompt:
@@ -88,19 +88,19 @@ def new_id() -> str:
     return str(uuid.uuid4())
 
 
-def claim(office: Office, person: Somebody) -> Given:
+def claim(office: Office, person: PersonInfo) -> TaskView:
     given = tasks.claim(office.store, office.project, person.id)
-    assert isinstance(given, Given), given
+    assert isinstance(given, TaskView), given
     return given
 
 
-def nothing(office: Office, person: Somebody) -> Nothing:
+def nothing(office: Office, person: PersonInfo) -> NoTask:
     given = tasks.claim(office.store, office.project, person.id)
-    assert isinstance(given, Nothing), given
+    assert isinstance(given, NoTask), given
     return given
 
 
-def rank(office: Office, person: Somebody, given: Given) -> work.Saved:
+def rank(office: Office, person: PersonInfo, given: TaskView) -> work.Saved:
     ranks = ranking(*range(1, len(given.answers) + 1))
     return work.submit(office.store, person.id, new_id(), given.id, given.lease, ranks, 30)
 
@@ -146,7 +146,7 @@ class Bench:
         if name not in self.people:
             self.people[name] = person(self.project.store, name).id
         given = tasks.claim(self.project.store, self.project.id, self.people[name])
-        assert isinstance(given, tasks.Given), given
+        assert isinstance(given, tasks.TaskView), given
         if order == ("skip",):
             saved = work.skip(self.project.store, self.people[name], new_id(), given.id, given.lease, "no idea")
         else:

@@ -10,7 +10,7 @@ from scipy.stats import chisquare
 from tiny import tiny_gpt
 
 from align.generation.kv_cache import decoding_mode
-from align.generation.sampling import Answer, Sampling, draw, sample, stream
+from align.generation.sampling import Answer, Sampling, _by_gumbel_max, _by_inverse_cdf, draw, sample, stream
 from align.gpt import GPTConfig, GPTForCausalLM
 from align.models.language import token_logprobs
 
@@ -173,6 +173,20 @@ def test_answers_have_the_distribution_of_the_model(talker, tokenizer):
     assert p_value([answer.tokens[0] for answer in answers], expected) > 0.001
 
 
+def test_a_prompt_that_is_answered_several_times_is_read_once(talker, tokenizer):
+    prompts = random_prompts([4, 7], len(tokenizer))
+    shapes: list[tuple[int, ...]] = []
+    hook = talker.get_input_embeddings().register_forward_pre_hook(lambda _, inputs: shapes.append(inputs[0].shape))
+    decoding_mode(talker)
+    shapes.clear()
+    answers = sample(talker, prompts * 3, Sampling(12), [], [], rng())
+    hook.remove()
+    assert shapes == [(2, 7)] + [(6, 1)] * 11
+    assert len({tuple(answer.tokens) for answer in answers}) == 6
+    for prompt, answer in zip(prompts * 3, answers, strict=True):
+        assert answer.logprobs == pytest.approx(recomputed(talker, prompt, answer), abs=1e-5)
+
+
 LOGITS = torch.tensor([2.0, 1.0, 0.0, -1.0, -2.0, float("-inf")])
 
 
@@ -211,6 +225,15 @@ def test_draws_have_the_softmax_of_what_is_kept(how, kept):
     assert logprobs[:50].tolist() == pytest.approx(expected[tokens[:50]].log().tolist(), abs=1e-6)
     if len(kept) > 1:
         assert p_value(tokens, expected) > 0.001
+
+
+@pytest.mark.parametrize("choose", [_by_gumbel_max, _by_inverse_cdf])  # for a GPU, for a CPU
+def test_both_ways_to_draw_have_the_softmax(choose):
+    logits = torch.tensor([float("-inf"), *LOGITS.tolist()])
+    assert p_value(choose(logits.repeat(20_000, 1), rng()), logits.softmax(-1)) > 0.001
+    many = torch.randn(150_000, generator=rng()).index_fill_(0, torch.arange(0, 150_000, 2), float("-inf"))
+    tokens = choose(many.repeat(50, 1), rng())
+    assert bool((tokens % 2 == 1).all())
 
 
 def test_temperature_0_takes_the_likeliest_and_draws_nothing():

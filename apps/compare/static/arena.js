@@ -1,17 +1,17 @@
-// Two models whose names are told after the vote.
+// The arena: a blind vote between two models. Their names are revealed after the vote.
 
 import { call, uuid } from "../api.js";
 import { h, button } from "../dom.js";
 import { Card } from "./card.js";
 import { Running } from "./running.js";
 
-const VERDICTS = [["a", "A is better", "1"], ["b", "B is better", "2"], ["tie", "A tie", "3"], ["bad", "Both are bad", "4"]];
+const VERDICTS = [["a", "A is better", "1"], ["b", "B is better", "2"], ["tie", "Tie", "3"], ["bad", "Both are bad", "4"]];
 
 export class Arena {
   constructor(page) {
     this.page = page;
     const { sampling, longest } = page.config;
-    this.prompt = h("textarea", { rows: 2, maxlength: longest, dir: "auto", placeholder: "Ask two models at once …", "aria-label": "Question",
+    this.prompt = h("textarea", { rows: 2, maxlength: longest, dir: "auto", placeholder: "Ask two models …", "aria-label": "Question",
       onkeydown: (event) => event.key === "Enter" && (event.ctrlKey || event.metaKey) && this.ask() });
     this.send = button("Ask two models", () => this.ask(), { key: "Ctrl ↵", class: "primary" });
     this.halt = button("Stop", () => this.stop(), { key: "Esc" });
@@ -22,7 +22,7 @@ export class Arena {
     const how = `temperature ${sampling.temperature}, at most ${sampling.max_tokens} tokens`;
     this.element = h("div", { class: "arena", onkeydown: (event) => this.#key(event) },
       h("section", { class: "composer", "aria-label": "Your question" },
-        h("p", { class: "hint" }, `Two models, drawn at random, answer blind (${how}). Say which is better; then you are told who they were.`),
+        h("p", { class: "hint" }, `Two random models answer without names (${how}). Vote for the better answer; then their names are revealed.`),
         this.prompt, h("div", { class: "actions" }, this.send, this.halt, this.status)),
       this.stage,
       this.verdicts);
@@ -37,7 +37,7 @@ export class Arena {
   async ask() {
     const question = this.prompt.value.trim();
     if (this.running || this.saving) return;
-    if (!question) return this.page.tell({ message: "The question is empty; write one." });
+    if (!question) return this.page.tell({ message: "The question is empty. Write one." });
     this.page.clear();
     const running = new Running("battle", { prompt: question }, (words) => (this.status.textContent = words));
     Object.assign(this, { running, battle: null });
@@ -52,22 +52,22 @@ export class Arena {
         if ("battle" in event) this.#whole(event, cards);
         else cards[event.side].take(event, "none");
       }
-      if (!isTaken) this.status.textContent = "Taken back.";
+      if (!isTaken) this.status.textContent = "Withdrawn.";
     } catch (failure) {
-      for (const card of cards) card.fail("The answer was lost on its way.");
+      for (const card of cards) card.fail("The connection was lost before the answer was complete.");
       this.status.textContent = "";
       this.page.tell(failure);
     }
     this.running = null;
     this.#sync();
-    if (this.battle) this.verdicts.focus({ preventScroll: true }); // the keys work there; on a button Enter would vote
+    if (this.battle) this.verdicts.focus({ preventScroll: true }); // so that the keys work without a focused button, where Enter would vote
   }
 
   stop() {
     this.running?.stop();
   }
 
-  /** "Saved" is said once the server has answered; the same vote sent again is saved once. */
+  /** Shows "Saved" only after the server has answered. A vote sent twice is saved once. */
   async vote(verdict) {
     const { battle } = this;
     if (!battle || this.running || this.saving || battle.names) return;

@@ -1,16 +1,16 @@
-// Side by side: a conversation of many turns with every model, each going on with its own answers.
+// Side by side: a conversation with every model, each continuing from its own answers.
 
 import { h, button } from "../dom.js";
 import { Card } from "./card.js";
 import { Running } from "./running.js";
 import { legend, SHADES } from "./tokens.js";
 
-// Sampling as the page asks for it: key, label, what an input needs, meaning.
+// Sampling fields: key, label, input attributes, tooltip.
 const KNOBS = [
-  ["temperature", "Temperature", { min: 0, max: 10, step: "any" }, "0 takes the likeliest token"],
-  ["top_k", "Top-k", { min: 0, step: 1 }, "keep the k likeliest tokens; 0 keeps all"],
-  ["top_p", "Top-p", { min: 0.001, max: 1, step: "any" }, "keep the likeliest tokens that hold this much probability"],
-  ["max_tokens", "Max tokens", { min: 1, step: 1 }, "the longest answer"],
+  ["temperature", "Temperature", { min: 0, max: 10, step: "any" }, "0 always takes the most likely token"],
+  ["top_k", "Top-k", { min: 0, step: 1 }, "sample from the k most likely tokens; 0 means all"],
+  ["top_p", "Top-p", { min: 0.001, max: 1, step: "any" }, "sample from the most likely tokens with this total probability"],
+  ["max_tokens", "Max tokens", { min: 1, step: 1 }, "longest answer"],
 ];
 
 export class Bench {
@@ -24,7 +24,7 @@ export class Bench {
       Object.entries(SHADES).filter(([name]) => config.reference || !["kl", "ratio"].includes(name))
         .map(([name, { label }]) => h("option", { value: name }, label)));
     this.shade.value = config.reference ? "kl" : "logprob";
-    this.legend = h("div", { class: "legend", "aria-label": "What the colours mean", role: "group" });
+    this.legend = h("div", { class: "legend", "aria-label": "Colour legend", role: "group" });
     this.log = h("div", { class: "log" });
     this.element = h("div", { class: "bench" }, this.#settings(), this.log, this.#composer());
     this.#paint();
@@ -34,7 +34,7 @@ export class Bench {
   #settings() {
     const { config } = this.page;
     this.chosen = config.models.map(({ name, plain }) => {
-      const note = [plain ? "asked plainly" : "", name === config.reference ? "reference" : ""].filter(Boolean).join(", ");
+      const note = [plain ? "plain prompt" : "", name === config.reference ? "reference" : ""].filter(Boolean).join(", ");
       const box = h("input", { type: "checkbox", value: name, checked: true });
       return { name, box, element: h("label", { class: "choice" }, box, h("span", { dir: "auto" }, name), note ? h("small", {}, note) : null) };
     });
@@ -51,7 +51,7 @@ export class Bench {
         Object.values(this.knobs).map(({ element }) => element),
         h("label", { class: "knob", title: "the same for all models" }, "Seed", this.seed), another),
       h("fieldset", { class: "colours" }, h("legend", {}, "Colours"),
-        h("label", { class: "knob" }, h("span", { class: "unseen" }, "Tokens are coloured by"), this.shade), this.legend));
+        h("label", { class: "knob" }, h("span", { class: "unseen" }, "Colour tokens by"), this.shade), this.legend));
   }
 
   #composer() {
@@ -60,17 +60,17 @@ export class Bench {
       onkeydown: (event) => event.key === "Enter" && (event.ctrlKey || event.metaKey) && this.ask() });
     this.send = button("Ask", () => this.ask(), { key: "Ctrl ↵", class: "primary" });
     this.halt = button("Stop", () => this.stop(), { key: "Esc" });
-    this.anew = button("New conversation", () => this.clear(), { class: "quiet" });
+    this.restart = button("New conversation", () => this.clear(), { class: "quiet" });
     this.status = h("p", { class: "status", role: "status" });
     return h("section", { class: "composer", "aria-label": "Your question" }, this.prompt,
-      h("div", { class: "actions" }, this.send, this.halt, this.anew, this.status));
+      h("div", { class: "actions" }, this.send, this.halt, this.restart, this.status));
   }
 
   open() {
     this.prompt.focus({ preventScroll: true });
   }
 
-  /** Asks what is written. Each model goes on with its own thread; one that fails keeps the thread that it had. */
+  /** Sends the question. Each model continues its own thread; a model that fails keeps its old thread. */
   async ask() {
     const question = this.prompt.value.trim();
     const models = this.chosen.filter(({ box }) => box.checked).map(({ name }) => name);
@@ -85,7 +85,7 @@ export class Bench {
     const cards = models.map((name) => new Card(name, this.page.config));
     const turn = this.#turn(question, cards);
     this.#sync();
-    let isTaken = false; // by the server: what it never took can be sent again as it is written
+    let isTaken = false; // by the server: otherwise the question stays in the box
     try {
       for await (const event of running.events()) {
         if (!isTaken) this.#begin(turn, cards);
@@ -94,10 +94,10 @@ export class Bench {
         card.take(event, this.shade.value);
         if ("end" in event) this.threads[card.name] = [...threads[event.side], { role: "assistant", content: event.text }];
       }
-      if (!isTaken) this.status.textContent = "Taken back.";
+      if (!isTaken) this.status.textContent = "Withdrawn.";
       else this.status.textContent = running.isStopped ? "Stopped." : "Done.";
     } catch (failure) {
-      for (const card of cards) card.fail("The answer was lost on its way.");
+      for (const card of cards) card.fail("The connection was lost before the answer was complete.");
       this.status.textContent = "";
       this.page.tell(failure);
     }
@@ -119,8 +119,8 @@ export class Bench {
   }
 
   #wrong(question, models) {
-    if (!question) return "The question is empty; write one.";
-    if (!models.length) return "No model is chosen; tick one at least.";
+    if (!question) return "The question is empty. Write one.";
+    if (!models.length) return "No model is chosen. Tick at least one.";
     const bad = [...this.element.querySelectorAll(".knobs input")].find((input) => !input.validity.valid);
     return bad ? `${bad.parentElement.firstChild.textContent}: ${bad.validationMessage}` : "";
   }
@@ -149,6 +149,6 @@ export class Bench {
   #sync() {
     this.send.disabled = this.running !== null;
     this.halt.disabled = this.running === null;
-    this.anew.disabled = this.running !== null || !this.cards.length;
+    this.restart.disabled = this.running !== null || !this.cards.length;
   }
 }

@@ -4,13 +4,13 @@ import { call } from "../api.js";
 import { h, button } from "../dom.js";
 import { number } from "./tokens.js";
 
-const COLUMNS = ["Place", "Model", "Score", "95% interval", "Place may be", "Won", "Votes"];
+const COLUMNS = ["Place", "Model", "Score", "95% interval", "Possible places", "Won", "Votes"];
 
 export class Board {
   constructor(page) {
     this.page = page;
     this.content = h("div", {});
-    const again = button("Look again", () => this.open());
+    const again = button("Refresh", () => this.open());
     this.element = h("div", {}, h("section", { class: "board", "aria-label": "Leaderboard" }, this.content, again));
   }
 
@@ -26,9 +26,9 @@ export class Board {
     const table = h("table", {}, h("thead", {}, h("tr", {}, COLUMNS.map((words) => h("th", { scope: "col" }, words)))),
       h("tbody", {}, places.map((one) => h("tr", {}, row(one).map((words, n) => h("td", n === 1 ? { dir: "auto" } : {}, words))))));
     this.content.replaceChildren(
-      h("p", { class: "hint" }, `${votes} votes by ${people} ${people === 1 ? "person" : "people"}. The score is Bradley and Terry's, in nats above the mean; ties are half wins.`),
+      h("p", { class: "hint" }, `${votes} votes by ${people} ${people === 1 ? "person" : "people"}. Scores are Bradley-Terry, in nats above the mean; ties count as half wins.`),
       ...(places.length ? [h("div", { class: "wide" }, table)] : []),
-      ...(figure ? [h("img", { src: figure, alt: "The models' scores with their intervals" })] : []),
+      ...(figure ? [h("img", { src: figure, alt: "Model scores with intervals" })] : []),
       ...(unranked.length ? [h("h2", {}, "Not ranked"), h("ul", {}, unranked.map((one) => h("li", { dir: "auto" }, `${one.model}, ${one.n_votes} votes: ${one.reason}`)))] : []));
   }
 }

@@ -3,17 +3,17 @@
 import { h } from "../dom.js";
 import { number, Tokens } from "./tokens.js";
 
-const ENDS = { eos: "", whole: "", length: "cut at max tokens", room: "cut: no positions left", stopped: "stopped" };
+const ENDS = { eos: "", whole: "", length: "cut at max tokens", room: "cut: model's context is full", stopped: "stopped" };
 
 export class Card {
-  /** `config` is null in the arena, where nothing but the text is known. */
+  /** `config` is null in the arena, which shows only the text. */
   constructor(name, config) {
     this.name = name;
     this.config = config;
     this.title = h("h2", { dir: "auto" });
     this.title.textContent = name;
     this.state = h("span", { class: "state" }, "…");
-    this.tokens = new Tokens(`Answer of ${name}. Arrow keys go from token to token.`);
+    this.tokens = new Tokens(`Answer of ${name}. Arrow keys move between tokens.`);
     this.foot = h("footer", {});
     this.element = h("article", { class: "answer", "aria-label": `Answer of ${name}` },
       h("header", {}, this.title, this.state), this.tokens.element, this.tokens.readout, this.foot);
@@ -49,7 +49,7 @@ export class Card {
     if (reward !== null) first.push([`reward ${number(reward)}`, "reward"]);
     if (kl !== null && this.name !== this.config.reference) {
       const sum = kl.reduce((total, value) => total + (value ?? 0), 0);
-      first.push([`KL ${number(sum)}`, "", "nats to the reference, added up over the tokens"]);
+      first.push([`KL ${number(sum)}`, "", "nats to the reference, summed over the tokens"]);
     }
     this.facts = [...first, ...(this.facts ?? [])];
     this.#show(problems);

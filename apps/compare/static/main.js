@@ -1,4 +1,4 @@
-// Draws the page into Gradio's.
+// Starts the comparison page inside Gradio's page.
 
 import { inPlace } from "../place.js";
 import { Page } from "./page.js";

@@ -1,6 +1,6 @@
-// The frame: the bar on top, what is shown below it, problems in words.
+// The page's frame: top bar, the current view, error messages.
 
-import { call, speakFor } from "../api.js";
+import { call, actAs } from "../api.js";
 import { h, button } from "../dom.js";
 import { Arena } from "./arena.js";
 import { Bench } from "./bench.js";
@@ -21,7 +21,7 @@ export class Page {
       return this.tell(failure);
     }
     const { config } = this;
-    if (config.person) speakFor(config.person.id);
+    if (config.person) actAs(config.person.id);
     this.views = { bench: ["Side by side", new Bench(this)] };
     if (config.arena) {
       this.views.arena = ["Arena", new Arena(this)];
@@ -56,7 +56,7 @@ export class Page {
     this.shown.open?.();
   }
 
-  /** What went wrong, and what to do about it. */
+  /** Shows an error and its remedy. */
   tell({ message, remedy = "", status }) {
     const more = status === 401
       ? h("a", { class: "primary", href: "/login?next=/app/" }, "Log in again")

@@ -1,20 +1,20 @@
-// One question on its way: its place in the line, the events of its answer, and a stop that stops.
+// A question in progress: its place in the queue, the events of its answer, and stopping it.
 
 import { call, stream } from "../api.js";
 
 export class Running {
-  /** `say(words)` is told where the question stands. */
+  /** `say(words)` is called with the question's status. */
   constructor(path, body, say) {
     Object.assign(this, { path, body, say, id: null, isStopped: false, abort: new AbortController() });
   }
 
-  /** Every event that is about an answer. Ends when all is said; throws a Failure where the connection is lost. */
+  /** Yields every event about an answer until the end. Throws a Failure if the connection is lost. */
   async *events() {
     try {
       for await (const event of stream(this.path, this.body, this.abort.signal)) {
         if (event.id) this.id = event.id;
         else if (event.failed) throw Object.assign(new Error(event.failed), { remedy: "Try again." });
-        else if ("ahead" in event) this.say(event.ahead ? `Waiting: ${event.ahead} before you …` : "Answering …");
+        else if ("ahead" in event) this.say(event.ahead ? `Waiting: ${event.ahead} ahead of you …` : "Answering …");
         else yield event;
       }
     } catch (failure) {
@@ -22,7 +22,7 @@ export class Running {
     }
   }
 
-  /** The server stops between two tokens and says what it has; where it cannot be asked, the connection is closed. */
+  /** Asks the server to stop after the current token; if that is impossible, closes the connection. */
   stop() {
     if (this.isStopped) return;
     this.isStopped = true;

@@ -1,28 +1,28 @@
-// An answer as its tokens, each of them a text node in an element of its own, and their colours.
+// An answer as coloured tokens, each in its own element.
 
 import { h } from "../dom.js";
 
-const END = "∎"; // stands for the end of the answer, which has no text
+const END = "∎"; // shown for the end-of-text token, which has no text
 
-// What a token is coloured by. Bounds are in nats; a value below the first bound has class 0, and so on.
+// Colour scales. Bounds are in nats; a value below the first bound has class 0, and so on.
 export const SHADES = {
   none: { label: "No colours", bounds: [], kind: "", value: () => null },
   logprob: {
     label: "Log probability", kind: "s", bounds: [0.1, 0.5, 1, 2, 4],
     names: ["above −0.1", "to −0.5", "to −1", "to −2", "to −4", "below −4"],
-    meaning: "log p of each token by its own model, in nats, at temperature 1: the darker, the less likely.",
+    meaning: "Log probability of each token under its model, in nats, at temperature 1. Darker is less likely.",
     value: ({ logprobs }, n) => negated(logprobs?.[n]),
   },
   kl: {
     label: "KL to the reference", kind: "s", bounds: [0.05, 0.2, 0.5, 1, 2],
     names: ["below 0.05", "to 0.2", "to 0.5", "to 1", "to 2", "above 2"],
-    meaning: "KL(model ‖ reference) of the distribution that each token was drawn from, in nats, at temperature 1.",
+    meaning: "KL(model ‖ reference) of the distribution at each token, in nats, at temperature 1.",
     value: ({ kl }, n) => kl?.[n],
   },
   ratio: {
     label: "Log ratio to the reference", kind: "d", bounds: [-2, -0.5, -0.1, 0.1, 0.5, 2],
     names: ["below −2", "to −0.5", "to −0.1", "about 0", "to 0.5", "to 2", "above 2"],
-    meaning: "log p − log p by the reference, of each token: blue is what the model says more readily than the reference.",
+    meaning: "Log probability minus the reference's, for each token. Blue: more likely under the model than under the reference.",
     value: ({ logprobs, reference }, n) => minus(logprobs?.[n], reference?.[n]),
   },
 };
@@ -31,14 +31,14 @@ const known = (value) => value !== null && value !== undefined;
 const negated = (value) => (known(value) ? -value : null);
 const minus = (a, b) => (known(a) && known(b) ? a - b : null);
 
-/** The class of a value's colour, or "". */
+/** The CSS class of a value's colour, or "". */
 export function shade({ kind, bounds }, value) {
   if (!kind || !known(value)) return "";
   const above = bounds.filter((bound) => value >= bound).length;
   return `${kind}${above}`;
 }
 
-/** What the colours mean; nothing where there are none. */
+/** The colour legend; empty if there are no colours. */
 export function legend(name) {
   const { kind, names = [], meaning = "" } = SHADES[name];
   if (!kind) return [];
@@ -56,11 +56,11 @@ export class Tokens {
     this.chosen = null;
   }
 
-  /** `isThought`: it was thought before the answer; thoughts are folded above it. */
+  /** Adds a piece of text. `isThought`: it belongs to the thoughts, which are folded above the answer. */
   add(piece, isThought = false) {
     if (isThought !== this.isThinking) Object.assign(this, { isThinking: isThought, hasText: false });
     const span = h("span", { class: "t", "data-n": this.spans.length });
-    span.textContent = this.hasText ? piece : piece.trimStart(); // a first token brings the space before it
+    span.textContent = this.hasText ? piece : piece.trimStart(); // the first token often starts with a space
     this.hasText ||= span.textContent !== "";
     this.spans.push(span);
     (isThought ? this.#fold() : this.element).append(span);
@@ -74,7 +74,7 @@ export class Tokens {
     return this.thoughts;
   }
 
-  /** The answer is whole: `rest` is text that no piece had; `hasEnd`: its last token says that it ends. */
+  /** Completes the answer. `rest`: text that was in no piece; `hasEnd`: the last token is an end-of-text token. */
   end(rest, hasEnd) {
     const last = this.spans.at(-1);
     const written = hasEnd ? this.spans.at(-2) : last;
@@ -84,7 +84,7 @@ export class Tokens {
     last.textContent = END;
   }
 
-  /** `figures` of all tokens; they are coloured by one of SHADES. */
+  /** Colours the tokens by one of SHADES. `figures`: of all tokens. */
   paint(name, figures = this.figures) {
     this.figures = figures;
     for (const [n, span] of this.spans.entries()) {
@@ -110,10 +110,10 @@ export class Tokens {
     this.spans[this.chosen]?.classList.remove("is-chosen");
     this.chosen = n;
     this.spans[n]?.classList.add("is-chosen");
-    this.readout.textContent = n === null ? "" : this.#told(n);
+    this.readout.textContent = n === null ? "" : this.#describe(n);
   }
 
-  #told(n) {
+  #describe(n) {
     const { logprobs, reference, kl } = this.figures ?? {};
     const text = this.spans[n].classList.contains("eos") ? "end of the answer" : JSON.stringify(this.spans[n].textContent);
     const parts = [`${n + 1} of ${this.spans.length}: ${text}`];

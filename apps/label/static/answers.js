@@ -1,16 +1,16 @@
-// One card for each answer: its text, its rating, its rank, its flags, a comment.
+// An answer's card: text, rating, rank, flags and comment.
 
 import { h, button, letter, textBlock } from "../dom.js";
 import { recalled } from "./drafts.js";
 import { standard } from "./ranks.js";
 
 export class AnswerCard {
-  /** `desk` is the page's state and takes what the person does: see app.js. */
+  /** `desk` holds the page's state and handles the person's input: see app.js. */
   constructor(slot, answer, desk) {
     Object.assign(this, { slot, answer, desk });
     this.name = `Answer ${letter(slot)}`;
     const { rating, flags, comment } = desk.config.questions;
-    this.badge = h("span", { class: "chip", "aria-hidden": "true", title: "Drag it into the ranking" }, letter(slot));
+    this.badge = h("span", { class: "chip", "aria-hidden": "true", title: "Drag into the ranking" }, letter(slot));
     this.place = h("span", { class: "place" });
     this.body = h("div", { class: "body", onscroll: () => this.#found() });
     this.whole = false;
@@ -36,7 +36,7 @@ export class AnswerCard {
     new ResizeObserver(() => this.#clip()).observe(text);
   }
 
-  /** Shows all of a long text, or its beginning. */
+  /** Shows a long text whole, or only its beginning. */
   show(whole) {
     this.whole = whole;
     this.#clip();
@@ -44,14 +44,14 @@ export class AnswerCard {
 
   #clip() {
     this.body.classList.add("is-clipped");
-    const isLong = this.body.scrollHeight > 1.25 * this.body.clientHeight; // a few lines more are shown at once
+    const isLong = this.body.scrollHeight > 1.25 * this.body.clientHeight; // a few extra lines are no reason to clip
     this.body.classList.toggle("is-clipped", isLong && !this.whole);
     this.more.hidden = !isLong;
     this.more.firstChild.data = this.whole ? "Show less" : "Show all";
     this.more.setAttribute("aria-expanded", String(this.whole));
   }
 
-  /** The browser's search, or the focus, went to what was hidden. */
+  /** The browser's search or the focus scrolled to a hidden part: show the whole text. */
   #found() {
     const by = this.body.scrollTop;
     if (!by) return;
@@ -97,26 +97,26 @@ export class AnswerCard {
     return this.comment;
   }
 
-  /** The flags that are set, small, for while the boxes are folded. */
+  /** Small labels of the flags that are set, shown while the checkboxes are folded. */
   #labels(names) {
     if (!names.length) return ["none set"];
     return this.desk.config.questions.flags.flatMap(({ name, label }) => (names.includes(name) ? [h("span", { class: "tag", title: label }, label)] : []));
   }
 
-  /** Brings what is shown to what is known. */
+  /** Updates the card from the page's state. */
   sync() {
     const { desk, slot } = this;
     const { rating, flags, comment } = desk.answers[slot];
     check(this.rating, rating);
     check(this.ranking, desk.ranks[slot]);
     for (const label of this.boxes ?? []) label.firstChild.checked = flags.includes(label.firstChild.value);
-    if (this.set && this.shown !== String(flags)) this.set.replaceChildren(...this.#labels(flags)); // a click in progress keeps its target
+    if (this.set && this.shown !== String(flags)) this.set.replaceChildren(...this.#labels(flags)); // replaced only when it changed: a click in progress keeps its target
     this.shown = String(flags);
     if (this.comment && this.comment.value !== comment) this.comment.value = comment;
     this.place.textContent = placeInWords(desk.ranks, slot);
     this.element.classList.toggle("is-placed", desk.ranks[slot] !== null);
     this.element.classList.toggle("is-chosen", desk.chosen === slot);
-    this.element.setAttribute("aria-current", String(desk.chosen === slot)); // an empty one would be "false"
+    this.element.setAttribute("aria-current", String(desk.chosen === slot)); // an empty attribute would mean "false"
   }
 }
 

@@ -1,6 +1,6 @@
-// The labelling page: what is known of the task in hand, what its person does to it, and what becomes of that.
+// The labelling page: the current task's state, the person's input, and saving it.
 
-import { call, project, speakFor, uuid, Failure } from "../api.js";
+import { call, project, actAs, uuid, Failure } from "../api.js";
 import { AnswerCard } from "./answers.js";
 import { Board } from "./board.js";
 import { Clock } from "./clock.js";
@@ -13,6 +13,7 @@ import { listen } from "./keys.js";
 
 const HEARTBEAT_MS = 60_000;
 
+/** The state and actions of the labelling page. Other modules call it `desk`: the annotator's workplace. */
 export class Desk {
   constructor(root) {
     this.root = root;
@@ -27,7 +28,7 @@ export class Desk {
       return this.#blocked(failure, () => this.start());
     }
     const { project: about, person } = this.config;
-    speakFor(person.id);
+    actAs(person.id);
     this.raw = (recalled("raw") ?? this.config.show === "raw") === true;
     this.scope = `${about.id}/${person.id}`;
     this.frame = new Frame(this);
@@ -40,14 +41,14 @@ export class Desk {
     await this.#first();
   }
 
-  /** What this window was about when it was left, or the next task. */
+  /** Resumes what this window was doing when it was left, or fetches the next task. */
   async #first() {
     const { pending } = this.drafts;
     const revised = sessionStorage.getItem(this.#revising);
-    const disputed = new URLSearchParams(location.search).get("adjudicate");
+    const toAdjudicate = new URLSearchParams(location.search).get("adjudicate");
     if (pending) await this.#deliver(pending.path, pending.body);
     else if (revised) await this.revise(revised);
-    else if (disputed) await this.#decide(Number(disputed));
+    else if (toAdjudicate) await this.#adjudicate(Number(toAdjudicate));
     else await this.next();
   }
 
@@ -55,8 +56,8 @@ export class Desk {
     return `align-label/${this.scope}/revising`;
   }
 
-  /** A task that a reviewer's own ranking decides; then they are back on the lead's page. */
-  async #decide(task) {
+  /** Opens a task that the reviewer's ranking decides. Afterwards they return to the lead's page. */
+  async #adjudicate(task) {
     const query = new URLSearchParams(location.search);
     query.delete("adjudicate");
     this.leave = `/lead/?${query}#review`;
@@ -69,7 +70,7 @@ export class Desk {
 
   // ---- one task ----
 
-  /** Fetches the next task, which is the one in hand if it was not finished. */
+  /** Fetches the next task; that is the current one if it was not finished. */
   async next() {
     this.#leave();
     if (this.leave) return location.assign(this.leave);
@@ -84,7 +85,7 @@ export class Desk {
     this.progress();
   }
 
-  /** Puts a task on the page. `revising`: it was submitted before, and what was said is filled in. */
+  /** Shows a task. `revising`: it was submitted before, and its answers are filled in. */
   show(task, revising = false) {
     this.#leave();
     Object.assign(this, { task, revising, chosen: null, busy: false });
@@ -116,7 +117,7 @@ export class Desk {
     this.comment = payload?.comment ?? "";
   }
 
-  /** What is known so far; ranks of those that have been placed only. */
+  /** What is filled in so far; ranks only of the answers that have one. */
   get payload() {
     const placed = this.ranks.flatMap((rank, slot) => (rank === null ? [] : [[String(slot), rank]]));
     return {
@@ -127,7 +128,7 @@ export class Desk {
     };
   }
 
-  // ---- what the person does ----
+  // ---- the person's input ----
 
   choose(slot, scroll = false) {
     if (this.chosen !== slot) {
@@ -159,7 +160,7 @@ export class Desk {
     this.set(slot, "flags", names.filter((flag) => (flag === name ? on : others.includes(flag))));
   }
 
-  /** `slot`: of the answer that was moved, if it was one. */
+  /** `slot`: of the answer that moved, if only one did. */
   setRanks(ranks, slot) {
     this.ranks = ranks;
     this.chosen = slot ?? this.chosen;
@@ -185,18 +186,18 @@ export class Desk {
     this.frame.announce(this.raw ? "Raw text" : "Rendered text");
   }
 
-  /** Long answers: all of their texts, or their beginnings if all of these are shown. */
+  /** Shows these answers whole, or only their beginnings if they are all shown whole. */
   expand(cards) {
     const whole = cards.some((card) => !card.whole);
     for (const card of cards) card.show(whole);
   }
 
-  /** Flags are unfolded in the next task, too, if those of all answers are. */
+  /** Remembers for the next task whether the flags of all answers are unfolded. */
   keepFlags() {
     remember("flags", this.cards.every((card) => card.flags.open));
   }
 
-  /** An answer beside the next one; the dialog can choose others. */
+  /** Opens an answer next to the following one; the dialog lets the person choose others. */
   compare(slot = this.chosen ?? 0) {
     const other = (slot + 1) % this.cards.length;
     dialogs.compare(this, Math.min(slot, other), Math.max(slot, other));
@@ -214,7 +215,7 @@ export class Desk {
     this.frame.sync();
   }
 
-  /** What is still missing before it can be submitted, as [words, slot]. */
+  /** What is missing before the task can be submitted, as [words, slot]. */
   get missing() {
     const { rating } = this.config.questions;
     const unrated = rating.ask && rating.required ? this.answers.flatMap(({ rating }, slot) => (rating === null ? [slot] : [])) : [];
@@ -224,7 +225,7 @@ export class Desk {
     return [...words("rate", unrated), ...words("rank", unranked)];
   }
 
-  // ---- what becomes of it ----
+  // ---- saving ----
 
   async submit() {
     if (!this.task || this.busy || this.isFixed) return;
@@ -249,7 +250,7 @@ export class Desk {
     if (this.canPass) dialogs.reason(this, "flag", (why) => this.#deliver("flag", { ...this.#about(), ...why }));
   }
 
-  /** A practice task that was done: its answer has been shown. */
+  /** A finished practice task cannot be changed: its expected ranking was shown. */
   get isFixed() {
     return this.revising && this.task.kind === "practice";
   }
@@ -262,7 +263,7 @@ export class Desk {
     return { id: this.uuid, task: this.task.id, lease: this.task.lease };
   }
 
-  /** Leaves what was submitted as it is. */
+  /** Leaves the submitted version unchanged. */
   async keep() {
     this.#fill(this.task.payload);
     this.drafts.changed(this.payload, 0);
@@ -279,6 +280,7 @@ export class Desk {
       this.last = answer.id;
       this.frame.saved(path, answer);
       if (answer.feedback) await dialogs.feedback(this, answer.feedback, body.payload.ranks);
+      if (this.leave && path === "submit" && !answer.final) await dialogs.alreadyDecided(this);
       await this.next();
     } catch (failure) {
       if (!(failure instanceof Failure)) throw failure;
@@ -290,17 +292,17 @@ export class Desk {
     }
   }
 
-  /** Takes the last submit back; its task is in hand again, filled in as it was. */
+  /** Undoes the last submission and opens its task again, filled in as it was. */
   async undo() {
     if (this.busy) return;
     this.drafts.flush();
-    this.busy = true; // a second request would take back the one before, too
+    this.busy = true; // a second request would undo the submission before, too
     try {
       const { task } = await call("POST", "undo", { id: this.last ?? null });
       this.last = null;
-      if (!task) return this.frame.told("There is nothing to take back.");
+      if (!task) return this.frame.notify("There is nothing to undo.");
       this.show(task);
-      this.frame.told("Taken back. It counts again when you submit it.");
+      this.frame.notify("Undone. It counts again when you submit it.");
       this.progress();
     } catch (failure) {
       this.frame.refused(failure);
@@ -309,7 +311,7 @@ export class Desk {
     }
   }
 
-  /** Opens something said before. */
+  /** Opens an earlier annotation. */
   async revise(id) {
     this.drafts.flush();
     try {
@@ -322,10 +324,10 @@ export class Desk {
 
   async progress() {
     try {
-      const day = new Date().setHours(0, 0, 0, 0) / 1_000; // here
+      const day = new Date().setHours(0, 0, 0, 0) / 1_000; // midnight, local time
       this.frame.progress(await call("GET", `progress?since=${day}`));
     } catch {
-      // it is shown the next time
+      // the next call shows it
     }
   }
 

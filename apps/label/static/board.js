@@ -1,4 +1,4 @@
-// The ranking: a row for each rank, a chip for each answer, moved by dragging, by keys, or from the answer's own card.
+// The ranking board: a row per rank and a chip per answer. Chips move by dragging, by keys, or from the answer's card.
 
 import { h, button, letter } from "../dom.js";
 import { placeInWords } from "./answers.js";
@@ -17,7 +17,7 @@ export class Board {
     const trayRow = h("div", { class: "row tray", "data-rank": "none" }, h("span", { class: "label" }, "Not ranked yet"), this.tray);
     this.element = h("div", { class: n > 6 ? "board dense" : "board", role: "group", "aria-label": "Ranking" },
       h("div", { class: "rows" }, this.rows.map(({ element }) => element)), trayRow, this.order);
-    this.byHand = null; // what was ranked before the ratings made the ranking
+    this.byHand = null; // the ranking before "Rank by ratings"
     this.made = null;
     this.dragging = new Dragging(root, (slot, target) => this.#drop(slot, target));
     for (const [slot, chip] of this.chips.entries()) {
@@ -34,7 +34,7 @@ export class Board {
   }
 
   #chip(slot) {
-    return h("button", { type: "button", class: "chip", "data-slot": String(slot), title: "Drag it, or press ↑ ↓ or a number",
+    return h("button", { type: "button", class: "chip", "data-slot": String(slot), title: "Drag, or press ↑ ↓ or a number",
       onkeydown: (event) => this.#key(event, slot), onfocus: () => this.desk.choose(slot), onclick: () => this.desk.choose(slot, true) }, letter(slot));
   }
 
@@ -62,26 +62,26 @@ export class Board {
     else this.desk.setRanks(place(ranks, slot, target.rank, this.ties), slot);
   }
 
-  /** Ranks by the ratings. Where they are ranked so already, what was ranked before comes back. */
+  /** Ranks by the ratings. If the ranking already follows them, restores the earlier ranking. */
   rankByRatings() {
     const { desk } = this;
     const ratings = desk.answers.map(({ rating }) => rating);
-    if (ratings.every((rating) => rating === null)) return desk.frame.complain("Rate the answers first: then R ranks them by their ratings.");
+    if (ratings.every((rating) => rating === null)) return desk.frame.complain("Rate the answers first. Then R ranks them by rating.");
     const made = byRatings(ratings, this.ties);
-    if (same(made, desk.ranks)) return this.byHand ? this.#putBack() : desk.frame.told("They are ranked by their ratings already.");
+    if (same(made, desk.ranks)) return this.byHand ? this.#putBack() : desk.frame.notify("The answers are already ranked by rating.");
     if (!same(desk.ranks, this.made)) this.byHand = desk.ranks;
     this.made = made;
     desk.setRanks(made);
     const alike = made.flatMap((rank, slot) => (rank === null && ratings[slot] !== null ? [letter(slot)] : []));
-    const rest = alike.length ? ` Rated alike, so yours to rank: ${alike.join(", ")}.` : "";
-    desk.frame.told(`Ranked by your ratings: ${inWords(made) || "none"}.${rest}`, button("Put back", () => this.#putBack(), { key: "R" }));
+    const rest = alike.length ? ` Equal ratings, so rank these yourself: ${alike.join(", ")}.` : "";
+    desk.frame.notify(`Ranked by your ratings: ${inWords(made) || "none"}.${rest}`, button("Restore my ranking", () => this.#putBack(), { key: "R" }));
   }
 
   #putBack() {
     if (!this.byHand) return;
     this.desk.setRanks(this.byHand);
     this.byHand = null;
-    this.desk.frame.told("The ranking is what it was before.");
+    this.desk.frame.notify("Your earlier ranking is back.");
   }
 
   sync() {
@@ -100,5 +100,5 @@ export class Board {
 
 const same = (some, others) => String(some) === String(others);
 
-/** "B > A = C": those that have been placed. */
+/** "B > A = C": the answers ranked so far. */
 export const inWords = (ranks) => groups(ranks).map((group) => group.map(letter).join(" = ")).join(" > ");

@@ -1,4 +1,4 @@
-// Seconds of work: counted while the page is visible and its person did something within the last minute.
+// Working time in seconds. It runs while the page is visible and the person was active within the last minute.
 
 const IDLE_MS = 60_000;
 
@@ -12,7 +12,7 @@ export class Clock {
     setInterval(() => {
       const now = performance.now();
       const isWorking = this.running && !document.hidden && now - active < IDLE_MS;
-      if (isWorking) this.seconds += Math.min(now - last, 5_000) / 1_000; // a laptop that slept did not work
+      if (isWorking) this.seconds += Math.min(now - last, 5_000) / 1_000; // leaves out the time that a laptop slept
       last = now;
       if (isWorking) ontick(this.seconds);
     }, 1_000);

@@ -1,4 +1,4 @@
-// What opens above the page: shortcuts, guidelines, reasons, feedback to practice, what was said before.
+// Dialogs: shortcuts, guidelines, comparing answers, reasons to skip or report, practice feedback, the person's history.
 
 import { call, Failure } from "../api.js";
 import { h, button, letter, safeHtml } from "../dom.js";
@@ -31,7 +31,7 @@ export function help(desk) {
   const on = h("input", { type: "checkbox", onchange: () => remember("shortcuts", on.checked) });
   on.checked = recalled("shortcuts") !== false;
   return open(desk, "Keyboard shortcuts", h("div", {}, table(KEYS),
-    h("h3", {}, "On a letter in the ranking"), table(BOARD_KEYS),
+    h("h3", {}, "When a letter in the ranking has the focus"), table(BOARD_KEYS),
     h("label", { class: "flag" }, on, h("span", {}, "Shortcuts are on (Tab, Space, Enter and ? always work)"))));
 }
 
@@ -59,19 +59,19 @@ export function compare(desk, ...slots) {
   const show = () => {
     const [one, other] = choices.map(({ value }) => answers[value].text);
     const found = differences(one, other);
-    note.textContent = found ? "Underlined: what only this one of the two says." : "The two have so little in common that nothing is marked.";
+    note.textContent = found ? "Underlined: words that only this answer has." : "The answers differ too much to mark the differences.";
     for (const [side, text] of texts.entries())
-      text.replaceChildren(...(found?.[side] ?? [[[one, other][side], false]]).map(([run, isAlone]) => (isAlone ? h("mark", {}, run) : run)));
+      text.replaceChildren(...(found?.[side] ?? [[[one, other][side], false]]).map(([run, isUnique]) => (isUnique ? h("mark", {}, run) : run)));
   };
   show();
   return open(desk, "Compare two answers", h("div", {}, note,
     h("div", { class: "pair" }, slots.map((_, side) => h("div", {}, choices[side], texts[side])))), { kind: "full" });
 }
 
-/** Asks why; `send` is called with {reason} or, of a prompt, {reason, comment}. */
+/** Asks for a reason. Calls `send` with {reason} for a skip, {reason, comment} for a report. */
 export function reason(desk, kind, send) {
   const isSkip = kind === "skip";
-  const other = h("textarea", { rows: "3", maxlength: isSkip ? "150" : "5000", dir: "auto", "aria-label": "Another reason, or more about it", placeholder: "Another reason, or more about it" });
+  const other = h("textarea", { rows: "3", maxlength: isSkip ? "150" : "5000", dir: "auto", "aria-label": "Another reason, or details", placeholder: "Another reason, or details" });
   const choices = REASONS[kind].map((words, index) =>
     h("label", { class: "flag" }, h("input", { type: "radio", name: "reason", value: words, autofocus: index === 0 }), h("span", {}, words)));
   const problem = h("p", { class: "complaint", role: "alert" });
@@ -85,28 +85,33 @@ export function reason(desk, kind, send) {
     else send({ reason: chosen || "Another reason", comment: words });
   };
   const form = h("form", { method: "dialog", onsubmit },
-    h("p", {}, isSkip ? "You will not see this task again; Undo brings it back, with what you have filled in." : "The lead will look at this prompt. You will not see it again."),
+    h("p", {}, isSkip ? "You will not get this task again. Undo brings it back with what you filled in." : "The lead will look at this prompt. You will not see it again."),
     h("fieldset", {}, h("legend", {}, "Why?"), choices), other, problem,
     h("button", { class: "primary" }, isSkip ? "Skip this task" : "Report the prompt"));
   return open(desk, isSkip ? "Skip" : "Report the prompt", form);
 }
 
-/** After a practice task: what was expected beside what was said. `given`: the ranks that were sent, or null. */
+/** After a practice task: the expected ranking next to the person's. `given`: the submitted ranks, or null. */
 export function feedback(desk, { agreement, expected, explanation }, given) {
   const order = (ranks) => inWords(Object.keys(expected).map((slot) => ranks[slot]));
   const share = Math.round(agreement * 100);
-  return open(desk, "How it went", h("div", {},
-    h("p", {}, share === 100 ? "Just as expected." : `You ordered ${share}% of the pairs of answers as expected.`),
-    h("dl", {}, h("dt", {}, "Expected"), h("dd", {}, order(expected)), h("dt", {}, "Yours"), h("dd", {}, given ? order(given) : "all bad")),
+  return open(desk, "Practice result", h("div", {},
+    h("p", {}, share === 100 ? "All pairs are in the expected order." : `You ordered ${share}% of the pairs of answers as expected.`),
+    h("dl", {}, h("dt", {}, "Expected ranking"), h("dd", {}, order(expected)), h("dt", {}, "Your ranking"), h("dd", {}, given ? order(given) : "all bad")),
     explanation ? h("p", { class: "raw", dir: "auto" }, explanation) : null));
 }
+
+/** For a reviewer who adjudicated a task that another reviewer decided meanwhile. */
+export const alreadyDecided = (desk) =>
+  open(desk, "Already decided", h("p", {},
+    "Another reviewer decided this task while you ranked it. Your ranking is saved, but theirs counts. To replace it, open the task again with “Rank it myself”."));
 
 const STATUS = { submitted: "submitted", skipped: "skipped", flagged: "prompt reported", undone: "taken back" };
 
 export async function history(desk) {
   const list = h("ol", { class: "history" });
   const note = h("p", { role: "status" }, "Loading …");
-  const more = button("Earlier ones", () => load(), { hidden: true });
+  const more = button("Show earlier", () => load(), { hidden: true });
   const closed = open(desk, "My work", h("div", {}, note, list, more), { kind: "wide" });
   let before = null;
   const load = async () => {

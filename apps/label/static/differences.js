@@ -1,46 +1,46 @@
-// Which words of two texts are in both, by the shortest edit between them. Pure functions.
+// The words that two texts share, by their longest common subsequence. Pure functions.
 
-const MOST_EDITS = 3_000; // beyond it two texts have little in common, and finding that out takes long
+const MOST_EDITS = 3_000; // with more edits the texts have little in common, and the search gets slow
 
-/** The words, marks and spaces of a text, in order; joined they are the text. */
-export function pieces(text) {
+/** A text's words, punctuation and spaces in order. Joined, they are the text. */
+export function segments(text) {
   return Array.from(new Intl.Segmenter(undefined, { granularity: "word" }).segment(text), ({ segment }) => segment);
 }
 
 /**
- * Each text as runs [text, isAlone] in order: isAlone where the other text lacks it. Spaces go with the words around
- * them. Null where more than 3,000 words differ.
+ * Both texts as runs [text, isUnique] in order; isUnique marks what the other text lacks. Spaces go with the words
+ * around them. Null if more than 3,000 words differ.
  */
 export function differences(one, other) {
-  const [left, right] = [pieces(one), pieces(other)];
+  const [left, right] = [segments(one), segments(other)];
   const [a, b] = [words(left), words(right)];
   const shared = inBoth(a, b);
   if (shared === null) return null;
   return [runs(left, new Set(shared.map(([index]) => index))), runs(right, new Set(shared.map(([, index]) => index)))];
 }
 
-const isSpace = (piece) => !piece.trim();
-const words = (all) => all.filter((piece) => !isSpace(piece));
+const isSpace = (segment) => !segment.trim();
+const words = (all) => all.filter((segment) => !isSpace(segment));
 
 function runs(all, shared) {
   const found = [];
   let index = 0;
-  for (const piece of all) {
-    const isAlone = isSpace(piece) ? isBetween(found, shared, index) : !shared.has(index++);
-    if (found.length && found.at(-1)[1] === isAlone) found.at(-1)[0] += piece;
-    else found.push([piece, isAlone]);
+  for (const segment of all) {
+    const isUnique = isSpace(segment) ? isBetween(found, shared, index) : !shared.has(index++);
+    if (found.length && found.at(-1)[1] === isUnique) found.at(-1)[0] += segment;
+    else found.push([segment, isUnique]);
   }
   return found;
 }
 
-/** Whether a space stands between two words that are alone. `index`: of the word after it. */
+/** Whether a space stands between two unique words. `index`: of the word after it. */
 const isBetween = (found, shared, index) => Boolean(found.at(-1)?.[1]) && !shared.has(index);
 
-/** Pairs of indices of a longest common subsequence (Myers 1986, greedy), or null if it takes more than MOST_EDITS. */
+/** Index pairs of a longest common subsequence (Myers 1986, greedy), or null if it needs more than MOST_EDITS edits. */
 export function inBoth(a, b) {
   const [n, m] = [a.length, b.length];
   const trace = [];
-  let far = null; // far[d + 1 + k]: how far in `a` the d - 1 edits before lead on diagonal k
+  let far = null; // far[d + 1 + k]: the furthest index in `a` on diagonal k after d - 1 edits
   for (let d = 0; d <= Math.min(n + m, MOST_EDITS); d++) {
     const next = new Int32Array(2 * d + 5);
     for (let k = -d; k <= d; k += 2) {
@@ -54,7 +54,7 @@ export function inBoth(a, b) {
   return null;
 }
 
-/** Whether the d-th edit, which leads to diagonal k, is a word of `b` more (from k + 1), not one of `a` (from k - 1). */
+/** Whether the d-th edit, which leads to diagonal k, inserts a word of `b` (from k + 1) or deletes one of `a` (from k - 1). */
 const isDown = (far, d, k) => k === -d || (k !== d && far[d + k] < far[d + 2 + k]);
 
 function traced(trace, d, k, x) {

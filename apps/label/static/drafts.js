@@ -1,5 +1,5 @@
-// What must not be lost. A draft goes into localStorage at once and to the server after a second of quiet; what was
-// submitted stays in localStorage until the server has said that it is saved, and is sent again under the same UUID.
+// Saving drafts and submissions so that nothing is lost. A draft goes to localStorage at once and to the server after a
+// second without changes. A submission stays in localStorage until the server confirms it; retries use the same UUID.
 
 import { call } from "../api.js";
 
@@ -7,10 +7,10 @@ const QUIET_MS = 1_000;
 const LONGEST_WAIT_MS = 30_000;
 
 export class Drafts {
-  /** `scope` names project and person, so that nobody sees another's drafts; `told` gets {state, message}. */
-  constructor(scope, told) {
+  /** `scope` names project and person, so that nobody sees another's drafts. `report` is called with {state, message}. */
+  constructor(scope, report) {
     this.prefix = `align-label/${scope}/`;
-    this.told = told;
+    this.report = report;
     this.timer = null;
     this.sending = false;
     this.task = null;
@@ -18,8 +18,8 @@ export class Drafts {
   }
 
   /**
-   * Which draft to go on with: the newer of the one kept here and the server's. A draft's `rev` is the time of its last
-   * change in milliseconds, so "newer" holds across windows and machines too.
+   * The draft to continue: the newer of the local one and the server's. A draft's `rev` is the time of its last change in
+   * milliseconds, so "newer" also holds across windows and machines.
    */
   open(task) {
     this.task = task;
@@ -39,11 +39,11 @@ export class Drafts {
   changed(payload, seconds) {
     this.latest = { payload, seconds, rev: Math.max(Date.now(), this.rev + 1) };
     this.#write(`draft/${this.task.id}`, this.latest);
-    this.told({ state: "waiting" });
+    this.report({ state: "waiting" });
     this.#later(QUIET_MS);
   }
 
-  /** Sends now: the page is being hidden or left. */
+  /** Sends at once, because the page is being hidden or left. */
   flush() {
     if (this.#isUnsent) this.#send(true);
   }
@@ -67,29 +67,29 @@ export class Drafts {
       const { saved, rev } = await call("PUT", "draft", body, { keepalive: leaving });
       if (this.task !== task) return;
       this.rev = rev;
-      if (!saved) this.latest.rev = rev + 1; // another window saved later, and this is the one that is being worked in
+      if (!saved) this.latest.rev = rev + 1; // another window saved later, but the person works in this one
       if (this.#isUnsent) this.#later(QUIET_MS);
-      else this.told({ state: "saved", message: `Draft saved at ${clockTime(Date.now())}` });
+      else this.report({ state: "saved", message: `Draft saved at ${clockTime(Date.now())}` });
     } catch (failure) {
       if (this.task !== task) return;
-      this.told({ state: failure.passes ? "offline" : "refused", failure });
+      this.report({ state: failure.passes ? "offline" : "refused", failure });
       if (failure.passes) this.timer = setTimeout(() => this.#send(false, 2 * wait), Math.min(wait, LONGEST_WAIT_MS));
     } finally {
       this.sending = false;
     }
   }
 
-  /** What was submitted and not acknowledged, if anything. */
+  /** The submission that the server has not confirmed, if any. */
   get pending() {
     return this.#read("pending");
   }
 
   /**
-   * Sends until the server has answered. Resolves with its answer; rejects when it refuses for good (the draft is still
-   * there). In between `told` hears of every failed attempt.
+   * Sends until the server answers. Resolves with the answer; rejects on a final refusal (the draft is kept). Each failed
+   * attempt goes to `report`.
    */
   async deliver(path, body) {
-    if (path === "skip" || path === "flag") await this.#send(); // Undo brings the draft back
+    if (path === "skip" || path === "flag") await this.#send(); // so that Undo can restore the draft
     const isKept = path !== "submit" && this.#isUnsent;
     this.close();
     this.#write("pending", { path, body });
@@ -100,18 +100,18 @@ export class Drafts {
         if (!isKept) this.#remove(`draft/${body.task}`);
         return answer;
       } catch (failure) {
-        if (failure.status === 401) throw failure; // kept: it is sent again after the login
+        if (failure.status === 401) throw failure; // stays pending: it is sent again after the login
         if (!failure.passes) {
           this.#remove("pending");
           throw failure;
         }
-        this.told({ state: "undelivered", failure, seconds: Math.round(wait / 1_000) });
+        this.report({ state: "undelivered", failure, seconds: Math.round(wait / 1_000) });
         await this.#pause(wait);
       }
     }
   }
 
-  /** Tries again at once. */
+  /** Retries at once. */
   hurry() {
     this.wake?.();
     if (this.#isUnsent) this.#later(0);
@@ -124,7 +124,7 @@ export class Drafts {
     });
   }
 
-  // localStorage may be full or forbidden: then the server's draft is all there is.
+  // localStorage may be full or forbidden. Then only the server's draft exists.
   #read(key) {
     try {
       return JSON.parse(localStorage.getItem(this.prefix + key));
@@ -137,7 +137,7 @@ export class Drafts {
     try {
       localStorage.setItem(this.prefix + key, JSON.stringify(value));
     } catch {
-      this.told({ state: "unkept" });
+      this.report({ state: "unkept" });
     }
   }
 
@@ -145,7 +145,7 @@ export class Drafts {
     try {
       localStorage.removeItem(this.prefix + key);
     } catch {
-      // it was never there
+      // it was never stored
     }
   }
 }
@@ -153,13 +153,13 @@ export class Drafts {
 /** "14:05" */
 export const clockTime = (at) => new Date(at).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
 
-// ---- choices of the person that are kept in this browser ----
+// ---- the person's choices, stored in this browser ----
 
 export function remember(what, value) {
   try {
     localStorage.setItem(`align-label/choice/${what}`, JSON.stringify(value));
   } catch {
-    // then it holds for this page
+    // then it holds for this page view only
   }
 }
 

@@ -1,10 +1,10 @@
-// Dragging with pointer events, which mouse, pen and touch all send. A chip is dropped on a row, or between two rows.
+// Dragging chips with pointer events (mouse, pen and touch). A chip is dropped on a row or between two rows.
 
-const FAR_ENOUGH = 5; // pixels; less is a click
-const EDGE = 56; // pixels from the window's edge at which it scrolls
+const FAR_ENOUGH = 5; // pixels; a shorter move is a click
+const EDGE = 56; // pixels from the window's edge where scrolling starts
 
 export class Dragging {
-  /** `ondrop(slot, {rank, gap})`: rank is null for "not ranked", gap is "above", "below" or null for the row itself. */
+  /** `ondrop(slot, {rank, gap})`: rank is null for "not ranked"; gap is "above", "below", or null for the row itself. */
   constructor(root, ondrop) {
     Object.assign(this, { root, ondrop });
   }
@@ -48,7 +48,7 @@ export class Dragging {
       element.classList.remove("is-dragged");
       element.addEventListener("click", silence, true);
       setTimeout(() => {
-        element.removeEventListener("click", silence, true); // the click that ends a drag has come, or will not
+        element.removeEventListener("click", silence, true); // the click that ends a drag has arrived by now, if any
         this.ondrop(slot, target);
       });
     };

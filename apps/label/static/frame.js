@@ -1,4 +1,4 @@
-// What stands around the task: the bar on top, the prompt, the panel with ranking and buttons, messages.
+// The page around the task: top bar, prompt, side panel with ranking and buttons, messages.
 
 import { project as chosen } from "../api.js";
 import { h, button, duration } from "../dom.js";
@@ -15,7 +15,7 @@ export class Frame {
     this.problem = h("div", { class: "problem", role: "alert", hidden: true });
     this.live = h("p", { class: "unseen", "aria-live": "polite" });
     this.toast = h("div", { class: "toast", role: "status" });
-    this.main = h("div", { class: "desk", tabindex: "-1" }); // it lies in the <main> of Gradio's page
+    this.main = h("div", { class: "desk", tabindex: "-1" }); // lies in the <main> of Gradio's page
     desk.root.append(this.#bar(), this.problem, this.main, this.toast, this.live);
   }
 
@@ -27,7 +27,7 @@ export class Frame {
     this.count = h("span", { class: "count" });
     this.timer = h("span", { class: "timer", title: "Time spent on this task" });
     this.toGuidelines = button("Guidelines", () => this.guidelines(), { key: "G" });
-    this.news = h("span", { class: "tag", title: "They have changed since you read them here" }, "new");
+    this.news = h("span", { class: "tag", title: "Changed since you last read them in this browser" }, "new");
     return h("header", { class: "top" },
       h("h1", { dir: "auto" }, project.name),
       h("div", { class: "progress" }, this.timer, this.mine, this.bar, this.count),
@@ -59,10 +59,10 @@ export class Frame {
   #banner(task) {
     const { desk } = this;
     const back = button("Back without changing", () => desk.keep());
-    if (desk.isFixed) return h("p", { class: "banner" }, "A practice task stays as it was first answered. ", back);
-    if (desk.revising) return h("p", { class: "banner" }, "You are changing what you said before; the earlier version is kept too. ", back);
-    if (desk.leave) return h("p", { class: "banner" }, "People differ on this task: your ranking decides it.");
-    if (task.kind === "practice") return h("p", { class: "banner" }, "Practice: afterwards you see what was expected, and why.");
+    if (desk.isFixed) return h("p", { class: "banner" }, "A finished practice task cannot be changed. ", back);
+    if (desk.revising) return h("p", { class: "banner" }, "You are changing an earlier ranking. The earlier version is kept too. ", back);
+    if (desk.leave) return h("p", { class: "banner" }, "Annotators disagree on this task. Your ranking decides it.");
+    if (task.kind === "practice") return h("p", { class: "banner" }, "Practice task: after you submit, you see the expected ranking and why.");
     return null;
   }
 
@@ -70,13 +70,13 @@ export class Frame {
     const { desk } = this;
     this.allBad = h("input", { type: "checkbox", onchange: () => desk.setAllBad(this.allBad.checked) });
     this.comment = desk.config.questions.comment
-      ? h("textarea", { rows: "1", maxlength: "5000", dir: "auto", placeholder: "Comment (optional)", "aria-label": "Comment on the whole",
+      ? h("textarea", { rows: "1", maxlength: "5000", dir: "auto", placeholder: "Comment (optional)", "aria-label": "Comment on the task",
           oninput: () => desk.setComment(this.comment.value) })
       : null;
-    const ties = desk.config.ranking.ties ? " Same row: a tie." : "";
+    const ties = desk.config.ranking.ties ? " Answers in one row are tied." : "";
     return h("aside", { "aria-label": "Ranking" },
       h("h2", {}, "Ranking"),
-      h("p", { class: "hint" }, `Drag the letters, or rank below each answer.${ties}`),
+      h("p", { class: "hint" }, `Drag the letters, or choose a rank below each answer.${ties}`),
       desk.config.questions.rating.ask ? button("Rank by ratings", () => board.rankByRatings(), { key: "R" }) : null,
       board.element,
       h("label", { class: "flag all-bad" }, this.allBad, h("span", {}, "All answers are bad"), h("kbd", { "aria-hidden": "true" }, "B")),
@@ -88,7 +88,7 @@ export class Frame {
     if (desk.isFixed) return null;
     this.submit = button(desk.revising ? "Save the change" : "Submit", () => desk.submit(), { key: "Ctrl ↵", class: "primary" });
     const others = desk.revising ? [] : [
-      button("Undo", () => desk.undo(), { key: "U", title: "Take the last submit back" }),
+      button("Undo", () => desk.undo(), { key: "U", title: "Take back your last submission" }),
       button("Skip", () => desk.skip(), { key: "S" }),
       button("Report", () => desk.flag(), { key: "P", title: "Report that something is wrong with the prompt" }),
     ];
@@ -103,7 +103,7 @@ export class Frame {
     if (this.complaint) this.clear();
   }
 
-  /** Unfolds the chosen answer's flags and goes there; folds them again. */
+  /** Opens the chosen answer's flags and moves the focus there, or closes them again. */
   toFlags() {
     const slot = this.desk.chosen ?? 0;
     const { flags, boxes } = this.desk.cards[slot];
@@ -129,7 +129,7 @@ export class Frame {
     this.news.remove();
   }
 
-  /** Which version of the guidelines this person has read in this browser. */
+  /** The key under which this browser keeps the guidelines version that the person read last. */
   get #read() {
     return `guidelines/${this.desk.scope}`;
   }
@@ -147,7 +147,7 @@ export class Frame {
   nothing({ nothing: why, message, retry_at: retryAt }, again) {
     if (retryAt) setTimeout(() => this.desk.task || again(), Math.max(10_000, retryAt * 1_000 - Date.now()));
     this.main.replaceChildren(h("div", { class: "notice" }, h("p", { role: "status" }, message),
-      h("div", { class: "others" }, button("Look again", again, { class: "primary" }),
+      h("div", { class: "others" }, button("Check again", again, { class: "primary" }),
         why === "practice" ? button("Read the guidelines", () => this.guidelines(), { key: "G" }) : button("Undo last", () => this.desk.undo(), { key: "U" }))));
     this.tick(0);
   }
@@ -162,11 +162,11 @@ export class Frame {
   progress({ n_today, seconds_today, n_submitted, seconds, n_done, n_tasks, guidelines: version }) {
     this.version = version;
     if (version && recalled(this.#read) !== version) this.toGuidelines.firstChild.after(this.news);
-    this.mine.replaceChildren(h("b", {}, `${n_today} today, ${time(seconds_today)}`), ` · ${n_submitted} in all, ${time(seconds)}`);
+    this.mine.replaceChildren(h("b", {}, `${n_today} today, ${time(seconds_today)}`), ` · ${n_submitted} in total, ${time(seconds)}`);
     this.bar.max = n_tasks || 1;
     this.bar.value = n_done;
-    this.bar.title = `The whole project: ${n_done} of ${n_tasks} tasks are done`;
-    this.count.textContent = `project: ${n_done} of ${n_tasks}`;
+    this.bar.title = `The whole project: ${n_done} of ${n_tasks} tasks done`;
+    this.count.textContent = `project: ${n_done} of ${n_tasks} tasks`;
   }
 
   tick(seconds) {
@@ -178,8 +178,8 @@ export class Frame {
   draftNews({ state, message, failure, seconds }) {
     if (state === "waiting") this.status.textContent = "";
     if (state === "saved") this.say(message);
-    if (state === "offline") this.say(`${failure.message} Your draft is kept in this browser; it is sent when the server answers.`, true);
-    if (state === "unkept") this.say("This browser keeps no drafts; they are on the server only.", true);
+    if (state === "offline") this.say(`${failure.message} Your draft is kept in this browser and will be sent when the server answers.`, true);
+    if (state === "unkept") this.say("This browser cannot store drafts. They are saved on the server only.", true);
     if (state === "undelivered") this.undelivered(failure, seconds);
     if (state === "refused") this.refused(failure);
   }
@@ -190,29 +190,29 @@ export class Frame {
     if (this.submit) this.submit.disabled = true;
   }
 
-  /** Only ever called after the server has answered that it is committed. */
+  /** Called only after the server has confirmed the commit. */
   saved(path, answer) {
-    const words = { submit: "Saved.", skip: "Skipped.", flag: "Reported. Thank you." }[path] ?? "Saved the change.";
+    const words = { submit: "Saved.", skip: "Skipped.", flag: "Reported. Thank you." }[path] ?? "Change saved.";
     this.say("");
-    if (answer.feedback) return this.told(words); // a practice task stays as it was answered
-    this.told(words, button("Undo", () => this.desk.undo(), { key: "U" }));
+    if (answer.feedback) return this.notify(words); // a practice task cannot be undone
+    this.notify(words, button("Undo", () => this.desk.undo(), { key: "U" }));
   }
 
-  told(words, ...more) {
+  notify(words, ...more) {
     clearTimeout(this.toasting);
     this.toast.replaceChildren(h("span", {}, words), ...more);
     this.toasting = setTimeout(() => this.toast.replaceChildren(), TOAST_MS);
   }
 
   undelivered(failure, seconds) {
-    this.#showProblem(`Not saved yet: ${failure.message} It is kept in this browser and tried again in ${seconds} s.`,
+    this.#showProblem(`Not saved yet: ${failure.message} Your work is kept in this browser. Next attempt in ${seconds} s.`,
       button("Try now", () => this.desk.drafts.hurry()));
   }
 
   refused(failure) {
     if (this.submit) this.submit.disabled = false;
     const isGone = failure.status === 404 || failure.code === "stale";
-    const goOn = isGone ? button("Go on", () => this.desk.next()) : null;
+    const goOn = isGone ? button("Next task", () => this.desk.next()) : null;
     this.#showProblem(`${failure.message} ${failure.remedy}`, failure.status === 401 ? signIn() : goOn);
     this.say("");
   }

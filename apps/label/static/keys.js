@@ -1,4 +1,4 @@
-// The keyboard. Silent while somebody types, composes characters (IME), or a dialog is open; and when switched off.
+// Keyboard shortcuts. Inactive while the person types or composes characters (IME), while a dialog is open, or when off.
 
 import { recalled } from "./drafts.js";
 
@@ -6,20 +6,20 @@ export const KEYS = [
   ["→ or J", "next answer"],
   ["← or K", "previous answer"],
   ["1 … 7", "rate the chosen answer"],
-  ["Shift + 1 … 9", "rank the chosen answer; the same rank is a tie"],
-  ["Shift + 0", "take it out of the ranking"],
-  ["R", "rank by the ratings; R again brings your own ranking back"],
-  ["E", "all of its text, or its beginning; Shift + E: of every answer"],
-  ["D", "compare it with another: the differences are marked"],
-  ["F", "unfold its flags; Tab and Space set them; F again folds them"],
-  ["C", "comment on it; Esc leaves the text"],
+  ["Shift + 1 … 9", "rank the chosen answer; equal ranks are ties"],
+  ["Shift + 0", "remove it from the ranking"],
+  ["R", "rank by ratings; R again restores your ranking"],
+  ["E", "show its whole text or only the beginning; Shift + E: for all answers"],
+  ["D", "compare it with another answer, differences marked"],
+  ["F", "open its flags; Tab and Space set them; F again closes them"],
+  ["C", "comment on it; Esc leaves the text box"],
   ["B", "all answers are bad"],
   ["Ctrl + Enter", "submit"],
-  ["U", "undo the last submit"],
+  ["U", "undo the last submission"],
   ["S", "skip this task"],
   ["P", "report the prompt"],
   ["O", "fold or unfold the prompt"],
-  ["T", "raw text or rendered"],
+  ["T", "switch between raw and rendered text"],
   ["G", "guidelines"],
   ["H", "my work so far"],
   ["?", "these shortcuts"],
@@ -27,9 +27,9 @@ export const KEYS = [
 
 export const BOARD_KEYS = [
   ["↑ ↓", "one row up or down"],
-  ["Shift + ↑ ↓", "past the neighbour"],
-  ["1 … 9", "to that rank"],
-  ["0 or Delete", "out of the ranking"],
+  ["Shift + ↑ ↓", "swap with the neighbour"],
+  ["1 … 9", "move to that rank"],
+  ["0 or Delete", "remove from the ranking"],
 ];
 
 export function listen(desk) {
@@ -78,13 +78,13 @@ function action(desk, event, target) {
 
 function digitAction(desk, digit, shift) {
   const { chosen, task, config } = desk;
-  if (chosen === null) return [() => desk.frame.complain("Choose an answer first: → or J.")];
+  if (chosen === null) return [() => desk.frame.complain("Choose an answer first (→ or J).")];
   if (shift) return digit <= task.answers.length ? [() => desk.set(chosen, "rank", digit || null)] : [];
   const inScale = config.questions.rating.ask && digit >= 1 && digit <= 7;
   return inScale ? [() => desk.set(chosen, "rating", digit)] : [];
 }
 
-/** The key's name in lower case; on a keyboard without Latin letters, the letter at that place. */
+/** The key's name in lower case. On a keyboard without Latin letters: the Latin letter at that position. */
 function nameOf({ key, code }) {
   return (/^[^\x00-\x7f]$/.test(key) ? code.replace(/^Key/, "") : key).toLowerCase();
 }

@@ -1,6 +1,6 @@
-// The lead's page: its sections and their addresses, what Refresh brings anew, and what became of what was asked for.
+// The lead's page: its sections and their addresses, Refresh, and the results of actions.
 
-import { call, project, speakFor, Failure } from "../api.js";
+import { call, project, actAs, Failure } from "../api.js";
 import { h, button } from "../dom.js";
 import { inPlace } from "../place.js";
 import { address, Shown, when, within } from "./lead_parts.js";
@@ -10,7 +10,7 @@ import { People } from "./lead_people.js";
 import { Reports } from "./lead_reports.js";
 import { Review } from "./lead_review.js";
 
-const PATIENCE_MS = 120_000; // for figures that are computed anew
+const PATIENCE_MS = 120_000; // for figures that must be recomputed
 const SECTIONS = {
   progress: ["Progress", Shown],
   agreement: ["Agreement", Shown],
@@ -42,7 +42,7 @@ class Lead {
     addEventListener("beforeunload", (event) => Object.values(this.sections).some((one) => one.unsaved) && event.preventDefault());
   }
 
-  /** The section in the page's address, and what in it. */
+  /** The section in the page's address, and the item in it. */
   get where() {
     const [name, ...rest] = location.hash.slice(1).split("/");
     return name in SECTIONS ? [name, ...rest] : ["progress"];
@@ -52,14 +52,14 @@ class Lead {
     return this.data.asks.role === "admin";
   }
 
-  /** Asks for everything anew; what somebody is typing stays. */
+  /** Reloads everything. Unsaved text stays. */
   async refresh() {
     this.again.disabled = true;
     const data = await this.ask("GET", "page", undefined, { timeout: PATIENCE_MS });
     this.again.disabled = false;
     if (!data) return this.data ?? (this.asOf.textContent = "");
     this.data = data;
-    speakFor(data.asks.id);
+    actAs(data.asks.id);
     this.asOf.textContent = `As of ${when(data.as_of)}, computed in ${data.took_s.toFixed(1)} s`;
     this.#drawBar();
     await this.show();
@@ -69,7 +69,7 @@ class Lead {
     const { project: about, asks } = this.data;
     this.bar.replaceChildren(
       h("h1", { dir: "auto" }, about.name),
-      about.paused ? h("p", { class: "paused" }, "paused: nobody is given a task") : "",
+      about.paused ? h("p", { class: "paused" }, "paused: no tasks are handed out") : "",
       h("nav", { "aria-label": "Other pages" },
         project === null ? null : h("a", { href: "/projects" }, "Projects"),
         h("a", { href: within("/app/") }, "Rank answers"),
@@ -85,7 +85,7 @@ class Lead {
     this.tabs.replaceChildren(...Object.entries(SECTIONS).map(tab));
   }
 
-  /** Shows the section of the page's address, with what the server knows now. */
+  /** Shows the section in the page's address with the server's current data. */
   async show() {
     if (!this.data) return;
     const tree = this.root.getRootNode();
@@ -97,10 +97,10 @@ class Lead {
     const section = this.sections[name];
     if (this.place.firstChild !== section.element) this.place.replaceChildren(section.element);
     await section.open(...rest);
-    if (inside && !tree.activeElement) this.place.focus(); // what had the focus was drawn anew
+    if (inside && !tree.activeElement) this.place.focus(); // the focused element was redrawn
   }
 
-  /** What the server answers, or null where it refuses: then the page says why. */
+  /** The server's answer, or null if it refuses: then the page shows why. */
   async ask(method, path, body, options) {
     try {
       const answer = await call(method, `lead/${path}`, body, options);
@@ -114,7 +114,7 @@ class Lead {
     }
   }
 
-  /** The same for what changes something: the page is brought up to date. Whether it was done. */
+  /** Posts a change and refreshes the page. Returns the answer, or null if it was refused. */
   decide(path, body) {
     return this.once(path + JSON.stringify(body), async () => {
       const answer = await this.ask("POST", path, body);
@@ -123,7 +123,7 @@ class Lead {
     });
   }
 
-  /** Does what is not under way already: a double click is one. */
+  /** Runs an action unless the same one is running: a double click counts once. */
   async once(what, act) {
     if (this.underWay.has(what)) return null;
     this.underWay.add(what);
@@ -137,10 +137,10 @@ class Lead {
   fail(failure) {
     if (!(failure instanceof Failure)) throw failure;
     const next = `/login?next=${encodeURIComponent(within("/lead/"))}`;
-    const login = h("a", { class: "primary", href: next, target: "_blank" }, "Log in again"); // beside: what was typed stays
+    const login = h("a", { class: "primary", href: next, target: "_blank" }, "Log in again"); // in a new tab, so that typed text stays
     const out = failure.status === 401;
     if (failure.status === 404 && project === null && !this.data) return location.replace("/projects"); // one of several
-    const words = out ? `${failure.message} What you have typed stays on this page: log in, then come back to it.` : `${failure.message} ${failure.remedy}`;
+    const words = out ? `${failure.message} Your unsaved text stays on this page: log in, then come back.` : `${failure.message} ${failure.remedy}`;
     this.problem.replaceChildren(h("span", {}, words), out ? login : "", button("Close", () => (this.problem.hidden = true), { class: "quiet" }));
     this.problem.hidden = false;
     this.say("");

@@ -1,4 +1,4 @@
-// The guidelines: edited with a preview, and all their versions. What is typed stays until it is saved or given up.
+// The Guidelines section: an editor with preview, and all versions. Unsaved text stays until it is saved or discarded.
 
 import { h, button, safeHtml } from "../dom.js";
 import { field, when } from "./lead_parts.js";
@@ -20,8 +20,8 @@ export class Guidelines {
         h("div", { class: "box preview" }, h("h3", {}, "Preview"), this.preview)),
       h("div", { class: "buttons" },
         button("Save", () => lead.once("save", () => this.save()), { class: "primary" }),
-        button("Give up my changes", () => this.found && this.take())),
-      h("h2", {}, "Versions, the latest first"), this.versions);
+        button("Discard my changes", () => this.found && this.take())),
+      h("h2", {}, "Versions, latest first"), this.versions);
   }
 
   get unsaved() {
@@ -33,7 +33,7 @@ export class Guidelines {
     if (!found) return;
     this.found = found;
     if (!this.unsaved) this.take();
-    else if (found.version !== this.now.version) this.#tell();
+    else if (found.version !== this.now.version) this.#showConflict();
     this.versions.replaceChildren(...found.versions.map(entry));
   }
 
@@ -63,17 +63,17 @@ export class Guidelines {
       this.now = { ...this.now, text, version: answer.version };
       this.conflict.hidden = true;
     }
-    if (answer || this.lead.failure.code === "stale") await this.open(); // where somebody else saved meanwhile, it tells
+    if (answer || this.lead.failure.code === "stale") await this.open(); // if somebody else saved meanwhile, `open` shows the conflict
   }
 
-  #tell() {
+  #showConflict() {
     const { found } = this;
     const latest = found.versions[0];
     this.conflict.replaceChildren(
-      h("p", {}, `${latest.by ?? "The project's file"} made version ${found.version} meanwhile. Your text stays in the box.`),
+      h("p", {}, `${latest.by ?? "The project's file"} saved version ${found.version} while you were editing. Your text is still in the box.`),
       h("div", { class: "buttons" },
-        button("Save mine all the same", () => this.save(found.version)),
-        button("Take theirs, give up mine", () => this.take())),
+        button("Save mine anyway", () => this.save(found.version)),
+        button("Use theirs, discard mine", () => this.take())),
       h("details", {}, h("summary", {}, "Their text"), h("pre", { class: "text raw", dir: "auto" }, found.text)));
     this.conflict.hidden = false;
   }

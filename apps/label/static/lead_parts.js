@@ -1,11 +1,11 @@
-// What the sections of the lead's page are made of: addresses, tables, figures, fields, dialogs.
+// Building blocks of the lead's page: addresses, tables, figures, fields, dialogs.
 
 import { project } from "../api.js";
 import { h, button } from "../dom.js";
 
-const SHORT = 24; // characters of a cell that stay on one line
+const SHORT = 24; // characters: a shorter cell stays on one line
 
-/** The address of a section of this page, or of something in it: #review/12. */
+/** The address of a section of this page or of an item in it: #review/12. */
 export const address = (...parts) => `${location.pathname}${location.search}#${parts.join("/")}`;
 
 /** Another page of this project. */
@@ -14,10 +14,10 @@ export const within = (path, more = {}) => {
   return query ? `${path}?${query}` : path;
 };
 
-/** A moment, in the reader's own time. */
+/** A time in the reader's time zone. */
 export const when = (at) => new Date(at * 1000).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
 
-/** A section that only shows tables and figures. */
+/** A section with tables and figures only. */
 export class Shown {
   constructor(lead, name, title) {
     Object.assign(this, { lead, name });
@@ -30,7 +30,7 @@ export class Shown {
   }
 }
 
-/** A table; cells are words or elements. What is wider than the window is scrolled within itself. */
+/** A table; cells are strings or elements. A table wider than the window scrolls by itself. */
 export function table({ title, columns, rows }, { unseen = false } = {}) {
   if (!rows.length) return h("div", {}, h("h2", { class: unseen ? "unseen" : "" }, title), h("p", { class: "hint" }, "Nothing yet."));
   const cell = (tag, found, attrs = {}) => h(tag, { dir: "auto", class: found.length <= SHORT ? "short" : null, ...attrs }, found);
@@ -44,30 +44,30 @@ function figure({ alt, src }) {
   return src ? h("figure", {}, h("img", { src, alt })) : "";
 }
 
-/** A field with its label. */
+/** A form field with its label. */
 export function field(label, input, hint = "") {
   return h("label", { class: "field" }, h("span", {}, label), input, hint ? h("span", { class: "hint" }, hint) : null);
 }
 
-/** A choice among [value, words]. */
+/** A select box; options are [value, label]. */
 export function choice(options, attrs = {}) {
   return h("select", attrs, options.map(([value, words]) => h("option", { value }, words)));
 }
 
-/** A button that puts words where they can be pasted. */
+/** A button that copies text to the clipboard. */
 export function copier(words, label = "Copy") {
   const copy = button(label, async () => {
     try {
       await navigator.clipboard.writeText(words);
       copy.textContent = "Copied";
     } catch {
-      copy.textContent = "Select it and copy"; // over http a browser lets nobody
+      copy.textContent = "Select it and copy"; // browsers forbid it over plain http
     }
   });
   return copy;
 }
 
-/** Opens a dialog. Escape and Close close it, and the focus returns to where it was. Resolves when it is closed. */
+/** Opens a dialog. Escape and Close close it, and the focus returns. `closed` resolves when it is closed. */
 export function open(lead, title, content) {
   const dialog = h("dialog", { "aria-label": title }, h("div", { class: "inside" },
     h("header", {}, h("h2", {}, title), button("Close", () => dialog.close(), { class: "quiet", key: "Esc" })), content));
@@ -77,7 +77,7 @@ export function open(lead, title, content) {
   return Object.assign(dialog, { closed });
 }
 
-/** Asks before something that cannot be taken back lightly. With `typed`, that has to be typed. Resolves to the answer. */
+/** Asks for confirmation. With `typed`, the person must type that text. Resolves to true or false. */
 export async function confirmed(lead, title, words, label, typed = null) {
   let sure = false;
   const input = typed === null ? null : h("input", { autocomplete: "off", spellcheck: "false", oninput: () => (yes.disabled = input.value !== typed) });

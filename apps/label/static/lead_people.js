@@ -1,4 +1,4 @@
-// Who there is: what they have done, who was invited, and what an admin does about them. Reviewers see the list alone.
+// The People section: progress of each person, open invitations, and an admin's actions. Reviewers see only the list.
 
 import { h, button } from "../dom.js";
 import { choice, copier, field, table, when } from "./lead_parts.js";
@@ -35,7 +35,7 @@ export class People {
   #row(one) {
     const number = (value) => (value === undefined ? NOTHING : String(value));
     const limits = [one.paused ? "paused" : null, one.most === null ? null : `at most ${one.most}`].filter(Boolean).join(", ");
-    const state = one.erased ? "erased" : one.active ? one.role : `${one.role}, shut out`;
+    const state = one.erased ? "erased" : one.active ? one.role : `${one.role}, deactivated`;
     const cells = [one.name, state, number(one.n_submitted), number(one.n_skipped), number(one.n_flagged),
       one.median_seconds ? `${Math.round(one.median_seconds)} s` : NOTHING, one.last_at ? when(one.last_at) : NOTHING, limits || NOTHING];
     if (this.lead.isAdmin) cells.splice(1, 0, button("Manage", () => manage(this.lead, one, (made) => this.show(made)), { "aria-label": `Manage ${one.name}` }));
@@ -46,16 +46,16 @@ export class People {
     const entry = ({ name }) => h("li", {}, h("span", { dir: "auto" }, name), " ",
       this.lead.isAdmin ? button("Let them practise again", () => this.lead.decide("practice", { name })) : null);
     this.failed.replaceChildren(...(people.length
-      ? [h("div", { class: "banner" }, h("h2", {}, "Did not pass the practice tasks, and get no others"), h("ul", { class: "entries" }, people.map(entry)))] : []));
+      ? [h("div", { class: "banner" }, h("h2", {}, "Failed the practice tasks; they get no other tasks"), h("ul", { class: "entries" }, people.map(entry)))] : []));
   }
 
   #drawInvited(invited) {
     const row = ({ id, name, role, expires_at: until }) => {
-      const cells = [name ?? `${id} (they choose)`, role, when(until)];
+      const cells = [name ?? `${id} (they choose a name)`, role, when(until)];
       const revoke = button("Revoke", () => this.lead.decide("end", { name: id }), { "aria-label": `Revoke the invitation of ${name ?? id}` });
       return this.lead.isAdmin ? cells.toSpliced(1, 0, revoke) : cells;
     };
-    const columns = ["invited", ...(this.lead.isAdmin ? ["revoke"] : []), "role", "until"];
+    const columns = ["invited", ...(this.lead.isAdmin ? ["revoke"] : []), "role", "expires"];
     this.invited.replaceChildren(invited.length ? table({ title: "Open invitations", columns, rows: invited.map(row) }) : "");
   }
 
@@ -72,16 +72,16 @@ export class People {
       await this.lead.refresh();
     };
     return h("form", { class: "box", onsubmit: (event) => (event.preventDefault(), this.lead.once("invite", invite)) }, h("h2", {}, "Invite"),
-      field("Names, one a line", names, "Of a list with more columns the first counts. Without a name, one person chooses their own."),
-      h("div", { class: "line" }, field("Role", role), field("Days that the link works", days), h("button", { class: "primary" }, "Invite")));
+      field("Names, one per line", names, "In a table with several columns, the first one counts. Leave empty to invite one person, who then chooses a name."),
+      h("div", { class: "line" }, field("Role", role), field("Days until the link expires", days), h("button", { class: "primary" }, "Invite")));
   }
 
-  /** New links, which are told this once. */
+  /** Shows new links. This is the only time that they can be shown. */
   show({ invited }) {
     const line = ({ name, link }) => (name ? `${name}\t${link}` : link);
     const row = ({ name, role, link, expires_at: until }) => [name ?? `a new ${role}`, h("code", { class: "link" }, link), when(until), copier(link)];
-    this.links.prepend(table({ title: "New links", columns: ["for", "link, works once", "until", "copy"], rows: invited.map(row) }),
-      h("p", { class: "hint" }, "They are shown this once. Whoever has a link can use it: send each to its person alone."),
+    this.links.prepend(table({ title: "New links", columns: ["for", "link, works once", "expires", "copy"], rows: invited.map(row) }),
+      h("p", { class: "hint" }, "The links are shown only now. Anyone who has a link can use it: send each one to its person only."),
       invited.length > 1 ? copier(invited.map(line).join("\n"), "Copy all") : "");
     this.links.scrollIntoView({ block: "nearest" });
   }

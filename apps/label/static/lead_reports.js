@@ -1,4 +1,4 @@
-// What people report: prompts with which something is wrong, and what the lead does about them.
+// The Reports section: prompts that annotators reported, and what the lead decides about them.
 
 import { h, button } from "../dom.js";
 import { address, when } from "./lead_parts.js";
@@ -17,9 +17,9 @@ export class Reports {
     const isNew = found.reports.filter((report) => !report.handled);
     const seen = found.reports.filter((report) => report.handled);
     this.element.replaceChildren(
-      h("h2", {}, "Reported prompts, the latest first"),
-      isNew.length ? h("ol", { class: "entries" }, isNew.map((report) => this.#entry(report))) : h("p", { class: "hint" }, "None to look at."),
-      seen.length ? h("details", { class: "box" }, h("summary", {}, `Looked at: ${seen.length}`),
+      h("h2", {}, "Reported prompts, latest first"),
+      isNew.length ? h("ol", { class: "entries" }, isNew.map((report) => this.#entry(report))) : h("p", { class: "hint" }, "No open reports."),
+      seen.length ? h("details", { class: "box" }, h("summary", {}, `Handled: ${seen.length}`),
         h("ol", { class: "entries" }, seen.map((report) => this.#entry(report)))) : "");
   }
 
@@ -32,7 +32,7 @@ export class Reports {
       h("p", { class: "said", dir: "auto" }, [reason, comment].filter(Boolean).join(": ")),
       h("p", { class: "about", dir: "auto" }, about),
       h("div", { class: "buttons" },
-        status === "closed" ? button("Open the task again", act("reopen", { task })) : button("Close the task", act("close", { task })),
+        status === "closed" ? button("Reopen the task", act("reopen", { task })) : button("Close the task", act("close", { task })),
         status === "closed" ? null : h("a", { class: "button", href: address("review", task, "edit") }, "Edit the prompt"),
         handled ? null : button("Keep as it is", act("keep", { annotation }))));
   }

@@ -1,4 +1,4 @@
-// Tasks on which people differ: a list, one of them opened, and what to do about it. Any task can be opened by its number.
+// The Review section: the list of disputed tasks, one task with the actions on it, and assigning tasks to people.
 
 import { h, button, textBlock } from "../dom.js";
 import { address, field, table, within } from "./lead_parts.js";
@@ -22,7 +22,7 @@ export class Review {
     if (!task) return this.#showList();
     const found = await this.lead.ask("GET", `tasks/${encodeURIComponent(task)}`);
     const [section, id] = this.lead.where;
-    if (section !== "review" || id !== task) return; // somebody went on to another meanwhile
+    if (section !== "review" || id !== task) return; // another task was opened meanwhile
     if (!found) return this.#showList();
     const typed = this.text?.task === found.task.id && this.text.isChanged ? this.text : null;
     this.one.replaceChildren(...this.#task(found.task, typed, what === "edit"));
@@ -38,15 +38,15 @@ export class Review {
     const entry = ({ task, beginning, about }) =>
       h("li", {}, h("a", { href: address("review", task) }, h("span", { class: "excerpt", dir: "auto" }, beginning || "(no text)")),
         h("p", { class: "about" }, `Task ${task} · ${about}`));
-    this.list.replaceChildren(h("h2", {}, "Tasks on which people differ, the worst first"),
+    this.list.replaceChildren(h("h2", {}, "Disputed tasks, largest disagreement first"),
       disputes.length ? h("ol", { class: "entries" }, disputes.map(entry)) : h("p", { class: "hint" }, "None."));
     this.element.replaceChildren(this.all);
   }
 
   #task(task, typed, edits) {
     const ranked = task.rankings.rows.length;
-    const facts = [task.status, task.kind === "rank" ? null : `${task.kind} task`, `${task.required} wanted, ${ranked} said something`,
-      task.assigned.length ? `for ${task.assigned.join(", ")} alone` : null];
+    const facts = [task.status, task.kind === "rank" ? null : `${task.kind} task`, `${task.required} rankings wanted, ${ranked} people answered`,
+      task.assigned.length ? `assigned to ${task.assigned.join(", ")}` : null];
     return [
       h("div", {}, h("p", {}, h("a", { href: address("review") }, "All disputes")), h("h2", {}, `Task ${task.id}`),
         h("p", { class: "about", dir: "auto" }, facts.filter(Boolean).join(" · "))),
@@ -68,8 +68,8 @@ export class Review {
       ranks ? button("Accept as it is", decide("accept", "review")) : null,
       ranks ? button("Ask one more person", decide("send_back", "review")) : null,
       ranks ? h("a", { class: "button", href: within("/app/", { adjudicate: task.public_id }) }, "Rank it myself") : null,
-      closed ? button("Open it again", decide("reopen")) : button("Close it", decide("close")),
-      ranks ? button("Assign it", () => this.#assign(task.id)) : null);
+      closed ? button("Reopen", decide("reopen")) : button("Close", decide("close")),
+      ranks ? button("Assign", () => this.#assign(task.id)) : null);
   }
 
   #assign(id) {
@@ -91,7 +91,7 @@ export class Review {
       await this.lead.refresh();
     });
     return h("details", { class: "box", open: edits || Boolean(typed) }, h("summary", {}, "Edit the prompt"),
-      h("p", { class: "hint" }, "The last thing that the user says. The new prompt becomes a task of its own with the same answers, and this one is closed."),
+      h("p", { class: "hint" }, "This is the user's last message. The edited prompt becomes a new task with the same answers, and this task is closed."),
       field("New text", this.text), button("Save as a new task", save, { class: "primary" }));
   }
 }

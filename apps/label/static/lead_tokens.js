@@ -1,4 +1,4 @@
-// Tokens with which scripts are somebody: made, listed, taken back.
+// API tokens for scripts: create, list, revoke.
 
 import { h, button } from "../dom.js";
 import { choice, copier, field, table, when } from "./lead_parts.js";
@@ -12,7 +12,7 @@ export class Tokens {
     this.made = h("div", { role: "status" });
     this.list = h("div", {});
     const form = h("form", { onsubmit: (event) => (event.preventDefault(), lead.once("token", () => this.#make())) },
-      h("div", { class: "line" }, field("Speaks for", this.person), field("What it is for", this.purpose), field("Days", this.days), h("button", { class: "primary" }, "Make a token")));
+      h("div", { class: "line" }, field("Acts as", this.person), field("Purpose", this.purpose), field("Days", this.days), h("button", { class: "primary" }, "Make a token")));
     this.element = h("div", { class: "box" }, h("h2", {}, "Tokens for scripts"), form, this.made, this.list);
   }
 
@@ -24,7 +24,7 @@ export class Tokens {
     if (!found) return;
     const row = ({ id, person, purpose, expires_at: until, used_at: used }) => [purpose, person, when(until), used ? when(used) : "never",
       button("Revoke", () => this.lead.decide("revoke_token", { id }), { "aria-label": `Revoke ${purpose}` })];
-    this.list.replaceChildren(found.tokens.length ? table({ title: "Tokens", columns: ["for", "speaks for", "until", "last used", "revoke"], rows: found.tokens.map(row) }, { unseen: true }) : "");
+    this.list.replaceChildren(found.tokens.length ? table({ title: "Tokens", columns: ["purpose", "acts as", "expires", "last used", "revoke"], rows: found.tokens.map(row) }, { unseen: true }) : "");
   }
 
   async #make() {
@@ -32,7 +32,7 @@ export class Tokens {
     if (!made) return;
     this.purpose.value = "";
     this.made.replaceChildren(h("p", {}, h("code", { class: "link" }, made.token)), copier(made.token),
-      h("p", { class: "hint" }, `It is shown this once, and works until ${when(made.expires_at)}.`));
+      h("p", { class: "hint" }, `The token is shown only now. It works until ${when(made.expires_at)}.`));
     await this.lead.refresh();
   }
 }

@@ -1,4 +1,4 @@
-// Draws the labelling page into Gradio's.
+// Starts the labelling page inside Gradio's page.
 
 import { inPlace } from "../place.js";
 import { Desk } from "./app.js";

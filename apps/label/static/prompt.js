@@ -1,4 +1,4 @@
-// The prompt: kept in view above the answers, whole, or folded to one line.
+// The prompt: kept in view above the answers, shown whole, or folded to one line.
 
 import { h, button, textBlock } from "../dom.js";
 
@@ -26,7 +26,7 @@ export class Prompt {
     this.form.firstChild.data = raw ? "Rendered" : "Raw text";
     this.turns.replaceChildren(...task.prompt.map((turn) =>
       h("div", { class: `turn ${turn.role}` }, h("span", { class: "role", dir: "auto" }, ROLES[turn.role], turn.name ? ` ${turn.name}` : null),
-        h("div", {}, said(turn, raw)))));
+        h("div", {}, content(turn, raw)))));
   }
 
   fold() {
@@ -44,7 +44,7 @@ export class Prompt {
     this.#measure();
   }
 
-  /** What lies below must know how much of the window the prompt takes. */
+  /** Tells the layout below how much of the window the prompt takes. */
   #measure() {
     const scrolls = this.turns.scrollHeight > this.turns.clientHeight + 1;
     this.size.hidden = this.state === "folded" || (this.state === "kept" && !scrolls);
@@ -53,9 +53,9 @@ export class Prompt {
   }
 }
 
-/** What a turn holds: thoughts and tools are folded, calls of tools stand below the text. */
-function said(turn, raw) {
-  if (turn.role === "tools") return [fold("What may be called", turn, raw)];
+/** A message's content. Thoughts and tools are folded; tool calls stand below the text. */
+function content(turn, raw) {
+  if (turn.role === "tools") return [fold("Available tools", turn, raw)];
   return [
     turn.thoughts ? fold("Thoughts", turn.thoughts, raw) : null,
     turn.text || !turn.calls ? textBlock(turn, raw) : null,

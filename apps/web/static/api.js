@@ -1,4 +1,4 @@
-// Calls to the server. Everything that can go wrong becomes a Failure with words for the person who reads them.
+// Calls to the server. Every error becomes a Failure with a message and a remedy to show.
 
 const TIMEOUT = 20_000;
 
@@ -14,13 +14,13 @@ export class Failure extends Error {
   }
 }
 
-/** The project that the page is about, where its server has several: ?project=ID in its address, and in each call. */
+/** The page's project if its server has several: ?project=ID in the address and in each call; else null. */
 export const project = new URLSearchParams(location.search).get("project");
 
 let headers = { "X-Align": "1" };
 
-/** From now on calls are this person's, and refused once somebody else is logged in in this browser. */
-export function speakFor(id) {
+/** Sends the person's id with every call. The server refuses calls once somebody else is logged in in this browser. */
+export function actAs(id) {
   headers = { ...headers, "X-Align-Person": String(id) };
 }
 
@@ -31,7 +31,7 @@ export async function call(method, path, body, { keepalive = false, timeout = TI
   throw failure(response.status, answer);
 }
 
-/** A file, when all of it is here. */
+/** A whole file as a blob. */
 export async function file(path) {
   const response = await request("GET", path);
   if (!response.ok) throw failure(response.status, await response.json().catch(() => null));
@@ -40,7 +40,7 @@ export async function file(path) {
   });
 }
 
-/** The events of an answer that comes bit by bit, a line of JSON for each; empty lines are signs of life. */
+/** The events of a streamed answer, one line of JSON each. Empty lines keep the connection alive. */
 export async function* stream(path, body, signal) {
   const response = await request("POST", path, body, { signal });
   if (!response.ok) throw failure(response.status, await response.json().catch(() => null));

@@ -1,6 +1,6 @@
-// Building the page. Text becomes text nodes; `safeHtml` is the only place where HTML is read, and only the server's.
+// Building elements. Text becomes text nodes; only `safeHtml` parses HTML, and only what the server made.
 
-/** An element. `attrs`: on* are listeners, true is an empty attribute, false and null are left out. */
+/** Makes an element. `attrs`: on* are listeners, true gives an empty attribute, false and null are left out. */
 export function h(tag, attrs = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attrs)) {
@@ -12,7 +12,7 @@ export function h(tag, attrs = {}, ...children) {
   return element;
 }
 
-/** A text, rendered or raw. `html` was made and sanitised by the server (apps/web/render.py). */
+/** A text block, rendered or raw. `html` was made and sanitised by the server (apps/web/render.py). */
 export function textBlock({ text, html }, raw) {
   const block = h("div", { class: raw ? "text raw" : "text rendered", dir: "auto" });
   if (raw) block.textContent = text;
@@ -22,10 +22,10 @@ export function textBlock({ text, html }, raw) {
 
 export function safeHtml(element, html) {
   element.innerHTML = html;
-  for (const wide of element.querySelectorAll("pre, table, math[display=block]")) wide.tabIndex = 0; // scrolls by keyboard
+  for (const wide of element.querySelectorAll("pre, table, math[display=block]")) wide.tabIndex = 0; // so that the keyboard can scroll it
 }
 
-/** A button with its shortcut written on it. */
+/** A button that shows its shortcut key. */
 export function button(label, onclick, { key = "", ...attrs } = {}) {
   return h("button", { type: "button", onclick, ...attrs }, label, key ? h("kbd", { "aria-hidden": "true" }, key) : null);
 }

@@ -1,14 +1,13 @@
-// Finds the column that Gradio's page holds for us and gives a root in a shadow tree: Gradio's styles do not reach in,
-// and ours do not reach out.
+// Mounts an app in its column of Gradio's page, inside a shadow tree that keeps Gradio's styles and ours apart.
 
 import { h } from "./dom.js";
 
 const SHARED = ["/static/base.css", "/static/page.css"];
 
-// Fonts belong to documents, not to shadow trees. It is loaded when the first formula is shown.
+// Fonts belong to the document, not to shadow trees. This one is loaded when the first formula is shown.
 document.fonts.add(new FontFace("STIX Two Math", "url(/static/math.ttf)"));
 
-/** Calls `draw(root)` once the column is there. `style` is the app's own style sheet, `kind` is the root's class. */
+/** Calls `draw(root)` once the column exists. `style`: the app's own style sheet; `kind`: the root's class. */
 export function inPlace(column, kind, style, draw) {
   const begin = (place) => {
     const inside = place.attachShadow({ mode: "open" });

@@ -13,10 +13,10 @@ from offices import person
 from starlette.testclient import TestClient
 from starlette.types import ASGIApp
 
-from apps.compare.models import Answered, StreamingModel, StreamingModels, Thought
+from apps.compare.models import StreamedAnswer, StreamingModel, StreamingModels, Thought
 from apps.compare.recipe import Recipe
 from apps.store import sessions
-from apps.store.people import Somebody
+from apps.store.people import PersonInfo
 from apps.store.project import Project
 
 BASE = "http://127.0.0.1:7861"
@@ -62,12 +62,12 @@ class Parrot:
         self.name, self.text, self.thoughts = name, text, thoughts
         self.text_model, self.tokenizer, self.max_tokens = like.text_model, like.tokenizer, like.max_tokens
 
-    def answer(self, *_: Any) -> Iterator[str | Answered]:
+    def answer(self, *_: Any) -> Iterator[str | StreamedAnswer]:
         half = len(self.text) // 2
         yield from map(Thought, [self.thoughts] if self.thoughts else [])
         yield from (self.text[:half], self.text[half:])
         ids = self.tokenizer(self.text, add_special_tokens=False)["input_ids"][:2]
-        yield Answered(self.text, self.thoughts, [self.tokenizer.eos_token_id], ids, "", "length")
+        yield StreamedAnswer(self.text, self.thoughts, [self.tokenizer.eos_token_id], ids, "", "length")
 
     def logits(self, prompt: list[int], ids: list[int]) -> Any:
         return StreamingModel.logits(self, prompt, ids)  # type: ignore[arg-type]
@@ -82,7 +82,7 @@ class Parrot:
 class Member(NamedTuple):
     """Somebody with a client that is logged in as them; nobody in particular where there are no accounts."""
 
-    who: Somebody | None
+    who: PersonInfo | None
     client: TestClient
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
@@ -113,7 +113,7 @@ class Place(NamedTuple):
     """The application, and what it is made of."""
 
     recipe: Recipe
-    voices: StreamingModels
+    loaded: StreamingModels
     project: Project | None
     app: ASGIApp
 

@@ -33,18 +33,18 @@ def models(world: World, tokenizer: Any, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture(scope="session")
-def voices(models: dict[str, Any]) -> StreamingModels:
+def loaded(models: dict[str, Any]) -> StreamingModels:
     return StreamingModels(recipe_of(models))
 
 
 @pytest.fixture
-def make_place(models: dict[str, Any], voices: StreamingModels, tmp_path: Path) -> Iterator[Callable[..., Place]]:
+def make_place(models: dict[str, Any], loaded: StreamingModels, tmp_path: Path) -> Iterator[Callable[..., Place]]:
     """Makes the application; `arena=True` with accounts, else keys of the recipe."""
     with ExitStack() as stack:
 
         def make(arena: bool = False, **changes: Any) -> Place:
             own = StreamingModels.__new__(StreamingModels)  # the same models in every test, in a dictionary of its own
-            own.__dict__ |= voices.__dict__ | {"by_name": dict(voices.by_name)}
+            own.__dict__ |= loaded.__dict__ | {"by_name": dict(loaded.by_name)}
             path = project_file(tmp_path) if arena else None
             recipe = recipe_of(models, arena=path, **changes)
             project = None if path is None else stack.enter_context(opened(path))

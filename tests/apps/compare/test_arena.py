@@ -48,8 +48,8 @@ def test_before_the_vote_nothing_tells_the_models_apart(arena: Place) -> None:
 def test_a_model_that_fails_in_a_battle_is_not_named(arena: Place) -> None:
     ada = arena.member("ada")
     long = ada.events("battle", {"prompt": "red " * 80})
-    assert of_side(long, 0, "problem") == ["This model could not answer; ask something else, perhaps shorter."]
-    assert (long[-1]["open"], long[-1]["why"]) == (False, "There are no two whole answers to choose from.")
+    assert of_side(long, 0, "problem") == ["This model could not answer; try another or a shorter question."]
+    assert (long[-1]["open"], long[-1]["why"]) == (False, "There are not two complete answers to choose from.")
     assert ada.vote(long[-1]["battle"], "a", new_id()).status_code == 409
 
 
@@ -84,7 +84,7 @@ def test_a_repeated_vote_is_saved_once(arena: Place, tmp_path: Path, monkeypatch
     assert len({answer.text for answer in answers}) == 1
     other = ada.vote(battle, "b", vote)
     assert other.status_code == 409
-    assert "names were told" in other.json()["error"]["message"]
+    assert "names were revealed" in other.json()["error"]["message"]
     (row,) = exported(arena, tmp_path, monkeypatch)
     assert sorted(row["ranks"]) == [1, 2]
 
@@ -123,18 +123,18 @@ def test_nobody_votes_on_anothers_battle_or_on_one_that_is_over(arena: Place) ->
 
 
 def test_two_equal_answers_are_no_battle(arena: Place) -> None:
-    for name in list(arena.voices.by_name):
-        arena.voices.by_name[name] = Parrot(name, "the same", arena.voices.by_name["sft"])  # type: ignore[assignment]
+    for name in list(arena.loaded.by_name):
+        arena.loaded.by_name[name] = Parrot(name, "the same", arena.loaded.by_name["sft"])  # type: ignore[assignment]
     ada = arena.member("ada")
     last = ada.events("battle", {"prompt": "say red"})[-1]
-    assert (last["open"], last["why"]) == (False, "Both gave the same answer: there is nothing to choose.")
+    assert (last["open"], last["why"]) == (False, "Both models gave the same answer, so there is nothing to vote on.")
     assert ada.vote(last["battle"], "a", new_id()).status_code == 409
 
 
 def test_a_battle_shows_answers_without_what_was_thought_before(arena: Place) -> None:
-    for name in list(arena.voices.by_name):
-        parrot = Parrot(name, f"two {name}", arena.voices.by_name["sft"], "one")
-        arena.voices.by_name[name] = parrot  # type: ignore[assignment]
+    for name in list(arena.loaded.by_name):
+        parrot = Parrot(name, f"two {name}", arena.loaded.by_name["sft"], "one")
+        arena.loaded.by_name[name] = parrot  # type: ignore[assignment]
     told = arena.member("ada").events("battle", {"prompt": "say red"})
     assert "one" not in json.dumps(told)
     assert of_side(told, 0, "piece")[0] == ""
@@ -144,8 +144,8 @@ def test_a_battle_shows_answers_without_what_was_thought_before(arena: Place) ->
 def test_the_same_two_answers_again_change_the_vote_and_keep_the_order_of_the_first_time(
     arena: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in list(arena.voices.by_name):
-        arena.voices.by_name[name] = Parrot(name, f"by {name}", arena.voices.by_name["sft"])  # type: ignore[assignment]
+    for name in list(arena.loaded.by_name):
+        arena.loaded.by_name[name] = Parrot(name, f"by {name}", arena.loaded.by_name["sft"])  # type: ignore[assignment]
     ada = arena.member("ada")
     winners: dict[frozenset[str], str] = {}
     for _ in range(15):
@@ -159,7 +159,7 @@ def test_the_same_two_answers_again_change_the_vote_and_keep_the_order_of_the_fi
 
 
 def test_models_and_sides_are_drawn_evenly(arena: Place) -> None:
-    drawn = Arena(arena.project, arena.voices, None, random.Random(1))  # type: ignore[arg-type]
+    drawn = Arena(arena.project, arena.loaded, None, random.Random(1))  # type: ignore[arg-type]
     pairs = Counter()  # type: ignore[var-annotated]
     for n in range(3000):
         drawn.begin(n, "say red")
@@ -181,7 +181,7 @@ def test_the_leaderboard_is_that_of_the_leads_page(arena: Place) -> None:
 
     people = [arena.member(name) for name in ("ada", "bob", "cy")]
     for name, text in (("base", "one"), ("sft", "two"), ("ppo", "three")):
-        arena.voices.by_name[name] = Parrot(name, text, arena.voices.by_name["sft"])  # type: ignore[assignment]
+        arena.loaded.by_name[name] = Parrot(name, text, arena.loaded.by_name["sft"])  # type: ignore[assignment]
     chance = random.Random(3)
     better = ["base", "sft", "ppo"]
     for n in range(75):
@@ -216,8 +216,8 @@ def test_a_leaderboard_of_few_votes_says_why_nobody_is_ranked(arena: Place) -> N
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"questions": {}}, r"wants ratings, a vote has none; set questions.rating.ask: false|asks for ratings"),
-        ({"ranking": {"ties": False}}, "has no ties, and a vote may be one; set ranking.ties: true"),
+        ({"questions": {}}, r"requires ratings, but votes have none; set questions.rating.ask: false"),
+        ({"ranking": {"ties": False}}, "forbids ties, but a vote can be a tie; set ranking.ties: true"),
     ],
 )
 def test_a_project_that_cannot_take_votes_is_told_before_the_server_starts(
@@ -234,7 +234,7 @@ def test_a_battle_of_before_a_restart_is_told_in_words(arena: Place) -> None:
     ada = arena.member("ada")
     assert arena.project is not None
     assert ada.who is not None
-    fresh = Arena(arena.project, arena.voices, None)  # type: ignore[arg-type]
-    with pytest.raises(Refused, match="this battle is over: another was begun, or the server anew; ask again"):
+    fresh = Arena(arena.project, arena.loaded, None)  # type: ignore[arg-type]
+    with pytest.raises(Refused, match="this battle is over because you or the server started again; ask again"):
         fresh.vote(ada.who.id, ada.fight(), new_id(), "a", 1.0)
     assert ada.client.get("/api/leaderboard", headers=OWN).status_code == 200

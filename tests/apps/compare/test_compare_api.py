@@ -24,13 +24,13 @@ def test_every_model_answers_in_a_stream_with_its_figures(place: Place) -> None:
     assert events[0] == {"ahead": 0}
     turns = (Message("user", "say red blue"),)
     for side, name in enumerate(("base", "sft", "ppo")):
-        voice = place.voices.by_name[name]
-        (reply,) = voice.text_model.answer([turns], Sampling(12), 4)
+        model = place.loaded.by_name[name]
+        (reply,) = model.text_model.answer([turns], Sampling(12), 4)
         assert reply is not None
         (text,), (figures,) = of_side(events, side, "text"), of_side(events, side, "figures")
         assert text == reply.text
         assert len(of_side(events, side, "piece")) == len(reply.ids) == len(figures["logprobs"]) == len(figures["kl"])
-        assert figures["reward"] == pytest.approx(place.voices.score(turns, reply.text))
+        assert figures["reward"] == pytest.approx(place.loaded.score(turns, reply.text))
         assert figures["problems"] == []
     assert max(map(abs, of_side(events, 1, "figures")[0]["kl"])) == 0  # the reference to itself
 
@@ -48,7 +48,7 @@ def test_a_conversation_goes_on(place: Place) -> None:
     thread += [{"role": "user", "content": "say blue"}]
     events = member.events("ask", question("", "sft", threads=[thread], seed=3))
     turns = [tuple(Message(turn["role"], turn["content"]) for turn in thread)]  # type: ignore[arg-type]
-    (reply,) = place.voices.by_name["sft"].text_model.answer(turns, Sampling(12), 3)
+    (reply,) = place.loaded.by_name["sft"].text_model.answer(turns, Sampling(12), 3)
     assert reply is not None
     assert of_side(events, 0, "text") == [reply.text]
 
@@ -56,11 +56,11 @@ def test_a_conversation_goes_on(place: Place) -> None:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"models": ["gpt"]}, "There is no model 'gpt'. There are base, sft, ppo."),
-        ({"models": ["sft", "sft"]}, "2 models and 1 threads. Each model has its own."),
+        ({"models": ["gpt"]}, "There is no model 'gpt'. The models are base, sft, ppo."),
+        ({"models": ["sft", "sft"]}, "2 models and 1 threads. Give one thread per model."),
         ({"models": []}, "models: List should have at least 1 item"),
         ({"threads": [[{"role": "user", "content": "  "}]]}, "The question is empty. Write one."),
-        ({"threads": [[{"role": "assistant", "content": "a"}]]}, "A thread is a question, an answer, and so on"),
+        ({"threads": [[{"role": "assistant", "content": "a"}]]}, "A thread must alternate between question and answer"),
         ({"threads": [[{"role": "system", "content": "a"}]]}, "Input should be 'user' or 'assistant'"),
         ({"threads": [[{"role": "user", "content": "a\0"}]]}, "character NUL; remove it"),
         ({"threads": [[{"role": "user", "content": "x" * 20_001}]]}, "at most 20000 characters"),
@@ -92,7 +92,7 @@ def test_a_prompt_that_is_too_long_is_told_in_its_place(place: Place) -> None:
     short = [{"role": "user", "content": "say red"}]
     events = place.member().events("ask", question("", "sft", "ppo", threads=[long, short]))
     (problem,) = of_side(events, 0, "problem")
-    assert "64 is the most, with the answer; begin a new one" in problem
+    assert "the limit with the answer is 64. Start a new conversation" in problem
     assert of_side(events, 0, "piece") == []
     assert len(of_side(events, 1, "figures")) == 1
 
@@ -103,7 +103,7 @@ def test_a_model_that_fails_leaves_the_others_alone(place: Place, caplog: pytest
             yield "so far"
             raise RuntimeError("CUDA error: a secret address")
 
-    place.voices.by_name["ppo"] = Broken("ppo", "", place.voices.by_name["ppo"])  # type: ignore[assignment]
+    place.loaded.by_name["ppo"] = Broken("ppo", "", place.loaded.by_name["ppo"])  # type: ignore[assignment]
     events = place.member().events("ask", question("say red", "ppo", "sft"))
     assert of_side(events, 0, "problem") == ["This model failed; the error is in the server's log."]
     assert len(of_side(events, 1, "figures")) == 1
@@ -116,7 +116,7 @@ def test_a_reward_that_fails_is_told_and_costs_nothing_else(place: Place) -> Non
         def score(self, *_: Any) -> list[float]:
             raise RewardError("the answer has 99 of its tokens, and it has 64 positions")
 
-    place.voices.reward = Broken()
+    place.loaded.reward = Broken()
     (figures,) = of_side(place.member().events("ask", question("say red", "ppo")), 0, "figures")
     assert figures["reward"] is None
     assert figures["problems"] == ["No reward: the answer has 99 of its tokens, and it has 64 positions."]
@@ -179,7 +179,7 @@ def test_a_full_line_is_told(make_place: Callable[..., Place], pace: Pace) -> No
         begun.wait()
         refused = client.post("/api/ask", json=question("a", "sft"))
         assert refused.status_code == 409
-        assert refused.json()["error"]["message"] == "The line is full: 2 before you."
+        assert refused.json()["error"]["message"] == "The queue is full: 2 questions ahead of you."
         pace.free()
         for thread in threads:
             thread.join()

@@ -47,9 +47,9 @@ def open_page(browser: Any) -> Iterator[Callable[..., Page]]:
 
 def parrots(place: Place, *texts: str) -> None:
     """Models that say these, one after the other."""
-    names = list(place.voices.by_name)
+    names = list(place.loaded.by_name)
     for name, text in zip(names, texts, strict=True):
-        place.voices.by_name[name] = Parrot(name, text, place.voices.by_name["sft"])  # type: ignore[assignment]
+        place.loaded.by_name[name] = Parrot(name, text, place.loaded.by_name["sft"])  # type: ignore[assignment]
 
 
 def test_answers_appear_token_by_token_side_by_side(
@@ -82,9 +82,9 @@ def test_answers_appear_token_by_token_side_by_side(
 def test_thoughts_are_folded_above_the_answer(make_place: Callable[..., Place], open_page: Any) -> None:
     place = make_place()
     attack = "one <img src=x onerror=pwned(1)>"
-    for name in list(place.voices.by_name):
-        parrot = Parrot(name, "red blue", place.voices.by_name["sft"], attack)
-        place.voices.by_name[name] = parrot  # type: ignore[assignment]
+    for name in list(place.loaded.by_name):
+        parrot = Parrot(name, "red blue", place.loaded.by_name["sft"], attack)
+        place.loaded.by_name[name] = parrot  # type: ignore[assignment]
     page = open_page(place)
     page.ask("say red")
     page.done()
@@ -125,9 +125,9 @@ def test_a_question_that_waits_says_so_and_can_be_taken_back(
     second.goto(f"{first.url}/app/")
     second.get_by_label("Question", exact=True).fill("say blue")
     second.keyboard.press("Control+Enter")
-    second.get_by_text("Waiting: 1 before you …").wait_for()
+    second.get_by_text("Waiting: 1 ahead of you …").wait_for()
     second.get_by_role("button", name="Stop").click()
-    second.get_by_text("Taken back.").wait_for()
+    second.get_by_text("Withdrawn.").wait_for()
     assert second.get_by_label("Question", exact=True).input_value() == "say blue"  # to be asked again
     assert second.locator(".turn").count() == 0
     pace.free()
@@ -144,7 +144,7 @@ def test_a_full_line_is_told_and_nothing_is_lost(make_place: Callable[..., Place
     other.get_by_role("button", name="Ask").click()
     other.get_by_text("Answering …").wait_for()
     page.ask("say blue")
-    page.page.get_by_text("The line is full: 1 before you. Try again in a moment.").wait_for()
+    page.page.get_by_text("The queue is full: 1 questions ahead of you. Try again in a moment.").wait_for()
     assert page.page.get_by_label("Question", exact=True).input_value() == "say blue"
     page.errors.clear()  # Chromium's own line about the answer 409
     pace.free()
@@ -158,12 +158,12 @@ def test_colours_come_with_a_legend_and_numbers(place: Place, open_page: Any) ->
     page.ask("say red blue")
     page.done()
     page.page.locator(".answer footer .reward").nth(2).wait_for()
-    legend, choice = page.page.locator(".legend"), page.page.get_by_label("Tokens are coloured by")
+    legend, choice = page.page.locator(".legend"), page.page.get_by_label("Colour tokens by")
     seen = {}
     for shade, words in (
         ("KL to the reference", "KL(model ‖ reference)"),
-        ("Log probability", "the darker, the less likely"),
-        ("Log ratio to the reference", "blue is what the model says more readily"),
+        ("Log probability", "Darker is less likely"),
+        ("Log ratio to the reference", "Blue: more likely under the model"),
     ):
         choice.select_option(label=shade)
         assert words in legend.inner_text()
@@ -191,7 +191,7 @@ def test_the_colours_of_tokens_are_those_of_their_figures(place: Place, open_pag
     page.done()
     again = place.member().events("ask", question("say red blue", "base", "sft", "ppo"))  # of the same seed
     (figures,) = of_side(again, 2, "figures")
-    page.page.get_by_label("Tokens are coloured by").select_option(label="Log probability")
+    page.page.get_by_label("Colour tokens by").select_option(label="Log probability")
     classes = [token.get_attribute("class") for token in page.page.locator(".answer").nth(2).locator(".t").all()]
     bounds = [0.1, 0.5, 1, 2, 4]
     expected = [f"s{sum(-value >= bound for bound in bounds)}" for value in figures["logprobs"]]
@@ -228,7 +228,7 @@ def test_what_cannot_be_asked_is_said_before_it_is_sent(place: Place, open_page:
     page = open_page(place)
     problem = page.page.locator(".problem")
     page.page.get_by_role("button", name="Ask").click()
-    assert "The question is empty; write one." in problem.inner_text()
+    assert "The question is empty. Write one." in problem.inner_text()
     for name in ("base", "sft", "ppo"):
         page.page.get_by_label(name).uncheck()
     page.ask("say red")
@@ -249,7 +249,7 @@ def test_a_long_question_is_told_in_its_column(place: Place, open_page: Any) -> 
     page.done()
     complaints = page.page.locator(".answer .complaint").all_inner_texts()
     assert len(complaints) == 3
-    assert all("is the most, with the answer; begin a new one" in words for words in complaints)
+    assert all("the limit with the answer is" in words for words in complaints)
     page.ask("say red")  # no model's thread has the long one
     page.done()
     assert page.page.locator(".turn").nth(1).locator(".complaint").count() == 0
@@ -285,9 +285,9 @@ def test_names_of_models_are_text(make_place: Callable[..., Place], models: Any,
     names = ["<img src=x onerror=pwned()>", "${pwned()}"]
     place = make_place(arena=True, models=dict.fromkeys(names, sft), name="<b>{{7*7}}", reference=names[0])
     for name, text in zip(names, ("x", "y"), strict=True):
-        place.voices.by_name[name] = Parrot(name, text, place.voices.by_name["sft"])  # type: ignore[assignment]
+        place.loaded.by_name[name] = Parrot(name, text, place.loaded.by_name["sft"])  # type: ignore[assignment]
     for name in ("base", "sft", "ppo"):
-        del place.voices.by_name[name]
+        del place.loaded.by_name[name]
     page = open_page(place)
     assert page.page.locator(".top h1").inner_text() == "<b>{{7*7}}"
     page.ask("say red")
@@ -359,11 +359,11 @@ def test_a_vote_whose_answer_is_lost_is_sent_again_and_saved_once(arena: Place, 
         route.abort()  # and its answer is lost
 
     page.page.route("**/api/vote", lose, times=1)
-    page.page.get_by_role("button", name="A tie").click()
+    page.page.get_by_role("button", name="Tie").click()
     page.page.get_by_text("Not saved: The server cannot be reached.").wait_for()
     assert page.page.locator(".answer h2").all_inner_texts() == ["A", "B"]
     page.errors.clear()  # Chromium's own line about the lost answer
-    page.page.get_by_role("button", name="A tie").click()
+    page.page.get_by_role("button", name="Tie").click()
     page.done("Saved.")
     page.page.goto(f"{page.url}/app/#board")
     page.page.get_by_text("1 votes by 1 person.").wait_for()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from apps.compare import queue as module
-from apps.compare.queue import Event, Full, Line, Ticket
+from apps.compare.queue import AnswerQueue, Event, QueueFull, Ticket
 
 
 class Work:
@@ -33,15 +33,15 @@ async def everything(ticket: Ticket) -> list[Event | None]:
     return [event async for event in ticket.events()]
 
 
-def joined(line: Line, work: Any, whose: int | None = 1) -> Ticket:
-    ticket = Ticket(whose, work)
+def joined(line: AnswerQueue, work: Any, person_id: int | None = 1) -> Ticket:
+    ticket = Ticket(person_id, work)
     line.join(ticket)
     return ticket
 
 
 def test_one_is_answered_at_a_time_in_the_order_of_asking() -> None:
     async def test() -> None:
-        line, works = Line(5, 5), [Work() for _ in range(3)]
+        line, works = AnswerQueue(5, 5), [Work() for _ in range(3)]
         tickets = [joined(line, work) for work in works]
         await asyncio.to_thread(works[0].began.wait)
         assert [work.began.is_set() for work in works] == [True, False, False]
@@ -56,13 +56,13 @@ def test_one_is_answered_at_a_time_in_the_order_of_asking() -> None:
 
 def test_a_full_line_says_so_and_so_does_one_persons_share() -> None:
     async def test() -> None:
-        line, work = Line(2, 2), Work()
+        line, work = AnswerQueue(2, 2), Work()
         first = joined(line, work)
         joined(line, Work(), 1)
-        with pytest.raises(Full, match="you have asked enough at once; wait for an answer, or stop it"):
+        with pytest.raises(QueueFull, match="you have too many open questions; wait for an answer or stop it"):
             joined(line, Work(), 1)
         joined(line, Work(), 2)
-        with pytest.raises(Full, match="the line is full: 3 before you; try again in a moment"):
+        with pytest.raises(QueueFull, match="the queue is full: 3 questions ahead of you; try again in a moment"):
             joined(line, Work(), 3)
         work.go.release()
         await everything(first)
@@ -73,7 +73,7 @@ def test_a_full_line_says_so_and_so_does_one_persons_share() -> None:
 
 def test_who_goes_away_is_not_answered() -> None:
     async def test() -> None:
-        line, works = Line(5, 5), [Work(5), Work(), Work()]
+        line, works = AnswerQueue(5, 5), [Work(5), Work(), Work()]
         tickets = [joined(line, work) for work in works]
         await asyncio.to_thread(works[0].began.wait)
         line.leave(tickets[1])  # while it waits
@@ -89,8 +89,8 @@ def test_who_goes_away_is_not_answered() -> None:
 
 def test_a_question_that_waits_can_be_taken_back_and_only_by_who_asked() -> None:
     async def test() -> None:
-        line, works = Line(5, 5), [Work(), Work()]
-        first, second = (joined(line, work, whose) for work, whose in zip(works, (1, 2), strict=True))
+        line, works = AnswerQueue(5, 5), [Work(), Work()]
+        first, second = (joined(line, work, person_id) for work, person_id in zip(works, (1, 2), strict=True))
         assert not line.stop(second.id, 1)
         assert not line.stop("no such ticket", 2)
         assert line.stop(second.id, 2)
@@ -110,7 +110,7 @@ def test_a_question_that_fails_is_told_and_the_next_is_answered(caplog: pytest.L
         raise ValueError("a secret")
 
     async def test() -> None:
-        line, work = Line(5, 5), Work()
+        line, work = AnswerQueue(5, 5), Work()
         first, second = joined(line, failing), joined(line, work)
         work.go.release()
         assert await everything(first) == [
@@ -128,7 +128,7 @@ def test_who_waits_long_gets_signs_of_life(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(module, "ALIVE_S", 0.01)
 
     async def test() -> None:
-        line, work = Line(5, 5), Work()
+        line, work = AnswerQueue(5, 5), Work()
         ticket = joined(line, work)
         events = ticket.events()
         assert [await anext(events) for _ in range(3)] == [{"ahead": 0}, None, None]

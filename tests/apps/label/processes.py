@@ -85,7 +85,7 @@ class Served:
 
 
 @asynccontextmanager
-async def crowd(served: Served, names: list[str], pace_s: float = 0.02) -> AsyncIterator[Notes]:
+async def pool(served: Served, names: list[str], pace_s: float = 0.02) -> AsyncIterator[Notes]:
     """People who are logged in and work for as long as the block lasts, and then finish what they are at."""
     notes = Notes()
     people = [Annotator(name, served.url, notes, pace_s, retry_s=0.02) for name in names]

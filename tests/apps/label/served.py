@@ -11,7 +11,7 @@ from starlette.types import ASGIApp
 
 from apps.store import adding, projects, queue, sessions
 from apps.store.engine import Store
-from apps.store.people import Somebody
+from apps.store.people import PersonInfo
 from apps.store.project import Project, Recipe
 
 BASE = "http://127.0.0.1:7860"
@@ -22,7 +22,7 @@ GUIDELINES = "# How to judge\n\nRead *everything* first."
 class Member(NamedTuple):
     """Somebody with a client that is logged in as them."""
 
-    who: Somebody
+    who: PersonInfo
     client: TestClient
 
     def call(self, method: str, path: str, body: Any = None) -> Any:

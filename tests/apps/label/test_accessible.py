@@ -12,7 +12,7 @@ from browsing import GONE_ON, Desk
 from offices import prompt
 from served import Place, project_in
 
-from apps.store import people
+from apps.store import invitations
 
 # Every text that is seen, with its contrast to what lies behind it. Opacity counts.
 CONTRAST = """() => {
@@ -199,7 +199,7 @@ def test_axe_finds_nothing_serious(browser: Any, office: tuple[Place, Server], s
         desk.page.get_by_role("dialog").wait_for()
         assert problems(desk.page) == [], key
         desk.page.keyboard.press("Escape")
-    invitation = people.invite(place.project.store, "annotator").token
+    invitation = invitations.invite(place.project.store, "annotator").token
     for path in ("/account", "/projects", "/lead/", f"/invitation/{invitation}", "/invitation/none", "/login"):
         desk.page.goto(f"{server.url}{path}")
         assert problems(desk.page) == [], path

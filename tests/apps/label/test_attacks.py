@@ -12,7 +12,7 @@ from offices import new_id, ranking
 from served import BASE, PASSWORD, Place
 from starlette.routing import Mount, Route
 
-from apps.store import people, tasks
+from apps.store import invitations, people, tasks
 from apps.web.gate import BUNDLE
 
 OWN = {"X-Align": "1"}
@@ -69,7 +69,7 @@ def test_a_page_that_was_left_open_says_nothing_in_the_name_of_who_came_after(sh
             headers = {**OWN, "X-Align-Person": str(ada.who.id)}
             answer = bob.client.request(method, path, headers=headers, json={})
             assert answer.status_code == 401, path
-            assert "bob after her is logged in" in answer.json()["error"]["message"]
+            assert "bob after her is now logged in" in answer.json()["error"]["message"]
     named = bob.client.get("/api/progress", headers={**OWN, "X-Align-Person": str(bob.who.id)})
     assert named.status_code == 200
 
@@ -136,7 +136,7 @@ def test_annotators_are_answered_by_no_route_of_the_leads_and_reviewers_manage_n
     people.set_role(shared.project.store, was_admin.who.name, "annotator")
     found = {(method, path) for method, path in routes(shared, "/api/lead/") if method != "HEAD"}
     assert len(found) >= 30
-    before = people.listed(shared.project.store), people.waiting(shared.project.store)
+    before = people.all_people(shared.project.store), invitations.pending_invitations(shared.project.store)
     refused = set()
     for method, path in found:
         for member in (annotator, was_admin):
@@ -149,7 +149,7 @@ def test_annotators_are_answered_by_no_route_of_the_leads_and_reviewers_manage_n
         "invite", "invite_many", "reset", "active", "role", "end", "erase", "pause_person", "limit", "practice",
         "tokens", "revoke_token",
     }  # fmt: skip
-    assert (people.listed(shared.project.store), people.waiting(shared.project.store)) == before
+    assert (people.all_people(shared.project.store), invitations.pending_invitations(shared.project.store)) == before
 
 
 @pytest.mark.parametrize("role", ["annotator", "reviewer", "admin"])
@@ -228,7 +228,7 @@ def test_an_unknown_name_is_answered_like_a_wrong_password(place: Place) -> None
 def test_no_secret_is_in_a_log(place: Place, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     caplog.set_level(logging.DEBUG)
     logging.getLogger("httpx2").setLevel(logging.WARNING)  # the tests' own client
-    token = people.invite(place.project.store, "annotator").token
+    token = invitations.invite(place.project.store, "annotator").token
     client = place.client(raise_server_exceptions=False)
     form = {"name": "ada", "password": "sesame opens it", "again": "sesame opens it"}
     client.get(f"/invitation/{token}")

@@ -14,7 +14,7 @@ from offices import Bench
 from processes import Served
 
 from align.errors import UserError
-from apps.label.background import POLITE, Apart
+from apps.label.background import NICENESS, BackgroundCompute
 from apps.label.lead import computed
 
 
@@ -32,13 +32,13 @@ def test_it_answers_what_the_server_would(bench: Bench) -> None:
     bench.rank("Ann", "good", "bad")
     store, project = bench.project.store, bench.project.id
     others = set(active_children())
-    apart = Apart()
+    apart = BackgroundCompute()
     found = apart(store, project, 0.7)
     assert found[1] == computed(store, project, 0.7)[1]
     assert found[0].n_rankings == found[1].n_rankings == 1
     assert set(found[2]) == {"pace", "seconds", "position", "agreement", "gold", "leaderboard"}
     process = the_process(others)
-    assert psutil.Process(process.pid).nice() == os.nice(0) + POLITE
+    assert psutil.Process(process.pid).nice() == os.nice(0) + NICENESS
     with pytest.raises(UserError, match="no such project"):
         apart(store, project + 1, 0.7)
     process.kill()
@@ -71,7 +71,7 @@ def test_it_ends_with_a_server_that_is_killed(tmp_path: Path) -> None:
 
     asyncio.run(look())
     children = psutil.Process(served.process.pid).children(recursive=True)
-    assert any(child.nice() == os.nice(0) + POLITE for child in children)
+    assert any(child.nice() == os.nice(0) + NICENESS for child in children)
     served.kill()
     _, alive = psutil.wait_procs(children, timeout=120)
     assert alive == []

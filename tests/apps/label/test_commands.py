@@ -20,7 +20,7 @@ from align.errors import UserError
 from apps.label.__main__ import main
 from apps.label.importing import import_files
 from apps.label.status import status
-from apps.store import events, people, tasks, tokens
+from apps.store import events, invitations, people, tasks, tokens
 from apps.store.engine import Store
 
 ROOT = Path(__file__).parents[3]
@@ -59,11 +59,11 @@ def test_the_first_admin_comes_with_a_link_and_nothing_else(bench: Any, command:
     printed = command("invite project.yaml --role admin --name Lead --days 2")
     link = re.fullmatch(r"http://127\.0\.0\.1:7860/invitation/(\S+)\n", printed)
     assert link
-    lead = people.accept(bench.project.store, link[1], None, "four words or more")
+    lead = invitations.accept(bench.project.store, link[1], None, "four words or more")
     assert (lead.name, lead.role) == ("Lead", "admin")
     again = command("reset project.yaml lead --port 8000")
     assert again.startswith("http://127.0.0.1:8000/invitation/")
-    assert people.invitation(bench.project.store, again.strip().rsplit("/", 1)[1]).is_reset
+    assert invitations.invitation(bench.project.store, again.strip().rsplit("/", 1)[1]).is_reset
 
 
 def test_the_link_names_the_public_address(make: Any, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
@@ -79,8 +79,8 @@ def test_people_are_listed_changed_and_shut_out(bench: Any, command: Any) -> Non
     bench.rank("[red]Ann[/red]", "good", "bad")
     assert "[red]Ann[/red]" in command("people project.yaml")  # a name is no markup
     assert "reviewer" in command("role project.yaml '[red]Ann[/red]' reviewer")
-    assert "is shut out" in command("deactivate project.yaml '[red]Ann[/red]'")
-    assert "shut out" in command("status project.yaml")
+    assert "is deactivated" in command("deactivate project.yaml '[red]Ann[/red]'")
+    assert "inactive" in command("status project.yaml")
     assert "can log in" in command("activate project.yaml '[red]Ann[/red]'")
     assert "0 sessions" in command("revoke project.yaml '[red]Ann[/red]'")
 
@@ -90,7 +90,7 @@ def test_many_are_invited_from_a_file(bench: Any, command: Any) -> None:
     (bench.folder / "names.csv").write_text('\ufeffAnn, ann@example.org\n"Bea, M."\n', encoding="utf-8")
     lines = command("invite project.yaml --role annotator --names names.csv").splitlines()
     assert [line.split("\t")[0] for line in lines] == ["Ann", "Bea, M."]
-    found = people.invitation(bench.project.store, lines[1].rsplit("/", 1)[1])
+    found = invitations.invitation(bench.project.store, lines[1].rsplit("/", 1)[1])
     assert (found.name, found.role) == ("Bea, M.", "annotator")
     with pytest.raises(UserError, match=r"--names: cannot read no\.csv"):
         command("invite project.yaml --role annotator --names no.csv")
@@ -106,9 +106,9 @@ def test_a_person_is_erased_after_a_question(bench: Any, command: Any, monkeypat
     monkeypatch.setattr("sys.stdin.isatty", lambda: True)
     monkeypatch.setattr("builtins.input", lambda _: "yes")
     name = f"erased-{bench.people['Ann']}"
-    assert command("erase project.yaml ann").startswith(f"{name}: 0 revisions and 2 events have lost")
+    assert command("erase project.yaml ann").startswith(f"{name}: 0 revisions and 2 events lost")
     verified = command(f"verify project.yaml --head {head}")
-    assert "as they were written, but for the texts of erased people: 1" in verified
+    assert "unchanged, except for the texts of 1 erased people" in verified
     assert "erased" in command("people project.yaml")
     command("export project.yaml --out out --format rankings,audit,people")
     for file in ("rankings.jsonl", "audit.jsonl", "people.csv"):
@@ -125,13 +125,13 @@ def test_tokens_are_made_listed_and_ended(bench: Any, command: Any) -> None:
     assert tokens.person_of(bench.project.store, token).name == "Ann"
     listed = command("tokens project.yaml")
     assert "nightly report" in listed
-    command(f"revoke-token project.yaml {tokens.listed(bench.project.store)[0].id}")
+    command(f"revoke-token project.yaml {tokens.all_tokens(bench.project.store)[0].id}")
     assert tokens.person_of(bench.project.store, token) is None
 
 
 def test_names_and_a_push_are_for_a_data_set(bench: Any, command: Any) -> None:
     for option in ("--push me/labels", "--names"):
-        with pytest.raises(UserError, match="this is for --format dataset"):
+        with pytest.raises(UserError, match="works only with --format dataset"):
             command(f"export project.yaml --out out {option}")
 
 
@@ -169,13 +169,13 @@ def test_a_postgresql_backup_can_be_restored(cluster: Any, tmp_path: Path) -> No
 
     urls = [cluster.new(name) for name in ("backed_up", "restored")]
     store = Store.open(urls[0])
-    people.accept(store, people.invite(store, "admin", "Lead").token, None, "four words or more")
+    invitations.accept(store, invitations.invite(store, "admin", "Lead").token, None, "four words or more")
     backup(store, tmp_path / "copy")
     program = cluster.programs / "pg_restore"
     subprocess.run([program, "--dbname", urls[1], tmp_path / "copy"], check=True)
     restored = Store.open(urls[1], create=False)
     assert events.verify(restored) == events.verify(store)
-    assert people.listed(restored) == people.listed(store)
+    assert people.all_people(restored) == people.all_people(store)
     for one in (store, restored):
         one.close()
 
@@ -203,8 +203,8 @@ def test_prioritise_puts_the_uncertain_first(make: Any, capsys: pytest.CaptureFi
     main()
     printed = capsys.readouterr().out
     assert "6 of 8 scored answers are in this project" in printed
-    assert "3 tasks that nobody has seen go by uncertainty" in printed
-    assert "1 have answers without scores" in printed
+    assert "3 unseen tasks are now ordered by uncertainty" in printed
+    assert "1 tasks come last: some answers have no scores" in printed
     with bench.project.store.read() as session:
         from sqlalchemy import select
 
@@ -218,7 +218,7 @@ def test_prioritise_puts_the_uncertain_first(make: Any, capsys: pytest.CaptureFi
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        ({"prompt": "q0", "responses": ["good", "bad"]}, "prompt, responses and scores are wanted"),
+        ({"prompt": "q0", "responses": ["good", "bad"]}, "expected prompt, responses and scores"),
         ({"prompt": "q0", "responses": ["good", "bad"], "scores": [1.0]}, "2 responses need as many scores"),
         ({"prompt": "q0", "responses": ["good", "bad"], "scores": [1.0, "x"]}, "a score must be a number"),
         (
@@ -257,7 +257,7 @@ def test_status_names_who_did_not_pass_the_practice(make: Any, capsys: pytest.Ca
         else:
             tasks.reset_practice(bench.project.store, bench.project.id, "[b]Ann")
         rich.print(status(bench.project))
-        told.append("not passed by [b]Ann" in capsys.readouterr().out)
+        told.append("failed by [b]Ann" in capsys.readouterr().out)
     assert told == [True, False]
 
 

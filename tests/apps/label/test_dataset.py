@@ -92,8 +92,8 @@ def test_the_card_says_how_it_came_to_be(written: Any) -> None:
     front = yaml.safe_load(card.split("---")[1])
     assert (front["license"], front["size_categories"], front["configs"][0]["default"]) == ("unknown", ["n<1K"], True)
     for part in (
-        "3 rankings of answers to 2 prompts, 8 pairs that they decide, by 2 people, under pseudonyms",
-        "2 people were asked for each prompt. Two people order 100% of the pairs alike",
+        "3 rankings of answers to 2 prompts (8 decided pairs) by 2 people (pseudonyms)",
+        "2 people ranked each prompt. Two annotators agree on 100% of pairs",
         "## Guidelines, version 2 (1 rankings)\n\n> Be *kind*.\n>\n> Always.",
     ):
         assert part in card
@@ -145,7 +145,7 @@ def refusal(status: int) -> Exception:
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (refusal(403), "the hub refuses it .403 Client Error: Forbidden"),
+        (refusal(403), "the hub refused the upload .403 Client Error: Forbidden"),
         (httpx.ConnectError("no route"), "cannot be reached .no route"),
         (None, "HF_HUB_OFFLINE is set"),
     ],

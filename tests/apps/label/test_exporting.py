@@ -24,7 +24,7 @@ from apps.label.exporting import export, parse_time
 from apps.label.importing import import_files
 from apps.label.rankings import Filters, iso, preference_rows
 from apps.store import projects, reviews, tasks, work
-from apps.store.reading import Answer, Judged, Judgment, Version
+from apps.store.reading import AnnotatedTask, Answer, TaskAnnotation, Version
 from apps.store.tables import Task
 
 ROWS = [
@@ -178,8 +178,8 @@ def test_trl_takes_the_preferences_for_its_conversational_format(tmp_path: Path)
 
     answers = tuple(Answer(text, [], None) for text in ("good", "bad"))
     said = Version(1, "submitted", False, ranking(1, 2), 20, 1, 0)
-    one = Judgment("id", 1, "Ann", [0, 1], 0, (said,))
-    task = Judged(
+    one = TaskAnnotation("id", 1, "Ann", [0, 1], 0, (said,))
+    task = AnnotatedTask(
         1, 2, "h", "rank", [{"role": "user", "content": "q"}], "set", answers, None, 0, 1, 1, 1, 1, False, (one,)
     )
     (row,) = preference_rows(task, one)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from label_crowd import Notes, reckon
 from offices import Clock, assert_counts, new_id, ranking
-from processes import Served, crowd, more
+from processes import Served, more, pool
 from served import Member, Place
 
 pytestmark = pytest.mark.slow
@@ -64,7 +64,7 @@ def fill(path: Path) -> None:
 
 async def survives(served: Served, fail: Callable[[], Any], mend: Callable[[], Any], times: int) -> Notes:
     """Lets people work; the fault comes and goes, each time until everybody met it and then got on again."""
-    async with crowd(served, NAMES) as notes:
+    async with pool(served, NAMES) as notes:
         for _ in range(times):
             await more(lambda: len(notes.saved), 6)
             await asyncio.to_thread(fail)
@@ -94,7 +94,7 @@ def test_a_server_that_may_write_no_more(serve: Any, tmp_path: Path) -> None:
 
     notes = asyncio.run(survives(served, fail, lambda: served.limit_files(-1), 4))
     assert reckon(served.database, notes).problems == []
-    assert_told(notes, "disk takes no more")
+    assert_told(notes, "disk is full or fails")
 
 
 def test_a_full_disk_under_the_server(small_disk: Path, serve: Any) -> None:

@@ -14,13 +14,13 @@ from align.errors import UserError
 from align.text.records import Message
 from apps.label.importing import import_files, lines
 from apps.store.adding import Added
-from apps.store.reading import Judged, judged
+from apps.store.reading import AnnotatedTask, annotated_tasks
 from apps.store.tables import Prompt, Task
 
 
-def found(bench: Any, *kinds: str) -> list[Judged]:
+def found(bench: Any, *kinds: str) -> list[AnnotatedTask]:
     with bench.project.store.read() as session:
-        return list(judged(session, bench.project.id, kinds or ("rank",), unsaid=True))
+        return list(annotated_tasks(session, bench.project.id, kinds or ("rank",), with_unannotated=True))
 
 
 def run(bench: Any, *files: str, **how: Any) -> Added:
@@ -83,8 +83,8 @@ def test_a_dry_run_says_what_an_import_does(bench: Any) -> None:
     assert dry.added == Added(prompts=6, answers=11, tasks=5, waiting=1)
     assert lines(dry, True) == [
         "6 rows read",
-        "would add 5 tasks, 11 answers and 6 prompts that were not there",
-        "  1 answers are in no task: alone at their prompt, each waits for a second one",
+        "would add 5 tasks, 11 new answers and 6 new prompts",
+        "  1 answers are in no task yet: their prompt needs a second answer",
     ]
 
 
@@ -111,7 +111,7 @@ def test_every_bad_row_is_told_with_its_line_and_nothing_is_imported(bench: Any)
     assert said.startswith("15 rows cannot be used; nothing was imported")
     for number, reason in {
         2: "not valid JSON",
-        3: "no answers in the columns prompt; prompt and responses are wanted",
+        3: "no answers in the columns prompt; expected prompt and responses",
         4: 'priority must be a number within 64 bits, found "high"',
         5: "prompt is empty",
         6: 'responses must be a list of texts, found "a"',
@@ -124,7 +124,7 @@ def test_every_bad_row_is_told_with_its_line_and_nothing_is_imported(bench: Any)
         13: "is not valid Unicode",
         14: "is not valid Unicode",
         15: "priority must be a number within 64 bits, found 1000",
-        16: "source has the character NUL",
+        16: "source contains the character NUL",
     }.items():
         line = next(line for line in said.splitlines() if f"bad.jsonl:{number}: " in line)
         assert reason in line
@@ -186,8 +186,8 @@ def test_gold_and_practice_rows_carry_their_ranks(bench: Any) -> None:
     ("row", "reason"),
     [
         (generated("q", "a", "b"), "no ranks"),
-        (generated("q", "a", "b") | {"ranks": [1, 1]}, "nothing could be wrong"),
-        (generated("q", "a", "a") | {"ranks": [1, 2]}, "two responses are the same"),
+        (generated("q", "a", "b") | {"ranks": [1, 1]}, "every ranking would pass"),
+        (generated("q", "a", "a") | {"ranks": [1, 2]}, "two responses are equal"),
         (generated("q", *map(str, range(10))) | {"ranks": list(range(10))}, "at most 9 can be ranked"),
         (generated("q", "a", "b") | {"ranks": [1]}, "2 responses need as many ranks"),
         (generated("q", "a", "b") | {"ranks": [1, 2], "explanation": 5}, "explanation must be a text"),
@@ -271,7 +271,7 @@ def test_keys_that_mean_something_are_honoured_and_others_named(bench: Any) -> N
     ]
     done = import_files(bench.project, [bench.file("a.jsonl", rows)])
     assert lines(done, False)[1:3] == [
-        "  2 rows: thoughts stand in it; those of an answer are not shown",
+        "  2 rows: contains thoughts; those of an answer are not shown",
         "  not read: colour (1 rows)",
     ]
     (task,) = found(bench)

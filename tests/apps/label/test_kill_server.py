@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from label_crowd import Annotator, Notes, Refused, reckon
 from offices import new_id, person
-from processes import Served, crowd, more
+from processes import Served, more, pool
 from sqlalchemy import func, select
 
 from apps.store import erasing, people, projects, reviews, tokens
@@ -62,7 +62,7 @@ def test_what_was_shown_as_saved_survives_a_killed_server(url: str, tmp_path: Pa
 async def under_fire(served: Served, beside: Store) -> tuple[Notes, int, int]:
     """Kills the server again and again, soon after it answers, and every fifth time or so while it starts up."""
     chance, is_over = random.Random(1), False
-    async with crowd(served, NAMES) as notes:
+    async with pool(served, NAMES) as notes:
         leads = asyncio.create_task(lead(served, beside, notes, lambda: is_over))
         guests = asyncio.create_task(come_and_go(served, beside, lambda: is_over))
         for _ in range(N_KILLS):

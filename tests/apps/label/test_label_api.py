@@ -130,7 +130,7 @@ def test_a_submit_is_saved_once_however_often_it_is_sent(place: Place) -> None:
     ada = place.member("ada")
     sent = submission(claimed(ada), ranking(2, 1, 2, 4))
     first, second = ada.call("POST", "submit", sent).json(), ada.call("POST", "submit", sent).json()
-    assert first == second == {"saved": True, "id": sent["id"], "revision": 1, "feedback": None}
+    assert first == second == {"saved": True, "id": sent["id"], "revision": 1, "final": False, "feedback": None}
     assert [item["status"] for item in ada.call("GET", "mine").json()["items"]] == ["submitted"]
     done = ada.call("GET", "progress").json()
     assert (done["n_submitted"], done["seconds"]) == (1, 12.5)
@@ -255,14 +255,18 @@ def test_nothing_that_a_browser_gets_tells_a_gold_task(make_place: Callable[...,
 def test_a_reviewer_decides_a_task_on_the_page_and_an_annotator_cannot(make_place: Callable[..., Place]) -> None:
     place = make_place(overlap=1)
     place.tasks(1)
-    ada, lea = place.member("ada"), place.member("lea", "reviewer")
+    ada, lea, max_ = place.member("ada"), place.member("lea", "reviewer"), place.member("max", "reviewer")
     task = claimed(ada)
     ada.call("POST", "submit", submission(task, ranking(1, 2, 3, 4)))
     assert lea.call("POST", "claim", {}).json()["nothing"] == "done"
     assert ada.call("POST", "adjudicate", {"task": task["id"]}).status_code == 404
     own = lea.call("POST", "adjudicate", {"task": task["id"]}).json()["task"]
     assert (own["id"], own["status"], shape(own)) == (task["id"], None, shape(task))
-    assert lea.call("POST", "submit", submission(own, ranking(4, 3, 2, 1))).json()["saved"]
+    late = max_.call("POST", "adjudicate", {"task": task["id"]}).json()["task"]
+    answers = [
+        who.call("POST", "submit", submission(it, ranking(4, 3, 2, 1))) for who, it in ((lea, own), (max_, late))
+    ]
+    assert [(one.json()["saved"], one.json()["final"]) for one in answers] == [(True, True), (True, False)]
     with place.project.store.read() as session:
         assert session.scalars(select(Annotation.person_id).where(Annotation.final)).all() == [lea.who.id]
 

@@ -13,10 +13,11 @@ from browsing import DRAWN, GONE_ON, Desk, said
 from offices import prompt
 from served import Place, project_in
 
-from apps.store import adding, people, projects, sessions
+from apps.store import adding, invitations, projects, sessions
 from apps.store.tables import Project
 
 LAPTOP = {"width": 1280, "height": 800}
+WINDOW = {"viewport": LAPTOP}  # for `sit_down`
 PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
 WORD = "w" * 2000  # as in a prompt of one long URL
 STORY = "\n\n".join(f"Paragraph {index} says what plants do with light and water, day by day." for index in range(40))
@@ -38,22 +39,6 @@ def office(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[t
     yield place, server
     server.stop()
     project.store.close()
-
-
-@pytest.fixture
-def sit_down(browser: Any, office: tuple[Place, Server]) -> Iterator[Callable[..., Desk]]:
-    """Opens the page for somebody new, on the long task; at the end nothing may have gone wrong in any window."""
-    place, server = office
-    desks = []
-
-    def sit(name: str, **context: Any) -> Desk:
-        place.member(name)
-        desks.append(Desk(browser, server.url, place.token(name), **{"viewport": LAPTOP, **context}))
-        return desks[-1].open()
-
-    yield sit
-    for desk in desks:
-        desk.close()
 
 
 def top(desk: Desk, selector: str) -> float:
@@ -162,7 +147,7 @@ def test_ratings_make_the_ranking_and_it_can_be_put_back(sit_down: Callable[...,
     desk.rate(3, 7)
     desk.page.get_by_role("button", name="Rank by ratings").click()
     assert desk.rows() == {1: [3], 2: [0, 2], 4: [1]}
-    desk.page.locator(".toast").get_by_role("button", name="Put back").click()
+    desk.page.locator(".toast").get_by_role("button", name="Restore my ranking").click()
     assert desk.rows() == {1: [1], 0: [0, 2, 3]}  # what was made by hand, though the ratings changed in between
     made = "async ([ratings, ties]) => (await import('/static/label/ranks.js')).byRatings(ratings, ties)"
     assert desk.page.evaluate(made, [[6, 3, 6, None], True]) == [1, 3, 1, None]
@@ -287,14 +272,14 @@ def test_a_task_from_claim_to_submit_without_a_mouse(
     desk.page.wait_for_function(GONE_ON, arg=texts[0])
     bar.get_by_text("1 today").wait_for()
     bar.get_by_text("new", exact=True).wait_for()  # while the page stayed open
-    assert "1 in all" in bar.inner_text()
+    assert "1 in total" in bar.inner_text()
     assert re.search(r"project: \d of 3", bar.inner_text())
     ((_, payload),) = said(place, "typist")
     assert [payload["ranks"][text] for text in texts] == [1, 3, 2, 3]
     assert payload["answers"][texts[0]]["flags"] == ["inappropriate"]
     assert payload["answers"][texts[3]]["comment"] == "needs a source"
     press("u")
-    desk.page.locator(".toast", has_text="Taken back").wait_for()
+    desk.page.locator(".toast", has_text="Undone").wait_for()
     assert desk.rows() == {1: [0], 2: [2], 3: [1, 3]}
 
 
@@ -309,9 +294,9 @@ def test_who_failed_practice_is_told_what_to_do(browser: Any, make_place: Callab
         for key in ("j", "4", f"Shift+Digit{rank}"):
             desk.page.keyboard.press(key)
     desk.page.keyboard.press("Control+Enter")
-    desk.page.get_by_role("dialog", name="How it went").wait_for()
+    desk.page.get_by_role("dialog", name="Practice result").wait_for()
     desk.page.keyboard.press("Escape")
-    notice = desk.page.locator(".notice", has_text="too few pairs were as expected")
+    notice = desk.page.locator(".notice", has_text="too few pairs were in the expected order")
     notice.get_by_role("button", name="Read the guidelines").click()
     desk.page.get_by_role("dialog").get_by_text("Read everything first.").wait_for()
     desk.close()
@@ -325,7 +310,7 @@ def test_a_session_that_ends_while_somebody_types_loses_nothing(
     sit_down: Callable[..., Desk], office: tuple[Place, Server]
 ) -> None:
     desk, store = sit_down("sleeper"), office[0].project.store
-    people.revoke(store, "sleeper")
+    invitations.revoke(store, "sleeper")
     desk.page.locator("#answer-1 textarea").fill("half a thou")
     problem = desk.page.locator(".problem", has_text="logged out")
     assert problem.get_by_role("link", name="Log in again").get_attribute("href") == "/login?next=%2Fapp%2F"
@@ -333,7 +318,7 @@ def test_a_session_that_ends_while_somebody_types_loses_nothing(
     cookie = {"name": "align_label", "url": desk.url, "httpOnly": True, "sameSite": "Strict"}
     desk.context.add_cookies([{**cookie, "value": office[0].token("guest")}])
     desk.page.locator("#answer-1 textarea").fill("half a thought")
-    desk.page.locator(".problem", has_text="guest is logged in in this browser now").wait_for()
+    desk.page.locator(".problem", has_text="guest is now logged in in this browser").wait_for()
     desk.open()
     assert desk.page.locator("#answer-1 textarea").input_value() == ""  # the guest's own
     desk.context.add_cookies([{**cookie, "value": sessions.login(store, "sleeper", "four words or more", "10.0.0.1")}])

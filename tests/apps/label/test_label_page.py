@@ -18,7 +18,7 @@ from served import Place, project_in
 
 from apps.label.exporting import export
 from apps.label.rankings import Filters
-from apps.store import adding, people, sessions
+from apps.store import adding, invitations, sessions
 
 N_TASKS = 10
 
@@ -35,23 +35,6 @@ def office(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[t
     yield place, server
     server.stop()
     project.store.close()
-
-
-@pytest.fixture
-def sit_down(browser: Any, office: tuple[Place, Server]) -> Iterator[Callable[..., Desk]]:
-    """Opens the page for somebody new; at the end nothing may have gone wrong in any window."""
-    place, server = office
-    desks = []
-
-    def sit(name: str, role: Any = "annotator", **context: Any) -> Desk:
-        if name not in [somebody.name for somebody in people.listed(place.project.store)]:
-            place.member(name, role)
-        desks.append(Desk(browser, server.url, place.token(name), **context))
-        return desks[-1].open()
-
-    yield sit
-    for desk in desks:
-        desk.close()
 
 
 def draw(chance: random.Random, n: int) -> list[int]:
@@ -79,7 +62,7 @@ def test_ten_tasks_by_mouse(sit_down: Callable[..., Desk], office: tuple[Place, 
         desk.submit()
         desk.page.wait_for_function(GONE_ON, arg=before)
         assert "Saving …" not in desk.page.locator(".status").all_inner_texts()
-    assert "every task that is open to you" in desk.page.locator(".notice").inner_text()
+    assert "all tasks that are open to you" in desk.page.locator(".notice").inner_text()
     found = said(office[0], "mouse")
     assert [status for status, _ in found] == ["submitted"] * N_TASKS
     for (_, payload), expected in zip(found, wanted, strict=True):
@@ -247,7 +230,7 @@ def test_undo_and_revise(sit_down: Callable[..., Desk], office: tuple[Place, Ser
     desk.submit()
     desk.page.wait_for_function(GONE_ON, arg=first[0])
     desk.page.keyboard.press("u")
-    desk.page.locator(".toast", has_text="Taken back").wait_for()
+    desk.page.locator(".toast", has_text="Undone").wait_for()
     assert desk.texts() == first
     assert desk.rows() == {1: [0], 2: [1], 3: [2], 4: [3]}
     assert [status for status, _ in said(office[0], "second thoughts")] == ["undone"]
@@ -297,7 +280,7 @@ def test_skip_with_a_reason_and_report(sit_down: Callable[..., Desk], office: tu
     desk.page.locator(".toast").wait_for()
     desk.page.keyboard.press("u")
     desk.page.keyboard.press("u")  # while the first is under way: takes nothing more back
-    desk.page.locator(".toast", has_text="Taken back").wait_for()
+    desk.page.locator(".toast", has_text="Undone").wait_for()
     assert desk.texts()[0] == second
     assert desk.page.locator("#answer-1 .rating input").nth(1).is_checked()
     assert [status for status, _ in said(office[0], "skipper")] == ["skipped", "undone"]
@@ -452,7 +435,7 @@ def test_practice_tells_how_it_went(browser: Any, make_place: Callable[..., Plac
     first = desk.texts()
     finish(desk)
     desk.page.get_by_role("button", name="Submit").click()
-    told = desk.page.get_by_role("dialog", name="How it went")
+    told = desk.page.get_by_role("dialog", name="Practice result")
     told.wait_for()
     assert desk.page.locator(".toast").inner_text() == "Saved."  # without Undo
     order = sorted(range(4), key=lambda slot: int(first[slot].split()[1]))
@@ -470,7 +453,7 @@ def test_a_session_that_ends_keeps_what_was_submitted(
 ) -> None:
     desk = sit_down("sleeper")
     finish(desk)
-    people.revoke(office[0].project.store, "sleeper")
+    invitations.revoke(office[0].project.store, "sleeper")
     desk.page.get_by_role("button", name="Submit").click()
     desk.page.locator(".problem", has_text="logged out").wait_for()
     assert said(office[0], "sleeper") == []

@@ -15,7 +15,7 @@ from apps.label.lead import Lead
 from apps.store import people, reviews, tasks, work
 from apps.store.engine import Store
 from apps.store.project import Project, Recipe
-from apps.store.reading import judged_task
+from apps.store.reading import annotated_task
 
 
 class Watch:
@@ -55,7 +55,7 @@ def say(office: Office, name: str, order: tuple[int, ...]) -> int:
     """Ranks the next task: `order` has a rank for each answer of the task. Returns the task's id."""
     who = people.by_name(office.store, name)
     given = tasks.claim(office.store, office.project, who.id)
-    assert isinstance(given, tasks.Given)
+    assert isinstance(given, tasks.TaskView)
     payload = ranking(*(order[int(text.split()[1])] for text in given.answers))
     work.submit(office.store, who.id, new_id(), given.id, given.lease, payload, 60.0)
     return given.id
@@ -135,7 +135,7 @@ def test_a_dispute_is_gone_as_soon_as_it_is_decided(office: Office, lead: Lead, 
 def test_a_task_is_shown_with_everybodys_ranks_by_answer(office: Office) -> None:
     office.tasks(1)
     with office.store.read() as session:
-        task = judged_task(session, office.project, differ(office))
+        task = annotated_task(session, office.project, differ(office))
     assert task is not None
     headings, rows = tables.rankings(task)
     assert headings == ["person", "", "answer 1", "answer 2", "answer 3", "answer 4", "time"]
@@ -156,7 +156,7 @@ def test_every_table_has_a_cell_for_each_column_and_every_figure_is_an_image(off
     for one in made:
         assert all(len(row) == len(one["columns"]) for row in one["rows"]), one["title"]
         assert all(isinstance(cell, str) for row in one["rows"] for cell in row), one["title"]
-    empty = ["Flags", "Gold tasks, the hardest first", "Leaderboard"]
+    empty = ["Flags", "Gold tasks, hardest first", "Leaderboard"]
     assert sorted(one["title"] for one in made if not one["rows"]) == empty
     sources = [part["src"] for part in parts if "src" in part]
     assert len(sources) == 6

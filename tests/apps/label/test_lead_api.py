@@ -9,7 +9,7 @@ import pytest
 from offices import new_id, prompt, ranking
 from served import BASE, Member, Place
 
-from apps.store import adding, people, projects, queue, tokens
+from apps.store import adding, invitations, people, projects, queue, tokens
 from apps.store.project import Project
 from apps.store.tables import Task
 
@@ -56,8 +56,8 @@ def test_a_dispute_is_listed_shown_and_decided(place: Place, dispute: tuple[Memb
     assert "model" not in json.dumps(shown["answers"])
     assert [row[:4] for row in shown["rankings"]["rows"]] == [["bob", "ranked", "1", "2"], ["cyd", "ranked", "2", "1"]]
     assert ["bob", "the task", "–", "", "bob's"] in shown["remarks"]["rows"]
-    assert "one more person: 3 in all" in done(rita, "send_back", task=task)
-    assert "waits for 1 more already" in refused(rita, "send_back", 409, task=task)
+    assert "one more person (3 in total)" in done(rita, "send_back", task=task)
+    assert "already waits for 1 more rankings" in refused(rita, "send_back", 409, task=task)
     assert rita.call("GET", "lead/page").json()["disputes"] == []
     assert "is closed" in done(rita, "close", task=task)
     assert "is closed" in refused(rita, "send_back", 409, task=task)
@@ -73,8 +73,8 @@ def test_a_task_of_another_project_is_none_of_this_one(place: Place, dispute: tu
     queue.draw(store, other)
     for path in ("accept", "send_back", "close", "reopen"):
         for wrong in (task + 1, 10**12, -1):
-            assert f"no task {wrong} in this project" in refused(rita, path, 404, task=wrong)
-    assert "no task" in refused(rita, "edit", 409, task=task + 1, text="x")
+            assert f"This project has no task {wrong}" in refused(rita, path, 404, task=wrong)
+    assert "no ranking task" in refused(rita, "edit", 409, task=task + 1, text="x")
     assert rita.call("GET", f"lead/tasks/{task + 1}").status_code == 404
     assert rita.call("POST", "lead/close", {"task": 10**20}).status_code == 422
     with store.read() as session:
@@ -83,10 +83,10 @@ def test_a_task_of_another_project_is_none_of_this_one(place: Place, dispute: tu
 
 def test_tasks_are_assigned_and_given_back(place: Place, dispute: tuple[Member, int]) -> None:
     rita, task = dispute
-    assert "1 task is for bob and nobody else" in done(rita, "assign", tasks=[task], names=["bob"])
+    assert "1 task is assigned to bob only" in done(rita, "assign", tasks=[task], names=["bob"])
     assert rita.call("GET", f"lead/tasks/{task}").json()["task"]["assigned"] == ["bob"]
     assert "nobody has this name" in refused(rita, "assign", 409, tasks=[task], names=["mallory"]).lower()
-    assert "1 task is for everybody" in done(rita, "unassign", tasks=[task])
+    assert "1 task is open to everybody" in done(rita, "unassign", tasks=[task])
     assert rita.call("GET", f"lead/tasks/{task}").json()["task"]["assigned"] == []
 
 
@@ -126,12 +126,12 @@ def test_many_are_invited_and_each_link_works_once(place: Place) -> None:
     assert [one["name"] for one in made["invited"]] == ["eve", "fay"]
     for one in made["invited"]:
         assert one["link"].startswith(f"{BASE}/invitation/")
-        assert people.invitation(place.project.store, one["link"].rpartition("/")[2]).name == one["name"]
+        assert invitations.invitation(place.project.store, one["link"].rpartition("/")[2]).name == one["name"]
     assert "taken" in refused(ada, "invite_many", 422, role="annotator", names="gus\nAda")
     assert "days" in refused(ada, "invite", 422, role="annotator", days=10**6)
     unnamed = ada.call("POST", "lead/invite", {"role": "reviewer"}).json()["invited"][0]
     (waiting,) = [one for one in ada.call("GET", "lead/people").json()["invited"] if one["name"] is None]
-    assert "works no more" in done(ada, "end", name=waiting["id"])
+    assert "is revoked" in done(ada, "end", name=waiting["id"])
     assert place.client().get(unnamed["link"]).status_code == 404
 
 
@@ -149,7 +149,7 @@ def test_the_list_of_people_has_limits_and_who_failed_practice(make_place: Calla
     done(ada, "pause_person", name="bob", paused=True)
     (row,) = [one for one in ada.call("GET", "lead/people").json()["people"] if one["name"] == "bob"]
     assert (row["failed_practice"], row["paused"], row["most"]) == (True, True, 7)
-    assert "bob does 1 practice tasks again" in done(ada, "practice", name="bob")
+    assert "bob repeats 1 practice tasks" in done(ada, "practice", name="bob")
     done(ada, "pause_person", name="bob", paused=False)
     assert bob.call("POST", "claim", {}).json()["task"]["kind"] == "practice"
     assert "whole number" in refused(ada, "limit", 409, name="bob", most=-1)
@@ -158,10 +158,10 @@ def test_the_list_of_people_has_limits_and_who_failed_practice(make_place: Calla
 def test_an_admin_shuts_out_gives_roles_and_erases(place: Place) -> None:
     ada, store = place.member("ada", "admin"), place.project.store
     bob = place.member("bob")
-    assert "bob is shut out" in done(ada, "active", name="bob", active=False)
+    assert "bob is deactivated" in done(ada, "active", name="bob", active=False)
     assert bob.call("GET", "config").status_code == 401
     assert "bob can log in" in done(ada, "active", name="bob", active=True)
-    assert "bob is reviewer now" in done(ada, "role", name="bob", role="reviewer")
+    assert "bob is now reviewer" in done(ada, "role", name="bob", role="reviewer")
     assert "last active admin" in refused(ada, "role", 409, name="ada", role="annotator")
     token = ada.call("POST", "lead/tokens", {"name": "bob", "purpose": "nightly", "days": 2}).json()["token"]
     assert tokens.person_of(store, token) is not None
@@ -170,7 +170,7 @@ def test_an_admin_shuts_out_gives_roles_and_erases(place: Place) -> None:
     done(ada, "revoke_token", id=known["id"])
     assert tokens.person_of(store, token) is None
     assert "bob is " in done(ada, "erase", name="bob")
-    assert "bob" not in [one.name for one in people.listed(store)]
+    assert "bob" not in [one.name for one in people.all_people(store)]
 
 
 def test_each_project_of_a_server_has_its_own_figures(make_place: Callable[..., Place]) -> None:

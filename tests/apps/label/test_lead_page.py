@@ -16,10 +16,10 @@ from offices import new_id, person, ranking
 from served import PASSWORD, Place, project_in
 from sqlalchemy import select
 
-from apps.store import adding, people, projects, queue, reviews, tasks, tokens, work
-from apps.store.choosing import Nothing
+from apps.store import adding, invitations, people, projects, queue, reviews, tasks, tokens, work
+from apps.store.choosing import NoTask
 from apps.store.engine import Store
-from apps.store.people import Somebody
+from apps.store.people import PersonInfo
 from apps.store.tables import Annotation, Task
 
 NAMES = ("<img src=x onerror=pwned()>", "${pwned()}", "[x](javascript:pwned())")
@@ -53,7 +53,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     project.store.close()
 
 
-def fill(store: Store, project: int, by: list[Somebody]) -> None:
+def fill(store: Store, project: int, by: list[PersonInfo]) -> None:
     texts = iter(CORPUS)
     prompts = []
     for n in range(7):
@@ -62,7 +62,7 @@ def fill(store: Store, project: int, by: list[Somebody]) -> None:
     adding.add_tasks(store, project, prompts, "rank")
     queue.draw(store, project)
     for who, up in ((by[0], True), (by[1], False)):
-        while isinstance(given := tasks.claim(store, project, who.id), tasks.Given):
+        while isinstance(given := tasks.claim(store, project, who.id), tasks.TaskView):
             order = [int(text[-1]) + 1 for text in given.answers]
             payload = ranking(*(rank if up else 5 - rank for rank in order)) | {"comment": CORPUS[given.id]}
             payload["answers"]["0"] |= {"flags": ["violent"], "comment": CORPUS[-given.id]}
@@ -113,9 +113,9 @@ def said_no(live: Live, name: str, n: int) -> int:
     adding.add_tasks(live.store, project.id, [adding.NewPrompt(turns, "", answers)], "rank")
     queue.draw(live.store, project.id)
     who = people.by_name(live.store, name)
-    while isinstance(given := tasks.claim(live.store, project.id, who.id), tasks.Given) and given.messages != turns:
+    while isinstance(given := tasks.claim(live.store, project.id, who.id), tasks.TaskView) and given.messages != turns:
         work.skip(live.store, who.id, new_id(), given.id, given.lease, "another test's")
-    assert isinstance(given, tasks.Given)
+    assert isinstance(given, tasks.TaskView)
     work.flag(live.store, who.id, new_id(), given.id, given.lease, "It makes no sense", f"no picture {CORPUS[1]}")
     return given.id
 
@@ -153,7 +153,7 @@ def shown_task(page: Any) -> int:
 
 @pytest.mark.parametrize(
     ("button", "said", "required"),
-    [("Accept as it is", "accepted as it is", 2), ("Ask one more person", "one more person: 3 in all", 3)],
+    [("Accept as it is", "accepted as it is", 2), ("Ask one more person", "one more person (3 in total)", 3)],
 )
 def test_a_reviewer_decides_by_a_click(
     live: Live, open_page: Callable[..., Any], button: str, said: str, required: int
@@ -163,7 +163,7 @@ def test_a_reviewer_decides_by_a_click(
     task = shown_task(page)
     press(page, button)
     told(page, said)
-    page.get_by_role("heading", name="Tasks on which people differ").wait_for()
+    page.get_by_role("heading", name="Disputed tasks").wait_for()
     wait_for(lambda: page.locator(".about", has_text=f"Task {task} ").count() == 0)
     with live.store.read() as session:
         assert task in reviews.decided(session, live.place.project.id)
@@ -177,19 +177,38 @@ def test_a_reviewer_manages_nobody(live: Live, open_page: Callable[..., Any]) ->
         assert page.get_by_role("button", name=words, exact=True).count() == 0
 
 
-def test_a_reviewers_own_ranking_decides(live: Live, open_page: Callable[..., Any]) -> None:
-    page = open_page("rita", "review")
-    disputes(page).first.click()
-    task = shown_task(page)
-    page.get_by_role("link", name="Rank it myself").click()
+def rank_the_answers(page: Any) -> None:
     page.wait_for_selector(".answer")
     for slot in range(4):
         page.keyboard.press("j")
         page.keyboard.press("5")
         page.keyboard.press(f"Shift+Digit{slot + 1}")
     page.keyboard.press("Control+Enter")
+
+
+def test_a_reviewer_whom_another_one_forestalled_is_told(live: Live, open_page: Callable[..., Any]) -> None:
+    page = open_page("rita", "review")
+    disputes(page).last.click()
+    task, ada = shown_task(page), people.by_name(live.store, "ada").id
+    page.get_by_role("link", name="Rank it myself").click()
+    page.wait_for_selector(".answer")
+    given = reviews.adjudicate(live.store, live.place.project.id, task, ada)
+    assert work.submit(live.store, ada, new_id(), task, given.lease, ranking(1, 2, 3, 4)).final
+    rank_the_answers(page)
+    page.get_by_text("Another reviewer decided this task").wait_for()
+    page.keyboard.press("Escape")
+    page.get_by_role("heading", name="Disputed tasks").wait_for()
+    work.undo(live.store, live.place.project.id, ada)
+
+
+def test_a_reviewers_own_ranking_decides(live: Live, open_page: Callable[..., Any]) -> None:
+    page = open_page("rita", "review")
+    disputes(page).first.click()
+    task = shown_task(page)
+    page.get_by_role("link", name="Rank it myself").click()
+    rank_the_answers(page)
     page.get_by_text("computed in").wait_for()
-    page.get_by_role("heading", name="Tasks on which people differ").wait_for()
+    page.get_by_role("heading", name="Disputed tasks").wait_for()
     assert page.locator(".about", has_text=f"Task {task} ").count() == 0
     with live.store.read() as session:
         assert session.scalars(select(Annotation.task_id).where(Annotation.final)).all() == [task]
@@ -197,14 +216,14 @@ def test_a_reviewers_own_ranking_decides(live: Live, open_page: Callable[..., An
     page.get_by_role("cell", name="decides").wait_for()
     page.evaluate("location.hash = 'review/1000000'")
     page.get_by_role("alert").get_by_text("no task 1000000").wait_for()
-    page.get_by_role("heading", name="Tasks on which people differ").wait_for()
+    page.get_by_role("heading", name="Disputed tasks").wait_for()
 
 
 def test_reports_are_read_and_dealt_with(live: Live, open_page: Callable[..., Any]) -> None:
     reported = [said_no(live, "bob", n) for n in range(3)]
     page = open_page("rita", "reports")
     left = page.locator("section > .entries > li")
-    for n, (what, said) in enumerate((("Close the task", "is closed"), ("Keep as it is", "stays as it is"))):
+    for n, (what, said) in enumerate((("Close the task", "is closed"), ("Keep as it is", "is kept as it is"))):
         page.get_by_role("link", name=f"Reports {3 - n}").wait_for()
         wait_for(lambda n=n: left.count() == 3 - n)
         assert left.first.locator(".said").inner_text() == f"It makes no sense: no picture {CORPUS[1]}"
@@ -214,43 +233,43 @@ def test_reports_are_read_and_dealt_with(live: Live, open_page: Callable[..., An
     left.first.get_by_role("link", name="Edit the prompt").click()
     page.get_by_label("New text").fill("What is a picture?")
     press(page, "Save as a new task")
-    told(page, "has the new prompt")
+    told(page, "has the edited prompt")
     handled = {report.task: report.handled for report in reviews.reports(live.store, live.place.project.id)}
     assert handled == dict(zip(reported, ("edited", "kept", "closed"), strict=True))
     given = tasks.claim(live.store, live.place.project.id, people.by_name(live.store, "bob").id)
-    assert isinstance(given, tasks.Given)
+    assert isinstance(given, tasks.TaskView)
     assert given.messages[0]["content"] == "What is a picture?"
 
 
 def test_an_admin_manages_people_by_clicks(live: Live, open_page: Callable[..., Any]) -> None:
     page = open_page("ada", "people")
-    page.get_by_label("Names, one a line").fill("eve\n\n fay ")
+    page.get_by_label("Names, one per line").fill("eve\n\n fay ")
     page.get_by_role("button", name="Invite", exact=True).dblclick()
     page.get_by_text("Copy all").wait_for()
     links = page.locator("code.link").all_inner_texts()
-    assert [people.invitation(live.store, link.rpartition("/")[2]).name for link in links] == ["eve", "fay"]
+    assert [invitations.invitation(live.store, link.rpartition("/")[2]).name for link in links] == ["eve", "fay"]
     assert all(link.startswith(f"{live.url}/invitation/") for link in links)
     press(page, "Revoke the invitation of eve")
-    told(page, "works no more")
-    assert [one.name for one in people.waiting(live.store)] == ["fay"]
-    manage(page, "cyd", "Shut out")
+    told(page, "is revoked")
+    assert [one.name for one in invitations.pending_invitations(live.store)] == ["fay"]
+    manage(page, "cyd", "Deactivate")
     press(page, "Cancel")
     assert people.by_name(live.store, "cyd").active
-    manage(page, "cyd", "Shut out")
-    page.get_by_role("dialog", name="Shut cyd out?").get_by_role("button", name="Shut out").click()
-    page.get_by_text("annotator, shut out").wait_for()
+    manage(page, "cyd", "Deactivate")
+    page.get_by_role("dialog", name="Deactivate cyd?").get_by_role("button", name="Deactivate").click()
+    page.get_by_text("annotator, deactivated").wait_for()
     assert not people.by_name(live.store, "cyd").active
     manage(page, "cyd", "Pause")
-    told(page, "no task now")
+    told(page, "gets no tasks now")
     page.get_by_role("button", name="Manage rita").click()
     page.get_by_label("Most rankings").fill("40")
     press(page, "Set the limit")
     page.get_by_role("cell", name="at most 40").wait_for()
-    page.get_by_label("Names, one a line").fill("Bob")
+    page.get_by_label("Names, one per line").fill("Bob")
     press(page, "Invite")
     page.get_by_role("alert").get_by_text("taken").wait_for()
-    assert page.get_by_label("Names, one a line").input_value() == "Bob"
-    people.revoke(live.store, "fay")
+    assert page.get_by_label("Names, one per line").input_value() == "Bob"
+    invitations.revoke(live.store, "fay")
 
 
 def test_a_person_is_erased_once_their_name_is_typed(live: Live, open_page: Callable[..., Any]) -> None:
@@ -267,14 +286,14 @@ def test_a_person_is_erased_once_their_name_is_typed(live: Live, open_page: Call
     assert erase.is_disabled()
     page.get_by_label("To confirm type").fill(name)
     erase.click()
-    told(page, "are gone")
-    assert name not in [one.name for one in people.listed(live.store)]
+    told(page, "are erased")
+    assert name not in [one.name for one in people.all_people(live.store)]
 
 
 def test_a_token_is_made_shown_once_and_revoked(live: Live, open_page: Callable[..., Any]) -> None:
     page = open_page("ada", "people")
-    page.get_by_label("Speaks for").select_option("bob")
-    page.get_by_label("What it is for").fill("nightly import")
+    page.get_by_label("Acts as").select_option("bob")
+    page.get_by_label("Purpose").fill("nightly import")
     press(page, "Make a token")
     token = page.locator("code.link").inner_text()
     found = tokens.person_of(live.store, token)
@@ -284,7 +303,7 @@ def test_a_token_is_made_shown_once_and_revoked(live: Live, open_page: Callable[
     page.get_by_role("rowheader", name="nightly import").wait_for()
     assert page.locator("code.link").count() == 0
     press(page, "Revoke nightly import")
-    told(page, "works no more")
+    told(page, "is revoked")
     assert tokens.person_of(live.store, token) is None
 
 
@@ -307,9 +326,9 @@ def test_guidelines_are_edited_and_nothing_typed_is_lost(live: Live, open_page: 
     projects.edit_guidelines(live.store, project, "ada's", 2, ada)
     text.fill("rosa's")
     press(page, "Save")
-    page.get_by_text("ada made version 3 meanwhile").wait_for()
-    people.revoke(live.store, "rosa")
-    press(page, "Save mine all the same")
+    page.get_by_text("ada saved version 3").wait_for()
+    invitations.revoke(live.store, "rosa")
+    press(page, "Save mine anyway")
     page.get_by_role("alert").get_by_text("You are logged out.").wait_for()
     assert text.input_value() == "rosa's"
     with page.context.expect_page() as opened:
@@ -319,7 +338,7 @@ def test_guidelines_are_edited_and_nothing_typed_is_lost(live: Live, open_page: 
     login.get_by_label("Password").fill(PASSWORD)
     login.get_by_role("button", name="Log in").click()
     login.get_by_text("computed in").wait_for()
-    press(page, "Save mine all the same")
+    press(page, "Save mine anyway")
     told(page, "version 4")
     now = projects.guidelines_of(live.store, project)
     assert (now.text, now.by) == ("rosa's", "rosa")
@@ -335,11 +354,11 @@ def test_files_are_downloaded_and_the_project_is_paused(live: Live, open_page: C
     assert len(rows) > 8
     assert set(NAMES[:2]) <= {row["annotator"] for row in rows}
     press(page, "Pause the project")
-    page.get_by_text("paused: nobody is given a task").wait_for()
+    page.get_by_text("paused: no tasks are handed out").wait_for()
     new = person(live.store, "new")  # who has begun something could go on with it
-    assert isinstance(tasks.claim(live.store, live.place.project.id, new.id), Nothing)
-    press(page, "Go on")
-    told(page, "given tasks again")
+    assert isinstance(tasks.claim(live.store, live.place.project.id, new.id), NoTask)
+    press(page, "Resume the project")
+    told(page, "handed out again")
 
 
 def test_tasks_are_assigned(live: Live, open_page: Callable[..., Any]) -> None:
@@ -348,11 +367,11 @@ def test_tasks_are_assigned(live: Live, open_page: Callable[..., Any]) -> None:
     page.get_by_label("Tasks", exact=False).last.fill("1-2, 4")
     page.get_by_label("bob").check()
     press(page, "Assign")
-    told(page, "3 tasks are for bob and nobody else")
+    told(page, "3 tasks are assigned to bob only")
     with live.store.read() as session:
         assert session.scalars(select(Task.id).where(Task.assigned).order_by(Task.id)).all() == [1, 2, 4]
     press(page, "Give back to everybody")
-    told(page, "3 tasks are for everybody again")
+    told(page, "3 tasks are open to everybody again")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -177,9 +177,9 @@ def test_a_full_disk_is_told_and_the_draft_kept(browser: Any, killable: tuple[Se
     desk = Desk(browser, process.url, token(view.project, "ada")).open()
     process.limit_files(0)
     fill_in(desk)
-    desk.page.locator(".status", has_text="disk takes no more").wait_for()
+    desk.page.locator(".status", has_text="disk is full or fails").wait_for()
     desk.page.get_by_role("button", name="Submit").click()
-    desk.page.locator(".problem", has_text="Not saved yet: The database's disk takes no more, or fails.").wait_for()
+    desk.page.locator(".problem", has_text="Not saved yet: The database's disk is full or fails.").wait_for()
     assert said(view, "ada") == []
     process.limit_files(-1)
     desk.saved()  # it tries again by itself

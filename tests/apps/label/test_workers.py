@@ -12,7 +12,7 @@ import psutil
 import pytest
 from label_crowd import Notes, reckon
 from label_load import serving
-from processes import Served, crowd, more
+from processes import Served, more, pool
 
 NAMES = [f"person {n}" for n in range(6)]
 
@@ -39,7 +39,7 @@ def test_a_worker_that_is_killed_is_started_again_and_nothing_is_lost(url: str, 
 async def under_fire(served: Served, process: psutil.Process) -> Notes:
     before = process.children()
     assert len(before) == 2
-    async with crowd(served, NAMES) as notes:
+    async with pool(served, NAMES) as notes:
         await more(lambda: len(notes.saved), 6)
         os.kill(before[0].pid, signal.SIGKILL)
         await more(lambda: len(notes.saved), 6)

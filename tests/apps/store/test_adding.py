@@ -10,7 +10,7 @@ from offices import Office, prompt
 from sqlalchemy import select
 
 from apps.store import tasks
-from apps.store.adding import Added, NewAnswer, NewPrompt, add_tasks, share_out
+from apps.store.adding import Added, NewAnswer, NewPrompt, add_tasks, distribute
 from apps.store.tables import Output, Task, TaskOutput
 
 
@@ -85,21 +85,21 @@ def test_who_gave_the_same_answer_is_kept_and_the_answer_shown_once(office: Offi
 )
 def test_many_answers_are_shared_out(n: int, sizes: list[int]) -> None:
     answers = [str(index) for index in range(n)]
-    grown, new, waiting = share_out(answers, {}, 9)
+    grown, new, waiting = distribute(answers, {}, 9)
     assert (grown, sorted(map(len, new)), waiting) == ({}, sorted(sizes), n - sum(sizes))
     assert [answer for task in new for answer in task] == answers[: sum(sizes)]
 
 
 @pytest.mark.parametrize(("n", "most", "waiting"), [(3, 2, 1), (5, 2, 1), (4, 2, 0), (7, 3, 0), (10, 3, 0)])
 def test_no_task_is_too_small_or_too_large(n: int, most: int, waiting: int) -> None:
-    _, new, left = share_out([str(index) for index in range(n)], {}, most)
+    _, new, left = distribute([str(index) for index in range(n)], {}, most)
     assert left == waiting == n - sum(map(len, new))
     assert all(2 <= len(task) <= most for task in new)
 
 
 def test_unseen_tasks_are_filled_before_new_ones_are_made() -> None:
     unseen = {7: ["a"] * 8, 8: ["b"] * 9, 9: ["c"] * 7}
-    assert share_out(list("123456"), unseen, 9) == ({7: ["1"], 9: ["2", "3"]}, [["4", "5", "6"]], 0)
+    assert distribute(list("123456"), unseen, 9) == ({7: ["1"], 9: ["2", "3"]}, [["4", "5", "6"]], 0)
 
 
 def test_gold_and_practice_are_a_task_for_each_row(office: Office) -> None:

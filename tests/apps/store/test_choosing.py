@@ -11,17 +11,17 @@ from sqlalchemy import select
 from apps.store import feedback, people, projects, tasks, work
 from apps.store.engine import Store
 from apps.store.errors import LeaseLost, Refused
-from apps.store.people import Somebody
+from apps.store.people import PersonInfo
 from apps.store.settings import Settings
 from apps.store.tables import Annotation, Desk, Event, Revision
 
 # ---------------------------------------------------------------------------------------------------------- assignment
 
 
-def everything(office: Office, person: Somebody) -> list[int]:
+def everything(office: Office, person: PersonInfo) -> list[int]:
     """What the person gets until there is nothing, each ranked."""
     found = []
-    while isinstance(given := tasks.claim(office.store, office.project, person.id), tasks.Given):
+    while isinstance(given := tasks.claim(office.store, office.project, person.id), tasks.TaskView):
         found.append(given.id)
         rank(office, person, given)
     return found
@@ -91,12 +91,12 @@ def test_only_tasks_to_rank_and_people_who_are_there_can_be_named(office: Office
     office.person("Ann")
     rank_task = queue_of(office)[0]
     for ids, names in (([rank_task + 1], ["Ann"]), ([rank_task, 999], ["Ann"]), ([rank_task], ["Zoe"])):
-        with pytest.raises(Refused, match=r"no task|nobody has this name"):
+        with pytest.raises(Refused, match=r"no ranking task|nobody has this name"):
             tasks.assign(office.store, office.project, ids, names)
     people.set_active(office.store, "Ann", False)
-    with pytest.raises(Refused, match="Ann is shut out"):
+    with pytest.raises(Refused, match="Ann is deactivated"):
         tasks.assign(office.store, office.project, [rank_task], ["Ann"])
-    with pytest.raises(Refused, match="nobody is named"):
+    with pytest.raises(Refused, match="nobody is chosen"):
         tasks.assign(office.store, office.project, [rank_task], [])
     assert not row(office, rank_task).assigned
 
@@ -142,7 +142,7 @@ def test_nobody_ranks_more_than_the_cap_and_the_lead_sets_another_for_one(store:
     assert len(everything(office, ann)) == 2
     found = nothing(office, ann)
     assert (found.reason, found.retry_at) == ("enough", None)
-    assert "as many rankings as are asked of one person (2)" in found.message
+    assert "reached the limit of 2 rankings per person" in found.message
     work.undo(store, office.project, ann.id)  # leaves one
     assert len(everything(office, ann)) == 1
     tasks.limit_person(store, office.project, "Ann", 3)
@@ -170,12 +170,12 @@ def test_a_days_hours_are_full_until_midnight(store: Store, clock: Clock) -> Non
     found = nothing(office, ann)
     midnight = clock.now - clock.now % 86400 + 86400
     assert (found.reason, found.retry_at) == ("enough", midnight)
-    assert "(1 h). It goes on at midnight UTC" in found.message
+    assert "limit of 1 hours per day. New tasks are available at midnight UTC" in found.message
     clock.now = midnight
     claim(office, ann)
 
 
-def office_day(office: Office, person: Somebody, clock: Clock, seconds: list[int]) -> list[str]:
+def office_day(office: Office, person: PersonInfo, clock: Clock, seconds: list[int]) -> list[str]:
     """Rankings that took so many seconds."""
     said = []
     for spent in seconds:
@@ -237,7 +237,7 @@ def test_a_task_whose_time_is_over_lets_others_come_first(store: Store, clock: C
 # ------------------------------------------------------------------------------------------------------------ practice
 
 
-def fail_practice(office: Office, person: Somebody) -> None:
+def fail_practice(office: Office, person: PersonInfo) -> None:
     given = claim(office, person)
     assert given.kind == "practice"
     order = [int(text.split()[1]) for text in given.answers]
@@ -266,7 +266,7 @@ def test_who_fails_practice_is_shown_to_the_lead_who_lets_them_do_it_again(store
     fail_practice(office, bob)
     claim(office, lead)
     assert failed(office) == ["Ann"]
-    assert "The lead has been told" in nothing(office, ann).message
+    assert "The lead can see this" in nothing(office, ann).message
     assert tasks.reset_practice(store, office.project, "Ann", by=lead.id) == 2
     assert failed(office) == []
     given = claim(office, ann)

@@ -13,7 +13,7 @@ from apps.store import people, tasks, work
 from apps.store.engine import Store
 from apps.store.errors import LeaseLost, NotYours
 from apps.store.tables import Lease, Presentation, Task
-from apps.store.tasks import Given
+from apps.store.tasks import TaskView
 
 # -------------------------------------------------------------------------------------------------------- what is next
 
@@ -333,7 +333,7 @@ def test_fifty_people_at_once_never_get_more_than_the_places_there_are(store: St
     def work_through(index: int) -> None:
         for _ in range(3):
             found = tasks.claim(office.store, office.project, crew[index].id)
-            if isinstance(found, Given):
+            if isinstance(found, TaskView):
                 given.append((found.id, index))
                 rank(office, crew[index], found)
 

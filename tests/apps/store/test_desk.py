@@ -12,10 +12,10 @@ from apps.store import people, projects, tasks, work
 from apps.store.engine import Store
 from apps.store.settings import Settings
 from apps.store.tables import Annotation, Desk, Lease, Task
-from apps.store.tasks import Given
+from apps.store.tasks import TaskView
 
 
-def desk(office: Office, person: people.Somebody) -> Desk:
+def desk(office: Office, person: people.PersonInfo) -> Desk:
     with office.store.read() as session:
         return session.get_one(Desk, (office.project, person.id))
 
@@ -83,7 +83,7 @@ def test_whatever_people_do_a_claim_finds_what_looking_at_everything_finds(
     office = Office(store, overlap=chance.choice((1, 2, 3)), lease_minutes=1)
     office.tasks(12, k=2)
     crew = [office.person(name) for name in ("Ann", "Bob", "Cy", "Di")]
-    held: dict[int, Given] = {}
+    held: dict[int, TaskView] = {}
     for step in range(90):
         person = chance.choice(crew)
         act = chance.choice(("claim", "claim", "submit", "submit", "skip", "undo", "wait", "release", "more", "close"))
@@ -91,7 +91,7 @@ def test_whatever_people_do_a_claim_finds_what_looking_at_everything_finds(
         if act == "claim":
             candidates, lapsed = expected_tasks(office, person, clock.now)
             found = tasks.claim(office.store, office.project, person.id)
-            if isinstance(found, Given):
+            if isinstance(found, TaskView):
                 held[person.id] = found
                 assert found.id in lapsed or found.id == candidates[0], step
             else:
@@ -118,7 +118,7 @@ def test_whatever_people_do_a_claim_finds_what_looking_at_everything_finds(
             assert_counts(office)
 
 
-def expected_tasks(office: Office, person: people.Somebody, now: float) -> tuple[list[int], set[int]]:
+def expected_tasks(office: Office, person: people.PersonInfo, now: float) -> tuple[list[int], set[int]]:
     """The open tasks that a person may be given, in the queue's order, and those that they hold or held."""
     with office.store.read() as session:
         free, held = [], set()
@@ -141,7 +141,7 @@ def expected_tasks(office: Office, person: people.Somebody, now: float) -> tuple
         return free, held
 
 
-def row_of(office: Office, task: int, person: people.Somebody) -> str:
+def row_of(office: Office, task: int, person: people.PersonInfo) -> str:
     with office.store.read() as session:
         said = (Annotation.task_id == task) & (Annotation.person_id == person.id)
         return session.scalar(select(Annotation.status).where(said)) or ""

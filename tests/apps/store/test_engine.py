@@ -23,7 +23,7 @@ from offices import Office, new_id, ranking
 from sqlalchemy import select, text, update
 
 from align.errors import UserError
-from apps.store import engine, people, tasks, work, write_lock
+from apps.store import engine, invitations, people, tasks, work, write_lock
 from apps.store.engine import Store
 from apps.store.errors import Unavailable
 from apps.store.tables import Person, Table
@@ -48,9 +48,9 @@ def test_migrations_make_the_tables_that_the_code_declares(store: Store) -> None
 
 
 def test_a_database_is_opened_again_as_it_was(store: Store, url: str) -> None:
-    people.invite(store, "admin")
+    invitations.invite(store, "admin")
     other = Store.open(url, create=False)
-    assert people.listed(other) == []
+    assert people.all_people(other) == []
     other.close()
 
 
@@ -72,8 +72,8 @@ def test_a_process_with_two_stores_keeps_its_log_when_another_process_ends(tmp_p
     other = f"import sqlite3; sqlite3.connect({str(path)!r}).execute('SELECT count(*) FROM event').fetchone()"
     subprocess.run([sys.executable, "-c", other], check=True)
     assert Path(f"{path}-wal").stat().st_ino == log
-    people.invite(first, "admin", "ana")
-    assert [one.name for one in people.waiting(second)] == ["ana"]
+    invitations.invite(first, "admin", "ana")
+    assert [one.name for one in invitations.pending_invitations(second)] == ["ana"]
     first.close()
     second.close()
 
@@ -103,16 +103,16 @@ def test_a_writing_transaction_locks_before_it_reads(store: Store, url: str) -> 
 def test_a_reader_sees_one_state_throughout(store: Store) -> None:
     with store.read() as session:
         before = session.scalars(select(Person.id)).all()
-        people.accept(store, people.invite(store, "admin").token, "Ann", "four words or more")
+        invitations.accept(store, invitations.invite(store, "admin").token, "Ann", "four words or more")
         assert session.scalars(select(Person.id)).all() == before == []
-    assert len(people.listed(store)) == 1
+    assert len(people.all_people(store)) == 1
 
 
 def test_rows_that_are_only_added_cannot_be_changed(office: Office) -> None:
     office.tasks(1)
     ann = office.person("Ann")
     given = tasks.claim(office.store, office.project, ann.id)
-    assert isinstance(given, tasks.Given)
+    assert isinstance(given, tasks.TaskView)
     work.submit(office.store, ann.id, new_id(), given.id, given.lease, ranking(1, 2, 3, 4))
     for change in (
         "UPDATE revision SET seconds = 1",
@@ -195,10 +195,10 @@ def test_a_busy_database_is_told_and_nothing_is_saved(store: Store, url: str, mo
     other = Store.open(url)
     with store.write():
         with pytest.raises(Unavailable, match="busy"):
-            people.invite(other, "admin")
+            invitations.invite(other, "admin")
         with pytest.raises(Unavailable, match="busy"):
-            people.invite(store, "admin")
-    people.invite(other, "admin")
+            invitations.invite(store, "admin")
+    invitations.invite(other, "admin")
     other.close()
 
 
@@ -212,7 +212,7 @@ def test_a_busy_database_is_waited_for(store: Store, url: str) -> None:
     thread = threading.Thread(target=hold)
     thread.start()
     threading.Timer(0.5, release.set).start()
-    people.invite(other, "admin")
+    invitations.invite(other, "admin")
     thread.join()
     other.close()
 
@@ -223,7 +223,7 @@ def test_a_full_disk_is_told_and_what_was_there_stays(tmp_path: Path) -> None:
     office.tasks(2)
     ann = office.person("Ann")
     given = tasks.claim(store, office.project, ann.id)
-    assert isinstance(given, tasks.Given)
+    assert isinstance(given, tasks.TaskView)
     work.save_draft(store, ann.id, given.id, {"comment": "kept"}, 1)
     store.close()
     full = Store.open(str(tmp_path / "labels.db"))
@@ -234,7 +234,7 @@ def test_a_full_disk_is_told_and_what_was_there_stays(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="disk is full"):
         work.submit(full, ann.id, new_id(), given.id, given.lease, big)
     again = tasks.claim(full, office.project, ann.id)
-    assert isinstance(again, tasks.Given)
+    assert isinstance(again, tasks.TaskView)
     assert (again.draft, again.annotation) == ({"comment": "kept"}, None)
     full.close()
 
@@ -258,7 +258,7 @@ def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
         office.tasks(1)
         ann = office.person("Ann")
         given = tasks.claim(store, office.project, ann.id)
-        assert isinstance(given, tasks.Given)
+        assert isinstance(given, tasks.TaskView)
         fill(small / "filler")
         saved, problem = 0, ""
         for rev in range(1, 200):
@@ -271,7 +271,7 @@ def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
         assert "disk is full" in problem
         (small / "filler").unlink()
         again = tasks.claim(store, office.project, ann.id)
-        assert isinstance(again, tasks.Given)
+        assert isinstance(again, tasks.TaskView)
         assert again.draft_rev == saved
         with store.read() as session:
             assert session.scalar(text("PRAGMA integrity_check")) == "ok"
@@ -284,15 +284,15 @@ def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
 def test_a_server_that_goes_away_and_comes_back(cluster: Any, tmp_path: Path) -> None:
     url = cluster.new("goes_away")
     store = Store.open(url)
-    people.invite(store, "admin")
+    invitations.invite(store, "admin")
     cluster.stop()
     try:
         for _ in range(2):
             with pytest.raises(Unavailable, match="cannot be reached"):
-                people.invite(store, "admin")
+                invitations.invite(store, "admin")
     finally:
         cluster.start()
-    people.invite(store, "admin")
+    invitations.invite(store, "admin")
     with store.read() as session:
         assert session.scalar(text("SELECT count(*) FROM invitation")) == 2
     store.close()
@@ -305,7 +305,7 @@ def test_an_error_of_the_program_is_not_called_a_failing_database(store: Store) 
 
 
 def test_what_raises_in_a_transaction_is_rolled_back(store: Store) -> None:
-    people.accept(store, people.invite(store, "admin").token, "Ann", "four words or more")
+    invitations.accept(store, invitations.invite(store, "admin").token, "Ann", "four words or more")
 
     def fail_after_a_change() -> None:
         with store.write() as session:

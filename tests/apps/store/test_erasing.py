@@ -9,7 +9,7 @@ import pytest
 from offices import Office, claim, new_id, person, rank, ranking, row
 from sqlalchemy import select, text
 
-from apps.store import erasing, events, people, progress, projects, reviews, sessions, tasks, tokens, work
+from apps.store import erasing, events, invitations, people, progress, projects, reviews, sessions, tasks, tokens, work
 from apps.store.errors import LoginRefused, NotYours, Refused, Unavailable
 from apps.store.tables import Annotation, Event, Person, Revision, Task
 
@@ -26,8 +26,8 @@ def told(office: Office) -> Office:
     people.set_role(store, NAME.upper(), "reviewer", by=lead.id)
     people.set_active(store, NAME, False, by=lead.id)
     people.set_active(store, NAME, True, by=lead.id)
-    people.reset(store, NAME, created_by=lead.id)
-    people.revoke(store, f" {NAME.lower()} ", by=lead.id)
+    invitations.reset(store, NAME, created_by=lead.id)
+    invitations.revoke(store, f" {NAME.lower()} ", by=lead.id)
     sessions.login(store, NAME, "four words or more", "10.0.0.1")
     with pytest.raises(LoginRefused):
         sessions.login(store, NAME, "not the password", "10.0.0.1")
@@ -94,26 +94,26 @@ def test_the_chain_holds_before_and_after(told: Office) -> None:
 
 def test_what_was_done_by_them_and_to_them_is_told_by_the_pseudonym(told: Office) -> None:
     pseudonym = erasing.erase(told.store, NAME).pseudonym
-    assert pseudonym in [one.name for one in people.listed(told.store) if one.erased]
+    assert pseudonym in [one.name for one in people.all_people(told.store) if one.erased]
     assert projects.versions(told.store, told.project)[0].by == pseudonym
     assert pseudonym in [one.name for one in progress.progress(told.store, told.project).people]
     for again in (people.set_active, people.set_role):
         with pytest.raises(Refused, match="was erased"):
             again(told.store, pseudonym, "annotator")  # type: ignore[operator]
     with pytest.raises(Refused, match="was erased"):
-        people.reset(told.store, pseudonym)
+        invitations.reset(told.store, pseudonym)
     assert person(told.store, NAME).name == NAME  # the name is free again
 
 
 def test_nothing_works_any_more_that_let_them_in(told: Office) -> None:
     login = sessions.login(told.store, NAME, "four words or more", "10.0.0.1")
     token = tokens.create(told.store, NAME, "report", 3).token
-    link = people.reset(told.store, NAME).token
+    link = invitations.reset(told.store, NAME).token
     erasing.erase(told.store, NAME)
     assert sessions.person_of(told.store, login) is None
     assert tokens.person_of(told.store, token) is None
     with pytest.raises(LoginRefused):
-        people.invitation(told.store, link)
+        invitations.invitation(told.store, link)
     with pytest.raises(LoginRefused):
         sessions.login(told.store, NAME, "four words or more", "10.0.0.1")
 
@@ -159,7 +159,7 @@ def test_a_file_that_cannot_be_written_anew_is_told_with_what_to_do(
         raise Unavailable("the disk is full")
 
     with monkeypatch.context() as patched:
-        patched.setattr(told.store, "sweep", fails)
+        patched.setattr(told.store, "vacuum", fails)
         with pytest.raises(Unavailable, match=r"erase erased-\d+ again") as error:
             erasing.erase(told.store, NAME)
     pseudonym = str(error.value).split()[0]
@@ -192,8 +192,8 @@ CHANGES = {
     "UPDATE event SET subject = '', data = '{}' WHERE seq = 2": "event 2 was changed",
     "UPDATE event SET at = at + 1 WHERE subject = '' AND verb = 'role'": "was changed after it was written",
     "UPDATE revision SET payload = replace(payload, '4,\"1\"', '3,\"1\"') WHERE seconds = 20": "revision 1 of",
-    "UPDATE person SET erased_at = 1 WHERE name = 'Bob'": "person 2 is erased, and no event says so",
-    "UPDATE person SET erased_at = NULL": "erases person 3, who is there or was erased before",
+    "UPDATE person SET erased_at = 1 WHERE name = 'Bob'": "person 2 is erased without an event",
+    "UPDATE person SET erased_at = NULL": "erases person 3, who is not erased or was erased before",
     "UPDATE event SET data = '{}' WHERE verb = 'erase'": "was changed after it was written",
 }
 
@@ -222,7 +222,7 @@ def test_a_forged_erasing_is_seen(told: Office) -> None:
         events.append(session, 1.0, None, "erase", done.pseudonym, data)
     problems = "\n".join(events.verify(told.store).problems)
     assert "was erased before" in problems
-    assert f"erases {bobs}, which another person said" in problems
+    assert f"erases {bobs}, which is another person's" in problems
 
 
 @pytest.mark.parametrize("hides", [True, False])

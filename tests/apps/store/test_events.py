@@ -16,7 +16,7 @@ def told(office: Office) -> Office:
     ann = office.person("Ann")
     for _ in range(3):
         given = tasks.claim(office.store, office.project, ann.id)
-        assert isinstance(given, tasks.Given)
+        assert isinstance(given, tasks.TaskView)
         work.submit(office.store, ann.id, new_id(), given.id, given.lease, ranking(1, 2, 3, 4))
     work.undo(office.store, office.project, ann.id)
     return office

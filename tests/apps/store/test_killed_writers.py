@@ -19,10 +19,10 @@ import pytest
 from offices import Office, new_id, person, ranking
 from sqlalchemy import func, select, text
 
-from apps.store import erasing, events, people, projects, reviews, tasks, tokens, work
+from apps.store import erasing, events, links, projects, reviews, tasks, tokens, work
 from apps.store.engine import Store
 from apps.store.errors import Stale
-from apps.store.people import Somebody
+from apps.store.people import PersonInfo
 from apps.store.revisions import FINAL
 from apps.store.tables import Annotation, ApiToken, Event, Guidelines, Person, Project, Revision, Task
 
@@ -34,7 +34,7 @@ OVERLAP = 2
 class Writer:
     """Works as several people in turn; a line is written after each answer of the store, as a page would show it."""
 
-    def __init__(self, url: str, project: int, people: list[Somebody], log: Path, seed: int) -> None:
+    def __init__(self, url: str, project: int, people: list[PersonInfo], log: Path, seed: int) -> None:
         self.store, self.project, self.people, self.seed = Store.open(url), project, people, seed
         self.lead = people[0].id
         self.log = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
@@ -57,7 +57,7 @@ class Writer:
     def rank(self, who: int) -> None:
         given = tasks.claim(self.store, self.project, who)
         ranks = ranking(*(self.chance.randint(1, 2) for _ in range(2))) | {"comment": "a text"}
-        if not isinstance(given, tasks.Given):
+        if not isinstance(given, tasks.TaskView):
             if past := work.history(self.store, self.project, who, limit=9):
                 saved = work.revise(self.store, who, self.chance.choice(past).id, ranks)
                 self.said(saved.id, saved.revision, ranks)
@@ -105,7 +105,7 @@ class Writer:
 
     def make_token(self) -> None:
         token = tokens.create(self.store, self.people[0].name, "a script", 1).token
-        self.note("token", people.hash_token(token))
+        self.note("token", links.hash_token(token))
 
     def erase(self) -> None:
         """Somebody comes, says something, and is erased."""
@@ -115,7 +115,7 @@ class Writer:
         self.note("erased", erasing.erase(self.store, somebody.name, self.lead).pseudonym)
 
 
-def start(url: str, office: Office, people: list[Somebody], log: Path, seed: int) -> int:
+def start(url: str, office: Office, people: list[PersonInfo], log: Path, seed: int) -> int:
     """A writer's process id."""
     pid = os.fork()
     if pid:

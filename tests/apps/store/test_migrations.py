@@ -52,8 +52,8 @@ def as_of_version_1(store: Store, url: str) -> None:
 
 def all_said(store: Store, project: int) -> list[Any]:
     with store.read() as session:
-        found = reading.judged(session, project, ("rank", "practice"), unsaid=True)
-        return [(task.id, task.hash, task.status, task.answers, task.judgments) for task in found]
+        found = reading.annotated_tasks(session, project, ("rank", "practice"), with_unannotated=True)
+        return [(task.id, task.hash, task.status, task.answers, task.annotations) for task in found]
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def test_a_database_of_version_1_keeps_every_label(store: Store, older_url: str,
         assert session.scalars(select(Project.secret)).one()
     assert min(public) > 0
     assert len(set(public)) == len(public) == 9
-    assert versions(opened) == ["0002"]
+    assert versions(opened) == ["0003"]
     go_on(opened)
     opened.close()
 
@@ -98,7 +98,7 @@ def go_on(store: Store) -> None:
     ann, bob = (people.by_name(store, name) for name in ("Ann", "Bob"))
     assert claim(office, ann).draft == {"comment": "half"}
     for person in (ann, bob):
-        while isinstance(given := tasks.claim(store, office.project, person.id), tasks.Given):
+        while isinstance(given := tasks.claim(store, office.project, person.id), tasks.TaskView):
             rank(office, person, given)
         assert nothing(office, person).reason == "done"
     assert_counts(office)

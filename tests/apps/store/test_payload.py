@@ -39,7 +39,7 @@ def test_a_whole_ranking_has_every_key() -> None:
 
 def test_an_untouched_order_is_never_saved() -> None:
     assert problems({"answers": RATED, "ranks": None}) == [
-        "ranks: not every answer has a place yet; rank all, or say that all are bad"
+        "ranks: some answers have no rank; rank all of them, or mark all as bad"
     ]
     assert problems({"answers": RATED}) == problems({"answers": RATED, "ranks": None})
 
@@ -60,7 +60,7 @@ def test_all_bad_is_no_tie() -> None:
 def test_ranks_are_whole_numbers_for_each_slot(ranks: Any) -> None:
     (problem,) = problems({"answers": RATED, "ranks": ranks})
     assert problem.startswith("ranks = ")
-    assert "a rank from 1 to 2 is wanted for each slot from 0 to 1" in problem
+    assert "expected a rank from 1 to 2 for each slot from 0 to 1" in problem
 
 
 def test_ties_may_be_switched_off() -> None:
@@ -71,7 +71,7 @@ def test_ties_may_be_switched_off() -> None:
 @pytest.mark.parametrize("rating", [0, 8, 2.5, "4", True])
 def test_ratings_go_from_one_to_seven(rating: Any) -> None:
     (problem,) = problems({"answers": RATED | {"1": {"rating": rating}}, "ranks": {"0": 1, "1": 2}})
-    assert problem == f"answers.1.rating = {rating!r}: 1 to 7 is wanted"
+    assert problem == f"answers.1.rating = {rating!r}: expected 1 to 7"
 
 
 def test_ratings_are_needed_where_the_project_says_so() -> None:
@@ -79,7 +79,7 @@ def test_ratings_are_needed_where_the_project_says_so() -> None:
     assert len(problems(ranks)) == 2
     assert check(ranks, questions=Questions(rating=Rating(required=False)))["answers"]["0"]["rating"] is None
     (problem,) = problems({"answers": {"0": {"rating": 1}}, **ranks}, questions=Questions(rating=Rating(ask=False)))
-    assert "not asked for" in problem
+    assert "this project has no ratings" in problem
 
 
 def test_flags_are_those_of_the_project() -> None:
@@ -95,7 +95,7 @@ def test_flags_are_those_of_the_project() -> None:
 def test_comments_may_be_switched_off() -> None:
     given = {"answers": RATED, "ranks": {"0": 1, "1": 2}, "comment": "hm"}
     (problem,) = problems(given, questions=Questions(comment=False))
-    assert "not asked for" in problem
+    assert "this project has no comments" in problem
 
 
 def test_all_problems_are_told_at_once() -> None:
@@ -114,7 +114,7 @@ def test_long_comments_are_refused() -> None:
 
 def test_what_is_no_object_is_refused() -> None:
     for payload in (None, [], "x", 3):
-        assert "an object is wanted" in problems(payload)[0]
+        assert "expected an object" in problems(payload)[0]
     deep: Any = {}
     for _ in range(100_000):
         deep = {"x": deep}
@@ -123,7 +123,7 @@ def test_what_is_no_object_is_refused() -> None:
 
 def test_a_reason_is_needed() -> None:
     assert check_reason("too long") == {"reason": "too long", "comment": ""}
-    with pytest.raises(BadPayload, match="say why"):
+    with pytest.raises(BadPayload, match="give a reason"):
         check_reason("")
 
 

@@ -12,7 +12,7 @@ import pytest
 from offices import Clock, Office, claim, new_id, nothing, queue_of, rank, ranking
 from sqlalchemy import event, text
 
-from apps.store import erasing, people, projects, tasks, work
+from apps.store import erasing, people, projects, reviews, tasks, work
 from apps.store.engine import Store
 from apps.store.settings import Settings
 
@@ -57,7 +57,7 @@ def whole_reads(store: Store, sent: list[Statement]) -> set[str]:
     return {one[0] for one in sent if reads_a_whole_table(store, plan(store, one))}
 
 
-def do(office: Office, person: people.Somebody, n: int) -> None:
+def do(office: Office, person: people.PersonInfo, n: int) -> None:
     for _ in range(n):
         given = claim(office, person)
         work.submit(office.store, person.id, new_id(), given.id, given.lease, ranking(1, 2))
@@ -106,6 +106,25 @@ def test_no_statement_of_a_claim_that_finds_nothing_reads_a_whole_table(store: S
         rank(office, ann, given)
         assert nothing(office, bob).reason == "done"
     assert whole_reads(store, sent) == set()
+
+
+def test_decisions_of_leads_are_found_without_reading_all_events(store: Store) -> None:
+    office = Office(store)
+    office.tasks(30, k=2)
+    ann = office.person("Ann", "admin")
+    do(office, ann, 20)
+    given = claim(office, ann)
+    work.flag(store, ann.id, new_id(), given.id, given.lease, "no sense")
+    reviews.accept_task(store, office.project, 1, ann.id)
+    store.analyze()
+    with statements(store) as sent:
+        with store.read() as session:
+            assert reviews.decided(session, office.project) == {1}
+        assert len(reviews.reports(store, office.project)) == 1
+    plans = [plan(store, one) for one in sent if "FROM event" in one[0]]
+    assert len(plans) == 3
+    assert not any(reads_a_whole_table(store, told) for told in plans)
+    assert all("event_of_leads" in told for told in plans)
 
 
 def test_the_queue_is_read_in_its_order_and_not_sorted(store: Store) -> None:

@@ -10,7 +10,7 @@ from offices import Clock, Office, claim, new_id, rank, ranking
 from sqlalchemy import event
 
 from apps.store import people, progress, work
-from apps.store.people import Somebody
+from apps.store.people import PersonInfo
 from apps.store.progress import covered, people_csv
 
 
@@ -51,7 +51,7 @@ def test_each_persons_figures(office: Office, clock: Clock) -> None:
     assert (found["Bob"].n_flagged, found["Bob"].median_seconds, found["Bob"].last_at) == (1, None, clock.now)
 
 
-def say(office: Office, clock: Clock, somebody: Somebody, seconds: float, **best: str) -> None:
+def say(office: Office, clock: Clock, somebody: PersonInfo, seconds: float, **best: str) -> None:
     """Ranks the next task in a longer time than was spent on it; answer 0 is best, but where another is named."""
     given = claim(office, somebody)
     clock.now += 2 * seconds

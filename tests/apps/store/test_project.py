@@ -55,23 +55,23 @@ def test_a_proxy_is_named_by_its_address(tmp_path: Path) -> None:
     given = project.read(write(tmp_path, text + "trusted_proxies: [10.0.0.5, 172.16.0.0/12, 'fd00::/8']\n"))
     assert given.proxies == ("10.0.0.5", "172.16.0.0/12", "fd00::/8")
     for unknown in ("nginx", "'*'", "10.0.0.0.1", "172.16.0.1/12"):
-        assert "is no address and no network" in refused(tmp_path, f"{text}trusted_proxies: [{unknown}]\n")
+        assert "is not an IP address or network" in refused(tmp_path, f"{text}trusted_proxies: [{unknown}]\n")
 
 
 def test_flags_have_different_names(tmp_path: Path) -> None:
     flags = "[{name: a, label: A}, {name: a, label: B}]"
-    assert "the name a is given twice" in refused(tmp_path, f"name: x\ndatabase: d\nquestions: {{flags: {flags}}}\n")
+    assert "the name a is used twice" in refused(tmp_path, f"name: x\ndatabase: d\nquestions: {{flags: {flags}}}\n")
 
 
 def test_no_password_stands_in_the_file(tmp_path: Path) -> None:
     said = refused(tmp_path, "name: x\ndatabase: postgresql://ann:s3cret@db/labels\n")
-    assert "write ${NAME} in its place" in said
+    assert "replace it by ${NAME}" in said
     assert "s3cret" not in said
 
 
 def test_a_password_comes_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = project.read(write(tmp_path, "name: x\ndatabase: 'postgresql://ann:${LABELS_PASSWORD}@db/labels'\n"))
-    with pytest.raises(UserError, match="no variable LABELS_PASSWORD"):
+    with pytest.raises(UserError, match="environment variable LABELS_PASSWORD is not set"):
         project.database_url(recipe)
     monkeypatch.setenv("LABELS_PASSWORD", "p@ss/word")
     assert project.database_url(recipe) == "postgresql://ann:p%40ss%2Fword@db/labels"
@@ -122,7 +122,7 @@ def test_guidelines_are_edited_by_one_at_a_time(office: Office, clock: Clock) ->
     clock.now += 60
     assert projects.edit_guidelines(office.store, office.project, "Be kind.", 1, lead.id) == 2
     assert projects.edit_guidelines(office.store, office.project, "Be kind.", 2, lead.id) == 2  # nothing changed
-    with pytest.raises(Stale, match="at version 2, and this was made of version 1"):
+    with pytest.raises(Stale, match="at version 2, but you edited version 1"):
         projects.edit_guidelines(office.store, office.project, "Be stern.", 1, lead.id)
     assert projects.guidelines_of(office.store, office.project) == (2, "Be kind.", "Lead", clock.now)
     assert [(one.version, one.text) for one in projects.versions(office.store, office.project)] == [

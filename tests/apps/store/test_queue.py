@@ -85,7 +85,7 @@ def test_what_was_seen_stays_in_front(office: Office) -> None:
     queue.draw(office.store, office.project)
     assert order(office) == ["q4", "q3", "q2", "q1", "q0"]
     given = tasks.claim(office.store, office.project, office.person("Ann").id)
-    assert isinstance(given, tasks.Given)
+    assert isinstance(given, tasks.TaskView)
     add_tasks(office.store, office.project, [prompt("urgent", 2, priority=99)])
     queue.draw(office.store, office.project)
     assert order(office) == ["q4", "urgent", "q3", "q2", "q1", "q0"]
@@ -150,7 +150,7 @@ def test_a_task_in_work_keeps_its_priority_and_place(office: Office) -> None:
     add_tasks(office.store, office.project, [prompt(f"q{index}", 2) for index in range(3)])
     ann = office.person("Ann")
     given = tasks.claim(office.store, office.project, ann.id)
-    assert isinstance(given, tasks.Given)
+    assert isinstance(given, tasks.TaskView)
     with office.store.read() as session:
         before = session.get_one(Task, given.id)
     keep_scores(office.store, office.project, [scored(f"q{index}", 1.0) for index in range(3)])

@@ -9,15 +9,15 @@ from sqlalchemy import select
 from apps.store import adding, events, projects, reading, reviews, tasks, work
 from apps.store.engine import Store
 from apps.store.errors import Refused
-from apps.store.people import Somebody
+from apps.store.people import PersonInfo
 from apps.store.settings import Settings
 from apps.store.tables import Event, Task
 
 
-def say(office: Office, person: Somebody, *ranks: int) -> int:
+def say(office: Office, person: PersonInfo, *ranks: int) -> int:
     """The person ranks the next task. Returns its id."""
     given = tasks.claim(office.store, office.project, person.id)
-    assert isinstance(given, tasks.Given)
+    assert isinstance(given, tasks.TaskView)
     work.submit(office.store, person.id, new_id(), given.id, given.lease, ranking(*ranks))
     return given.id
 
@@ -39,13 +39,13 @@ def test_a_task_that_is_sent_back_is_given_to_one_more_person(pair: Office) -> N
     )
     task = say(pair, ada, 1, 2, 3, 4)
     say(pair, bob, 4, 3, 2, 1)
-    assert isinstance(tasks.claim(pair.store, pair.project, cyd.id), tasks.Nothing)
+    assert isinstance(tasks.claim(pair.store, pair.project, cyd.id), tasks.NoTask)
     assert reviews.send_back(pair.store, pair.project, task, lead.id) == 3
     assert decided(pair) == {task}
-    assert isinstance(tasks.claim(pair.store, pair.project, ada.id), tasks.Nothing)  # not to those who did it
+    assert isinstance(tasks.claim(pair.store, pair.project, ada.id), tasks.NoTask)  # not to those who did it
     assert say(pair, cyd, 1, 2, 3, 4) == task
     assert decided(pair) == set()  # so it is looked at again
-    assert isinstance(tasks.claim(pair.store, pair.project, dan.id), tasks.Nothing)
+    assert isinstance(tasks.claim(pair.store, pair.project, dan.id), tasks.NoTask)
     with pair.store.read() as session:
         found = session.get_one(Task, task)
         assert (found.status, found.n_done, found.required) == ("done", 3, 3)
@@ -64,7 +64,7 @@ def test_a_task_that_waits_already_is_not_sent_back_twice(pair: Office) -> None:
     pair.tasks(1)
     ada, lead = pair.person("ada"), pair.person("lea", "reviewer")
     task = say(pair, ada, 1, 2, 3, 4)
-    with pytest.raises(Refused, match="waits for 1 more already"):
+    with pytest.raises(Refused, match="already waits for 1 more rankings"):
         reviews.send_back(pair.store, pair.project, task, lead.id)
     tasks.close_task(pair.store, task)
     with pytest.raises(Refused, match="is closed"):
@@ -98,10 +98,10 @@ def test_only_this_projects_tasks_to_rank_are_decided_on(pair: Office) -> None:
         by_kind = dict(session.execute(select(Task.kind, Task.id)).tuples().all())
     for project, task in ((pair.project, by_kind["gold"]), (other.project, by_kind["rank"]), (pair.project, 999)):
         for decide in (reviews.accept_task, reviews.send_back):
-            with pytest.raises(Refused, match="no task"):
+            with pytest.raises(Refused, match="no ranking task"):
                 decide(pair.store, project, task, lead.id)
         with pair.store.read() as session:
-            assert reading.judged_task(session, other.project, task) is None
+            assert reading.annotated_task(session, other.project, task) is None
     assert decided(pair) == set()
 
 
@@ -110,16 +110,16 @@ def test_one_task_is_read_as_all_are(pair: Office) -> None:
     ada = pair.person("ada")
     ids = [say(pair, ada, 1, 2, 2, 4) for _ in range(2)]
     with pair.store.read() as session:
-        found = {task.id: task for task in reading.judged(session, pair.project, unsaid=True)}
+        found = {task.id: task for task in reading.annotated_tasks(session, pair.project, with_unannotated=True)}
         for task_id in found:
-            assert reading.judged_task(session, pair.project, task_id) == found[task_id]
-    assert [len(found[task_id].judgments) for task_id in ids] == [1, 1]
+            assert reading.annotated_task(session, pair.project, task_id) == found[task_id]
+    assert [len(found[task_id].annotations) for task_id in ids] == [1, 1]
 
 
 # -------------------------------------------------------------------------------------------------------------- reports
 
 
-def report(office: Office, person: Somebody, reason: str = "private data", note: str = "a number") -> tuple[int, str]:
+def report(office: Office, person: PersonInfo, reason: str = "private data", note: str = "a number") -> tuple[int, str]:
     """The person flags their next task: its id, and the annotation's."""
     given = claim(office, person)
     saved = work.flag(office.store, person.id, new_id(), given.id, given.lease, reason, note)
@@ -171,10 +171,10 @@ def test_a_prompt_that_is_put_right_is_a_new_task_with_the_same_answers(pair: Of
     assert sorted(given.answers) == ["no", "yes"]
     assert claim(pair, bob).id == new
     with pair.store.read() as session:
-        was, now = (reading.judged_task(session, pair.project, task) for task in (old, new))
+        was, now = (reading.annotated_task(session, pair.project, task) for task in (old, new))
         assert was is not None
         assert now is not None
-        assert (was.status, len(was.judgments)) == ("closed", 1)
+        assert (was.status, len(was.annotations)) == ("closed", 1)
         assert (now.source, now.required, now.priority) == ("calls", 2, 0.75)
         assert [answer.makers for answer in now.answers] == [answer.makers for answer in was.answers]
         event = session.scalars(select(Event).where(Event.verb == reviews.EDITED)).one()
@@ -183,7 +183,7 @@ def test_a_prompt_that_is_put_right_is_a_new_task_with_the_same_answers(pair: Of
     for text in ("", " \n", "call 0123"):
         with pytest.raises(Refused, match="text"):
             reviews.edit_prompt(pair.store, pair.project, old, text, lead.id)
-    with pytest.raises(Refused, match="no task"):
+    with pytest.raises(Refused, match="no ranking task"):
         reviews.edit_prompt(pair.store, pair.project + 1, old, "x", lead.id)
     assert reviews.edit_prompt(pair.store, pair.project, new, "call 0123", lead.id) == old  # it was right at first
     assert [row(pair, task).status for task in (old, new)] == ["open", "closed"]
@@ -218,9 +218,9 @@ def test_the_beginnings_of_many_prompts(pair: Office) -> None:
 
 def final_of(office: Office, task: int) -> list[str]:
     with office.store.read() as session:
-        found = reading.judged_task(session, office.project, task)
+        found = reading.annotated_task(session, office.project, task)
         assert found is not None
-        return [judgment.person for judgment in found.judgments if judgment.final]
+        return [annotation.person for annotation in found.annotations if annotation.final]
 
 
 def disputed(office: Office) -> int:
@@ -229,7 +229,7 @@ def disputed(office: Office) -> int:
     return say(office, office.person("bob"), 4, 3, 2, 1)
 
 
-def adjudicated(office: Office, task: int, by: Somebody, *ranks: int) -> work.Saved:
+def adjudicated(office: Office, task: int, by: PersonInfo, *ranks: int) -> work.Saved:
     given = reviews.adjudicate(office.store, office.project, task, by.id)
     return work.submit(office.store, by.id, new_id(), given.id, given.lease, ranking(*ranks))
 

@@ -34,17 +34,17 @@ def test_only_its_hash_is_kept(office: Office) -> None:
 def test_it_ends_with_its_days_and_when_it_is_revoked(office: Office, clock: Clock) -> None:
     office.person("Ann")
     first, second = (tokens.create(office.store, "Ann", name, 1).token for name in ("one", "two"))
-    (known, other) = tokens.listed(office.store)
+    (known, other) = tokens.all_tokens(office.store)
     assert (known.person, known.purpose, known.used_at, known.expires_at) == ("Ann", "one", None, clock.now + 86400)
     tokens.revoke(office.store, known.id)
     assert tokens.person_of(office.store, first) is None
     assert tokens.person_of(office.store, second) is not None
-    assert tokens.listed(office.store) == [other._replace(used_at=clock.now)]
+    assert tokens.all_tokens(office.store) == [other._replace(used_at=clock.now)]
     with pytest.raises(Refused, match=known.id):
         tokens.revoke(office.store, known.id)
     clock.now += 86400
     assert tokens.person_of(office.store, second) is None
-    assert tokens.listed(office.store) == []
+    assert tokens.all_tokens(office.store) == []
 
 
 def test_one_that_was_made_while_the_clock_was_ahead_works_no_longer_than_others(office: Office, clock: Clock) -> None:
@@ -60,7 +60,7 @@ def test_who_is_shut_out_is_shut_out_as_a_script_too(office: Office) -> None:
     token = tokens.create(office.store, "Ann", "report", 1).token
     people.set_active(office.store, "Ann", False)
     assert tokens.person_of(office.store, token) is None
-    with pytest.raises(Refused, match="Ann is shut out"):
+    with pytest.raises(Refused, match="Ann is deactivated"):
         tokens.create(office.store, "Ann", "report", 1)
     people.set_active(office.store, "Ann", True)
     assert tokens.person_of(office.store, token) is not None

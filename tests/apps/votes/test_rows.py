@@ -10,7 +10,7 @@ from offices import Office, claim, new_id, prompt, ranking
 from apps.label.summary import summarise
 from apps.store import adding, queue, reviews, tasks, work
 from apps.store.engine import Store
-from apps.store.people import Somebody
+from apps.store.people import PersonInfo
 from apps.votes import rows
 from apps.votes.labels import Label
 
@@ -20,7 +20,9 @@ def read(office: Office) -> list[Label]:
         return list(rows.labels(session, office.project))
 
 
-def say(office: Office, person: Somebody, order: dict[str, int], seconds: float = 30.0, **more: object) -> tasks.Given:
+def say(
+    office: Office, person: PersonInfo, order: dict[str, int], seconds: float = 30.0, **more: object
+) -> tasks.TaskView:
     """Ranks the next task by a rank for each answer's text."""
     given = claim(office, person)
     payload = ranking(*(order[text[:8]] for text in given.answers)) | more

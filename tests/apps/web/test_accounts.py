@@ -10,7 +10,7 @@ from offices import at_once, person
 from sqlalchemy import update
 from starlette.testclient import TestClient
 
-from apps.store import people, sessions
+from apps.store import invitations, people, sessions
 from apps.store.engine import Store
 from apps.store.errors import LoginRefused, Refused
 from apps.store.tables import Invitation
@@ -37,7 +37,7 @@ def client_of(store: Store, **site: object) -> TestClient:
 
 def test_an_invitation_makes_a_person_who_is_logged_in(store: Store) -> None:
     client = client_of(store)
-    token = people.invite(store, "annotator").token
+    token = invitations.invite(store, "annotator").token
     page = client.get(f"/invitation/{token}")
     assert "You are invited as annotator" in page.text
     form = {"name": "Ada", "password": WORDS, "again": WORDS, "role": "admin"}
@@ -47,7 +47,7 @@ def test_an_invitation_makes_a_person_who_is_logged_in(store: Store) -> None:
     assert people.by_name(store, "ada").role == "annotator"  # whatever the form says
     again = client.post(f"/invitation/{token}", headers=FORM, data={**form, "name": "Eve"})
     assert again.status_code == 404
-    assert "not valid any more" in again.text
+    assert "no longer valid" in again.text
 
 
 @pytest.mark.parametrize(
@@ -62,43 +62,43 @@ def test_an_invitation_makes_a_person_who_is_logged_in(store: Store) -> None:
 def test_an_invitation_that_is_filled_in_wrongly_stays_open(store: Store, form: dict[str, str], told: str) -> None:
     person(store, "Bob")
     client = client_of(store)
-    token = people.invite(store, "annotator").token
+    token = invitations.invite(store, "annotator").token
     answer = client.post(f"/invitation/{token}", headers=FORM, data=form)
     assert answer.status_code == 422
     assert told in answer.text
     assert WORDS not in answer.text
-    assert people.invitation(store, token).role == "annotator"
+    assert invitations.invitation(store, token).role == "annotator"
 
 
 def test_a_reset_keeps_the_name_and_ends_other_sessions(store: Store) -> None:
     person(store, "Ada")
     old = sessions.login(store, "Ada", WORDS, "10.0.0.1")
     client = client_of(store)
-    token = people.reset(store, "Ada").token
+    token = invitations.reset(store, "Ada").token
     assert 'value="Ada"' in client.get(f"/invitation/{token}").text
     form = {"name": "Eve", "password": "other words instead", "again": "other words instead"}
     assert client.post(f"/invitation/{token}", headers=FORM, data=form).status_code == 303
-    assert [somebody.name for somebody in people.listed(store)] == ["Ada"]
+    assert [somebody.name for somebody in people.all_people(store)] == ["Ada"]
     assert sessions.person_of(store, old) is None
 
 
 def test_of_several_links_that_set_a_password_one_is_good_and_once(store: Store) -> None:
     person(store, "Ada")
     client = client_of(store)
-    oldest, older, newest = (people.reset(store, "Ada").token for _ in range(3))
+    oldest, older, newest = (invitations.reset(store, "Ada").token for _ in range(3))
     form = {"name": "Ada", "password": "other words instead", "again": "other words instead"}
     for token in (oldest, older):
         assert client.post(f"/invitation/{token}", headers=FORM, data=form).status_code == 404
-    left = people.invite(store, "annotator").token  # a link that is nobody's is another matter
+    left = invitations.invite(store, "annotator").token  # a link that is nobody's is another matter
     assert client.post(f"/invitation/{newest}", headers=FORM, data=form).status_code == 303
     assert client.post(f"/invitation/{newest}", headers=FORM, data=form).status_code == 404
-    assert people.invitation(store, left).role == "annotator"
+    assert invitations.invitation(store, left).role == "annotator"
 
 
 @pytest.mark.parametrize("is_reset", [False, True])
 def test_of_twelve_clients_at_once_one_comes_in_by_a_link(store: Store, is_reset: bool) -> None:
     person(store, "Ada")
-    token = (people.reset(store, "Ada") if is_reset else people.invite(store, "admin")).token
+    token = (invitations.reset(store, "Ada") if is_reset else invitations.invite(store, "admin")).token
     clients = [client_of(store) for _ in range(12)]
     for client in clients:
         client.get("/login")  # FastAPI makes its routes ready at the first request
@@ -111,33 +111,33 @@ def test_of_twelve_clients_at_once_one_comes_in_by_a_link(store: Store, is_reset
     first = statuses.index(303)
     assert sorted(statuses) == [303] + [404] * 11
     assert [client.get("/account").status_code for client in clients].count(200) == 1
-    assert [one.name for one in people.listed(store)] == (["Ada"] if is_reset else ["Ada", f"person {first}"])
+    assert [one.name for one in people.all_people(store)] == (["Ada"] if is_reset else ["Ada", f"person {first}"])
 
 
 def test_an_invitation_without_a_name_is_taken_back_by_its_id(store: Store) -> None:
-    kept, taken = (people.invite(store, "admin").token for _ in range(2))
-    ids = [one.id for one in people.waiting(store)]
+    kept, taken = (invitations.invite(store, "admin").token for _ in range(2))
+    ids = [one.id for one in invitations.pending_invitations(store)]
     assert len(set(ids)) == 2
     assert not any(id.strip("#") in token for id in ids for token in (kept, taken))
-    assert people.revoke(store, ids[1]) == 1
-    assert people.invitation(store, kept).role == "admin"
+    assert invitations.revoke(store, ids[1]) == 1
+    assert invitations.invitation(store, kept).role == "admin"
     with pytest.raises(LoginRefused):
-        people.accept(store, taken, "Eve", WORDS)
-    with pytest.raises(Refused, match="invitation of this id"):
-        people.revoke(store, ids[1])
+        invitations.accept(store, taken, "Eve", WORDS)
+    with pytest.raises(Refused, match="no open invitation has this name or id"):
+        invitations.revoke(store, ids[1])
 
 
 def test_using_a_link_ends_those_that_were_made_at_the_same_time(store: Store) -> None:
     person(store, "Ada")
-    first = people.reset(store, "Ada").token
+    first = invitations.reset(store, "Ada").token
     with store.write() as session:  # as a database has it that was written before links ended each other
         session.execute(update(Invitation).values(revoked_at=None))
-    second = people.reset(store, "Ada").token
+    second = invitations.reset(store, "Ada").token
     with store.write() as session:
         session.execute(update(Invitation).values(revoked_at=None))
-    people.accept(store, second, None, "other words instead")
+    invitations.accept(store, second, None, "other words instead")
     with pytest.raises(LoginRefused):
-        people.accept(store, first, None, "the words of a thief")
+        invitations.accept(store, first, None, "the words of a thief")
 
 
 def test_the_cookie_is_out_of_reach_of_scripts_and_other_sites(store: Store) -> None:
@@ -165,7 +165,7 @@ def test_guesses_from_the_same_address_keep_nobody_out_who_was_here_before_or_is
     old.post("/logout", headers=FORM)
     said = [guesser.post("/login", headers=FORM, data={"name": f"n{n}", "password": "x"}) for n in range(22)]
     assert said[-1].status_code == 429
-    token = people.invite(store, "annotator").token
+    token = invitations.invite(store, "annotator").token
     form = {"name": "Bob", "password": WORDS, "again": WORDS}
     assert new.post(f"/invitation/{token}", headers=FORM, data=form).headers["location"] == "/app/"
     for client, name, status in ((guesser, "Ada", 429), (old, "Bob", 429), (old, "Ada", 303), (new, "Bob", 303)):
@@ -221,4 +221,4 @@ def test_nobody_exists_by_default(store: Store) -> None:
         for password in ("admin", "password", ""):
             answer = client_of(store).post("/login", headers=FORM, data={"name": name, "password": password})
             assert answer.status_code in (401, 422, 429)
-    assert people.listed(store) == []
+    assert people.all_people(store) == []

@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
 from apps.web import connections, server
-from apps.web.connections import Forwarded
+from apps.web.connections import ForwardedFor
 from apps.web.security import Guard
 
 HALF = b"POST /x HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Align: 1\r\nContent-Length: 10\r\n"
@@ -135,57 +135,57 @@ class Wire:
 
 def test_one_address_crowds_out_itself_and_a_proxy_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "MOST_OF_ONE", 3)
-    crowd: Any = connections.Crowd(10, ["10.0.0.9"])
+    pool: Any = connections.ConnectionPool(10, ["10.0.0.9"])
     other, *proxied = wires = [Wire("10.0.0.2"), *(Wire("10.0.0.9") for _ in range(5))]
     mine = [Wire("10.0.0.1") for _ in range(4)]
     for one in wires + mine:
-        crowd.enter(one)
+        pool.enter(one)
     assert [one.is_open for one in mine] == [False, True, True, True]
     assert all(one.is_open for one in wires)
-    crowd.waiting.clear()  # all are being answered
+    pool.waiting.clear()  # all are being answered
     late = Wire("10.0.0.1")
-    crowd.enter(late)
+    pool.enter(late)
     assert not late.is_open
-    crowd.enter(Wire("10.0.0.3"))
-    crowd.enter(last := Wire("10.0.0.4"))  # the eleventh: whoever waits longest goes
-    assert (len(crowd.all), last.is_open, all(one.is_open for one in proxied), other.is_open) == (10, True, True, True)
-    for one in list(crowd.all):
-        crowd.leave(one)
-    assert not crowd.n_of
+    pool.enter(Wire("10.0.0.3"))
+    pool.enter(last := Wire("10.0.0.4"))  # the eleventh: whoever waits longest goes
+    assert (len(pool.all), last.is_open, all(one.is_open for one in proxied), other.is_open) == (10, True, True, True)
+    for one in list(pool.all):
+        pool.leave(one)
+    assert not pool.n_of
 
 
 def test_a_proxy_is_known_by_its_address_and_others_by_their_network() -> None:
-    crowd: Any = connections.Crowd(10, ["2001:db8::9"])
+    pool: Any = connections.ConnectionPool(10, ["2001:db8::9"])
     for peer, address in (("2001:db8::9", "2001:db8::9"), ("2001:db8::8", "2001:db8::/64")):
-        asyncio.run(_meet(crowd, peer))
-        assert crowd.n_of[address] == 1
+        asyncio.run(_meet(pool, peer))
+        assert pool.n_of[address] == 1
 
 
-async def _meet(crowd: connections.Crowd, peer: str) -> None:
-    protocol(crowd).connection_made(asyncio.Transport({"peername": (peer, 1)}))
+async def _meet(pool: connections.ConnectionPool, peer: str) -> None:
+    protocol(pool).connection_made(asyncio.Transport({"peername": (peer, 1)}))
 
 
-def protocol(crowd: connections.Crowd) -> Any:
+def protocol(pool: connections.ConnectionPool) -> Any:
     config = uvicorn.Config(Guard(application))
     config.load()
-    return type("Ours", (connections.Connection,), {"crowd": crowd})(config, ServerState(), {})
+    return type("Ours", (connections.Connection,), {"pool": pool})(config, ServerState(), {})
 
 
 def test_half_a_request_that_comes_with_a_whole_one_waits_as_any() -> None:
     async def waits() -> bool:
-        crowd = connections.Crowd(10, [])
-        place = await asyncio.get_running_loop().create_server(lambda: protocol(crowd), "127.0.0.1", 0)
+        pool = connections.ConnectionPool(10, [])
+        place = await asyncio.get_running_loop().create_server(lambda: protocol(pool), "127.0.0.1", 0)
         reader, writer = await asyncio.open_connection(*place.sockets[0].getsockname())
         writer.write(WHOLE + HALF + b"\r\n12345")
         await reader.readuntil(b"oo")
-        (one,) = crowd.all
+        (one,) = pool.all
         assert one._is_busy
-        return one in crowd.waiting
+        return one in pool.waiting
 
     assert asyncio.run(waits())
 
 
-def login_from(app: Forwarded, peer: str, forwarded: str | None, path: str = "/login") -> Any:
+def login_from(app: ForwardedFor, peer: str, forwarded: str | None, path: str = "/login") -> Any:
     """The address that the application sees."""
     headers = [(b"x-forwarded-for", forwarded.encode())] if forwarded else []
     scope: dict[str, Any] = {"type": "http", "method": "POST", "path": path, "client": (peer, 1), "headers": headers}
@@ -196,7 +196,7 @@ def login_from(app: Forwarded, peer: str, forwarded: str | None, path: str = "/l
 def test_a_proxy_is_believed_if_it_is_known(caplog: pytest.LogCaptureFixture) -> None:
     async def inner(scope: Any, receive: Any, send: Any) -> None: ...
 
-    app = Forwarded(inner, ["172.16.0.0/12"])
+    app = ForwardedFor(inner, ["172.16.0.0/12"])
     for proxy in ("127.0.0.1", "::1", "172.17.0.2"):
         assert login_from(app, proxy, "203.0.113.7") == "203.0.113.7"
         assert login_from(app, proxy, "6.6.6.6, 203.0.113.7, 172.17.0.3") == "203.0.113.7"  # the first is a claim
@@ -208,5 +208,7 @@ def test_a_proxy_is_believed_if_it_is_known(caplog: pytest.LogCaptureFixture) ->
             assert login_from(app, "10.0.0.9", "203.0.113.7") == "10.0.0.9"
     told = [record.getMessage() for record in caplog.records]
     assert len(told) == 2
-    assert "172.17.0.2 is a proxy, and sends no X-Forwarded-For" in told[0]
-    assert "10.0.0.9 sends X-Forwarded-For; if it is your proxy, add it to `trusted_proxies`" in told[1]
+    assert "172.17.0.2 is a proxy that sends no X-Forwarded-For" in told[0]
+    assert (
+        "10.0.0.9 sends X-Forwarded-For but is not trusted; if it is your proxy, add it to `trusted_proxies`" in told[1]
+    )

@@ -196,7 +196,7 @@ def test_what_is_known_is_drawn(latex: str, drawn: str) -> None:
 def test_what_is_not_known_or_broken_is_shown_as_written(latex: str) -> None:
     with pytest.raises(Unreadable):
         mathml(latex, display=True)
-    assert formula(latex, False).startswith('<code class="as-written" title="Shown as written')
+    assert formula(latex, False).startswith('<code class="as-written" title="Shown as source')
 
 
 def test_signs_belong_to_what_follows_after_another_sign() -> None:
