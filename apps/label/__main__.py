@@ -1,4 +1,4 @@
-"""The ranking app: annotators rank answers in a browser. Its commands:
+"""The ranking app: annotators rank answers in a browser.
 
     align label serve project.yaml [--host 127.0.0.1] [--port 7860] [--workers 1]
     align label import project.yaml answers.jsonl [...] [--dry-run]

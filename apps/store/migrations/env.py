@@ -1,4 +1,4 @@
-"""Run by Alembic: the migrations go through the connection and transaction that `apps.store.migrate` gives."""
+"""Run by Alembic: runs the migrations in the connection and transaction of `apps.store.migrate`."""
 
 from alembic import context
 

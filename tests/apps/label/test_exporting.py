@@ -15,7 +15,7 @@ from align.config import build
 from align.errors import UserError
 from align.judges.build import build_judge
 from align.judges.settings import Judge
-from align.judges.verdicts import Said
+from align.judges.verdicts import ModelAnswers
 from align.judges.votes import VotesJudge
 from align.sections import Data
 from align.text.load import load
@@ -67,7 +67,7 @@ def test_a_judge_reads_what_people_said(told: Any) -> None:
     people = build_judge("people", Judge(votes=str(told.folder / "out")))
     assert isinstance(people, VotesJudge)
     prompts = [[Message("user", f"q{n}")] for n in range(3)]
-    texts = [Said([f"{word} {n}" for n in range(3)]) for word in ("good", "bad")]
+    texts = [ModelAnswers([f"{word} {n}" for n in range(3)]) for word in ("good", "bad")]
     assert [verdict.outcome for verdict in people.compare(prompts, *texts)] == [1, 0.5, 0.5]
     assert [verdict.outcome for verdict in people.compare(prompts, texts[1], texts[0])] == [0, 0.5, 0.5]
     (ballot, _) = people.ballots[tuple(prompts[0])]

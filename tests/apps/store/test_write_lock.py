@@ -1,15 +1,15 @@
-"""Whose turn it is to write."""
+"""The fair write lock."""
 
 from __future__ import annotations
 
 import threading
 import time
 
-from apps.store.write_lock import Line
+from apps.store.write_lock import FairLock
 
 
 def test_a_line_is_had_in_the_order_of_asking() -> None:
-    line, order = Line(), list[int]()
+    line, order = FairLock(), list[int]()
     assert line.acquire(1)
 
     def ask(n: int) -> None:
@@ -30,7 +30,7 @@ def test_a_line_is_had_in_the_order_of_asking() -> None:
 
 
 def test_who_waits_too_long_leaves_the_line() -> None:
-    line = Line()
+    line = FairLock()
     assert line.acquire(1)
     assert not line.acquire(0.01)
     line.release()

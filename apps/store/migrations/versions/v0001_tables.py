@@ -10,7 +10,7 @@ APPEND_ONLY = ("revision", "event")
 
 
 def upgrade() -> None:
-    """Makes everything."""
+    """Creates all tables."""
     op.create_table(
         "attempt",
         sa.Column("key", sa.Text(), nullable=False),
@@ -289,7 +289,7 @@ def upgrade() -> None:
 
 
 def _refuse_changes(table: str) -> None:
-    """Rows of this table can be added and nothing else."""
+    """Makes a table append-only."""
     if op.get_bind().dialect.name == "sqlite":
         for what in ("UPDATE", "DELETE"):
             op.execute(

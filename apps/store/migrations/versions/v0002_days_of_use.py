@@ -13,7 +13,7 @@ APPEND_ONLY = ("revision", "event")
 
 
 def upgrade() -> None:
-    """Adds to what 0001 made; nothing that was said changes."""
+    """Adds to the tables of 0001; no annotation changes."""
     _make_tables()
     _add_columns()
     _draw_public_ids()
@@ -119,7 +119,7 @@ def _ids() -> sa.TextClause:
 
 
 def _keep_first_guidelines() -> None:
-    """The versions before the present one were not kept."""
+    """Stores the current guidelines as a version; earlier ones were not kept."""
     connection = op.get_bind()
     for row in connection.execute(sa.text("SELECT id, guidelines, guidelines_version FROM project")).all():
         at = connection.scalar(sa.text("SELECT MAX(at) FROM event WHERE verb = 'project'")) or 0.0
