@@ -49,7 +49,10 @@ def test_a_judge_that_contradicts_itself_is_told():
     block = judge_block("llm") | {"order_bias": {"n": 40, "orders_disagree": disagree, "first_shown_wins": None}}
     (table,) = verdict_tables({"judges": {"gpt": block}})
     assert "a language model, in both orders" in table.heading
-    assert "verdict changed with the order of the answers on 25.0% [20.0, 30.0] of the prompts; these count as ties" in table.note
+    assert (
+        "verdict changed with the order of the answers on 25.0% [20.0, 30.0] of the prompts; these count as ties"
+        in table.note
+    )
 
 
 def test_a_judge_without_any_verdict_has_no_table():
