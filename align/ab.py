@@ -1,12 +1,12 @@
-"""Which of two templates asks better: the same questions through both, until one is better for sure or none are left.
+"""A/B test of two prompt templates: asks the same questions with both until one is significantly better.
 
     python -m align.ab recipes/ab.yaml
 
-After every batch the questions that only one template got right are counted, and the test of align/stats/sequential.py
-is made. It may be looked at any time, so stopping early costs no certainty. Prints its decision; writes ab.json.
+After every batch it counts the questions that only one template got right and runs the sequential test of
+align/stats/sequential.py. The test stays valid when it stops early. It also stops when no question is left. Prints the
+decision and writes ab.json.
 
-This is a command of its own and no key of an evaluation: an evaluation asks all that it is given, and here one model is
-asked only until the matter is settled.
+This is a separate command, because an evaluation asks all of its questions and this test stops early.
 """
 
 from __future__ import annotations
@@ -35,44 +35,44 @@ class Recipe(Section):
 
     model: sections.PromptedModel
     asked: Literal["chat", "plain"] = "chat"
-    """chat asks in turns, through the chat template; plain in a text, for a base model."""
+    """How questions are written: chat uses the chat template; plain is a text, for a base model."""
     max_tokens: int = Field(1024, gt=1)
-    """Prompt and answer together; at most the model's positions."""
+    """Longest sequence: prompt and answer together; at most the model's positions."""
     task: Task
-    """What is asked: choice or generate, with one number of shots. Its template is A."""
+    """The questions: kind choice or generate, with one number of shots. Its template is A."""
     against: str
     """Template B."""
     alpha: float = Field(0.05, gt=0, lt=1)
-    """How often, at most, a difference may be found where there is none."""
+    """Highest rate of false positives: decisions between equally good templates."""
     batch: int = Field(50, gt=0)
-    """Questions between two looks."""
+    """Questions between two looks at the test."""
     output: str
-    """The folder for ab.json, and for what was answered: a test that was killed goes on, a second one costs nothing."""
+    """The folder for ab.json and the cache of answers. A killed test continues from it."""
     seed: int = Field(1, ge=0)
-    """Of the order of questions, the examples and the sampling."""
+    """Seed of the order of questions, the few-shot examples and the sampling."""
 
     @model_validator(mode="after")
     def _is_decided_by_right_and_wrong(self) -> Self:
         if self.task.kind == "perplexity" or self.task.measured[0] in ("f1", "rouge_l"):
             found = self.task.kind if self.task.kind == "perplexity" else self.task.measured[0]
-            raise ValueError(f"task: {found} is no right or wrong; give choice, or generate with metrics: [exact]")
+            raise ValueError(f"task: {found} is not right or wrong; give choice, or generate with metrics: [exact]")
         if len(self.task.shots) != 1:
             raise ValueError(f"task.shots = {self.task.shots}: give one number, for both templates")
         if self.against == self.task.template:
-            raise ValueError(f"against = {self.against!r}: this is task.template too; name another")
+            raise ValueError(f"against = {self.against!r} is also task.template; give another template")
         if self.asked == "plain" and (self.model.template or self.model.template_options):
-            raise ValueError("model.template, model.template_options: no effect with asked: plain; leave them out")
+            raise ValueError("model.template, model.template_options: no effect with asked: plain; remove them")
         return self
 
 
 class Sides(NamedTuple):
-    """The same questions, in the same order, ready for either template."""
+    """The same questions in the same order, prepared for each template."""
 
     a: Prepared
     b: Prepared
 
     def picked(self, places: Sequence[int]) -> Sides:
-        """Some of the questions, in this order."""
+        """The questions at these places, in this order."""
         return Sides(
             *(
                 side._replace(
@@ -104,15 +104,15 @@ def run(recipe: Recipe, dry_run: bool = False) -> None:
         return
     path = Path(recipe.output) / "ab.json"
     cache = Cache(path.parent / "cache")
-    voices = EvalModels({"model": recipe.model}, {"model": recipe.asked == "plain"}, recipe.max_tokens, cache)
-    report = compare_templates(recipe, sides, voices["model"])
+    models = EvalModels({"model": recipe.model}, {"model": recipe.asked == "plain"}, recipe.max_tokens, cache)
+    report = compare_templates(recipe, sides, models["model"])
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     print(report["verdict"], f"wrote {path}", sep="\n")
 
 
 def read_sides(recipe: Recipe) -> Sides:
-    """The questions in random order, so that each batch is like all of them. Both templates get the same examples."""
+    """The questions in random order, so each batch is a random sample. Both templates get the same examples."""
     from align.tasks.task import prepare
 
     first = prepare(recipe.task, recipe.seed)
@@ -123,7 +123,7 @@ def read_sides(recipe: Recipe) -> Sides:
 
 
 def compare_templates(recipe: Recipe, sides: Sides, text_model: Any) -> dict[str, Any]:
-    """Asks batch by batch until the test stops or the questions run out. Returns the report."""
+    """Asks batch by batch until the test decides or no question is left. Returns the report."""
     from align.stats.sequential import look
     from align.tasks.task import run_task
 
@@ -144,13 +144,13 @@ def compare_templates(recipe: Recipe, sides: Sides, text_model: Any) -> dict[str
 
 
 def only_one_right(a: Sequence[Outcome], b: Sequence[Outcome], metric: str) -> tuple[int, int]:
-    """Questions on which A alone is right, and B alone, of those that both could be asked."""
+    """The number of questions that only A, and only B, got right, among those that fit both prompts."""
     pairs = [(x.scores[metric], y.scores[metric]) for x, y in zip(a, b, strict=True) if x.scores and y.scores]
     return sum(x > y for x, y in pairs), sum(y > x for x, y in pairs)
 
 
 def line(seen: dict[str, Any]) -> str:
-    """A look in one line."""
+    """One look at the test, as a line for the log."""
     counts = f"only A right on {seen['n_only_a']}, only B on {seen['n_only_b']}"
     return f"{seen['n']:,} questions: {counts}; Bayes factor {seen['bayes_factor']:.3g}"
 
@@ -158,7 +158,7 @@ def line(seen: dict[str, Any]) -> str:
 def summarise(
     recipe: Recipe, asked: tuple[list[Outcome], list[Outcome]], now: Look, looks: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    """The report: the decision in words, both templates' figures over the questions that both answered, every look."""
+    """The report: the decision, both templates' figures over the questions that both answered, every look."""
     metric, names = recipe.task.measured[0], (str(recipe.task.template), recipe.against)
     both = [(x, y) for x, y in zip(*asked, strict=True) if x.scores and y.scores]
     report: dict[str, Any] = {"verdict": verdict(recipe, now, len(both)), "decision": now.decision}
@@ -176,14 +176,14 @@ def verdict(recipe: Recipe, now: Look, n: int) -> str:
     n_telling = now.n_only_a + now.n_only_b
     counts = f"of {n:,} questions only {a} is right on {now.n_only_a}, only {b} on {now.n_only_b}"
     if now.decision == "undecided":
-        return f"undecided between {a} and {b}: {counts}, and no question is left (Bayes factor {now.bayes_factor:.3g})"
+        return f"undecided between {a} and {b}: {counts}; no question is left (Bayes factor {now.bayes_factor:.3g})"
     is_a = now.decision == "a"
     better, worse = (a, b) if is_a else (b, a)
     low, high = (now.share.low, now.share.high) if is_a else (1 - now.share.high, 1 - now.share.low)
     wins = f"{max(now.n_only_a, now.n_only_b) / n_telling:.0%} [{low:.0%}, {high:.0%}]"
     return (
         f"{better} is better than {worse}: {counts}; it wins {wins} of those {n_telling} "
-        f"(were there no difference, at most {recipe.alpha:.0%} of tests would find one)"
+        f"(if there were no difference, at most {recipe.alpha:.0%} of tests would find one)"
     )
 
 

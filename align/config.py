@@ -1,6 +1,6 @@
-"""Strict recipes: a YAML file and `key=value` overrides become a pydantic model, or every mistake is told at once.
+"""Strict recipes: a YAML file and `key=value` overrides become a pydantic model. All mistakes are reported at once.
 
-A stage declares its recipe as a `Section`; the string below a key is its meaning, for `--help` and the JSON schema.
+A stage declares its recipe as a `Section`. The string below a key describes it in `--help` and in the JSON schema.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from align.errors import UserError
 
 
 class Section(BaseModel):
-    """A group of keys. Unknown keys are errors; what is given completes a sub-section's default."""
+    """A group of keys. Unknown keys are errors. Keys that are not given keep the default of their section."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
@@ -34,7 +34,7 @@ class Section(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _none_is_null(cls, given: Any) -> Any:
-        """`none`, the word of --help, is YAML's null wherever a key may be left empty."""
+        """Reads `none`, as --help writes it, as YAML's null for every key that may be empty."""
         if not isinstance(given, dict):
             return given
         empty = {name for name, field in cls.model_fields.items() if type(None) in get_args(field.annotation)}
@@ -58,14 +58,14 @@ RecipeType = TypeVar("RecipeType", bound=Section)
 
 
 class DryRun(NamedTuple):
-    """`--dry-run` of a training stage, and for what."""
+    """The options of a training stage's `--dry-run`."""
 
-    device_memory: float | None = None  # bytes of a GPU; by default the machine that is found
-    model_shape: str | None = None  # a size, preset or folder, in place of the recipe's models and data
+    device_memory: float | None = None  # bytes of a GPU; by default this machine's
+    model_shape: str | None = None  # a size, preset or folder instead of the recipe's models and data
 
 
 class Command(NamedTuple):
-    """What was typed after `align <stage>`."""
+    """The words after `align <stage>`."""
 
     recipe_path: str  # "" if none was given
     overrides: list[str]
@@ -75,10 +75,10 @@ class Command(NamedTuple):
 def parse_command(
     recipe_class: type[RecipeType], stage: str, argv: list[str] | None = None, needs_file: bool = True
 ) -> tuple[RecipeType, bool]:
-    """The recipe that a command line names, and whether `--dry-run` was given.
+    """The recipe of a command line, and whether `--dry-run` was given.
 
-    Without `needs_file` the keys may all stand on the command line, with no recipe file before them.
-    Prints help and exits 0 on `--help`. Raises `UserError` that tells every mistake in the recipe at once.
+    Without `needs_file`, all keys may be given on the command line, without a recipe file.
+    Prints help and exits 0 on `--help`. Raises one `UserError` that lists every mistake in the recipe.
     """
     recipe, dry_run = _parse(recipe_class, stage, argv, (), needs_file)
     return recipe, dry_run is not None
@@ -87,7 +87,7 @@ def parse_command(
 def parse_training(
     recipe_class: type[RecipeType], stage: str, argv: list[str] | None = None
 ) -> tuple[RecipeType, DryRun | bool]:
-    """The same for a stage that trains, whose `--dry-run` also takes `--device-memory` and `--model-shape`."""
+    """`parse_command` for a training stage: `--dry-run` also takes `--device-memory` and `--model-shape`."""
     recipe, dry_run = _parse(recipe_class, stage, argv, SIZING, needs_file=True)
     return recipe, dry_run or False
 
@@ -113,7 +113,7 @@ def read_recipe(recipe_class: type[RecipeType], path: str | Path, *overrides: st
 
 
 def build(recipe_class: type[RecipeType], given: dict[str, Any], name: str) -> RecipeType:
-    """A checked recipe from plain data. Raises `UserError` with all mistakes, each with its key, value and remedy."""
+    """Validates plain data as a recipe. Raises one `UserError` with all mistakes: key, value and remedy of each."""
     try:
         return recipe_class.model_validate(given)
     except ValidationError as error:
@@ -135,22 +135,22 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     if given is None:
         given = {}
     if not isinstance(given, dict):
-        raise UserError(f"{path}: a recipe is a mapping of keys to values; found {type(given).__name__}")
+        raise UserError(f"{path}: a recipe is a mapping of keys to values, found {type(given).__name__}")
     return given
 
 
 def to_yaml(recipe: Section) -> str:
-    """The recipe with every key resolved, in the order of its declaration."""
+    """The recipe as YAML, with every key, in the order of declaration."""
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
 def _module(stage: str) -> str:
-    """What stands behind `python -m`: a stage of the toolkit by its name, an app by its whole path."""
+    """The module for `python -m`: an app is given by its full path, a stage by its name."""
     return stage if stage.startswith("apps.") else f"align.{stage}"
 
 
 def help_text(recipe_class: type[Section], stage: str, sizing: tuple[str, ...] = ()) -> str:
-    """Usage, then every key with its type, default and one line of meaning."""
+    """The text of `--help`: usage, then every key with its type, default and description."""
     module = sys.modules[recipe_class.__module__]
     lines = [
         f"usage: {program(_module(stage))} RECIPE.yaml [key.sub=value ...] [--dry-run] [--help]",
@@ -188,7 +188,7 @@ def described(recipe_class: type[Section]) -> list[Described]:
 def keys(
     section: type[Section], prefix: str = "", given: Section | None = None
 ) -> Iterator[tuple[str, FieldInfo, Any]]:
-    """Every (dotted key, field, default) of a recipe; a stage's own defaults of shared sections are seen."""
+    """Yields (dotted key, field, default) for every key of a recipe, with the stage's own defaults."""
     for name, field in section.model_fields.items():
         chosen = given is not None and name in given.model_fields_set
         default = getattr(given, name) if chosen else field.default
@@ -200,7 +200,7 @@ def keys(
 
 
 def _with_named(listed: Iterator[tuple[str, FieldInfo, Any]]) -> Iterator[tuple[str, FieldInfo, Any]]:
-    """Below a key that holds sections by names of the user's own, the keys of each: judges.NAME.votes."""
+    """Adds the keys below a mapping of named sections, such as judges.NAME.votes."""
     for key, field, default in listed:
         yield key, field, default
         kind = field.annotation
@@ -209,7 +209,7 @@ def _with_named(listed: Iterator[tuple[str, FieldInfo, Any]]) -> Iterator[tuple[
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML lets a key be given twice and keeps the last; a recipe must not hide one."""
+    """Refuses repeated keys: plain YAML silently keeps the last one."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[Any] = set()
@@ -236,23 +236,25 @@ def _split(argv: list[str], stage: str, sizing: tuple[str, ...], needs_file: boo
     known = ("--dry-run", *sizing)
     if unknown := [flag for flag in flags if flag not in known]:
         raise UserError(
-            f"unknown option {unknown[0]}; there are {', '.join(known)} and --help (a key is given as key.sub=value)"
+            f"unknown option {unknown[0]}; the options are {', '.join(known)} and --help (write a key as key.sub=value)"
         )
     if not needs_file and (not words or "=" in words[0]):
         return Command("", words, _dry_run(flags))
     if not words or "=" in words[0]:
-        raise UserError(f"which recipe? usage: {program(_module(stage))} RECIPE.yaml [key.sub=value ...] [--dry-run]")
+        raise UserError(
+            f"no recipe given. Usage: {program(_module(stage))} RECIPE.yaml [key.sub=value ...] [--dry-run]"
+        )
     return Command(words[0], words[1:], _dry_run(flags))
 
 
 def _dry_run(flags: dict[str, str]) -> DryRun | None:
     if "--dry-run" not in flags:
         if flags:
-            raise UserError(f"{next(iter(flags))} asks for an estimate; give --dry-run too")
+            raise UserError(f"{next(iter(flags))} needs --dry-run. Add --dry-run")
         return None
     for flag in SIZING:
         if flag in flags and not flags[flag]:
-            raise UserError(f"{flag} wants a value: {'24GB' if flag == '--device-memory' else '7B'}")
+            raise UserError(f"{flag} needs a value, such as {'24GB' if flag == '--device-memory' else '7B'}")
     memory = flags.get("--device-memory")
     return DryRun(None if memory is None else memory_bytes(memory), flags.get("--model-shape"))
 
@@ -262,7 +264,7 @@ def memory_bytes(text: str) -> float:
     units = {"GB": 1e9, "GiB": 2.0**30, "MB": 1e6, "MiB": 2.0**20}
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(GB|GiB|MB|MiB)", text)
     if found is None or float(found[1]) == 0:
-        raise UserError(f"--device-memory {text}: give a number and a unit, as 24GB (or {', '.join(units)})")
+        raise UserError(f"--device-memory {text}: give a number and a unit ({', '.join(units)}), such as 24GB")
     return float(found[1]) * units[found[2]]
 
 
@@ -284,7 +286,7 @@ def _overrides(words: list[str]) -> dict[str, Any]:
 
 
 def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Nested mappings, the second laid over the first."""
+    """Merges two nested mappings. Values of `above` win."""
     whole = dict(below)
     for key, value in above.items():
         both = isinstance(value, dict) and isinstance(whole.get(key), dict)
@@ -318,21 +320,21 @@ def _default(field: FieldInfo, default: Any) -> str | None:
 def _type_name(kind: Any) -> str:
     if isinstance(kind, type) and not get_args(kind):
         return kind.__name__
-    plain = re.sub(r"\b(typing|(align|apps)(\.\w+)*)\.", "", str(kind))  # where a type stands is of no use to a reader
+    plain = re.sub(r"\b(typing|(align|apps)(\.\w+)*)\.", "", str(kind))  # module paths do not help a reader
     return plain.replace("NoneType", "none").replace("None", "none")
 
 
 def _problems(errors: list[ErrorDetails], recipe_class: type[Section], given: dict[str, Any]) -> list[str]:
-    """One line for each wrong key; what several alternatives of one key complain of is joined by 'or'."""
-    told: dict[str, list[str]] = {}
+    """One line for each wrong key. Complaints of a union's alternatives are joined by 'or'."""
+    complaints: dict[str, list[str]] = {}
     for error in errors:
         path = _real_path(error["loc"], given, recipe_class, missing=error["type"] == "missing")
-        told.setdefault(path, []).append(_complaint(error, path, recipe_class))
-    return [f"{path or 'recipe'}{' or '.join(dict.fromkeys(complaints))}" for path, complaints in told.items()]
+        complaints.setdefault(path, []).append(_complaint(error, path, recipe_class))
+    return [f"{path or 'recipe'}{' or '.join(dict.fromkeys(found))}" for path, found in complaints.items()]
 
 
 def _real_path(loc: tuple[int | str, ...], given: Any, recipe_class: type[Section], missing: bool) -> str:
-    """A dotted key from pydantic's location, which also names the alternatives of a union that it tried."""
+    """The dotted key of a pydantic location, without the union alternatives that pydantic adds to it."""
     parts: list[str] = []
     for index, part in enumerate(loc):
         is_last_missing = missing and index == len(loc) - 1
@@ -349,7 +351,7 @@ def _real_path(loc: tuple[int | str, ...], given: Any, recipe_class: type[Sectio
 def _complaint(error: ErrorDetails, path: str, recipe_class: type[Section]) -> str:
     kind, value = error["type"], error["input"]
     if kind == "missing":
-        return ": required, but not given"
+        return ": required, but missing"
     if kind == "extra_forbidden":
         return f" = {_shown(value)}: unknown key{_nearest(path, recipe_class)}"
     message = error["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
@@ -363,7 +365,7 @@ def _nearest(path: str, recipe_class: type[Section]) -> str:
     by_path = difflib.get_close_matches(path, candidates, n=1, cutoff=0.6)
     by_name = [key for key in known if key.rsplit(".", 1)[-1] == path.rsplit(".", 1)[-1]]
     found = by_path or by_name
-    return f"; did you mean {found[0]}?" if found else "; see --help for the keys that exist"
+    return f"; did you mean {found[0]}?" if found else "; --help lists all keys"
 
 
 def _shown(value: Any) -> str:

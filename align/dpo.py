@@ -1,12 +1,12 @@
-"""Direct preference optimisation and its kin: from rankings to a policy without reward model or sampling.
+"""DPO and related losses: train a policy on rankings directly, without a reward model or sampling.
 
     python -m align.dpo recipes/dpo.yaml
 
 The baseline to PPO: the same SFT model, the same rankings, the same evaluation. The loss of a pair is
 -log sigmoid(beta ((log pi - log pi_ref)(chosen) - (log pi - log pi_ref)(rejected))), Rafailov et al. 2023 (2305.18290),
-equation 7. Two losses learn from single answers that somebody called good or bad (align/rl/unpaired.py). Loss and
-training loop are TRL's `DPOTrainer` and `KTOTrainer`; the tokens, the order of the data, optimizer, schedule and run
-folder are those of the other stages (align/train/trainer.py).
+equation 7. Two losses learn from single answers labelled good or bad (align/rl/unpaired.py). Loss and training loop
+are TRL's `DPOTrainer` and `KTOTrainer`. Tokens, data order, optimizer, schedule and run folder are those of the other
+stages (align/train/trainer.py).
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from align.text.records import Ranking
     from align.train.plan import Describe, Described, Device
 
-# TRL 1.16 has two more, aot and aot_unpaired: they sort the margins of whatever rows share a micro-batch, so that
-# train.micro_batch_tokens would change the results.
+# TRL 1.16 has two more, aot and aot_unpaired. They sort the margins within a micro-batch, so train.micro_batch_tokens
+# would change the results.
 Loss = Literal[
     "sigmoid",
     "sigmoid_norm",
@@ -50,24 +50,26 @@ Loss = Literal[
     "kto",
     "apo_zero_unpaired",
 ]
-UNPAIRED = ("kto", "apo_zero_unpaired")  # they learn from answers called good or bad, one by one: TRL's `KTOTrainer`
+UNPAIRED = ("kto", "apo_zero_unpaired")  # learn from single answers labelled good or bad: TRL's `KTOTrainer`
 SMOOTHED = ("robust", "exo_pair")
 
 
 class Dpo(Section):
-    """The loss, as TRL's DPOConfig has it."""
+    """The loss and its keys, as in TRL's DPOConfig."""
 
     beta: float = Field(0.1, gt=0)
-    """How closely the policy is held to the reference (2305.18290: 0.1; for summaries 0.5); tau of IPO."""
+    """Strength of the KL constraint to the reference (2305.18290: 0.1; for summaries 0.5); tau of IPO."""
     loss: Loss = "sigmoid"
-    """sigmoid is DPO; hinge SLiC (2305.10425); ipo IPO (2310.12036), a mean over tokens in TRL; robust DPO with labels
-    that may be flipped (2403.00409); kto (2402.01306) and apo_zero_unpaired learn from answers each good or bad by
-    itself, {prompt, completion, label}; the others are named as in TRL's DPOConfig, which gives their papers."""
+    """sigmoid is DPO; hinge is SLiC (2305.10425); ipo is IPO (2310.12036), a mean over tokens in TRL; robust is DPO
+    for labels that may be flipped (2403.00409); kto (2402.01306) and apo_zero_unpaired learn from single answers
+    labelled good or bad, {prompt, completion, label}; the others are named as in TRL's DPOConfig, which has their
+    papers."""
     label_smoothing: float = Field(0.0, ge=0, lt=0.5)
-    """robust: the share of labels that are taken to be flipped (its paper: 0.1); exo_pair: its epsilon (1e-3)."""
+    """robust: the assumed share of flipped labels (its paper: 0.1); exo_pair: its epsilon (1e-3)."""
 
     desirable_weight: float = Field(1.0, gt=0)
-    """kto, apo_zero_unpaired: weight of good answers; where one kind is rarer, 1 to 4/3 of the other's all in all."""
+    """kto, apo_zero_unpaired: weight of good answers. If the classes are unbalanced, bring the ratio of their total
+    weights to between 1 and 4/3."""
     undesirable_weight: float = Field(1.0, gt=0)
     """kto, apo_zero_unpaired: weight of bad answers."""
 
@@ -94,9 +96,9 @@ class Recipe(sections.Run):
     """DPO. Defaults are those of its paper (2305.18290, appendix B), with AdamW in place of RMSprop."""
 
     model: sections.Model
-    """The policy to start from, and the reference."""
+    """The model that the policy starts from. It is also the reference."""
     data: sections.Data = sections.Data.defaults(too_long="drop")
-    """Rankings; every two answers of different rank are a pair."""
+    """Rankings. Every two answers of different rank are a pair."""
     dpo: Dpo = Dpo()
     optim: sections.Optim = sections.Optim(
         learning_rate=1e-6, batch_size=64, schedule="constant", warmup_steps=150, betas=(0.9, 0.999)
@@ -136,7 +138,7 @@ def main() -> None:
 
 
 def run(recipe: Recipe, dry_run: DryRun | bool = False) -> None:
-    """Trains into `recipe.output`; `dry_run` says what it would do and what it would cost."""
+    """Trains into `recipe.output`. `dry_run` only prints the plan and its memory estimate."""
     from align.models.load import base_dtype, load_causal_lm, load_config
     from align.models.lora import shares
     from align.models.save import save_language_model, write_card
@@ -146,8 +148,8 @@ def run(recipe: Recipe, dry_run: DryRun | bool = False) -> None:
     from align.train.plan import check_memory, fitted, print_plan, requested_shape
     from align.train.run import Run
 
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # TRL imports it, and it asks for kernels of its own
-    importlib.import_module("align.train.trainer")  # with TRL, so that its memory is measured as a library's
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # TRL imports it, and it warns about missing kernels
+    importlib.import_module("align.train.trainer")  # imports TRL now, so its memory counts as a library's
     if (shape := requested_shape(dry_run)) is not None:
         recipe = fitted(recipe, shape)
         print_plan(recipe, plan(shape, recipe.data.max_tokens), {}, dry_run)
@@ -175,9 +177,9 @@ def run(recipe: Recipe, dry_run: DryRun | bool = False) -> None:
 
 
 def plan(config: PretrainedConfig, longest: int) -> Describe:
-    """Describes the run to the memory estimate: the policy learns, the reference beside it is frozen.
+    """This run for the memory estimate: a trained policy and a frozen reference.
 
-    `longest` is the longest sequence, in tokens; each pair is two of them.
+    `longest` is the longest sequence in tokens. A pair is two sequences.
     """
     from align.models.memory import Role, Workload
     from align.train.plan import shared_workload, with_adapter
@@ -186,7 +188,7 @@ def plan(config: PretrainedConfig, longest: int) -> Describe:
         rows = (1 + recipe.dpo.is_paired) * pairs_at_once(recipe, longest, int(os.environ.get("WORLD_SIZE", 1)))
         precision = device.precision(recipe.train.precision)
         roles = with_adapter("policy", config, recipe.model, precision, "vocabulary", ("update",))
-        base = roles[0]  # with LoRA the reference is this, without the adapter
+        base = roles[0]  # with LoRA the reference is this model without its adapter
         kind: Literal["shared", "frozen"] = "shared" if recipe.model.adapter == "lora" else "frozen"
         below: dict[str, Any] = {"dtype": base.dtype, "quantization": base.quantization} if kind == "shared" else {}
         return [*roles, Role("reference", config, kind, ("score",), **below)], Workload(
@@ -209,7 +211,7 @@ def train(
     run: Any,
     accelerator: Any,
 ) -> dict[str, float]:
-    """Has TRL's trainer take the steps that `run` counts. Returns the last validation's figures."""
+    """Runs TRL's trainer for the steps that `run` yields. Returns the figures of the last validation."""
     from torch.optim.lr_scheduler import LambdaLR
     from transformers import PrinterCallback
 
@@ -222,10 +224,10 @@ def train(
 
     optim = recipe.optim
     n_steps = recipe.train.steps or steps_in(recipe.train.epochs or 1, len(training), optim.batch_size)
-    if recipe.model.quantization == "none":  # bitsandbytes has put its model where it belongs
+    if recipe.model.quantization == "none":  # bitsandbytes has already placed its model
         model.to(accelerator.device)
     plain = model.get_base_model() if hasattr(model, "get_base_model") else model
-    if plain.base_model is plain:  # TRL looks for the trunk under the class's name for it, which is wrong in Llama 4's
+    if plain.base_model is plain:  # TRL finds the trunk by the class's name for it, which is wrong for Llama 4
         plain.base_model_prefix = trunk_prefix(plain).rstrip(".")
     reference = None if recipe.model.adapter == "lora" else copy.deepcopy(model).eval().requires_grad_(False)
     optimizer = build_optimizer(optim, model)
@@ -247,7 +249,7 @@ def train(
         held_out = with_mismatched(held_out)
     trained = {name: value.clone() for name, value in Trainable(model).state_dict().items()}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # transformers tells TRL what will change in its next version
+        warnings.simplefilter("ignore", FutureWarning)  # meant for TRL, not for the user
         trainer = (PreferenceTrainer if recipe.dpo.is_paired else UnpairedTrainer)(
             model,
             reference,
@@ -256,7 +258,7 @@ def train(
             ),
             train_dataset=as_dataset(rows),
             eval_dataset=as_dataset(held_out) if held_out else None,
-            processing_class=copy.deepcopy(tokenizer),  # TRL gives it a pad token, which attention masks hide
+            processing_class=copy.deepcopy(tokenizer),  # TRL adds a pad token to it; attention masks hide it
             callbacks=[in_run],
             optimizers=(optimizer, schedule),
         )
@@ -269,10 +271,10 @@ def train(
 
 
 def check_log_probs(model: Any) -> None:
-    """Raises `UserError` where TRL's log probabilities are not the model's.
+    """Raises `UserError` if TRL's log probabilities are not the model's.
 
-    TRL multiplies the trunk's states with the head's matrix itself: what a class does in between, as BERT's heads do,
-    is left out.
+    TRL multiplies the trunk's states by the head's matrix itself. It skips anything that a class does in between, as
+    BERT's heads do.
     """
     import torch
 
@@ -286,21 +288,20 @@ def check_log_probs(model: Any) -> None:
         try:
             found = plain(input_ids=ids, labels=ids, fused_lm_head=True).log_probs[:, -expected.shape[1] :]
             gap = float((found - expected).abs().mean())
-        except (AttributeError, RuntimeError):  # a head that is no single matrix, a trunk that TRL does not find
+        except (AttributeError, RuntimeError):  # the head is not one matrix, or TRL does not find the trunk
             gap = float("inf")
     if not gap <= rounding(model) * float(logits.std()):
         raise UserError(
             f"model.path: TRL cannot compute the log probabilities of a {type(plain).__name__} ({gap:.3g} nats "
-            "apart), so there is no DPO of it; take ppo, or another model"
+            "apart), so DPO cannot train it; use ppo or another model"
         )
 
 
 def adapter_alone(model: Any, trained: dict[str, Any]) -> None:
-    """Undoes two things that TRL does to a model that comes with a LoRA adapter.
+    """Undoes two changes that TRL makes to a model with a LoRA adapter.
 
-    It copies the adapter as a second one, the reference; ours was made for this run, so that the reference is the base
-    with no adapter, and TRL computes it so where there is no copy. And it rounds an adapter on a quantised base to
-    bf16; ours is trained in fp32.
+    TRL copies the adapter as the reference. Our adapter is new, so the reference is the base without an adapter; TRL
+    computes that if there is no copy. TRL also rounds an adapter on a quantised base to bf16; ours is trained in fp32.
     """
     if "ref" in model.peft_config:
         model.delete_adapter("ref")
@@ -311,20 +312,20 @@ def adapter_alone(model: Any, trained: dict[str, Any]) -> None:
 
 
 def trl_settings(recipe: Recipe, n_steps: int, n_pairs: int, n_eval_pairs: int, accelerator: Any) -> Any:
-    """The recipe as TRL has it, with everything turned off that `Run` does: logging, saving, reporting."""
+    """The recipe as TRL's arguments. Logging, saving and reporting are off, because `Run` does them."""
     from trl import DPOConfig, KTOConfig
 
     is_cpu = accelerator.device.type == "cpu"
-    asked, weights = recipe.dpo, ("desirable_weight", "undesirable_weight")
-    own: dict[str, Any] = {"loss_type": [asked.loss], "label_smoothing": asked.label_smoothing}
-    if not asked.is_paired:
-        own = {"loss_type": asked.loss, **{name: getattr(asked, name) for name in weights}}
-    return (DPOConfig if asked.is_paired else KTOConfig)(
+    dpo, weights = recipe.dpo, ("desirable_weight", "undesirable_weight")
+    own: dict[str, Any] = {"loss_type": [dpo.loss], "label_smoothing": dpo.label_smoothing}
+    if not dpo.is_paired:
+        own = {"loss_type": dpo.loss, **{name: getattr(dpo, name) for name in weights}}
+    return (DPOConfig if dpo.is_paired else KTOConfig)(
         output_dir=recipe.output,
-        beta=asked.beta,
+        beta=dpo.beta,
         **own,
-        router_aux_loss_coef=0.0,  # routers are balanced in pretraining; TRL would ask some for keys that they lack
-        max_length=None,  # rows are short enough already, and an answer's EOS is never cut off
+        router_aux_loss_coef=0.0,  # routers are balanced in pretraining; TRL would read keys that some models lack
+        max_length=None,  # rows are short enough already, and an answer's EOS must not be cut
         max_steps=n_steps,
         train_sampling_strategy="sequential",
         per_device_train_batch_size=n_pairs,
@@ -336,7 +337,7 @@ def trl_settings(recipe: Recipe, n_steps: int, n_pairs: int, n_eval_pairs: int, 
         use_cpu=is_cpu,
         dataloader_pin_memory=not is_cpu,
         seed=recipe.seed,
-        logging_nan_inf_filter=False,  # a loss that is no number stops the run
+        logging_nan_inf_filter=False,  # a NaN loss stops the run
         logging_strategy="no",
         eval_strategy="no",
         save_strategy="no",
@@ -348,40 +349,40 @@ def trl_settings(recipe: Recipe, n_steps: int, n_pairs: int, n_eval_pairs: int, 
 
 
 def pairs_at_once(recipe: Recipe, longest: int, n_processes: int) -> int:
-    """Pairs that go through the model at once: as many as `train.micro_batch_tokens` has room for, if all are long.
+    """Pairs in a micro-batch: as many of the longest pairs as fit in `train.micro_batch_tokens`.
 
-    A divisor of each process's share of a step, so that all micro-batches are of one size and a mean of their means is
-    the mean over the step. Raises `UserError` if the processes cannot share a step evenly.
+    It divides each process's share of a step, so all micro-batches have one size and the mean of their means is the
+    mean over the step. Raises `UserError` if the processes cannot share a step evenly.
     """
     if recipe.optim.batch_size % n_processes:
         raise UserError(
-            f"optim.batch_size = {recipe.optim.batch_size}: {n_processes} processes cannot share it evenly; give a "
+            f"optim.batch_size = {recipe.optim.batch_size}: not divisible by {n_processes} processes; give a "
             f"multiple of {n_processes}"
         )
     share = recipe.optim.batch_size // n_processes
     room = recipe.train.micro_batch_tokens // ((1 + recipe.dpo.is_paired) * longest)
     if recipe.dpo.loss == "kto" and share < 2:
-        raise UserError("optim.batch_size: the KL of dpo.loss: kto is a mean over a step's answers; give 2 or more")
+        raise UserError("optim.batch_size: kto estimates its KL as a mean over a step's answers; give 2 or more")
     if recipe.dpo.loss == "kto" and room < share:
         raise UserError(
-            f"train.micro_batch_tokens = {recipe.train.micro_batch_tokens}: the KL of dpo.loss: kto is a mean over the "
-            f"answers of a step, so all {share} go through at once; give {share * longest}, a smaller "
+            f"train.micro_batch_tokens = {recipe.train.micro_batch_tokens}: kto estimates its KL as a mean over the "
+            f"answers of a step, so all {share} must be in one micro-batch; give {share * longest}, a smaller "
             "optim.batch_size, or dpo.loss=apo_zero_unpaired, which has no such mean"
         )
     return max(n for n in range(1, share + 1) if share % n == 0 and n <= max(room, 1))
 
 
 def even_batch(most: int, n_pairs: int, accelerator: Any) -> int:
-    """Pairs in a batch of the validation: at most `most`, and such that all batches are of one size.
+    """Pairs in a validation batch: at most `most`, and all batches of one size.
 
-    TRL reports means of its batches' means; so they are means over pairs, whatever goes through the model at once.
+    TRL reports the mean of its batches' means. With equal batches that is the mean over pairs.
     """
     n = accelerator.num_processes
     return max(size for size in range(1, most + 1) if size == 1 or n_pairs % (size * n) == 0)
 
 
 def as_dataset(rows: Sequence[Any]) -> Any:
-    """Pairs, or answers, in the columns that TRL's collator reads."""
+    """Pairs or answers as a data set with the columns of TRL's collator."""
     from datasets import Dataset
 
     return Dataset.from_dict({name: [getattr(row, name) for row in rows] for name in rows[0]._fields})
@@ -405,7 +406,7 @@ def read(recipe: Recipe, tokenizer: Any) -> tuple[list[Any], list[Any]]:
 
 
 def encode(recipe: Recipe, tokenizer: Any, rankings: list[Ranking], what: str) -> list[Pair]:
-    """Rankings as pairs of tokens, as `align.rm` reads them. Raises `UserError` if none is left."""
+    """Encodes rankings as pairs. Raises `UserError` if no pair is left."""
     from align.rl.ranking import encoded
     from align.train.parallel import say
 
@@ -413,8 +414,8 @@ def encode(recipe: Recipe, tokenizer: Any, rankings: list[Ranking], what: str) -
     pairs = [pair for row in rows for pair in pairs_of_row(row, row.n_prompt)]
     if rankings and not pairs:
         raise UserError(
-            f"data.path: no pair is left of {len(rankings)} {what} rankings, since answers of different rank have the "
-            f"same tokens; give other answers, or raise data.max_tokens = {recipe.data.max_tokens} if it cut them alike"
+            f"data.path: {len(rankings)} {what} rankings leave no pair, because answers of different rank have the "
+            f"same tokens; give other answers, or raise data.max_tokens = {recipe.data.max_tokens} if it cut them"
         )
     if rankings:
         say(f"{what}: {len(pairs):,} pairs of different rank from {len(rows):,} rankings")
@@ -422,7 +423,7 @@ def encode(recipe: Recipe, tokenizer: Any, rankings: list[Ranking], what: str) -
 
 
 def pairs_of_row(row: Ranked, n_prompt: int) -> list[Pair]:
-    """Every two answers of different rank, the better one first. Two of the same tokens teach nothing: left out."""
+    """Every two answers of different rank, the better one first. Pairs of equal tokens are left out."""
     from align.rl.losses import pairs_of
 
     found = pairs_of([row.ranks])

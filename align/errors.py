@@ -1,4 +1,4 @@
-"""What a user can do wrong is told in words, never as a traceback."""
+"""Errors that a user can cause: they end a command with a message, never with a traceback."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 class UserError(Exception):
-    """A mistake that the user can mend. Its text names the file or key, the value found and the remedy."""
+    """A mistake that the user can fix. Its text names the file or key, the value found and the remedy."""
 
     def _render_traceback_(self) -> list[str]:
         """What a notebook shows in place of a traceback."""
@@ -19,22 +19,22 @@ class UserError(Exception):
 
 
 class RewardError(UserError):
-    """A reward that cannot be had. PPO meets it before it has updated anything, so a run can be kept as it was."""
+    """A reward cannot be computed. PPO raises it before any update of the step, so the last state can be saved."""
 
 
 class JudgeError(UserError):
-    """A judge that cannot go on. An evaluation tells so in the judge's place and goes on with the others."""
+    """A judge fails. An evaluation reports the failure and continues with the other judges."""
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, without the pages below."""
+    """The first line of an error's text."""
     return next(iter(str(error).strip().splitlines()), "")
 
 
 def is_disk_full(error: BaseException | None) -> bool:
-    """Whether the system let nothing more be written: a full disk, a quota, a limit on a file's size.
+    """Whether writing failed for lack of room: a full disk, a quota, a limit on a file's size.
 
-    Libraries in Rust (safetensors, tokenizers) tell it in the text of errors of their own.
+    Libraries in Rust (safetensors, tokenizers) have it only in the text of their own errors.
     """
     numbers = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     if isinstance(error, OSError) and error.errno is not None:
@@ -43,20 +43,20 @@ def is_disk_full(error: BaseException | None) -> bool:
 
 
 def check_place(output: str | Path, is_file: bool = False, key: str = "output") -> None:
-    """Raises `UserError` if no folder (or no file) can stand where `key` says."""
+    """Raises `UserError` if no folder (or, with `is_file`, no file) can be written at the path that `key` gives."""
     path = Path(output)
     above = next((parent for parent in path.parents if parent.exists() or parent.is_symlink()), None)
     if above is not None and not above.is_dir():
-        raise UserError(f"{key}: {path} would lie below {above}, which is no folder; choose another {key}")
+        raise UserError(f"{key}: {path} cannot be written, because {above} is not a folder. Choose another {key}.")
     if path.is_dir() if is_file else (path.exists() or path.is_symlink()) and not path.is_dir():
         found, wanted = ("folder", "file") if is_file else ("file", "folder")
-        raise UserError(f"{key}: {path} is a {found}, and a {wanted} is to be written there; choose another {key}")
+        raise UserError(f"{key}: {path} is a {found}, but a {wanted} has to be written there. Choose another {key}.")
 
 
 def exit_on_user_error(main: Callable[[], None]) -> None:
     """Runs a command's `main`; a `UserError` ends it with its text on stderr and exit status 2.
 
-    A reader of its output that leaves early (`--help | head`) ends it silently, as it does any program in a pipe.
+    If the reader of its output stops early (`--help | head`), it ends silently, like any program in a pipe.
     """
     try:
         main()
@@ -70,5 +70,5 @@ def exit_on_user_error(main: Callable[[], None]) -> None:
     except Exception as error:
         if not is_disk_full(error):
             raise
-        print(f"error: there is no room to write on ({error}); make room, then give the command again", file=sys.stderr)
+        print(f"error: the disk is full ({error}). Free some space, then run the same command again.", file=sys.stderr)
         raise SystemExit(2) from None

@@ -1,9 +1,9 @@
-"""Evaluates models side by side: the same prompts, a judge, confidence intervals, one report.
+"""Evaluation: compares models on the same prompts and writes a report with confidence intervals.
 
     python -m align.evaluate recipes/evaluate.yaml
 
 Writes report.json (its keys are documented in align/report/write.py), report.html and side_by_side.jsonl into `output`.
-What was asked once is kept in `output`/cache: an evaluation that was killed goes on, and a second one costs nothing.
+Answers and scores are cached in `output`/cache: a killed evaluation continues, and a repeated one is quick.
 """
 
 from __future__ import annotations
@@ -34,59 +34,59 @@ if TYPE_CHECKING:
     from align.tasks.task import Prepared
     from align.text.records import Prompt
 
-POSITIONS = 4096  # most tokens of a question of a task, or of a window over a text
+POSITIONS = 4096  # most tokens of a task's question, or of a perplexity window
 
 
 class Recipe(Section):
     """An evaluation."""
 
     models: dict[str, ComparedModel]
-    """Name: {path: ...}. Each is compared with the one it came from: sft for what was tuned from it, else the one
-    before; and those tuned from sft with each other."""
+    """The models, as NAME: {path: ...}. Each is compared with its starting point (sft for models tuned from it, else
+    the model before it), and models tuned from sft are compared with each other."""
     data: Prompts | None = None
-    """The prompts that all models answer; without them the models only do tasks."""
+    """The prompts that all models answer. Without them, models only do tasks."""
     judge: str | None = None
-    """module:function (prompt, answer) -> a score, or an object with .score and perhaps .correct, .polite, .brief and
-    .harmful, such as align.lab.judge:judge."""
+    """module:function (prompt, answer) -> a score, or an object with .score and optionally .correct, .polite, .brief
+    and .harmful, such as align.lab.judge:judge."""
     perfect: float | None = None
-    """The judge's highest score, for the plots."""
+    """The judge's highest possible score, for the plots."""
     reference: str | None = None
-    """The model that KL is measured to; the one named sft if there is one."""
+    """The model that KL is measured to. By default the one named sft."""
     reward: str | None = None
     """A reward model that also scores the answers."""
     judges: dict[str, Judge] = Field(default_factory=dict)
-    """More judges of the answers by name, beside judge and reward: {people: {votes: runs/labels}}."""
+    """More judges by name, such as {people: {votes: runs/labels}}."""
     tasks: dict[str, Task] = Field(default_factory=dict)
-    """Questions with known answers by name, and texts to predict: {wikitext: {kind: perplexity, path: ...}}."""
+    """Tasks with known answers, and texts for perplexity, by name: {wikitext: {kind: perplexity, path: ...}}."""
     rankings: str | None = None
-    """Held-out rankings, to measure the reward model on."""
+    """Held-out rankings that measure the reward model."""
     sampling: Sampling = Sampling(temperature=1.0)
     curves: dict[str, str] = Field(default_factory=dict)
-    """Stage: run folder, whose metrics are plotted."""
+    """Runs whose metrics are plotted, as STAGE: run folder."""
     stages: str | None = None
     """A pipeline.json, for seconds and memory of the stages."""
     samples: int = Field(10, ge=0)
-    """Prompts whose answers the report shows."""
+    """Prompts that the report shows with all answers."""
     output: str
     """The folder for the report."""
     cache: str | None = None
-    """The folder in which answers and scores are kept by their content; by default `output`/cache."""
+    """The folder that caches answers and scores. By default `output`/cache."""
     seed: int = Field(1, ge=0)
-    """Of sampling and bootstrap."""
+    """Seed of sampling and bootstrap."""
 
     @model_validator(mode="after")
     def _names_exist(self) -> Self:
         if self.reference is not None and self.reference not in self.models:
-            raise ValueError(f"reference = {self.reference!r} is none of the models: {', '.join(self.models)}")
+            raise ValueError(f"reference = {self.reference!r} is not one of the models: {', '.join(self.models)}")
         if self.data is None and not self.tasks:
-            raise ValueError("give data, prompts to answer, or tasks: without either there is nothing to do")
+            raise ValueError("nothing to evaluate; give data (prompts to answer) or tasks")
         if self.data is not None and self.judge is None and self.reward is None and not self.judges:
-            raise ValueError("give judge, reward or judges: without any there is nothing to compare models by")
+            raise ValueError("nothing compares the models; give judge, reward or judges")
         choosing = [name for name, model in self.models.items() if model.best_of is not None]
         if choosing and self.reward is None:
             raise ValueError(f"models.{choosing[0]}.best_of: give reward, the reward model that chooses the best")
         if self.kl_reference in choosing:
-            raise ValueError(f"models.{self.kl_reference}.best_of: the others' KL is measured to it; leave best_of out")
+            raise ValueError(f"models.{self.kl_reference}.best_of: KL is measured to this model; remove best_of")
         return self
 
     @property
@@ -96,13 +96,13 @@ class Recipe(Section):
 
 
 class Markers(NamedTuple):
-    """Who gives each answer a score for the table of models."""
+    """The scorers of the table of models."""
 
     gold: CachedScorer | None
     reward: CachedScorer | None
 
     def given(self) -> list[CachedScorer]:
-        """Those that the recipe names."""
+        """The scorers that the recipe gives."""
         return [marker for marker in self if marker is not None]
 
 
@@ -129,7 +129,7 @@ def run(recipe: Recipe, dry_run: bool = False) -> None:
 
     check_place(recipe.output)
     check_place(recipe.cache or recipe.output, key="cache")
-    # What is missing or wrong is told before any model speaks.
+    # Everything that can be wrong is checked before any model generates.
     for name, model in recipe.models.items():
         load_config(model, f"models.{name}.path", to="generate")
         check_template(model, f"models.{name}")
@@ -140,18 +140,18 @@ def run(recipe: Recipe, dry_run: bool = False) -> None:
     curves = read_curves(recipe)
     read_stages(recipe)
     if dry_run:
-        asked = [f"prompts: {len(prompts):,}", *(f"{name}: {rows.n:,} rows" for name, rows in tasks.items())]
-        print(to_yaml(recipe), *asked, sep="\n")
+        counts = [f"prompts: {len(prompts):,}", *(f"{name}: {rows.n:,} rows" for name, rows in tasks.items())]
+        print(to_yaml(recipe), *counts, sep="\n")
         return
     started = time.monotonic()
     folder = Path(recipe.output)
     with PeakMemory() as memory:
-        markers, contest = begin(recipe, prompts, cache)
-        answers = contest.collected() if prompts else {}
-        report = examined(recipe, contest, markers, answers)
-        report |= judged(recipe, contest, panel, answers)
-        report["tasks"] = tasks_done(recipe, contest, tasks)
-        report["problems"] = told(contest.problems, markers)
+        markers, collector = begin(recipe, prompts, cache)
+        answers = collector.collected() if prompts else {}
+        report = answers_report(recipe, collector, markers, answers)
+        report |= judges_report(recipe, collector, panel, answers)
+        report["tasks"] = tasks_report(recipe, collector, tasks)
+        report["problems"] = problems_report(collector.problems, markers)
     report["stages"]["evaluate"] = {"seconds": round(time.monotonic() - started, 2), "peak_memory_mb": memory.megabytes}
     texts = [last_question(prompt.messages) for prompt in prompts]
     shown = [
@@ -166,7 +166,7 @@ def run(recipe: Recipe, dry_run: bool = False) -> None:
 
 
 def read_prompts(recipe: Recipe) -> list[Prompt]:
-    """What all models are asked; what was left out is printed."""
+    """The prompts for all models. Prints what was left out."""
     from align.text.load import load
 
     if recipe.data is None:
@@ -176,26 +176,26 @@ def read_prompts(recipe: Recipe) -> list[Prompt]:
     prompts = loaded.validation if recipe.data.part == "validation" else loaded.train
     if not prompts:
         raise UserError(
-            f"data: no prompt in the part {recipe.data.part!r} of {recipe.data.path}; raise data.validation"
+            f"data: the part {recipe.data.part!r} of {recipe.data.path} has no prompts; raise data.validation"
         )
     return prompts
 
 
 def begin(recipe: Recipe, prompts: Sequence[Prompt], cache: Cache) -> tuple[Markers, Collector]:
-    """The judges, and the models with what they are asked. No model is loaded yet."""
+    """The scorers and the answer collector. No model is loaded yet."""
     from align.evals.collect import Collector
     from align.evals.models import EvalModels
     from align.judges.scores import CachedScorer
     from align.judges.scoring import FunctionJudge, RewardModelJudge
 
     gold = reward = None
-    if recipe.judge is not None:  # what a function depends on cannot be known, so its marks are not kept
+    if recipe.judge is not None:  # its scores are not cached, because a function may depend on anything
         gold = CachedScorer("gold", f"judge = {recipe.judge}", FunctionJudge(recipe.judge))
     if recipe.reward is not None:
         reward = CachedScorer("reward", f"reward = {recipe.reward}", RewardModelJudge(recipe.reward), cache)
     markers = Markers(gold, reward)
     max_tokens = POSITIONS if recipe.data is None else recipe.data.max_tokens
-    contest = Collector(
+    collector = Collector(
         recipe.models,
         [prompt.messages for prompt in prompts],
         EvalModels(recipe.models, plain(recipe), max_tokens, cache),
@@ -205,32 +205,34 @@ def begin(recipe: Recipe, prompts: Sequence[Prompt], cache: Cache) -> tuple[Mark
         reward.scores if reward else None,
         recipe.kl_reference,
     )
-    return markers, contest
+    return markers, collector
 
 
 def plain(recipe: Recipe) -> dict[str, bool]:
-    """Which models are asked as base models."""
+    """Which models get plain prompts, as base models."""
     return {name: model.asked == "plain" for name, model in recipe.models.items()}
 
 
 # -- the report -------------------------------------------------------------------------------------------------------
 
 
-def examined(recipe: Recipe, contest: Collector, markers: Markers, answers: dict[str, Answers]) -> dict[str, Any]:
-    """The blocks about the answers of each model, and about the reward model."""
+def answers_report(
+    recipe: Recipe, collector: Collector, markers: Markers, answers: dict[str, Answers]
+) -> dict[str, Any]:
+    """The report's blocks about the answers of each model and about the reward model."""
     from align.judges.reward_accuracy import measure_accuracy
     from align.train.machine import git_commit
 
-    report: dict[str, Any] = {"seed": recipe.seed, "git_commit": git_commit(), "n_prompts": len(contest.prompts)}
+    report: dict[str, Any] = {"seed": recipe.seed, "git_commit": git_commit(), "n_prompts": len(collector.prompts)}
     report |= {"judge": recipe.judge, "perfect_gold": recipe.perfect}
-    report["models"] = {name: summarise(recipe, name, said) for name, said in answers.items()}
+    report["models"] = {name: summarise(recipe, name, own) for name, own in answers.items()}
     report |= compared(recipe, answers)
     if recipe.data is not None and recipe.reward is not None and recipe.rankings is not None:
         data = recipe.data.of_other_rows(recipe.rankings)
         report["reward_model"] = measure_accuracy(
-            recipe.reward, data, markers.gold, recipe.seed, contest.eval_models.cache
+            recipe.reward, data, markers.gold, recipe.seed, collector.eval_models.cache
         )
-    report["texts"] = {name: described(said, recipe.seed) for name, said in answers.items()}
+    report["texts"] = {name: described(own, recipe.seed) for name, own in answers.items()}
     report["stages"] = read_stages(recipe)
     report["recipe"] = to_yaml(recipe)
     whole = [f"python -m align.pipeline {Path(recipe.stages).parent / 'recipe.yaml'}"] if recipe.stages else []
@@ -238,13 +240,13 @@ def examined(recipe: Recipe, contest: Collector, markers: Markers, answers: dict
     return report
 
 
-def summarise(recipe: Recipe, name: str, said: Answers) -> dict[str, Any]:
+def summarise(recipe: Recipe, name: str, model_answers: Answers) -> dict[str, Any]:
     """One model's block of the report: means, and the gold score with its interval."""
     from align.stats.bootstrap import bootstrap_mean
 
-    block: dict[str, Any] = {column: said.mean(column) for column in said.columns if column != "logprob"}
+    block: dict[str, Any] = {name: model_answers.mean(name) for name in model_answers.columns if name != "logprob"}
     block |= {"kl_to_sft": block.pop("kl")} if "kl" in block else {}
-    if (gold := said.known("gold")) is not None:
+    if (gold := model_answers.known("gold")) is not None:
         block["gold"] = bootstrap_mean(gold, seed=recipe.seed)._asdict()
     if recipe.models[name].best_of is not None:
         block["best_of"] = recipe.models[name].best_of
@@ -261,7 +263,7 @@ def compared(recipe: Recipe, answers: dict[str, Answers]) -> dict[str, Any]:
     from align.stats.bootstrap import win_rate
     from align.stats.significance import paired_permutation
 
-    by = "gold" if any(said.known("gold") is not None for said in answers.values()) else "reward"
+    by = "gold" if any(own.known("gold") is not None for own in answers.values()) else "reward"
     differences, win_rates = {}, {}
     for later, earlier in compared_pairs(list(answers)):
         a, b = both(answers[later], answers[earlier], by)
@@ -272,54 +274,54 @@ def compared(recipe: Recipe, answers: dict[str, Answers]) -> dict[str, Any]:
     return {"compared_by": by, "differences": differences, "win_rates": win_rates}
 
 
-def described(said: Answers, seed: int) -> dict[str, Any]:
-    """What one model's answers are like: align/stats/texts.py."""
+def described(model_answers: Answers, seed: int) -> dict[str, Any]:
+    """Text statistics of one model's answers: align/stats/texts.py."""
     from align.stats.texts import Texts
 
     texts = Texts(seed)
-    for portion in said.portions():
-        known = [reply for reply in portion if reply is not None]
-        texts.add([reply.text for reply in known], [len(reply.ids) for reply in known])
+    for portion in model_answers.portions():
+        known = [completion for completion in portion if completion is not None]
+        texts.add([completion.text for completion in known], [len(completion.ids) for completion in known])
     return texts.figures()
 
 
-def judged(recipe: Recipe, contest: Collector, panel: Panel, answers: dict[str, Answers]) -> dict[str, Any]:
-    """The blocks of all judges, those of the table of models among them, and whether they agree."""
+def judges_report(recipe: Recipe, collector: Collector, panel: Panel, answers: dict[str, Answers]) -> dict[str, Any]:
+    """The report's blocks about all judges, with those of the table of models, and their agreement."""
     from align.judges.panel import KnownScores, texts_of
     from align.report.verdict import all_pairs
 
     kinds = {"gold": "function", "reward": "reward_model"}
     known = {
-        name: KnownScores(kind, {model: said.columns[name].tolist() for model, said in answers.items()})
+        name: KnownScores(kind, {model: own.columns[name].tolist() for model, own in answers.items()})
         for name, kind in kinds.items()
-        if answers and all(name in said.columns for said in answers.values())
+        if answers and all(name in own.columns for own in answers.values())
     }
     names = {name: (name, recipe.models[name].path) for name in answers}
-    texts = {name: texts_of(said) for name, said in answers.items()}
-    heard = panel.judge(contest.prompts, texts, names, all_pairs(answers), known)
-    contest.problems += heard.problems
+    texts = {name: texts_of(own) for name, own in answers.items()}
+    heard = panel.judge(collector.prompts, texts, names, all_pairs(answers), known)
+    collector.problems += heard.problems
     return heard.block
 
 
-def tasks_done(recipe: Recipe, contest: Collector, prepared: dict[str, Prepared]) -> dict[str, Any]:
-    """The blocks of all tasks, which models do with all the positions they have."""
+def tasks_report(recipe: Recipe, collector: Collector, prepared: dict[str, Prepared]) -> dict[str, Any]:
+    """The report's blocks about all tasks. Models use all of their positions."""
     from align.evals.models import EvalModels
     from align.report.verdict import came_from
     from align.tasks.suite import task_block
 
-    text_models = EvalModels(recipe.models, plain(recipe), POSITIONS, contest.eval_models.cache)
+    text_models = EvalModels(recipe.models, plain(recipe), POSITIONS, collector.eval_models.cache)
     names = [name for name, model in recipe.models.items() if model.best_of is None]
     blocks = {}
     for name, task in recipe.tasks.items():
         asked = {model: text_models[model] for model in names}
         blocks[name] = task_block(
-            name, task, prepared[name], asked, came_from(recipe.models), recipe.seed, contest.problems
+            name, task, prepared[name], asked, came_from(recipe.models), recipe.seed, collector.problems
         )
     return blocks
 
 
-def told(problems: list[Problem], markers: Markers) -> list[dict[str, Any]]:
-    """All that could not be measured."""
+def problems_report(problems: list[Problem], markers: Markers) -> list[dict[str, Any]]:
+    """Everything that could not be measured."""
     from align.evals.problems import counted
 
     found = [*problems, *(problem for marker in markers.given() for problem in marker.problems)]
@@ -335,7 +337,7 @@ def read_stages(recipe: Recipe) -> dict[str, Any]:
 
 
 def read_curves(recipe: Recipe) -> dict[str, list[dict[str, Any]]]:
-    """The metrics of the run folders that the recipe names."""
+    """The metrics of the run folders in `curves`."""
     curves = {}
     for stage, folder in recipe.curves.items():
         path = Path(folder) / "metrics.jsonl"

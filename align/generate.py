@@ -1,9 +1,9 @@
-"""Samples answers to prompts: several of each, for people to rank or for anybody to read.
+"""Samples several answers to each prompt, for annotators to rank.
 
     python -m align.generate recipes/generate.yaml
 
-Writes JSONL rows {prompt, responses, model, temperature, seed}; people, or the lab's annotators, rank them. What a
-model thought before it answered is in `response_thoughts`, one for each response, where it thought at all.
+Writes JSONL rows {prompt, responses, model, temperature, seed}. If a model thinks before it answers, the row also has
+`response_thoughts`, one for each response.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ if TYPE_CHECKING:
 
 
 class Sampling(Section):
-    """How answers are drawn."""
+    """How answers are sampled."""
 
     n: int = Field(1, gt=0)
     """Answers to each prompt."""
     max_tokens: int = Field(128, gt=0)
-    """Longest answer."""
+    """Longest answer, in tokens."""
     temperature: float = Field(1.0, ge=0)
-    """0 takes the likeliest token."""
+    """Sampling temperature; 0 is greedy: the likeliest token."""
     top_k: int = Field(0, ge=0)
-    """Keep the k likeliest tokens; 0 keeps all."""
+    """Sample from the k likeliest tokens; 0 is all."""
     top_p: float = Field(1.0, gt=0, le=1)
-    """Keep the likeliest tokens that hold this much probability."""
+    """Sample from the likeliest tokens that together have this probability."""
     batch_tokens: int = Field(65536, gt=0)
-    """Tokens in the key-value cache at once. Changes memory and speed."""
+    """Tokens in the KV cache at once. Changes memory and speed."""
 
     def how(self) -> generation.Sampling:
-        """One answer, as the sampler takes it."""
+        """These settings for one answer, as the sampler takes them."""
         from align.generation.sampling import Sampling
 
         return Sampling(self.max_tokens, self.temperature, self.top_k, self.top_p, self.batch_tokens)
@@ -58,9 +58,9 @@ class Recipe(Section):
     output: str
     """The .jsonl file to write."""
     seed: int = Field(1, ge=0)
-    """Of the sampling."""
+    """Seed of the sampling."""
     overwrite: bool = False
-    """Replace a file that stands at output."""
+    """Replace an existing file at output."""
 
 
 def main() -> None:
@@ -70,7 +70,7 @@ def main() -> None:
 
 
 def run(recipe: Recipe, dry_run: bool = False) -> None:
-    """Writes `recipe.output`, which appears only when it is whole."""
+    """Writes `recipe.output`. The file appears only when it is complete."""
     from align.models.load import load_config
     from align.text.files import write_lines
     from align.text.load import load
@@ -79,7 +79,7 @@ def run(recipe: Recipe, dry_run: bool = False) -> None:
     path = Path(recipe.output)
     check_place(path, is_file=True)
     if path.exists() and not recipe.overwrite:
-        raise UserError(f"output: {path} exists; choose another, or replace it: overwrite=true")
+        raise UserError(f"output: {path} exists; choose another output, or replace it with overwrite=true")
     recipe = fitted(recipe, load_config(recipe.model, to="generate"))
     loaded = load(recipe.data, "prompts", recipe.seed)
     print("\n".join(loaded.report.lines()))
@@ -96,17 +96,17 @@ def run(recipe: Recipe, dry_run: bool = False) -> None:
 
 
 def answer_rows(recipe: Recipe, prompts: list[Prompt], n_at_once: int = 512) -> Iterator[dict[str, Any]]:
-    """A row for each prompt, in order; progress is printed now and then."""
+    """Yields one row for each prompt, in order. Prints progress every 10 seconds."""
     from align.generation.text_model import TextModel
     from align.text.encode import encode_prompts
     from align.text.template import fix_date
 
     data = recipe.data
     text_model = TextModel(recipe.model, data.max_tokens, template=data.template, options=data.template_options)
-    fix_date(text_model.tokenizer, date.today())  # which some templates write: one day for all prompts
+    fix_date(text_model.tokenizer, date.today())  # some templates write the date: the same for all prompts
     encode_prompts(
         text_model.tokenizer, [row.messages for row in prompts], [row.source for row in prompts]
-    )  # or refused
+    )  # raises `UserError` for a bad prompt before any sampling
     rng = text_model.rng(recipe.seed)
     started = shown = time.monotonic()
     for first in range(0, len(prompts), n_at_once):
@@ -114,11 +114,11 @@ def answer_rows(recipe: Recipe, prompts: list[Prompt], n_at_once: int = 512) -> 
         repeated = [prompt.messages for prompt in chunk for _ in range(recipe.sampling.n)]
         answers = iter(text_model.sample(repeated, recipe.sampling.how(), rng))
         for prompt in chunk:
-            replies = [next(answers) for _ in range(recipe.sampling.n)]
-            thoughts = [reply.thoughts for reply in replies]
+            completions = [next(answers) for _ in range(recipe.sampling.n)]
+            thoughts = [completion.thoughts for completion in completions]
             yield {
                 "prompt": plain(prompt.messages),
-                "responses": [reply.text for reply in replies],
+                "responses": [completion.text for completion in completions],
                 **({"response_thoughts": thoughts} if any(thoughts) else {}),
                 "model": recipe.model.path,
                 "temperature": recipe.sampling.temperature,

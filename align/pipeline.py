@@ -1,9 +1,9 @@
-"""Runs a whole pipeline: every stage's recipe in order, skipping what is done.
+"""Runs a whole pipeline: the recipe of every stage, in order. Finished stages are skipped.
 
     python -m align.pipeline recipes/demo.yaml
 
-What each stage wrote stays in its folder; pipeline.json says which are done, by which recipe, in what time and memory.
-Killed or interrupted, the same command goes on where it stopped.
+Each stage writes its own folder. pipeline.json lists the finished stages with their recipes, times and memory.
+After an interruption or a kill, the same command continues.
 """
 
 from __future__ import annotations
@@ -39,24 +39,24 @@ class Stage(Section):
     command: Command
     """What runs: `align <command>`."""
     recipe: str
-    """Its recipe file, beside this one."""
+    """Its recipe file, relative to this file."""
     set: dict[str, Any] = Field(default_factory=dict)
-    """Keys of it to change, as a nested mapping."""
+    """Keys to change in that recipe, as a nested mapping."""
 
 
 class Recipe(Section):
     """A pipeline."""
 
     stages: dict[str, Stage]
-    """Name: {command, recipe}, in the order of running."""
+    """The stages in running order, as NAME: {command, recipe}."""
     written_for: str
-    """The folder that the stages' recipes name; where output is another, their paths are moved there."""
+    """The folder that the paths in the stages' recipes begin with. It is replaced by output."""
     output: str
-    """The folder for everything."""
+    """The folder for all stages."""
     seed: int = Field(1, ge=0)
-    """Becomes the seed of every stage."""
+    """The seed of every stage."""
     existing: Literal["refuse", "rename", "overwrite"] = "refuse"
-    """What to do with an output that another recipe or seed made: refuse to run, rename it, or remove it."""
+    """An output from another recipe or seed: refuse to run, rename it, or overwrite it."""
 
 
 class Planned(NamedTuple):
@@ -76,7 +76,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def demo() -> None:
-    """`align demo`: the pipeline of the recipe that comes with the package."""
+    """Runs `align demo`: the demo recipe that comes with the package."""
     argv = sys.argv[1:]
     if "-h" in argv or "--help" in argv:
         print(DEMO_HELP)
@@ -84,11 +84,11 @@ def demo() -> None:
     main([str(shipped("recipes/demo.yaml")), "existing=rename", *argv])
 
 
-def run(recipe: Recipe, beside: Path, dry_run: bool = False, only: Sequence[str] | None = None) -> None:
-    """Runs every stage that is not done, or those of `only`. All recipes are checked before the first starts."""
+def run(recipe: Recipe, recipe_folder: Path, dry_run: bool = False, only: Sequence[str] | None = None) -> None:
+    """Runs every unfinished stage, or only those in `only`. All recipes are checked before the first stage starts."""
     if unknown := [name for name in only or () if name not in recipe.stages]:
-        raise UserError(f"there is no stage {unknown[0]}; there are {', '.join(recipe.stages)}")
-    planned = [plan(recipe, name, stage, beside) for name, stage in recipe.stages.items()]
+        raise UserError(f"there is no stage {unknown[0]}; the stages are {', '.join(recipe.stages)}")
+    planned = [plan(recipe, name, stage, recipe_folder) for name, stage in recipe.stages.items()]
     if dry_run:
         for stage in planned:
             print(f"# {stage.name}", to_yaml(stage.recipe), sep="\n")
@@ -109,14 +109,14 @@ def run(recipe: Recipe, beside: Path, dry_run: bool = False, only: Sequence[str]
         print(f"\n{len(done)} stages, {total / 60:.1f} minutes", flush=True)
 
 
-def plan(recipe: Recipe, name: str, stage: Stage, beside: Path) -> Planned:
-    """A stage's checked recipe, its paths moved into `output`."""
+def plan(recipe: Recipe, name: str, stage: Stage, recipe_folder: Path) -> Planned:
+    """The checked recipe of a stage, with its paths moved to `output`."""
     command = COMMANDS[stage.command]
     assert command.recipe, stage.command
     assert command.run, stage.command
     module_name, recipe_name = command.recipe
     module = importlib.import_module(module_name)
-    path = beside / stage.recipe
+    path = recipe_folder / stage.recipe
     given = moved(merged(read_yaml(path), stage.set), recipe.written_for, recipe.output)
     given["seed"] = recipe.seed
     return Planned(
@@ -125,12 +125,12 @@ def plan(recipe: Recipe, name: str, stage: Stage, beside: Path) -> Planned:
 
 
 def begin(folder: Path, recipe: Recipe, planned: list[Planned]) -> dict[str, Any]:
-    """Makes the folder, or takes up what stands there. Returns the stages that are done."""
+    """Makes the output folder or continues in it. Returns the finished stages."""
     check_place(folder)
     if folder.exists() and any(folder.iterdir()):
         state = read_state(folder)
         if state is None:
-            raise UserError(f"output: {folder} exists and is not a pipeline's folder; choose another output")
+            raise UserError(f"output: {folder} exists and is not a pipeline folder; choose another output")
         made_by = {name: entry["recipe"] for name, entry in state.items()}
         wanted = {stage.name: to_yaml(stage.recipe) for stage in planned}
         changed = [name for name, text in made_by.items() if wanted.get(name) != text]
@@ -144,11 +144,11 @@ def begin(folder: Path, recipe: Recipe, planned: list[Planned]) -> dict[str, Any
 
 
 def make_way(folder: Path, recipe: Recipe, changed: list[str]) -> None:
-    """Removes, renames or protects what another recipe made."""
+    """Refuses, renames or removes an output from another recipe, as `existing` says."""
     if recipe.existing == "refuse":
         raise UserError(
             f"output: {folder} was made with another recipe or seed (it differs in {', '.join(changed)}); choose "
-            "another output, or say existing=rename to keep it under another name, or existing=overwrite to replace it"
+            "another output, set existing=rename to keep it under another name, or existing=overwrite to replace it"
         )
     if recipe.existing == "overwrite":
         shutil.rmtree(folder)
@@ -157,11 +157,11 @@ def make_way(folder: Path, recipe: Recipe, changed: list[str]) -> None:
     while (aside := folder.with_name(f"{folder.name}.{number}")).exists():
         number += 1
     folder.rename(aside)
-    print(f"{folder} was made with another recipe or seed; it is now {aside}", flush=True)
+    print(f"{folder} was made with another recipe or seed; renamed it to {aside}", flush=True)
 
 
 def run_stage(stage: Planned, folder: Path) -> dict[str, Any]:
-    """Runs one stage in this process and says what it took. An interrupted training run is taken up."""
+    """Runs one stage in this process and returns its time, memory and recipe. An interrupted training run resumes."""
     from align.train.machine import PeakMemory
 
     recipe = stage.recipe
@@ -174,7 +174,7 @@ def run_stage(stage: Planned, folder: Path) -> dict[str, Any]:
     with PeakMemory() as memory:
         if not (
             finished.is_file() and Path(recipe.output) != folder
-        ):  # killed between the stage's end and our note of it
+        ):  # else killed after the stage's end, before pipeline.json was written
             stage.run(recipe)
     return {
         "seconds": round(time.monotonic() - started, 2),
@@ -184,13 +184,13 @@ def run_stage(stage: Planned, folder: Path) -> dict[str, Any]:
 
 
 def read_state(folder: Path) -> dict[str, Any] | None:
-    """The stages that pipeline.json calls done; None where there is no such file."""
+    """The finished stages in pipeline.json; None if there is no such file."""
     path = folder / "pipeline.json"
     return json.loads(path.read_text(encoding="utf-8"))["stages"] if path.is_file() else None
 
 
 def write_state(folder: Path, done: dict[str, Any]) -> None:
-    """Replaces pipeline.json at once."""
+    """Replaces pipeline.json atomically."""
     writing = folder / ".pipeline.json"
     writing.write_text(json.dumps({"stages": done}, indent=2) + "\n", encoding="utf-8")
     writing.replace(folder / "pipeline.json")

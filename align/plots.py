@@ -1,7 +1,7 @@
-"""The report's figures, each a string of SVG that stands inside an HTML page and loads nothing.
+"""Figures of the report, as inline SVG: training curves, gold score against KL, lengths of answers.
 
-Figures are drawn through `matplotlib.figure.Figure`, without pyplot: no display, no global state. Panels are white on
-a dark page too, and the size is chosen so that the letters stay readable at half a page's width and on a phone.
+Drawn with `matplotlib.figure.Figure`, without pyplot: no display, no global state. Panels are white on a dark page too;
+the size keeps letters readable at half a page's width and on a phone.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Curves = Mapping[str, Sequence[Mapping[str, Any]]]  # the rows of each stage's metrics
+Curves = Mapping[str, Sequence[Mapping[str, Any]]]  # rows of each stage's metrics
 Point = tuple[float | None, float | None, float | None, float | None]  # a model's (KL, mean gold, low, high)
 
-# One colour for one thing, on every figure and in the page's tables; they differ in lightness, for colour-blind eyes.
+# One colour per model or series, in all figures and tables; they differ in lightness, for colour-blind readers.
 COLOURS = {
     "base": "#8b929c",
     "sft": "#2f6fb0",
@@ -40,9 +40,9 @@ COLOURS = {
 OTHER_COLOURS = ("#b0486b", "#5b7f2b", "#6a5acd", "#8a5a34", "#3f9bb5")
 
 STYLE: dict[str, Any] = {
-    "svg.fonttype": "none",  # letters stay letters: they can be searched, and take the page's font
-    "svg.hashsalt": "align",  # the same figure gives the same bytes
-    "text.parse_math": False,  # a model named "a$b$" is no formula
+    "svg.fonttype": "none",  # text stays text: searchable, in the page's font
+    "svg.hashsalt": "align",  # reproducible bytes
+    "text.parse_math": False,  # no formulas in names such as "a$b$"
     "font.size": 9.5,
     "axes.titlesize": 10.5,
     "axes.titleweight": "bold",
@@ -70,21 +70,21 @@ STYLE: dict[str, Any] = {
     "path.simplify_threshold": 0.3,
 }
 SIZE = (4.7, 3.05)  # inches, of 72 units each in the SVG
-MAX_DOTS = 300  # of a path: more could not be told apart
-SMOOTH_FROM = 60  # points; a shorter curve is drawn as it is
+MAX_DOTS = 300  # most dots of a path
+SMOOTH_FROM = 60  # points; shorter curves are drawn without smoothing
 SVG_STYLE = 'style="stroke-linejoin: round; stroke-linecap: butt; font-family: system-ui, sans-serif"'
 KL_TICKS = (0, 0.01, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 
 
 class Panel(NamedTuple):
-    """A figure as SVG, and a sentence that says how to read it."""
+    """A figure as SVG, with a note on how to read it."""
 
     svg: str
     note: str
 
 
 class Curve(NamedTuple):
-    """A figure to draw of a stage's metrics: which keys of its rows, under which names."""
+    """A figure of a stage's metrics: keys of its rows, with their labels."""
 
     stage: str
     title: str
@@ -121,9 +121,9 @@ PPO = (
 
 
 def figures(curves: Curves, points: Mapping[str, Point]) -> dict[str, list[Panel]]:
-    """The report's figures under their headings. What was not measured is not drawn."""
+    """The report's figures by heading. Metrics that were not measured are skipped."""
     plane = gold_against_kl(points, list(zip(*_columns(curves, "ppo", "objective/kl", "objective/gold"), strict=True)))
-    note = "What each nat of KL bought. A path that goes on to the right and turns down is over-optimisation."
+    note = "Gold score against KL. A path that continues to the right and turns down is over-optimised."
     groups = {
         "Training": [_drawn(wanted, curves) for wanted in TRAINING],
         "PPO": [Panel(plane, note), _reward_against_kl(curves), *(_drawn(wanted, curves) for wanted in PPO)],
@@ -148,13 +148,13 @@ def _drawn(wanted: Curve, curves: Curves) -> Panel:
 
 
 def _columns(curves: Curves, stage: str, x: str, y: str) -> tuple[list[float], list[float]]:
-    """Two columns of a stage's rows, of the rows that have both."""
+    """Two columns of a stage's rows, from rows that have both."""
     rows = [row for row in curves.get(stage) or [] if x in row and y in row]
     return [row[x] for row in rows], [row[y] for row in rows]
 
 
 def colours(names: Iterable[str]) -> dict[str, str]:
-    """The colour of each model or series: its own, or the next that is free."""
+    """The colour of each model or series: its own, or the next free one."""
     free = cycle(OTHER_COLOURS)
     return {name: COLOURS.get(name.lower()) or next(free) for name in names}
 
@@ -181,7 +181,7 @@ def curve(series: Mapping[str, tuple[list[float], list[float]]], xlabel: str, yl
 
 
 def lengths_panel(lengths: Mapping[str, Mapping[str, Any]], title: str = "Length of answers") -> Panel:
-    """Each model's quantiles: a dot at the median, a bar over the middle half, a line over nine tenths."""
+    """Quantiles per model: dot at the median, bar over the middle 50%, line over the middle 90%."""
     with canvas("words", "", title, max(SIZE[1] * 0.55, 0.95 + 0.3 * len(lengths))) as (figure, axes):
         heights = range(len(lengths), 0, -1)
         for (_, found), colour, height in zip(lengths.items(), colours(lengths).values(), heights, strict=True):
@@ -194,7 +194,7 @@ def lengths_panel(lengths: Mapping[str, Mapping[str, Any]], title: str = "Length
         axes.grid(visible=False, axis="y")
         told = "; ".join(f"{name} has a median of {found['median']:.0f} words" for name, found in lengths.items())
         svg = inline(figure, f"{title}: {told}.")
-    return Panel(svg, "The dot is the median, the bar the middle half, the line nine answers of ten.")
+    return Panel(svg, "Dot: median; bar: middle 50% of answers; line: middle 90%.")
 
 
 def gold_against_kl(
@@ -202,7 +202,7 @@ def gold_against_kl(
     path: Sequence[tuple[float, float]],
     title: str = "Gold score against KL",
 ) -> str:
-    """Each model at (KL, gold) with its interval, and the way a PPO run took through the plane.
+    """Each model at (KL, gold) with its interval, and the path of a PPO run.
 
     Over-optimisation shows as a path that goes on to the right and turns down (Gao et al. 2023, "Scaling Laws for
     Reward Model Overoptimization"; their axis is the square root of the KL, too). `points` maps a model to (KL in nats,
@@ -238,7 +238,7 @@ def _line(axes: Axes, points: NDArray[np.float64], name: str, own: str) -> None:
 
 
 def _tidy_ticks(axes: Axes, drawn: Iterable[NDArray[np.float64]]) -> None:
-    """Few ticks on the x axis, and no step 0.25 where steps are whole."""
+    """Few ticks on the x axis, integers for integer steps."""
     from matplotlib.ticker import MaxNLocator
 
     whole = all(bool(np.all(points[:, 0] % 1 == 0)) for points in drawn)
@@ -246,7 +246,7 @@ def _tidy_ticks(axes: Axes, drawn: Iterable[NDArray[np.float64]]) -> None:
 
 
 def _way(axes: Axes, way: NDArray[np.float64]) -> None:
-    """Every step as a dot, from pale to full as the run goes on, and the running mean as a line."""
+    """Every step as a dot, from pale to full over the run, and the running mean as a line."""
     from matplotlib.colors import to_rgba
 
     points = np.column_stack([np.sqrt(np.maximum(way[:, 0], 0)), way[:, 1]])
@@ -274,7 +274,7 @@ def _model(axes: Axes, name: str, point: Sequence[float | None], own: str) -> No
 
 
 def _square_root_axis(axes: Axes, largest: float) -> None:
-    """Nats at their square roots: ticks that are round numbers, and never closer than letters need."""
+    """A square-root axis of nats, with round ticks that do not overlap."""
     reach = math.sqrt(max(1e-3, largest))
     ticks: list[float] = []
     for kl in KL_TICKS:
@@ -288,7 +288,7 @@ def _square_root_axis(axes: Axes, largest: float) -> None:
 
 
 def _finite(xs: Sequence[float], ys: Sequence[float]) -> NDArray[np.float64]:
-    """(n, 2): the pairs of which both are finite numbers."""
+    """(n, 2): the pairs with two finite numbers."""
     pairs = [(x, y) for x, y in zip(xs, ys, strict=True) if _is_number(x) and _is_number(y)]
     return np.array(pairs, dtype=np.float64).reshape(-1, 2)
 
@@ -298,7 +298,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _running_mean(points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """A centred mean over a twentieth of the points, of x as of y; at the ends over those of them that exist."""
+    """Centred running mean of x and y over a twentieth of the points; over fewer points at the ends."""
     n = len(points)
     if n < SMOOTH_FROM:
         return points
@@ -320,7 +320,7 @@ def _told(name: str, point: Sequence[float | None]) -> str:
 
 @contextmanager
 def canvas(xlabel: str, ylabel: str, title: str, height: float = SIZE[1]) -> Iterator[tuple[Figure, Axes]]:
-    """An empty figure in the house's style; `height` in inches."""
+    """An empty figure in the project's style. `height`: inches."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -333,7 +333,7 @@ def canvas(xlabel: str, ylabel: str, title: str, height: float = SIZE[1]) -> Ite
 
 
 def inline(figure: Figure, label: str) -> str:
-    """The figure's <svg> element alone: no header, no metadata, no links, sized by the page, told to screen readers."""
+    """The figure's <svg> element: no header, metadata or links; sized by the page, with a label for screen readers."""
     buffer = io.StringIO()
     no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))  # it would name a web site and the hour
     figure.savefig(buffer, format="svg", metadata=no_metadata)
@@ -352,12 +352,12 @@ def inline(figure: Figure, label: str) -> str:
 
 
 def _rounded(path: str) -> str:
-    """A path with hundredths of a unit, and no line breaks: half the bytes, and no eye can tell."""
+    """A path rounded to hundredths of a unit, without line breaks: half the bytes, no visible change."""
     return re.sub(r"(\.\d\d)\d+", r"\1", " ".join(path.split()).join((" ", "")))
 
 
 def _own_ids(svg: str) -> str:
-    """Ids that no other figure of the page has: those that nothing refers to go, the rest begin with a hash."""
+    """Make ids unique on a page: remove unused ids, prefix the others with a hash."""
     own = "f" + hashlib.sha256(svg.encode(errors="replace")).hexdigest()[:8]
     used = set(re.findall(r'(?:url\(|href=")#([^)"]+)', svg))
     svg = re.sub(r' id="([^"]+)"', lambda m: f' id="{own}-{m[1]}"' if m[1] in used else "", svg)

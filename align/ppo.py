@@ -1,11 +1,11 @@
-"""PPO: the policy learns what the reward model prefers, on a leash to where it began (InstructGPT step 3, 2203.02155).
+"""PPO: trains the policy against a reward model, with a KL penalty to the reference (InstructGPT step 3, 2203.02155).
 
     python -m align.ppo recipes/ppo.yaml
 
-Each step samples an answer to every prompt of a batch, scores it, pays for leaving the reference (the SFT model) with
-KL at every token, and improves policy and critic by several passes of clipped updates (Schulman et al. 2017,
-1707.06347; Ziegler et al. 2019, 1909.08593). What differs between the published codes is a key here, and each default
-names its source. The two halves of a step can be used alone, in a loop of one's own:
+Each step samples an answer to every prompt of a batch and scores it. Every token's reward has a KL penalty to the
+reference (the SFT model). Policy and critic then take several passes of clipped updates (Schulman et al. 2017,
+1707.06347; Ziegler et al. 2019, 1909.08593). Every choice in which published implementations differ is a key; each
+default names its source. The two halves of a step can be used in your own loop:
 
     sampler, learner, prompts = ppo.build(recipe)
     rollouts = sampler.collect(prompts[:64], step)
@@ -53,17 +53,17 @@ class Recipe(sections.Run):
     """PPO. Defaults are N+'s (the reproduction of Stiennon et al. 2020), unless a key says otherwise."""
 
     model: sections.Model
-    """The policy to start from, and the reference."""
+    """The model that the policy starts from. It is also the reference."""
     data: sections.Data = sections.Data.defaults(too_long="drop", validation=0.0)
     reward: Reward
     rollout: Rollout = Rollout()
     ppo: Ppo = Ppo()
     kl: Kl = Kl()
     ptx: Ptx | None = None
-    """Pretraining text to mix in; none mixes nothing."""
+    """Pretraining text to mix into the updates (PTX); none is no mixing."""
     evaluation: Evaluation = Evaluation()
     gold: str | None = None
-    """module:function that knows the truth, such as align.lab.judge:reward; logged, never trained on."""
+    """module:function with the true reward, such as align.lab.judge:reward. Logged, never trained on."""
     optim: sections.Optim = sections.Optim(
         learning_rate=3e-6, batch_size=512, schedule="linear", final_ratio=0.0, eps=1e-5, betas=(0.9, 0.999)
     )
@@ -73,7 +73,7 @@ class Recipe(sections.Run):
     def _whole_batches(self) -> Self:
         size, answers = self.optim.batch_size, self.rollout.answers
         if self.data.too_long != "drop":
-            raise ValueError("data.too_long: a prompt cannot be cut without losing its end; ppo only knows drop")
+            raise ValueError("data.too_long: a cut prompt would lose its end; ppo only takes drop")
         for key, value in (("ppo.n_minibatches", self.ppo.n_minibatches), ("rollout.answers", answers)):
             if size % value:
                 raise ValueError(f"{key} = {value} does not divide optim.batch_size = {size}; give a divisor of it")
@@ -83,12 +83,12 @@ class Recipe(sections.Run):
     def _has_an_effect(self) -> Self:
         ppo = self.ppo
         if self.model.lora.dropout:
-            raise ValueError("model.lora.dropout has no effect: ppo keeps dropout off in every role; remove it")
+            raise ValueError("model.lora.dropout has no effect: ppo turns dropout off in every role; remove it")
         if ppo.advantage == "gae":
             return self
         if self.rollout.answers < 2:
             raise ValueError(
-                f"ppo.advantage: {ppo.advantage} compares answers to a prompt; set rollout.answers to 2 or more"
+                f"ppo.advantage: {ppo.advantage} compares several answers to a prompt; set rollout.answers to 2 or more"
             )
         plain = Ppo()
         idle = [key for key in OF_A_CRITIC if getattr(ppo, key) != getattr(plain, key)]
@@ -98,8 +98,8 @@ class Recipe(sections.Run):
             )
         if ppo.whiten_over == "minibatch":
             raise ValueError(
-                f"ppo.whiten_over: minibatch would take the answers to a prompt apart, which {ppo.advantage} compares; "
-                "choose batch"
+                f"ppo.whiten_over: minibatch would separate the answers to a prompt, which {ppo.advantage} compares; "
+                "set batch"
             )
         return self
 
@@ -117,7 +117,7 @@ def main() -> None:
 
 
 def run(recipe: Recipe, dry_run: DryRun | bool = False) -> None:
-    """Optimises into `recipe.output`; `dry_run` says what it would do and what it would cost."""
+    """Trains into `recipe.output`. `dry_run` only prints the plan and its memory estimate."""
     from align.models.load import load_config
     from align.models.lora import shares
     from align.models.save import save_language_model, save_scalar_model, write_card
@@ -160,7 +160,7 @@ def run(recipe: Recipe, dry_run: DryRun | bool = False) -> None:
 
 
 class Inputs(NamedTuple):
-    """What a run reads before any model is loaded."""
+    """Everything that a run reads before it loads a model."""
 
     tokenizer: Any
     prompts: list[EncodedPrompt]
@@ -169,7 +169,7 @@ class Inputs(NamedTuple):
 
 
 def read(recipe: Recipe) -> Inputs:
-    """Tokenizer and data. Raises `UserError` for what cannot work, before anything costly."""
+    """Reads tokenizer and data. Raises `UserError` for anything that cannot work, before anything costly."""
     from align.models.load import load_config
     from align.models.purpose import head_role
     from align.rl.ptx import load_ptx
@@ -187,7 +187,7 @@ def read(recipe: Recipe) -> Inputs:
         model = recipe.model.model_copy(update={"path": path})
         values = key == "ppo.critic" and (path == recipe.model.path or head_role(path) == "value")
         other = load_config(model, key, to=None if values else "reward")
-        # How many tokens another tokenizer makes of an answer, here or on a server, shows when it is scored.
+        # With another tokenizer the number of tokens is known only when an answer is scored.
         if same_words(plain_tokenizer(path, recipe.model.trust_remote_code), tokenizer):
             check_positions(other, recipe.data.max_tokens, key)
     loaded = load(recipe.data, "prompts", recipe.seed)
@@ -199,7 +199,7 @@ def read(recipe: Recipe) -> Inputs:
 
 
 def build(recipe: Recipe) -> tuple[Sampler, Learner, list[EncodedPrompt]]:
-    """For a loop of one's own: what samples, what learns, and the prompts."""
+    """The sampler, the learner and the prompts, for your own training loop."""
     from align.models.load import load_config
     from align.train.machine import accelerator as make_accelerator
     from align.train.plan import fitted
@@ -213,7 +213,7 @@ def build(recipe: Recipe) -> tuple[Sampler, Learner, list[EncodedPrompt]]:
 
 
 def assemble(recipe: Recipe, inputs: Inputs, accelerator: Any) -> tuple[Sampler, Learner]:
-    """Loads the models."""
+    """Loads the models and returns the sampler and the learner."""
     from align.rl.learner import Learner
     from align.rl.roles import load_roles
     from align.rl.sampler import Sampler
@@ -225,11 +225,11 @@ def assemble(recipe: Recipe, inputs: Inputs, accelerator: Any) -> tuple[Sampler,
 
 
 def check_work(recipe: Recipe, inputs: Inputs, accelerator: Any) -> None:
-    """Raises `UserError` unless every process has something to do in every part of a step."""
+    """Raises `UserError` unless every process gets work in every part of a step."""
     from align.train.parallel import check_shares
 
-    answers = recipe.rollout.answers  # to a prompt, all from one process
-    prompts_each = math.ceil(recipe.ppo.n_minibatches / answers)  # for an answer in each mini-batch
+    answers = recipe.rollout.answers  # all answers to a prompt come from one process
+    prompts_each = math.ceil(recipe.ppo.n_minibatches / answers)  # so that each mini-batch has an answer
     check_shares(accelerator, "optim.batch_size", recipe.optim.batch_size, prompts_each * answers)
     if inputs.heldout:
         check_shares(accelerator, "held-out prompts (data.validation)", len(inputs.heldout))
@@ -238,7 +238,7 @@ def check_work(recipe: Recipe, inputs: Inputs, accelerator: Any) -> None:
 
 
 def steps_of(recipe: Recipe, n_prompts: int) -> int:
-    """Steps of the whole run."""
+    """Steps of the run."""
     from align.text.batches import steps_in
 
     return recipe.train.steps or steps_in(recipe.train.epochs or 1, n_prompts, prompts_at_once(recipe))
@@ -252,7 +252,7 @@ def prompts_at_once(recipe: Recipe) -> int:
 def train(
     recipe: Recipe, roles: Roles, sampler: Sampler, learner: Learner, inputs: Inputs, run: Any, accelerator: Any
 ) -> tuple[dict[str, float], Best]:
-    """The loop: collect, learn. Returns the last step's figures and the best weights, if they were asked for."""
+    """The training loop: collect, learn. Returns the last step's figures and the best weights (`evaluation.best`)."""
     from align.text.batches import rows_of_step
     from align.train.parallel import my_share
     from align.train.weights import Best
@@ -264,7 +264,7 @@ def train(
     parts |= {"best": best} if recipe.evaluation.best else {}
 
     def report(step: int) -> None:
-        """Evaluates and logs a step that has learned."""
+        """Evaluates and logs a step after its update."""
         evaluates = bool(inputs.heldout) and run.is_time(step, n_steps, eval_every)
         if evaluates:
             with learner.averaged():
@@ -276,7 +276,7 @@ def train(
         last.reported = True
 
     first = run.restore(parts)
-    if not last.reported:  # a reward failed in its evaluation
+    if not last.reported:  # a reward failed during the evaluation of that step
         run.drop_rows_after(first - 1)
         report(first)
     for step in run.steps(first, n_steps, parts):
@@ -292,7 +292,7 @@ def train(
             sampler.check_reference(rollouts)
         clock.append(time.monotonic())
         if beyond_budget(recipe, learner, rollouts):
-            run.say(f"stopped before step {step}: KL is beyond kl.budget = {recipe.kl.budget} nats an answer")
+            run.say(f"stopped before step {step}: KL exceeds kl.budget = {recipe.kl.budget} nats per answer")
             break
         run.updating()
         figures = learner.step(rollouts, step) | {"episode": step * recipe.optim.batch_size}
@@ -304,7 +304,7 @@ def train(
 
 
 class LastStep:
-    """The figures of the last step that has learned, and whether it was evaluated and logged, as a `Stateful`."""
+    """The figures of the last updated step, and whether it was evaluated and logged, as a `Stateful`."""
 
     def __init__(self) -> None:
         self.figures: dict[str, float] = {}
@@ -320,7 +320,7 @@ class LastStep:
 def evaluate(
     recipe: Recipe, sampler: Sampler, heldout: list[EncodedPrompt], step: int, run: Any, accelerator: Any
 ) -> dict[str, float]:
-    """Scores, KL and lengths on held-out prompts, each time with the same noise; some answers go to samples.jsonl."""
+    """Scores, KL and lengths on held-out prompts, with the same random numbers each time. Writes samples.jsonl."""
     from align.rl.learner import means
     from align.train.parallel import my_share
 
@@ -343,15 +343,15 @@ def evaluate(
 
 
 def figure_named(name: str, figures: dict[str, float]) -> float:
-    """The figure that `evaluation.best` names."""
+    """The metric that `evaluation.best` names."""
     if name not in figures:
         known = ", ".join(sorted(key for key in figures if key.startswith("eval/")))
-        raise UserError(f"evaluation.best = {name}: there is no such figure; choose one of {known}")
+        raise UserError(f"evaluation.best = {name}: there is no such metric; choose one of {known}")
     return figures[name]
 
 
 def beyond_budget(recipe: Recipe, learner: Learner, rollouts: Rollouts) -> bool:
-    """Whether the policy has used up its KL."""
+    """Whether the KL to the reference exceeds `kl.budget`."""
     from align.rl.learner import means
 
     if recipe.kl.budget is None:
@@ -360,12 +360,12 @@ def beyond_budget(recipe: Recipe, learner: Learner, rollouts: Rollouts) -> bool:
 
 
 def encode(recipe: Recipe, tokenizer: Any, prompts: list[Prompt]) -> list[EncodedPrompt]:
-    """Prompts as tokens, without those that leave no room for an answer."""
+    """Encodes prompts. Prompts that leave no room for an answer are left out."""
     from align.rl.sampler import EncodedPrompt
     from align.text.encode import encode_prompts
     from align.train.parallel import say
 
-    end = recipe.reward.truncate_token is not None  # an answer that is cut at it is read with an EOS more
+    end = recipe.reward.truncate_token is not None  # an answer cut at this token gets one more token, EOS
     room = recipe.data.max_tokens - recipe.rollout.max_tokens - end
     ids = encode_prompts(tokenizer, [prompt.messages for prompt in prompts], [prompt.source for prompt in prompts])
     asked = [EncodedPrompt(p.messages, row) for p, row in zip(prompts, ids, strict=True) if len(row) <= room]
@@ -377,12 +377,12 @@ def encode(recipe: Recipe, tokenizer: Any, prompts: list[Prompt]) -> list[Encode
             * end
         )
     if not asked:
-        raise UserError("data.path: no prompt is short enough; raise data.max_tokens or lower rollout.max_tokens")
+        raise UserError("data.path: all prompts are too long; raise data.max_tokens or lower rollout.max_tokens")
     return asked
 
 
 def timings(clock: list[float], rollouts: Rollouts, accelerator: Any) -> dict[str, float]:
-    """Seconds of each phase, and answer tokens a second over the whole step."""
+    """Seconds of each phase, and answer tokens per second over the whole step."""
     from align.train.parallel import total
 
     spent = dict(zip(("rollout", "score", "train"), (b - a for a, b in pairwise(clock)), strict=True))

@@ -1,9 +1,9 @@
-"""Turns documents into token shards for pretraining, training a tokenizer on them if none is given.
+"""Turns documents into token shards for pretraining. Trains a tokenizer on them if none is given.
 
     python -m align.prepare recipes/prepare.yaml
 
-Writes a folder: tokenizer/ (a Hugging Face tokenizer), train.bin and validation.bin (token ids, documents end with
-EOS), tokens.json (what they hold). `align.pretrain` reads such a folder, or calls this on the fly when given documents.
+Writes a folder: tokenizer/ (a Hugging Face tokenizer), train.bin and validation.bin (token ids; EOS ends each
+document), tokens.json (counts and dtype). `align.pretrain` reads such a folder, or calls this itself for documents.
 """
 
 from __future__ import annotations
@@ -28,35 +28,33 @@ INDEX_FILE = "tokens.json"
 
 
 class Tokenizer(Section):
-    """The tokenizer of a new model: one that exists, or byte-level BPE trained on the documents."""
+    """The tokenizer of a new model: an existing one, or byte-level BPE trained on the documents."""
 
     path: str | None = None
-    """A folder or hub name; if none is given, one is trained."""
+    """A folder or hub name. By default one is trained."""
     vocab_size: int = Field(4096, ge=300)
-    """Size of the trained vocabulary: 256 bytes, 5 special tokens, the rest merges."""
+    """Size of the trained vocabulary: 256 bytes, 5 special tokens, merges."""
 
 
 class Recipe(Section):
-    """What to tokenise."""
+    """Tokenising documents."""
 
     data: sections.Data = sections.Data.defaults(validation=0.01)
     tokenizer: Tokenizer = Tokenizer()
     output: str
     """The folder to write."""
     seed: int = Field(1, ge=0)
-    """Chooses the validation documents."""
+    """Seed of the choice of validation documents."""
 
     @model_validator(mode="after")
     def _validates(self) -> Self:
         if not self.data.validation:
-            raise ValueError(
-                "data.validation: pretraining needs documents to validate on; give a fraction such as 0.01"
-            )
+            raise ValueError("data.validation: pretraining needs validation documents; give a fraction such as 0.01")
         return self
 
 
 class Shards(NamedTuple):
-    """Token ids on the disk, read through a memory map."""
+    """Token ids on disk, read through a memory map."""
 
     folder: Path
     train: np.ndarray  # (n_tokens,)
@@ -76,11 +74,11 @@ def main() -> None:
 
 
 def run(recipe: Recipe, dry_run: bool = False) -> None:
-    """Writes `recipe.output`; `dry_run` reads the documents and says what they are."""
+    """Writes `recipe.output`. `dry_run` only reads the documents and prints their counts."""
     folder = Path(recipe.output)
     check_place(folder)
     if folder.exists() and any(folder.iterdir()):
-        raise UserError(f"output: {folder} exists and is not empty; choose another or remove it")
+        raise UserError(f"output: {folder} exists and is not empty; choose another output or remove it")
     from align.text.load import load
 
     documents = load(recipe.data, "documents", recipe.seed)
@@ -91,7 +89,7 @@ def run(recipe: Recipe, dry_run: bool = False) -> None:
 
 
 def is_prepared(path: Any) -> bool:
-    """Whether `path` is a folder that this command wrote."""
+    """Whether `path` is a folder of token shards that this command wrote."""
     return isinstance(path, str) and (Path(path) / INDEX_FILE).is_file()
 
 
@@ -137,7 +135,7 @@ def _write_tokens(tokenizer: Any, documents: list[Document], path: Path, dtype: 
         rows = encode_documents(tokenizer, (document.text for document in documents))
         while batch := list(islice(rows, 10_000)):
             ids = np.fromiter(chain.from_iterable(batch), dtype=dtype)
-            file.write(ids.tobytes())  # `tofile` tells a full disk without its number
+            file.write(ids.tobytes())  # `tofile` raises without errno on a full disk
             n_tokens += len(ids)
     return n_tokens
 

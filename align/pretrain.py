@@ -1,4 +1,4 @@
-"""Pretrains a GPT on documents: the base model that everything after it aligns.
+"""Pretraining: trains a GPT on documents. The later stages align this base model.
 
     python -m align.pretrain recipes/pretrain.yaml
 
@@ -71,9 +71,7 @@ class Recipe(sections.Run):
     @model_validator(mode="after")
     def _validates(self) -> Self:
         if not self.data.validation and not is_prepared(self.data.path):
-            raise ValueError(
-                "data.validation: pretraining needs documents to validate on; give a fraction such as 0.01"
-            )
+            raise ValueError("data.validation: pretraining needs validation documents; give a fraction such as 0.01")
         return self
 
 
@@ -84,7 +82,7 @@ def main() -> None:
 
 
 def run(recipe: Recipe, dry_run: DryRun | bool = False) -> None:
-    """Pretrains into `recipe.output`; `dry_run` says what it would do and what it would cost."""
+    """Pretrains into `recipe.output`. `dry_run` only prints the plan and its memory estimate."""
     from align.models.save import save_language_model, write_card
     from align.text.tokenizer import rows_needed
     from align.train.machine import accelerator as make_accelerator
@@ -110,7 +108,7 @@ def run(recipe: Recipe, dry_run: DryRun | bool = False) -> None:
 
 
 def train(recipe: Recipe, model: Any, shards: Shards, run: Any, accelerator: Any) -> tuple[dict[str, float], Any]:
-    """The loop: rows of packed tokens, every token predicted once a pass. Returns the last figures and the model."""
+    """The loop over rows of packed tokens: each token is predicted once a pass. Returns last figures and the model."""
     import torch.nn.functional as F
 
     from align.models.language import LanguageModel
@@ -124,7 +122,7 @@ def train(recipe: Recipe, model: Any, shards: Shards, run: Any, accelerator: Any
     width = model.config.n_positions
     n_rows = (len(shards.train) - 1) // (width - 1)
     if n_rows < 1:
-        raise UserError(f"data.path: {len(shards.train)} tokens are fewer than one row of {width}; give more text")
+        raise UserError(f"data.path: {len(shards.train)} tokens do not fill one row of {width}; give more text")
     n_steps = recipe.train.steps or steps_in(recipe.train.epochs or 1, n_rows, recipe.optim.batch_size)
     eval_every = recipe.train.eval_every or max(1, n_steps // 10)
     rows_at_once = max(1, recipe.train.micro_batch_tokens // width)
@@ -168,7 +166,7 @@ def train(recipe: Recipe, model: Any, shards: Shards, run: Any, accelerator: Any
 
 
 def validate(lm: Any, shards: Shards, width: int, rows_at_once: int, n_rows: int, accelerator: Any) -> dict[str, float]:
-    """Loss in nats a token and in bits a byte of the first `n_rows` rows of the validation text."""
+    """Validation loss in nats per token and in bits per byte, on the first `n_rows` rows of the validation text."""
     import torch
     import torch.nn.functional as F
 
@@ -187,7 +185,7 @@ def validate(lm: Any, shards: Shards, width: int, rows_at_once: int, n_rows: int
 
 
 def windows(tokens: Any, rows: Any, width: int) -> Tensor:
-    """Rows of packed tokens, (len(rows), width); neighbours share one token, so that each is predicted once."""
+    """Rows of packed tokens, (len(rows), width). Neighbouring rows share one token, so each token is predicted once."""
     import numpy as np
     import torch
 
@@ -196,7 +194,7 @@ def windows(tokens: Any, rows: Any, width: int) -> Tensor:
 
 
 def all_but_first(ids: Tensor) -> Tensor:
-    """The targets of packed rows: every token that something precedes."""
+    """The targets of packed rows: every token but the first of its row."""
     import torch
 
     is_target = torch.ones_like(ids, dtype=torch.bool)
@@ -205,10 +203,10 @@ def all_but_first(ids: Tensor) -> Tensor:
 
 
 def prepared(recipe: Recipe, folder: Path) -> Shards:
-    """The token shards that the recipe names, or those of its documents, written into the run's tokens/."""
+    """The token shards of the recipe. Documents are tokenised into the run's tokens/."""
     if is_prepared(recipe.data.path):
         return read_shards(str(recipe.data.path))
-    if is_prepared(str(folder / "tokens")):  # by an interrupted run, or by the first of several processes
+    if is_prepared(str(folder / "tokens")):  # by an interrupted run or by the first process
         return read_shards(folder / "tokens")
     from align.text.load import load
     from align.train.parallel import say
@@ -226,7 +224,7 @@ def load_tokenizer_of(shards: Shards) -> Any:
 
 
 def new_model(recipe: Recipe, tokenizer: Any) -> Any:
-    """A new GPT of the recipe's shape, or the one that it continues."""
+    """A new GPT of the recipe's shape, or the model that the recipe continues."""
     from align.gpt import GPTForCausalLM
     from align.text.tokenizer import rows_needed
 
@@ -239,7 +237,7 @@ def new_model(recipe: Recipe, tokenizer: Any) -> Any:
 
 
 def configuration(recipe: Recipe, vocab_size: int, **special: int) -> Any:
-    """The preset with the recipe's changes. Raises `UserError` if its sizes do not go together."""
+    """The preset with the recipe's changes. Raises `UserError` if the sizes do not fit together."""
     from align.gpt import PRESETS, GPTConfig
 
     changed = recipe.model.model_dump(exclude={"preset", "path"}, exclude_none=True)
@@ -250,7 +248,7 @@ def configuration(recipe: Recipe, vocab_size: int, **special: int) -> Any:
 
 
 def plan(recipe: Recipe, dry_run: DryRun | bool) -> None:
-    """What `--dry-run` prints. Tokens of a tokenizer still to be trained are guessed at 4 bytes each."""
+    """Prints the dry run. If the tokenizer is not trained yet, a token is taken to be 4 bytes."""
     from align.text.load import load
     from align.text.tokenizer import rows_needed
     from align.train.plan import print_memory, requested_shape
@@ -272,7 +270,7 @@ def plan(recipe: Recipe, dry_run: DryRun | bool) -> None:
 
 
 def shape_to_train(recipe: Recipe, vocab_size: int) -> Any:
-    """The configuration of the new model, or of the one that the recipe continues."""
+    """The configuration of the new model, or of the model that the recipe continues."""
     from align.models.load import load_config
 
     path = recipe.model.path
@@ -280,7 +278,7 @@ def shape_to_train(recipe: Recipe, vocab_size: int) -> Any:
 
 
 def packed(config: Any) -> Any:
-    """Describes this run to the memory estimate: rows of all positions, every token predicted."""
+    """This run for the memory estimate: full-length rows, every token a target."""
     from align.train.plan import Sizes, plan_of_one_model
 
     return plan_of_one_model(config, Sizes(config.n_positions, config.n_positions - 1), "vocabulary")

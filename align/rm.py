@@ -1,11 +1,11 @@
-"""The reward model: learns from people's rankings which answer they would prefer (InstructGPT step 2, 2203.02155).
+"""Reward model: learns a scalar score from human rankings (InstructGPT step 2, 2203.02155).
 
     python -m align.rm recipes/rm.yaml
 
-A scalar head on the SFT model, or on any causal model; a reward model is trained further, with the head that it has.
+A scalar head on the SFT model or any causal model; an existing reward model is trained further with its own head.
 All pairs of a prompt's K answers are one example, weighted 1/C(K, 2), and each answer goes through the model once. The
-score is read at EOS. At the end scores are shifted so that demonstrations average 0, or normalised on samples. Several
-heads are an ensemble on one trunk.
+score is read at EOS. At the end scores are shifted to mean 0 on demonstrations, or normalised on samples. Several
+heads on one trunk are an ensemble.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ class Recipe(sections.Run):
     data: sections.Data = sections.Data.defaults(too_long="drop")
     loss: Loss = Loss()
     heads: int = Field(1, gt=0)
-    """Heads on the trunk: an ensemble, whose members begin apart and learn from bootstrap draws of the prompts."""
+    """Heads on the trunk. Several are an ensemble: each has its own random start and its own bootstrap of prompts."""
     normalize: Literal["demonstrations", "samples", "none"] = "demonstrations"
-    """What scores are brought to: mean 0 on demonstrations (InstructGPT, section 3.5), or mean 0 and variance 1 on the
-    policy's samples (lm-human-preferences, which also does so before training); none leaves them."""
+    """Shift scores to mean 0 on demonstrations (InstructGPT, section 3.5); or to mean 0 and variance 1 on the
+    policy's samples (lm-human-preferences, which also does so before training); or leave them (none)."""
     demonstrations: str | None = None
-    """Conversations whose scores shall average 0; the preferred training answers if not given."""
+    """Conversations on which scores get mean 0. By default the preferred training answers."""
     samples: Samples = Samples()
     optim: sections.Optim = sections.Optim(learning_rate=9e-6, batch_size=64)
     train: sections.Train = sections.Train.defaults(log_every=10)
@@ -50,9 +50,9 @@ class Recipe(sections.Run):
     @model_validator(mode="after")
     def _normalizes_by_what_is_given(self) -> Self:
         if self.demonstrations is not None and self.normalize != "demonstrations":
-            raise ValueError(f"demonstrations have no effect with normalize: {self.normalize}; remove one of them")
+            raise ValueError(f"demonstrations has no effect with normalize: {self.normalize}; remove one of them")
         if self.samples != Samples() and self.normalize != "samples":
-            raise ValueError(f"samples have no effect with normalize: {self.normalize}; remove them or choose samples")
+            raise ValueError(f"samples has no effect with normalize: {self.normalize}; remove it or set samples")
         return self
 
 
@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def run(recipe: Recipe, dry_run: DryRun | bool = False) -> None:
-    """Trains into `recipe.output`; `dry_run` says what it would do and what it would cost."""
+    """Trains into `recipe.output`. `dry_run` only prints the plan and its memory estimate."""
     from align.models.load import base_dtype, load_config, load_trunk
     from align.models.lora import shares
     from align.models.save import save_reward_model
@@ -86,7 +86,7 @@ def run(recipe: Recipe, dry_run: DryRun | bool = False) -> None:
     tokenizer = tokenizer_of(recipe)
     config = load_config(recipe.model)
     recipe = fitted(recipe, config)
-    goes_on = check_start(recipe, config)
+    continues = check_start(recipe, config)
     rankings = load(recipe.data, "rankings", recipe.seed)
     say(*rankings.report.lines())
     check_loss(recipe.loss, rankings.train)
@@ -102,7 +102,7 @@ def run(recipe: Recipe, dry_run: DryRun | bool = False) -> None:
     accelerator = make_accelerator(recipe.train.precision)
     with Run(recipe, "rm", accelerator) as folder:
         dtype = base_dtype(recipe.model, accelerator.mixed_precision)
-        if goes_on:
+        if continues:
             model = load_scalar_model(recipe.model, dtype, rows_needed(tokenizer))
         else:
             model = ScalarModel(load_trunk(recipe.model, dtype, rows_needed(tokenizer)), recipe.heads)
@@ -112,7 +112,7 @@ def run(recipe: Recipe, dry_run: DryRun | bool = False) -> None:
         figures = train(recipe, model, training, validation, folder, accelerator)
         figures |= annotators(validation)
         figures |= normalize(recipe, model, tokenizer, training, accelerator)
-        card = examine(recipe, model, validation, accelerator, folder.folder if folder.writes else None)
+        card = make_card(recipe, model, validation, accelerator, folder.folder if folder.writes else None)
         figures |= {"ece": card["calibration"]["ece"]} if card else {}
         if folder.writes:
             dtype_kept = recipe.train.save_dtype
@@ -122,7 +122,7 @@ def run(recipe: Recipe, dry_run: DryRun | bool = False) -> None:
 
 
 def check_start(recipe: Recipe, config: PretrainedConfig) -> bool:
-    """Whether the model to start from is a reward model. Raises `UserError` for a value model, or other `heads`."""
+    """Whether training starts from a reward model. Raises `UserError` for a value model or another number of heads."""
     from align.models.purpose import adapter_settings, check_purpose, head_role, is_classifier
     from align.models.scalar import n_heads
 
@@ -141,7 +141,7 @@ def check_start(recipe: Recipe, config: PretrainedConfig) -> bool:
 def train(
     recipe: Recipe, model: ScalarModel, training: list[Ranked], validation: list[Ranked], run: Any, accelerator: Any
 ) -> dict[str, float]:
-    """The loop. Returns the last validation's figures."""
+    """The training loop. Returns the figures of the last validation."""
     from align.models.scalar import score_batch
     from align.text.batches import micro_batches, rows_of_step, steps_in
     from align.train.optim import build_optimizer, learning_rate, set_learning_rate
@@ -194,7 +194,7 @@ def train(
 
 
 def validate(recipe: Recipe, scorer: Any, rows: list[Ranked], accelerator: Any, full: bool) -> dict[str, float]:
-    """Held-out loss, accuracy over pairs with its 95% interval (bootstrap over prompts), mean margin."""
+    """Held-out loss, pair accuracy with its 95% interval (bootstrap over prompts), mean margin."""
     import torch
 
     from align.models.scalar import score_all
@@ -208,7 +208,7 @@ def validate(recipe: Recipe, scorer: Any, rows: list[Ranked], accelerator: Any, 
     scores = torch.tensor(score_all(scorer, answers, recipe.train.micro_batch_tokens, accelerator.device))
     figures = {"loss/validation": float(objective(recipe.loss, recipe.seed, scores, rows)) / len(rows)}
     right = accuracy_by_prompt(rows, scores.tolist())
-    if not right:  # nothing but ties
+    if not right:  # only ties
         return figures
     accuracy = bootstrap_mean(right)
     figures["margin/validation"] = float(margins_of(recipe.loss, scores, rows).mean())
@@ -216,10 +216,10 @@ def validate(recipe: Recipe, scorer: Any, rows: list[Ranked], accelerator: Any, 
     return figures | ({"accuracy/low": accuracy.low, "accuracy/high": accuracy.high} if full else {})
 
 
-def examine(
+def make_card(
     recipe: Recipe, model: ScalarModel, rows: list[Ranked], accelerator: Any, folder: Path | None
 ) -> dict[str, Any]:
-    """The card of the model as it will be saved, on the held-out rankings; card.json and a figure go into `folder`."""
+    """The reward card on held-out rankings, for the model as it will be saved. Writes card.json and a plot."""
     from align.models.scalar import score_members
     from align.report.reward_card import reward_card, write_reward_card
 
@@ -232,7 +232,7 @@ def examine(
 
 
 def encode(recipe: Recipe, tokenizer: Any, rankings: list[Ranking]) -> list[Ranked]:
-    """Rankings as tokens; those that are all tied stay if ties are learned from."""
+    """Encodes rankings. Rankings that are all ties are kept only if the loss uses ties."""
     return encoded(tokenizer, rankings, recipe.data, keep_tied=recipe.loss.ties == "half")
 
 

@@ -1,9 +1,9 @@
-"""Writes a JSON schema for each command's recipe: an editor then completes keys, tells their meaning, marks mistakes.
+"""Writes a JSON schema for each command's recipe, so editors complete keys, show descriptions and mark mistakes.
 
     python -m align.schema [FOLDER=recipes/schema]
 
-A recipe names its schema in its first line, `# yaml-language-server: $schema=schema/sft.json`, where YAML plugins of
-editors look for it. The schemas are made of the recipes' own classes: run this again after a change to one.
+The first line of a recipe names its schema for YAML plugins: `# yaml-language-server: $schema=schema/sft.json`.
+The schemas are generated from the recipe classes. Run this again after a change to one.
 """
 
 from __future__ import annotations
@@ -75,10 +75,10 @@ def recipe_class(command: str) -> type[Section]:
 
 
 def _section(kind: type[Section], given: Section | None, found: Schema, definitions: Schema) -> Schema:
-    """What pydantic found of a section, with its sub-sections written out where they stand.
+    """Pydantic's schema of a section, with its sub-sections inlined.
 
-    A stage has its own defaults for the sections that stages share, in the instance `given`; a shared definition could
-    not show them. And a section with a default is still required if a key in it is.
+    A stage has its own defaults for shared sections, in the instance `given`; a shared definition could not show them.
+    A section with a default is still required if one of its keys is.
     """
     properties: Schema = {}
     required = []
@@ -108,14 +108,14 @@ def _section_of(field: FieldInfo) -> type[Section] | None:
 
 
 def _drop_titles(definitions: Schema) -> None:
-    """Takes out the titles that pydantic makes of every key's name."""
+    """Removes the titles that pydantic makes from the names of keys."""
     for definition in definitions.values():
         for value in definition.get("properties", {}).values():
             value.pop("title", None)
 
 
 def _used(schema: Schema, definitions: Schema) -> set[str]:
-    """The definitions that a schema refers to, directly or through others."""
+    """The definitions that a schema refers to, directly or indirectly."""
     used: set[str] = set()
     waiting = [schema]
     while waiting:

@@ -1,10 +1,10 @@
-"""Scores a file's answers with a reward model, or with an ensemble of them.
+"""Scores the answers in a file with a reward model or an ensemble of them.
 
     python -m align.score recipes/score.yaml
 
-Reads any format that has answers: rankings and preferences, demonstrations, and what align.generate wrote. Writes JSONL
-rows {prompt, responses, scores, model} in the order of the file, with `member_scores` where there are several models,
-`ranks` where the answers had them, and `truncated` where an answer was cut. A score is read at the answer's EOS.
+Reads any format with answers: rankings, preferences, demonstrations, the output of align.generate. Writes JSONL rows
+{prompt, responses, scores, model} in the order of the file, with `member_scores` for several models, `ranks` if the
+answers have them, and `truncated` if an answer was cut. A score is read at the answer's EOS.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from align.rewards.scorer import Encoded, Scorer
     from align.text.records import Answers
 
-N_LISTED = 20  # rows left out that are named; the others are only counted
+N_LISTED = 20  # skipped rows that the log lists; the others are only counted
 
 
 class Recipe(Section):
@@ -37,25 +37,25 @@ class Recipe(Section):
     model: RewardModel
     data: sections.Data = sections.Data.defaults(too_long="drop", validation=0.0)
     batch_tokens: int = Field(16384, gt=0)
-    """Tokens, padding included, that go through a model at once. Changes memory and speed."""
+    """Tokens in one batch, padding included. Changes memory and speed."""
     output: str
     """The .jsonl file to write."""
     seed: int = Field(1, ge=0)
-    """Of the rows that are drawn where a source's weight is a fraction."""
+    """Seed of the choice of rows if a source's weight is a fraction."""
     overwrite: bool = False
-    """Replace a file that stands at output."""
+    """Replace an existing file at output."""
 
     @model_validator(mode="after")
     def _all_rows(self) -> Self:
         if self.data.validation != 0:
             raise ValueError(f"data.validation = {self.data.validation}: all rows are scored; leave it 0")
         if self.data.template or self.data.template_options:
-            raise ValueError("data.template, data.template_options: reward models have their own; leave them out")
+            raise ValueError("data.template, data.template_options: reward models use their own; remove these keys")
         return self
 
 
 class Row(NamedTuple):
-    """A prompt whose answers can be scored, each as the tokens of each member."""
+    """A prompt with its answers, each tokenised for each member of the ensemble."""
 
     record: Answers
     ids: list[list[list[int]]]  # (n_answers, n_members) rows of tokens, cut where they were too long
@@ -69,14 +69,14 @@ def main() -> None:
 
 
 def run(recipe: Recipe, dry_run: bool = False) -> None:
-    """Writes `recipe.output`, which appears only when it is whole."""
+    """Writes `recipe.output`. The file appears only when it is complete."""
     from align.rewards.scorer import Scorer, longest_row
     from align.text.load import load
 
     path = Path(recipe.output)
     check_place(path, is_file=True)
     if path.exists() and not recipe.overwrite:
-        raise UserError(f"output: {path} exists; choose another, or replace it: overwrite=true")
+        raise UserError(f"output: {path} exists; choose another output, or replace it with overwrite=true")
     longest = longest_row(recipe.model, recipe.data.max_tokens)
     recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"max_tokens": longest})})
     loaded = load(recipe.data, "answers", recipe.seed)
@@ -97,13 +97,13 @@ def run(recipe: Recipe, dry_run: bool = False) -> None:
     print("\n".join(tally.lines(recipe, len(records))))
     if not tally.scores:
         writing.unlink()
-        raise UserError(f"data.path: none of {len(records)} rows is short enough; raise data.max_tokens")
+        raise UserError(f"data.path: all {len(records)} rows are too long; raise data.max_tokens")
     writing.replace(path)
     print(f"wrote {path}")
 
 
 class Tally:
-    """What became of the rows."""
+    """Counts for the log: scores, cut answers, skipped rows."""
 
     def __init__(self) -> None:
         self.scores: list[float] = []
@@ -111,27 +111,27 @@ class Tally:
         self.left_out: list[str] = []
 
     def lines(self, recipe: Recipe, n_rows: int) -> list[str]:
-        """For the log: rows left out, answers cut, and how the scores lie."""
+        """Log lines: skipped rows, cut answers, mean and spread of the scores."""
         limit = f"data.max_tokens={recipe.data.max_tokens}"
-        told = [f"  {source}" for source in self.left_out[:N_LISTED]]
+        lines = [f"  {source}" for source in self.left_out[:N_LISTED]]
         if self.left_out:
-            more = f", the first {N_LISTED} of them" if len(self.left_out) > N_LISTED else ""
-            told = [f"{len(self.left_out)} of {n_rows} rows left out, longer than {limit}{more}:", *told]
+            more = f" (the first {N_LISTED} are listed)" if len(self.left_out) > N_LISTED else ""
+            lines = [f"{len(self.left_out)} of {n_rows} rows left out, longer than {limit}{more}:", *lines]
         if self.n_cut:
-            told.append(f"{self.n_cut} answers cut before their EOS, longer than {limit}")
+            lines.append(f"{self.n_cut} answers cut before their EOS, longer than {limit}")
         if self.scores:
             lowest, highest = min(self.scores), max(self.scores)
-            told.append(
+            lines.append(
                 f"{len(self.scores):,} answers scored: mean {fmean(self.scores):.4f}, standard deviation "
                 f"{pstdev(self.scores):.4f}, from {lowest:.4f} to {highest:.4f}"
             )
-        return told
+        return lines
 
 
 def scored_rows(
     recipe: Recipe, scorer: Scorer, records: list[Answers], tally: Tally, n_at_once: int = 256
 ) -> Iterator[dict[str, Any]]:
-    """A row for each record that is short enough, in order; progress is printed now and then."""
+    """Yields one row for each record that is short enough, in order. Prints progress every 10 seconds."""
     started = shown = time.monotonic()
     for first in range(0, len(records), n_at_once):
         rows = fitting(recipe, scorer, records[first : first + n_at_once], tally)
@@ -149,7 +149,7 @@ def scored_rows(
 
 
 def fitting(recipe: Recipe, scorer: Scorer, records: list[Answers], tally: Tally) -> list[Row]:
-    """Records as tokens, without those that are too long; with too_long=truncate their answers are cut."""
+    """Encodes records. A record that is too long is left out, or with too_long=truncate its answers are cut."""
     prompts = [record.prompt for record in records for _ in record.responses]
     encoded = iter(scorer.encode(prompts, [response for record in records for response in record.responses]))
     rows = []
@@ -169,7 +169,7 @@ def fitting(recipe: Recipe, scorer: Scorer, records: list[Answers], tally: Tally
 
 
 def fitted(data: sections.Data, answer: Encoded) -> list[int]:
-    """The tokens to score; empty if the answer is too long, or if no token of it would be left when it is cut."""
+    """The tokens to score. Empty if the answer is too long, or if cutting it would leave nothing of it."""
     from align.text.rankings import shortened
 
     if len(answer.ids) <= data.max_tokens:
@@ -180,7 +180,7 @@ def fitted(data: sections.Data, answer: Encoded) -> list[int]:
 
 
 def written(recipe: Recipe, row: Row, scored: list[tuple[float, list[float]]]) -> dict[str, Any]:
-    """A row of the output."""
+    """One output row."""
     record = row.record
     out: dict[str, Any] = {"prompt": plain(record.prompt), "responses": list(record.responses)}
     out["scores"] = [score for score, _ in scored]

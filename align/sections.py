@@ -1,4 +1,4 @@
-"""The keys that the stages share. A stage gives them its own defaults where it declares its recipe."""
+"""Recipe sections that stages share: model, data, optim, train and the keys of a run. A stage may change defaults."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Lora(Section):
     dropout: float = Field(0.0, ge=0, lt=1)
     """Dropout on the adapter's input."""
     target_modules: list[str] | None = None
-    """Names of the modules to adapt; by default every matrix of the trunk that text goes through, but routers."""
+    """Names of the modules to adapt. By default: every weight matrix of the trunk that text uses, except routers."""
 
 
 class Model(Section):
@@ -56,7 +56,7 @@ class Model(Section):
     """Weights of the frozen base in 8 or 4 bits (bitsandbytes); needs adapter: lora to train."""
     lora: Lora = Lora()
     trust_remote_code: bool = False
-    """Whether code that comes with the model may run. Read it first."""
+    """Allow Python code that comes with the model to run. Read that code first."""
 
     @model_validator(mode="after")
     def _quantized_weights_do_not_train(self) -> Self:
@@ -68,24 +68,25 @@ class Model(Section):
 
 
 class PromptedModel(Model):
-    """A model that is asked through a chat template: its own, or another."""
+    """A model that gets prompts through a chat template: its own, or another."""
 
     template: str | None = None
-    """A file with a chat template (Jinja) to ask it with. By default the model's own."""
+    """A file with a chat template (Jinja) for the prompts. By default the model's own."""
     template_options: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
-    """Variables for the chat template, as {enable_thinking: false}."""
+    """Variables for the chat template, such as {enable_thinking: false}."""
 
 
 class ComparedModel(PromptedModel):
-    """A model that answers beside others."""
+    """A model that is compared with others."""
 
     asked: Literal["chat", "plain"] = "chat"
-    """chat asks through the chat template; plain makes the last turn the first line of a document, for a base model."""
+    """How prompts are written: chat uses the chat template; plain makes the last message the first line of a document,
+    for a base model."""
 
     @model_validator(mode="after")
     def _a_document_has_no_template(self) -> Self:
         if self.asked == "plain" and (self.template or self.template_options):
-            raise ValueError("template and template_options have no effect with asked: plain; leave them out")
+            raise ValueError("template and template_options have no effect with asked: plain; remove them")
         return self
 
 
@@ -97,13 +98,13 @@ class Source(Section):
     weight: float = Field(1.0, gt=0)
     """Passes over this source in one epoch: 2 repeats each row, 0.5 takes a random half of them."""
     split: str | None = None
-    """The split of a hub data set; data.split if not given."""
+    """The split of a hub data set. By default data.split."""
     format: Format | None = None
-    """Its format; data.format if not given."""
+    """The format of this source. By default data.format."""
 
 
 class Data(Section):
-    """Rows to read: local files or a hub name, in any format of align/text/formats.py."""
+    """The rows to read: local files or a hub name, in any format of align/text/formats.py."""
 
     path: str | list[str | Source]
     """A file (.json .jsonl .csv .tsv .txt .parquet .arrow), a folder of them, a hub name, or a list with weights."""
@@ -112,34 +113,35 @@ class Data(Section):
     format: Format = "auto"
     """auto recognises the format by its columns."""
     columns: dict[str, str] = Field(default_factory=dict)
-    """Maps our column names to the file's: {prompt: question}."""
+    """Maps our column names to the file's, such as {prompt: question}."""
     system: Literal["keep", "merge", "drop"] = "keep"
-    """What becomes of system turns: merge puts their text before the next user's turn, for templates without them."""
+    """System messages: keep; merge (put the text before the next user message, for templates without them); drop."""
     same_role: Literal["refuse", "join"] = "refuse"
-    """Two turns of one speaker in a row: left to the template, which may refuse them, or joined to one."""
+    """Two messages of one role in a row: refuse leaves them to the template, which may fail; join makes them one."""
     first_assistant: Literal["keep", "drop"] = "keep"
-    """What becomes of an assistant's turn that stands before the first user's: kept as context, never learned."""
+    """An assistant message before the first user message: keep it as context that is never trained on, or drop it."""
     thoughts: Literal["keep", "inline", "drop"] = "keep"
-    """Thoughts (reasoning_content): given to the template, written into the content as <think>…</think>, or dropped."""
+    """Thoughts (reasoning_content): keep gives them to the template; inline writes <think>…</think> into the content;
+    drop removes them."""
     margins: Literal["column", "scores"] = "column"
-    """Where margins come from: the column margin, or the difference of score_chosen and score_rejected."""
+    """Source of margins: the column margin, or the difference of score_chosen and score_rejected."""
     template: str | None = None
-    """A file with a chat template (Jinja) to write turns with; saved with the model. By default the model's own."""
+    """A file with a chat template (Jinja) for the conversations; saved with the model. By default the model's own."""
     template_options: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
-    """Variables for the chat template, as {enable_thinking: false}; saved with the model."""
+    """Variables for the chat template, such as {enable_thinking: false}; saved with the model."""
     max_tokens: int = Field(512, gt=1)
-    """Longest sequence, prompt and answer together."""
+    """Longest sequence: prompt and answer together."""
     too_long: Literal["truncate", "drop"] = "truncate"
-    """What happens to a longer row: its end is cut off, or it is left out. Both are counted in the log."""
+    """A longer row: truncate cuts its end, drop leaves it out. Both are counted in the log."""
     on_error: Literal["stop", "skip"] = "stop"
-    """Whether a broken row stops the run or is skipped, counted and listed."""
+    """A broken row: stop ends the run, skip leaves it out and lists it in the log."""
     limit: int | None = Field(None, gt=0)
     """Use at most this many rows."""
     validation: float | str = 0.05
-    """Held out for validation: a fraction of the rows, or a path of its own; 0 for none."""
+    """Held out for validation: a fraction of the rows, or the path of other rows; 0 for none."""
 
     def of_other_rows(self, path: str, limit: int | None = None) -> Data:
-        """The same for rows that a recipe names elsewhere: their format is their own, and none is held out."""
+        """These settings for the rows at another path: format auto, no columns mapped, nothing held out."""
         own: dict[str, object] = {
             "path": path,
             "split": "train",
@@ -161,7 +163,7 @@ class Data(Section):
     @model_validator(mode="after")
     def _fraction(self) -> Self:
         if isinstance(self.validation, float) and not 0 <= self.validation < 1:
-            raise ValueError(f"validation: a fraction is at least 0 and less than 1, found {self.validation}")
+            raise ValueError(f"validation: a fraction is from 0 to below 1, found {self.validation}")
         return self
 
 
@@ -169,17 +171,17 @@ class Optim(Section):
     """AdamW and its schedule."""
 
     name: Literal["adamw", "adamw8bit"] = "adamw"
-    """adamw8bit keeps its moments in 8 bits (bitsandbytes)."""
+    """adamw8bit stores its moments in 8 bits (bitsandbytes)."""
     learning_rate: float = Field(1e-5, gt=0)
     """The peak learning rate."""
     batch_size: int = Field(32, gt=0)
-    """Examples in one optimizer step, over all devices."""
+    """Examples in one optimizer step, over all processes."""
     schedule: Literal["constant", "linear", "cosine"] = "cosine"
-    """How the learning rate goes from its peak to final_ratio of it."""
+    """How the learning rate falls from its peak to final_ratio times the peak."""
     final_ratio: float = Field(0.1, ge=0, le=1)
-    """The last learning rate over the peak (InstructGPT: cosine to 10%)."""
+    """The last learning rate divided by the peak (InstructGPT: cosine to 10%)."""
     warmup_steps: int = Field(0, ge=0)
-    """Steps in which the learning rate rises linearly from 0."""
+    """Steps in which the learning rate rises linearly from 0 to the peak."""
     betas: tuple[float, float] = (0.9, 0.95)
     """Decay of Adam's moments (InstructGPT and GPT-3: 0.9, 0.95)."""
     eps: float = Field(1e-8, gt=0)
@@ -191,50 +193,50 @@ class Optim(Section):
 
 
 class Train(Section):
-    """How long and in what portions a loop runs."""
+    """Length of the training loop, precision, micro-batches, validation, checkpoints."""
 
     epochs: float | None = Field(None, gt=0)
-    """Passes over the data; give epochs or steps."""
+    """Passes over the data. Give either epochs or steps."""
     steps: int | None = Field(None, gt=0)
-    """Optimizer steps; give epochs or steps."""
+    """Optimizer steps. Give either epochs or steps."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """auto is bf16 where the device computes it natively, else fp32. Trained weights are kept in fp32 always."""
+    """auto is bf16 if the device computes it natively, else fp32. Trained weights are always stored in fp32."""
     save_dtype: Literal["as_loaded", "fp32", "bf16"] = "as_loaded"
-    """What model/ is written in; as_loaded is that of the model it came from. Checkpoints and score heads are fp32."""
+    """Precision of model/; as_loaded is that of the model it started from. Checkpoints and score heads are fp32."""
     micro_batch_tokens: int = Field(8192, gt=0)
-    """Tokens, padding included, that go through the model at once. Changes memory and speed, not results."""
+    """Tokens in one micro-batch, padding included. Changes memory and speed, not results."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
     log_every: int = Field(10, gt=0)
     """Steps between rows of metrics.jsonl."""
     eval_rows: int = Field(512, gt=0)
-    """At most this many rows are used in a validation."""
+    """Most rows of one validation."""
     eval_every: int | None = Field(None, gt=0)
-    """Steps between validations; by default ten times in a run."""
+    """Steps between validations. By default a tenth of the run."""
     checkpoint_every: int | None = Field(None, gt=0)
-    """Steps between checkpoints; by default a quarter of the run."""
+    """Steps between checkpoints. By default a quarter of the run."""
     check_memory: bool = True
-    """Refuse a run that is estimated to need more memory, or to write more, than there is room for."""
+    """Refuse a run whose estimate exceeds the free memory or the free disk space."""
     track: Literal["none", "tensorboard", "trackio", "wandb"] = "none"
     """Also log the metrics to a tracker: TensorBoard (in the run folder), Trackio (local) or Weights & Biases."""
     keep_checkpoints: int = Field(2, gt=0)
-    """How many of the latest checkpoints stay."""
+    """How many of the latest checkpoints to keep."""
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:
         if (self.epochs is None) == (self.steps is None):
-            raise ValueError(f"give either epochs or steps, found epochs={self.epochs} and steps={self.steps}")
+            raise ValueError(f"give either epochs or steps; found epochs={self.epochs} and steps={self.steps}")
         return self
 
 
 class Run(Section):
-    """The keys that every stage's recipe ends with."""
+    """The keys at the end of every training stage's recipe."""
 
     output: str
     """The run folder to write."""
     seed: int = Field(1, ge=0)
-    """Everything random follows from it."""
+    """Seed of everything random."""
     resume: bool = False
-    """Go on from the last checkpoint in output."""
+    """Continue from the last checkpoint in output."""
     overwrite: bool = False
-    """Replace a run that stands in output."""
+    """Replace an existing run in output."""

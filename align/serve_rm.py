@@ -1,11 +1,11 @@
-"""Serves a reward model, or an ensemble of them, over HTTP.
+"""Serves a reward model or an ensemble of them over HTTP.
 
     python -m align.serve_rm recipes/serve_rm.yaml
     python -m align.serve_rm model.path=runs/rm/model port=8001
 
-POST /score takes {"prompts": ["..."], "responses": ["..."]} and answers {"scores": [0.5]}; GET /health says what is
-served and its limits. PPO asks such a server with reward.url=http://127.0.0.1:8000/score, and gets the scores that the
-model gives in fp32. There is no authentication: whoever reaches the port may ask.
+POST /score takes {"prompts": ["..."], "responses": ["..."]} and returns {"scores": [0.5]}. GET /health returns the
+model and the limits. PPO uses such a server with reward.url=http://127.0.0.1:8000/score. Scores are computed in fp32.
+There is no authentication: everyone who can reach the port can use the server.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class Recipe(Section):
 
     model: RewardModel
     max_tokens: int = Field(512, gt=1)
-    """Longest sequence, prompt and answer together; a request with a longer one is refused."""
+    """Longest sequence: prompt and answer together. Requests with longer ones are refused."""
     host: str = "127.0.0.1"
-    """The address to listen at: 127.0.0.1 is this machine alone, 0.0.0.0 whoever can reach it."""
+    """The address to listen on: 127.0.0.1 accepts only this machine, 0.0.0.0 everyone who can reach it."""
     port: int = Field(8000, ge=0, le=65535)
-    """The port to listen at; 0 takes any that is free, and says which."""
+    """The port to listen on. 0 takes a free one and prints it."""
     limits: Limits = Limits()
     batching: Batching = Batching()
 
@@ -50,12 +50,12 @@ def main() -> None:
 
 
 def run(recipe: Recipe, dry_run: bool = False) -> None:
-    """Serves until SIGINT or SIGTERM; `dry_run` checks the recipe and that the models are there."""
+    """Serves until SIGINT or SIGTERM. `dry_run` only checks the recipe and that the models exist."""
     from align.rewards.scorer import longest_row
 
     for package in ("fastapi", "uvicorn"):
         if find_spec(package) is None:
-            raise UserError(f"{package} is not installed; pip install '.[serve]'")
+            raise UserError(f"{package} is not installed. Run: pip install 'align[serve]'")
     longest = longest_row(recipe.model, recipe.max_tokens, "max_tokens")
     recipe = recipe.model_copy(update={"max_tokens": longest})
     if dry_run:
@@ -63,18 +63,18 @@ def run(recipe: Recipe, dry_run: bool = False) -> None:
         return
     import uvicorn
 
-    with listening(recipe.host, recipe.port) as place:  # first, for a port that is taken is told at once
+    with listening(recipe.host, recipe.port) as place:  # before the model loads: a taken port fails at once
         app = build_app(recipe)
         host, port = place.getsockname()[:2]
         print(f"serving {recipe.model.path} on http://{host}:{port}/score; Ctrl-C stops it", flush=True)
         if recipe.host not in ("127.0.0.1", "localhost", "::1"):
-            print("warning: there is no authentication; whoever reaches this port may ask", flush=True)
-        with suppress(KeyboardInterrupt):  # which uvicorn raises once more when it has shut down
+            print("warning: there is no authentication; everyone who can reach this port can use it", flush=True)
+        with suppress(KeyboardInterrupt):  # uvicorn raises it again after its shutdown
             uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[place])
 
 
 def build_app(recipe: Recipe) -> FastAPI:
-    """Loads the models and makes the web application of them."""
+    """Loads the models and returns the web application."""
     from align.rewards.scorer import Scorer
     from align.rewards.server import create_app
 
@@ -87,7 +87,7 @@ def build_app(recipe: Recipe) -> FastAPI:
 
 
 def score(scorer: Scorer, max_tokens: int, prompts: Prompts, texts: Sequence[str]) -> Scored:
-    """The scores of some answers. Raises `UserError` that names one that is too long."""
+    """Scores answers. Raises `UserError` for an answer that is too long."""
     encoded = scorer.encode(prompts, texts)
     for text, answer in zip(texts, encoded, strict=True):
         longest = max(len(member.ids) for member in answer)
@@ -100,21 +100,21 @@ def score(scorer: Scorer, max_tokens: int, prompts: Prompts, texts: Sequence[str
 
 
 def listening(host: str, port: int, shared: bool = False) -> Any:
-    """A socket that listens. Raises `UserError` if the port is taken or the address is not this machine's.
+    """A listening socket. Raises `UserError` if the port is taken or the address is not this machine's.
 
-    Of several `shared` ones at one port the system gives each its share of the connections.
+    With `shared`, several sockets listen on one port and the system divides the connections among them.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         place = socket.create_server((host, port), family=family, reuse_port=shared)
-        # Connections inherit it. asyncio would set it only where the protocol is named, and without it the second part
-        # of an answer waits for the first one's acknowledgement, which systems delay by 40 ms.
+        # Connections inherit this. asyncio sets it only for sockets that name their protocol. Without it the second
+        # part of a response waits for the acknowledgement of the first, which systems delay by 40 ms.
         place.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return place
     except OSError as error:
         raise UserError(
             f"host = {host}, port = {port}: cannot listen there ({error.strerror or error}); give another port, or 0 "
-            "for any that is free"
+            "for any free port"
         ) from None
 
 

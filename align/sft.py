@@ -1,9 +1,9 @@
-"""Supervised fine-tuning: a base model learns to answer from demonstrations (InstructGPT step 1, 2203.02155).
+"""Supervised fine-tuning (SFT): trains a model on demonstrations (InstructGPT step 1, 2203.02155).
 
     python -m align.sft recipes/sft.yaml
 
-Any causal language model, any conversation format. The loss is the mean over all target tokens of a step, whatever the
-micro-batches: only the assistant's turns are targets.
+Works with any causal language model and any conversation format. Only the assistant's messages are targets. The loss
+is the mean over all target tokens of a step, whatever the micro-batches.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
 
 
 class Recipe(sections.Run):
-    """Supervised fine-tuning. Defaults are InstructGPT's (appendix C.1), except that one pass is made and not 16."""
+    """Supervised fine-tuning. Defaults are InstructGPT's (appendix C.1), but with one epoch instead of 16."""
 
     model: sections.Model
     data: sections.Data
     targets: Literal["assistant", "last"] = "assistant"
-    """Which turns the loss falls on: all of the assistant's, or its last."""
+    """Messages to train on: all of the assistant's, or only its last."""
     optim: sections.Optim = sections.Optim(learning_rate=9.65e-6, batch_size=32)
     train: sections.Train = sections.Train.defaults(log_every=10)
     samples: int = Field(3, ge=0)
-    """Validation prompts that are answered at each validation, for samples.jsonl."""
+    """Validation prompts to answer at each validation; the answers go to samples.jsonl."""
 
 
 def main() -> None:
@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def run(recipe: Recipe, dry_run: DryRun | bool = False) -> None:
-    """Fine-tunes into `recipe.output`; `dry_run` says what it would do and what it would cost."""
+    """Fine-tunes into `recipe.output`. `dry_run` only prints the plan and its memory estimate."""
     from align.models.load import base_dtype, load_causal_lm, load_config
     from align.models.lora import shares
     from align.models.save import save_language_model, write_card
@@ -96,7 +96,7 @@ def train(
     run: Any,
     accelerator: Any,
 ) -> dict[str, float]:
-    """The loop. Returns the last validation's figures."""
+    """The training loop. Returns the figures of the last validation."""
     from align.models.language import LanguageModel, negative_log_likelihood
     from align.text.batches import micro_batches, rows_of_step, steps_in
     from align.train.optim import build_optimizer, learning_rate, set_learning_rate
@@ -166,7 +166,7 @@ def validate(lm: Any, rows: list[Encoded], max_tokens: int, accelerator: Any) ->
 
 
 class _Samples:
-    """Answers to a few validation prompts, appended to samples.jsonl: what the numbers do not say."""
+    """Samples answers to a few validation prompts and appends them to samples.jsonl."""
 
     def __init__(self, recipe: Recipe, tokenizer: Any, conversations: list[Conversation], run: Any) -> None:
         self.recipe, self.tokenizer, self.run = recipe, tokenizer, run
@@ -194,10 +194,10 @@ class _Samples:
             answers = sample(model, ids, how, ends_of(self.tokenizer).ids, never, generator)
         with (self.run.folder / "samples.jsonl").open("a", encoding="utf-8") as file:
             for prompt, before, answer in zip(self.prompts, ids, answers, strict=True):
-                said = decode_answer(self.tokenizer, answer.tokens, before)
+                decoded = decode_answer(self.tokenizer, answer.tokens, before)
                 row: dict[str, Any] = {"step": step, "prompt": last_question(prompt)}
-                row |= {"thoughts": said.thoughts} if said.thoughts else {}
-                row["answer"] = said.text
+                row |= {"thoughts": decoded.thoughts} if decoded.thoughts else {}
+                row["answer"] = decoded.text
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 

@@ -1,4 +1,4 @@
-"""What an evaluation of many prompts costs: time for each prompt, and whether memory grows with their number.
+"""Benchmark of an evaluation with many prompts: time per prompt, and growth of memory.
 
     python benchmarks/evaluate_many.py --demo runs/demo [--prompts 1000 10000] [--out FILE.json]
 

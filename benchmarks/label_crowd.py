@@ -1,8 +1,7 @@
-"""Simulated annotators who work through the ranking app's API as its page does, and the reckoning afterwards.
+"""Simulated annotators on the ranking app's API, and a check of the database afterwards.
 
-`label_load.py` measures a server under them; `tests/apps/label` kills one. Whatever they say carries a mark that occurs
-once, so that each thing said can be looked for in the database: acknowledged, it must be there exactly once; sent and
-never acknowledged, at most once.
+Used by `label_load.py` and `tests/apps/label`. Each submission has a unique mark, so it can be found in the database:
+acknowledged ones must be there exactly once, unacknowledged ones at most once.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""The ranking app under load: simulated annotators, each in a browser of their own, on a real server.
+"""Load test of the ranking app: simulated annotators, each with a session of their own, on a real server.
 
     python benchmarks/label_load.py [--annotators 50] [--seconds 300] [--pace 5] [--workers 1]
         [--database PATH|postgresql://...]
 
-Starts `python -m apps.label serve` as people do, logs everybody in, a few at a time, and lets each work: claim, drafts,
+Starts `python -m apps.label serve`, logs all annotators in, a few at a time, and lets each work: claim, drafts,
 a heartbeat, submit about every `pace` seconds; now and then skip, flag, undo, look back and revise; a lead's dashboard
 computes anew every ten seconds. Prints how long each kind of call took, as the annotators saw it, and what server,
 database and clients used of the processor meanwhile, the logins apart; then holds the database against what was

@@ -1,4 +1,4 @@
-"""How the ranking app's database behaves with many tasks: import, claim, submit, export, in time and memory.
+"""Benchmark of the ranking app's database with many tasks: time and memory of import, claim, submit and export.
 
     python benchmarks/label_store.py [--tasks 100000] [--done 5000] [--database PATH|postgresql://...] [--folder FOLDER]
 

@@ -1,4 +1,4 @@
-"""What the weights of PPO's four roles take in memory, counted on the real thing, by how they share a base.
+"""Memory of the weights of PPO's four roles, counted on loaded models, by how they share a base.
 
     python benchmarks/roles_memory.py [--preset gpt2] [--out FILE.json]
 

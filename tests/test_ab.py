@@ -134,10 +134,10 @@ def test_the_command_asks_a_real_model(keys, world, tmp_path, monkeypatch, capsy
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"task__kind": "perplexity", "task__template": None}, "perplexity is no right or wrong"),
-        ({"task__metrics": ["f1"]}, "f1 is no right or wrong"),
+        ({"task__kind": "perplexity", "task__template": None}, "perplexity is not right or wrong"),
+        ({"task__metrics": ["f1"]}, "f1 is not right or wrong"),
         ({"task__shots": [0, 1], "task__limit": 5}, r"task\.shots = \[0, 1\]: give one number"),
-        ({"against": "same.yaml", "task__template": "same.yaml"}, "this is task.template too"),
+        ({"against": "same.yaml", "task__template": "same.yaml"}, "is also task.template; give another"),
         ({"alpha": 1.0}, "alpha = 1.0"),
     ],
 )

@@ -342,7 +342,7 @@ def test_an_adapter_for_another_base_is_refused(world, wide, tmp_path):
     config = json.loads((reward / "adapter_config.json").read_text())
     (reward / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": wide.base}))
     recipe = recipe_of(ppo, wide, tmp_path / "run", model__adapter="lora", reward__path=str(reward))
-    with pytest.raises(UserError, match="does not fit the model it shall stand on"):
+    with pytest.raises(UserError, match="does not fit its base model"):
         ppo.run(recipe)
 
 
@@ -381,7 +381,7 @@ def test_adapters_that_others_made_are_merged_to_what_they_are_beside_their_base
     ("config", "words"),
     [
         (LoraConfig(target_modules=["lm_head"], lora_bias=True, init_lora_weights=False), "cannot be merged"),
-        (PromptTuningConfig(num_virtual_tokens=2), "an adapter of the kind PROMPT_TUNING is no part of a whole model"),
+        (PromptTuningConfig(num_virtual_tokens=2), "an adapter of type PROMPT_TUNING cannot be merged into a model"),
     ],
 )
 def test_an_adapter_that_cannot_be_merged_is_refused_in_words(config, words, world, tmp_path):
@@ -413,7 +413,11 @@ def test_a_model_that_is_not_what_was_trained_is_an_error_that_keeps_the_adapter
         monkeypatch.setattr("align.models.save.merge_adapter", partial(on_another_base, world))
     else:
         monkeypatch.setattr("align.models.save.save_adapter", save_all_but_one)
-    words = "is not the adapter that was trained" if fault == "written wrong" else "answers otherwise than the two did"
+    words = (
+        "the saved adapter is not the one that was trained"
+        if fault == "written wrong"
+        else "the merged model's outputs differ"
+    )
     with pytest.raises(UserError, match=words):
         run(stage, world, tmp_path / "run", **LORA)
     assert (tmp_path / "run" / "adapter" / "adapter_model.safetensors").is_file()
@@ -443,7 +447,7 @@ def test_what_the_adapter_reaches_is_said_at_the_start_and_on_the_card(stage, wo
     stage.run(recipe, dry_run=True)
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("of ")]
     assert len(lines) == 1
-    assert "have an adapter beside them" in lines[0]
+    assert "have an adapter (" in lines[0]
     stage.run(recipe)
     assert lines[0] in capsys.readouterr().out.splitlines()
     assert lines[0] in (tmp_path / "run" / "README.md").read_text().splitlines()
@@ -462,7 +466,11 @@ def test_a_reward_models_adapter_scores_what_its_model_does(world, tmp_path):
 
 @pytest.mark.parametrize(
     ("settings", "told"),
-    [("{", "cannot be read"), ('{"base_model_name_or_path": null}', "write there"), ("{}", "write there")],
+    [
+        ("{", "cannot be read"),
+        ('{"base_model_name_or_path": null}', "set it to the model"),
+        ("{}", "set it to the model"),
+    ],
 )
 def test_an_adapter_that_does_not_say_its_base_is_told_in_words(world, tmp_path, settings, told):
     (tmp_path / "adapter").mkdir()

@@ -178,7 +178,7 @@ def test_a_reward_that_goes_wrong_in_the_middle_loses_nothing(kind, place, whole
     assert status == 2
     assert re.search(wrong.told, told), told
     assert steps_saved(tmp_path / "run" / "checkpoints") == [2]
-    go_on = re.search(r"stopped after step 2, .* go on with: python -m align\.ppo (.*)", told)
+    go_on = re.search(r"stopped after step 2; .* continue with: python -m align\.ppo (.*)", told)
     assert go_on, told
     mended = reward(wrong, None)
     moved = [f"reward.url={mended['reward__url']}"] if wrong.is_server else []
@@ -197,7 +197,7 @@ def test_a_base_without_eos(stage, command, world, tmp_path):
     (base / "tokenizer_config.json").write_text(json.dumps(settings))
     status, told = command(stage, written(stage, world, tmp_path / "run", model__path=str(base)))
     assert status == 2
-    assert f"{base}: this tokenizer has no EOS token, so no answer could end; name one in its tokenizer_config" in told
+    assert f"{base}: this tokenizer has no EOS token, so no answer can end; set one in its tokenizer_config" in told
 
 
 @pytest.mark.parametrize("stage", ALL)
@@ -211,7 +211,7 @@ def test_no_row_is_longer_than_the_model_has_positions(stage, command, world, tm
         recipe = written(stage, world, tmp_path / "run")
     status, told = command(stage, str(recipe), "data.max_tokens=65", "--dry-run")
     assert status == 0, told
-    assert "data.max_tokens = 65: the model has 64 positions, so 64 are used" in told
+    assert "data.max_tokens = 65: the model has 64 positions, so 64 is used" in told
     assert "max_tokens: 64" in told
 
 
@@ -226,7 +226,7 @@ def test_prompts_longer_than_the_model(command, world, tmp_path):
     data = write_rows(tmp_path / "long.jsonl", [long])
     status, told = command("ppo", recipe, f"data.path={data}", f"output={tmp_path / 'other'}")
     assert status == 2
-    assert "no prompt is short enough; raise data.max_tokens or lower rollout.max_tokens" in told
+    assert "all prompts are too long; raise data.max_tokens or lower rollout.max_tokens" in told
 
 
 @pytest.mark.parametrize("changes", [{"n_embd": 64}, {"n_layer": 1}], ids=["wider", "shallower"])
@@ -244,8 +244,8 @@ def test_an_adapter_for_another_base(role, changes, command, world, tokenizer, t
     given |= {"reward__path": str(adapter), "ppo__critic": str(other)} if role == "reward" else {}
     status, told = command("ppo", written("ppo", world, tmp_path / "run", **lora, **given))
     assert status == 2
-    assert f"{adapter}: this adapter does not fit the model it shall stand on, at" in told
-    assert "name the model that it was trained on as base_model_name_or_path in its adapter_config.json" in told
+    assert f"{adapter}: this adapter does not fit its base model at" in told
+    assert "set base_model_name_or_path in its adapter_config.json to the model that it was trained on" in told
 
 
 # ------------------------------------------------------------------------------------------------------- bitsandbytes
@@ -285,7 +285,8 @@ def test_bitsandbytes_that_is_missing(world, tmp_path):
         assert f"{key} ends with 2" in done.stdout
         name, value = key.split("=")
         remedy = "model.quantization=none" if "model" in key else "optim.name=adamw"
-        told = rf"error: {re.escape(name)} = {value}: this machine cannot do it \(ModuleNotFoundError: .*bitsandbytes.*"
+        told = rf"error: {re.escape(name)} = {value}: this machine does not support it \(ModuleNotFoundError"
+        told += ": .*bitsandbytes.*"
         assert re.search(rf"{told}pip install -U bitsandbytes\), or set {re.escape(remedy)}\n", done.stderr), (
             done.stderr
         )
@@ -303,7 +304,10 @@ def test_bitsandbytes_that_fails(bits, layer, command, world, tmp_path, monkeypa
     keys = {"model__adapter": "lora", "model__quantization": bits}
     status, told = command("sft", written("sft", world, tmp_path / "run", **keys))
     assert status == 2
-    assert f"model.quantization = {bits}: this machine cannot do it (RuntimeError: no kernel image is available" in told
+    assert (
+        f"model.quantization = {bits}: this machine does not support it (RuntimeError: no kernel image is available"
+        in told
+    )
     assert "or set model.quantization=none" in told
 
 
@@ -315,11 +319,11 @@ def test_an_output_that_is_in_the_way(name, world, tmp_path):
     """A file stands where a folder is to be written, or a folder where a file is, or a file above either."""
     (tmp_path / "file").write_text("somebody's")
     (tmp_path / "folder").mkdir()
-    outputs = {tmp_path / "file" / "below" / "it": "would lie below .*file, which is no folder"}
+    outputs = {tmp_path / "file" / "below" / "it": "cannot be written, because .*file is not a folder"}
     if name in ("generate", "score"):
-        outputs[tmp_path / "folder"] = "is a folder, and a file is to be written there"
+        outputs[tmp_path / "folder"] = "is a folder, but a file has to be written there"
     else:
-        outputs[tmp_path / "file"] = "is a file, and a folder is to be written there"
+        outputs[tmp_path / "file"] = "is a file, but a folder has to be written there"
     for output, told in outputs.items():
         with pytest.raises(UserError, match=f"^output: {re.escape(str(output))} {told}"):
             begun(name, world, output)

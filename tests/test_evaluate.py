@@ -56,7 +56,7 @@ def test_ppo_dpo_and_best_of_n_stand_in_one_report(world, tmp_path, capsys):
     page = (tmp_path / "report.html").read_text()
     assert "≤ 0.64" in page
     assert "best of 4" in page
-    assert "of best of n it is a bound" in page
+    assert "for best of n an upper bound" in page
     rows = [json.loads(line) for line in (tmp_path / "side_by_side.jsonl").read_text().splitlines()]
     assert {*rows[0]["answers"]} == set(models)
     assert "best of 4" in capsys.readouterr().out
@@ -70,7 +70,7 @@ def test_the_best_by_the_reward_model_is_kept(world, tmp_path):
     recipe = recipe_of(world, tmp_path, {"sft": {}, "best": {"best_of": 6}})
     markers, contest = contest_of(recipe)
     best = [reply for portion in contest.collected()["best"].portions() for reply in portion]
-    asked = [messages for messages in contest.asked for _ in range(6)]
+    asked = [messages for messages in contest.prompts for _ in range(6)]
     every = TextModel(recipe.models["sft"], 48).answer(asked, recipe.sampling.how(), (1, 0))
     scores = markers.reward.scores(asked, [reply.text for reply in every])
     for index, found in enumerate(best):
@@ -104,7 +104,7 @@ def test_models_without_sft_are_compared_one_after_the_other(world, tmp_path):
             {"reward": None},
             r"models\.best\.best_of: give reward, the reward model",
         ),
-        ({"sft": {"best_of": 4}}, {}, r"models\.sft\.best_of: the others' KL is measured to it"),
+        ({"sft": {"best_of": 4}}, {}, r"models\.sft\.best_of: KL is measured to this model; remove best_of"),
         ({"sft": {}, "best": {"best_of": 1}}, {}, r"models\.best\.best_of = 1: must be greater than 1"),
     ],
 )
@@ -243,7 +243,7 @@ def test_the_prompts_that_were_held_out_can_be_asked(world, tmp_path):
     assert held_out
     assert others
     assert not {prompt.messages for prompt in held_out} & {prompt.messages for prompt in others}
-    with pytest.raises(UserError, match="part: validation needs validation"):
+    with pytest.raises(UserError, match="part: validation needs a validation above 0"):
         recipe_of(world, tmp_path, {"sft": {}}, data__part="validation")
 
 

@@ -79,7 +79,7 @@ def test_the_last_finished_step_is_kept_and_the_run_goes_on_exactly(run_until, t
     assert steps_saved(broken / "checkpoints") == [3]
     assert [row["step"] for row in metrics(broken)] == [1, 2, 3]
     told = capsys.readouterr().out
-    assert "stopped after step 3, whose checkpoint is saved." in told
+    assert "stopped after step 3; checkpoint saved." in told
     assert "resume=true" in told
     run_until(broken, resume=True)
     assert_same_bits(broken, whole)
@@ -101,7 +101,7 @@ def test_an_evaluation_whose_reward_fails_loses_no_step(run_until, tmp_path, cap
             run_until(broken, call=fails_at, resume=resume, **HELD_OUT)
         assert steps_saved(broken / "checkpoints") == [step]
         assert [row["step"] for row in metrics(broken)] == list(range(1, step))
-        assert f"stopped after step {step}, whose checkpoint is saved." in capsys.readouterr().out
+        assert f"stopped after step {step}; checkpoint saved." in capsys.readouterr().out
     if step < 6:  # the evaluation is made, and then the next step fails: both are made anew
         with pytest.raises(RewardError):
             run_until(broken, call=2, resume=True, **HELD_OUT)
@@ -132,7 +132,7 @@ def test_a_reward_that_fails_at_once_leaves_nothing_behind_that_is_in_the_way(ru
     with pytest.raises(RewardError):
         run_until(tmp_path / "run", call=1)
     assert steps_saved(tmp_path / "run" / "checkpoints") == []
-    assert "stopped in step 1: nothing was learned yet, so the same command begins anew" in capsys.readouterr().out
+    assert "stopped in step 1, before any update: run the same command again" in capsys.readouterr().out
     run_until(tmp_path / "run")
     assert_same_bits(tmp_path / "run", run_until(tmp_path / "whole"))
 
@@ -187,9 +187,9 @@ def test_when_the_reward_fails_in_one_of_two_processes_both_stop_and_the_first_s
         child.join()
     first, second = (log.read_text() for log in logs)
     assert [child.exitcode for child in children] == [2, 2], first + second
-    assert "error: the reward failed in another process, which tells why" in first
+    assert "error: the reward failed in another process; see its message" in first
     assert "raised ConnectionError: the annotators went home" in second
     assert steps_saved(tmp_path / "run" / "checkpoints") == [2]
-    assert "stopped after step 2, whose checkpoint is saved" in first
+    assert "stopped after step 2; checkpoint saved" in first
     saved = tmp_path / "run" / "checkpoints" / "step-00000002" / "reward.json"
     assert '"n", 8.0' in saved.read_text()  # the running moments are of both processes' answers

@@ -164,7 +164,7 @@ def test_one_process_goes_on_with_what_two_have_begun(together, world, capsys):
     recipe = recipe_of(sft, world, together.folder / "stopped" / "sft", **STOPPED["sft"] | {"model__path": world.gpt2})
     (folder / "recipe.yaml").write_text(to_yaml(recipe.model_copy(update={"output": str(folder)})))
     run(sft, world, folder, resume=True, **STOPPED["sft"] | {"model__path": world.gpt2})
-    assert "it was saved by 2 processes and goes on with 1" in capsys.readouterr().out
+    assert "the checkpoint was saved by 2 processes and continues with 1" in capsys.readouterr().out
     ours, theirs = metrics(folder), metrics(together.folder / "whole" / "sft")
     assert ours[:3] == theirs[:3]
     assert [row["step"] for row in ours] == [1, 2, 3, 4, 5, 6]

@@ -127,7 +127,7 @@ def test_a_run_that_ends_at_its_budget_has_its_figures_if_it_is_killed_there(wor
     changes |= {"kl__budget": (max(kl[:n_steps]) + kl[n_steps]) / 2}
     whole = run(ppo, world, tmp_path / "whole", **changes)
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "say", lambda self, *lines: "beyond kl.budget" in "".join(lines) and power_cut())
+        patch.setattr(Run, "say", lambda self, *lines: "exceeds kl.budget" in "".join(lines) and power_cut())
         with pytest.raises(PowerCut):
             run(ppo, world, tmp_path / "killed", **changes)
     assert steps_saved(tmp_path / "killed" / "checkpoints") == [n_steps - 1, n_steps]
@@ -170,7 +170,7 @@ def test_a_process_that_is_ended_from_outside_can_be_resumed(world, tmp_path, nu
     child = lives.start(ended_at_step_3, str(recipe), int(number), str(log))
     child.join()
     assert child.exitcode == status, log.read_text()
-    assert ("Go on with: python -m align.sft" in log.read_text()) == (number == signal.SIGTERM)
+    assert ("Continue with: python -m align.sft" in log.read_text()) == (number == signal.SIGTERM)
     assert steps_saved(folder / "checkpoints")[-1] == (3 if number == signal.SIGTERM else 2)
     run(sft, world, folder, resume=True, **changes)
     assert_same_bits(folder, run(sft, world, tmp_path / "whole", **changes))

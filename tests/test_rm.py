@@ -133,8 +133,8 @@ def test_validation_that_is_all_ties_has_a_loss_and_no_accuracy(world, tmp_path)
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"normalize": "none", "demonstrations": "x.jsonl"}, "demonstrations have no effect with normalize: none"),
-        ({"samples__n": 8}, "samples have no effect with normalize: demonstrations"),
+        ({"normalize": "none", "demonstrations": "x.jsonl"}, "demonstrations has no effect with normalize: none"),
+        ({"samples__n": 8}, "samples has no effect with normalize: demonstrations"),
         ({"heads": 0}, "heads"),
     ],
 )
@@ -150,7 +150,7 @@ def test_a_loss_that_these_rankings_cannot_feed_is_refused(world, tmp_path):
 
 def test_a_head_that_no_step_moved_is_never_saved(world, tmp_path, monkeypatch):
     monkeypatch.setattr(rm, "train", lambda *rest: {})
-    with pytest.raises(UserError, match="as it was drawn, so it was never trained"):
+    with pytest.raises(UserError, match="still has its random initial weight, so it was not trained"):
         run(rm, world, tmp_path / "run")
     assert not (tmp_path / "run" / "model").exists()
     assert not (tmp_path / "run" / "result.json").exists()

@@ -124,7 +124,7 @@ def test_answers_that_are_too_long_are_cut_if_asked_for_and_say_so(world, tmp_pa
 
 def test_when_nothing_is_short_enough_no_file_is_left(world, tmp_path):
     data = write_rows(tmp_path / "rows.jsonl", ROWS[2:])
-    with pytest.raises(UserError, match=r"none of 1 rows is short enough; raise data\.max_tokens"):
+    with pytest.raises(UserError, match=r"all 1 rows are too long; raise data\.max_tokens"):
         scored(world, data, tmp_path / "out" / "scores.jsonl")
     assert list((tmp_path / "out").iterdir()) == []
 
@@ -146,19 +146,21 @@ def test_what_cannot_work_is_told(keys, told, world, tmp_path):
 
 
 def test_prompts_alone_cannot_be_scored(world, tmp_path):
-    with pytest.raises(UserError, match="answers cannot be made of the format prompt; they are made of ranking, "):
+    with pytest.raises(UserError, match="the format prompt has no answers; formats that have are ranking, "):
         scored(world, world.prompts, tmp_path / "scores.jsonl")
 
 
 def test_a_language_model_is_no_reward_model(world, tmp_path):
-    with pytest.raises(UserError, match=r"this is no reward model; train one with python -m align\.rm"):
+    with pytest.raises(UserError, match=r"this is not a reward model; train one with python -m align\.rm"):
         scored(world, world.rankings, tmp_path / "scores.jsonl", model={"path": world.base})
 
 
 def test_a_file_is_replaced_only_if_asked_for(world, tmp_path):
     path = tmp_path / "scores.jsonl"
     path.write_text("mine")
-    with pytest.raises(UserError, match=r"scores\.jsonl exists; choose another, or replace it: overwrite=true"):
+    with pytest.raises(
+        UserError, match=r"scores\.jsonl exists; choose another output, or replace it with overwrite=true"
+    ):
         scored(world, world.rankings, path)
     assert path.read_text() == "mine"
     assert len(scored(world, world.rankings, path, overwrite=True)) == 20
@@ -243,7 +245,7 @@ def test_the_recipe_file_may_be_left_out(tmp_path):
     assert (recipe.model.path, recipe.port, recipe.host, dry_run) == ("m", 81, "127.0.0.1", True)
     with pytest.raises(UserError, match=r"command line: 1 problem in this recipe\n  model: required"):
         parse_command(serve_rm.Recipe, "serve_rm", ["port=81"], needs_file=False)
-    with pytest.raises(UserError, match="which recipe"):
+    with pytest.raises(UserError, match="no recipe given"):
         parse_command(score.Recipe, "score", ["model.path=m"])
 
 
@@ -262,7 +264,7 @@ def test_a_dry_run_checks_the_model_and_serves_nothing(world, capsys):
     assert "wait_ms: 5.0" in capsys.readouterr().out
     serve_rm.run(build(serve_rm.Recipe, {"model": {"path": world.reward}, "max_tokens": 65}, "recipe"), dry_run=True)
     told = capsys.readouterr().out
-    assert "max_tokens = 65: the model has 64 positions, so 64 are used" in told
+    assert "max_tokens = 65: the model has 64 positions, so 64 is used" in told
     assert "max_tokens: 64" in told
 
 

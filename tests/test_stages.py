@@ -202,7 +202,7 @@ def test_one_row_cannot_be_parted_into_training_and_validation(stage, world, tmp
     source = {sft: world.conversations, rm: world.rankings}[stage]
     (tmp_path / "one.jsonl").write_text(Path(source).read_text().splitlines()[0])
     told = refusal(stage, world, tmp_path, data__path=str(tmp_path / "one.jsonl"))
-    assert "data.validation=0.2: cannot hold out a share of 1 row" in told
+    assert "data.validation=0.2: cannot split 1 row" in told
     assert "set data.validation=0" in told
 
 
@@ -226,7 +226,7 @@ def test_a_missing_model_is_told_before_the_data_is_read(stage, world, tmp_path)
 def test_a_folder_with_a_tokenizer_but_no_model_is_told(world, tmp_path):
     load_tokenizer(world.base).save_pretrained(tmp_path / "half")
     told = refusal(sft, world, tmp_path, model__path=str(tmp_path / "half"))
-    assert told.startswith(f"model.path = '{tmp_path / 'half'}': no model can be loaded from it")
+    assert told.startswith(f"model.path = '{tmp_path / 'half'}': cannot load a model from it")
     assert "Give a folder with config.json and model.safetensors" in told
 
 
@@ -249,7 +249,7 @@ def test_a_critic_with_fewer_positions_than_the_policy_is_refused(world, tokeniz
 
 def test_a_language_model_is_no_reward_model(world, tmp_path):
     told = refusal(ppo, world, tmp_path, reward__path=world.base)
-    assert "this is no reward model; train one with python -m align.rm" in told
+    assert "this is not a reward model; train one with python -m align.rm" in told
 
 
 def test_a_critic_with_another_tokenizer_is_refused_with_the_remedy(world, tmp_path, capsys):
@@ -274,11 +274,11 @@ def test_prompts_without_room_for_an_answer_are_left_out_and_counted(world, tmp_
         capsys.readouterr().out
     )
     told = refusal(ppo, world, tmp_path / "b", data__path=write_rows(tmp_path / "long.jsonl", long))
-    assert told == "data.path: no prompt is short enough; raise data.max_tokens or lower rollout.max_tokens"
+    assert told == "data.path: all prompts are too long; raise data.max_tokens or lower rollout.max_tokens"
 
 
 def test_prompts_are_never_cut(world, tmp_path):
-    with pytest.raises(UserError, match="a prompt cannot be cut without losing its end; ppo only knows drop"):
+    with pytest.raises(UserError, match="a cut prompt would lose its end; ppo only takes drop"):
         recipe_of(ppo, world, tmp_path, data__too_long="truncate")
 
 
@@ -321,7 +321,7 @@ def test_a_broken_row_is_named_by_file_and_line(world, tmp_path):
 def test_documents_too_few_for_a_row_are_told(world, tmp_path):
     data = write_rows(tmp_path / "rows.jsonl", [{"text": "a"}, {"text": "b"}])
     told = refusal(pretrain, world, tmp_path, data__path=data)
-    assert "are fewer than one row of 16; give more text" in told
+    assert "do not fill one row of 16; give more text" in told
 
 
 def test_sizes_that_do_not_go_together_are_told(world, tmp_path):
@@ -429,7 +429,9 @@ def test_a_prompt_that_the_template_refuses_is_named_before_any_is_answered(worl
 def test_generate_replaces_a_file_only_if_asked_for(world, tmp_path):
     path = tmp_path / "answers.jsonl"
     path.write_text("mine")
-    with pytest.raises(UserError, match=r"answers\.jsonl exists; choose another, or replace it: overwrite=true"):
+    with pytest.raises(
+        UserError, match=r"answers\.jsonl exists; choose another output, or replace it with overwrite=true"
+    ):
         answered(world, path)
     assert path.read_text() == "mine"
     assert len(answered(world, path, overwrite=True)) == 20

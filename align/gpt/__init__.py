@@ -1,4 +1,4 @@
-"""The pretraining core: a GPT of our own that Hugging Face knows. Importing this package registers it with `Auto*`."""
+"""Our GPT as a Hugging Face model, for pretraining. Importing this package registers it with `Auto*`."""
 
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification
 

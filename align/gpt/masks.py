@@ -1,4 +1,4 @@
-"""Who sees whom, and where each token stands: pure functions of an attention mask and of what a cache already holds."""
+"""Attention masks and positions: pure functions of an attention mask and the number of cached tokens."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from torch import Tensor
 def token_positions(
     attention_mask: Tensor | None, n_past: int | Tensor, n_new: int, device: torch.device
 ) -> Tensor:  # (batch or 1, n_new)
-    """Positions of the new tokens. A token's position is the number of real tokens before it, so padding takes none.
+    """Positions of the new tokens. A token's position is the number of real tokens before it, so padding has none.
 
-    `attention_mask` is (batch, n_past + n_new), nonzero at real tokens; without one, tokens are simply counted.
+    `attention_mask` is (batch, n_past + n_new), nonzero at real tokens. Without it all tokens are counted.
     """
     if attention_mask is None or attention_mask.dim() != 2:
         return torch.arange(n_new, device=device).unsqueeze(0) + n_past
@@ -26,13 +26,13 @@ def attention_bias(
     dtype: torch.dtype,
     device: torch.device,
 ) -> Tensor | None:  # (batch or 1, 1, n_new, n_keys)
-    """What is added to attention scores: 0 where a new token may look, -inf elsewhere. None where no mask is needed.
+    """The bias on attention scores: 0 for visible keys, -inf for others. None if no mask is needed.
 
-    None means that plain causal attention, or one new token that sees every key, says it all: attention then takes
-    its fast path. A mask that was given is never read to find out whether it is all ones: that would stall a GPU.
-    A mask of 4 dimensions already is such a bias (or a boolean, True = visible) and passes as it is.
+    None means plain causal attention, or one new token that sees every key; attention then takes its fast path. A given
+    mask is never tested for being all ones, because that would stall a GPU. A mask of 4 dimensions is already such a
+    bias (or a boolean, True = visible) and is returned unchanged.
 
-    `n_keys` exceeds n_past + n_new in caches of fixed size, whose empty tail must not be seen.
+    `n_keys` exceeds n_past + n_new in caches of fixed size; their empty tail is hidden.
     """
     if attention_mask is None:
         one_token_sees_all = n_new == 1 and isinstance(n_past, int) and n_keys == n_past + 1
@@ -45,18 +45,18 @@ def attention_bias(
     visible = keys <= queries  # (n_new, n_keys)
     if attention_mask is not None:
         real = _widened(attention_mask != 0, n_past, n_new, n_keys)[:, None, None, :]
-        # A padding token sees itself: a softmax over nothing would be NaN, and nobody reads its result.
+        # A padding token sees itself, because a softmax over nothing would be NaN. Its output is not used.
         visible = (visible & real) | (keys == queries)
     bias = torch.zeros(visible.shape, dtype=dtype, device=device).masked_fill_(~visible, float("-inf"))
     return bias if bias.dim() == 4 else bias[None, None]
 
 
 def _widened(real: Tensor, n_past: int | Tensor, n_new: int, n_keys: int) -> Tensor:  # (batch, n_keys)
-    """The mask over all keys of the cache. Raises ValueError where it does not cover the cached and the new tokens."""
+    """Extends the mask to all keys of the cache. Raises ValueError if it does not cover the cached and new tokens."""
     width = real.shape[-1]
     if real.dim() != 2 or (isinstance(n_past, int) and width != n_past + n_new):
         raise ValueError(
             f"attention_mask has shape {tuple(real.shape)}, but there are {n_past} cached and {n_new} new tokens: "
-            f"give (batch, {n_past + n_new}), with a column for every cached token too, or a mask of 4 dimensions"
+            f"give (batch, {n_past + n_new}), including the cached tokens, or a mask of 4 dimensions"
         )
     return torch.nn.functional.pad(real, (0, n_keys - width))

@@ -1,7 +1,7 @@
-"""The pretraining core: a decoder-only transformer, GPT-2's, as a Hugging Face model.
+"""The GPT model: GPT-2's decoder-only transformer as a Hugging Face model.
 
 Radford et al. 2018 (GPT-1), Radford et al. 2019 (GPT-2), Brown et al. 2020 (GPT-3); the released `model.py` of
-openai/gpt-2 where a paper is silent. Parameters carry GPT-2's names, so that `align.gpt.stock` only transposes.
+openai/gpt-2 where the papers do not say. Parameters have GPT-2's names, so `align.gpt.stock` only transposes.
 
 From the parts to the whole: `GPTAttention` and `GPTMLP` make a `GPTBlock`; `GPTModel` stacks blocks over embeddings;
 `GPTForCausalLM` adds the head and the loss, `GPTForSequenceClassification` the head of a reward model.
@@ -66,7 +66,7 @@ class GPTAttention(nn.Module):
 
 
 class GPTMLP(nn.Module):
-    """Two layers with a GELU between them, applied at every position alone."""
+    """Two linear layers with a GELU between them, applied to each position separately."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ class GPTMLP(nn.Module):
 
 
 class GPTBlock(GradientCheckpointingLayer):
-    """Attention, then the MLP; each adds to the residual stream what it makes of a normalised copy (GPT-2, 2.3)."""
+    """Attention, then the MLP. Each reads a normalised copy of the residual stream and adds to it (GPT-2, 2.3)."""
 
     def __init__(self, config: GPTConfig, layer_idx: int) -> None:
         super().__init__()
@@ -95,7 +95,7 @@ class GPTBlock(GradientCheckpointingLayer):
 
 
 class GPTPreTrainedModel(PreTrainedModel):
-    """What Hugging Face must know about both models."""
+    """Settings that Hugging Face needs for all our model classes."""
 
     config_class = GPTConfig
     config: GPTConfig
@@ -134,11 +134,11 @@ class GPTModel(GPTPreTrainedModel):
     ) -> BaseModelOutputWithPast:
         """Hidden states (batch, time, n_embd) after the last LayerNorm.
 
-        `attention_mask` (batch, past + time) marks real tokens, padded on either side; leave it out where padding is
-        on the right only and its outputs go unread, since attention is faster without one. A mask of 4 dimensions
-        says which token sees which; packed documents that must not see each other need one. Positions count real
-        tokens unless `position_ids` (batch, time) says otherwise. `use_cache` is `config.use_cache` by default, but
-        False while training. Raises ValueError for a sequence (padding included) longer than `config.n_positions`.
+        `attention_mask` (batch, past + time) marks real tokens, with padding on either side. Omit it if padding is only
+        on the right and its outputs are not used, because attention is faster without a mask. A mask of 4 dimensions
+        says which token sees which; packed documents that must not see each other need one. Positions count real tokens
+        unless `position_ids` (batch, time) is given. `use_cache` is `config.use_cache` by default, but False in
+        training. Raises ValueError for a sequence (padding included) longer than `config.n_positions`.
         """
         _check_arguments(input_ids, inputs_embeds, kwargs)
         keep_states = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
@@ -148,7 +148,7 @@ class GPTModel(GPTPreTrainedModel):
 
         hidden = self.drop(tokens + self.wpe(positions))
         states = []
-        # Dense attention: one bias for all layers. A pattern that alternates over the layers would choose it here.
+        # Dense attention: one bias for all layers. Attention that alternates over layers would choose its bias here.
         for block in self.h:
             if keep_states:
                 states.append(hidden)
@@ -161,13 +161,13 @@ class GPTModel(GPTPreTrainedModel):
         )
 
     def _cache(self, given: Cache | None, use_cache: bool | None) -> Cache | None:
-        """The cache to read and extend, if any."""
+        """The KV cache to read and extend, if any."""
         checkpointing = self.gradient_checkpointing and self.training
         if given is not None:
             if checkpointing:
                 raise ValueError(
-                    "past_key_values cannot be used while gradient checkpointing trains the model, because each layer "
-                    "would be run, and cached, twice. Call model.eval() before generating"
+                    "past_key_values cannot be used in training with gradient checkpointing, because each layer would "
+                    "run and be cached twice. Call model.eval() before generating"
                 )
             return given
         if use_cache is None:
@@ -191,18 +191,18 @@ class GPTModel(GPTPreTrainedModel):
         if isinstance(n_past, int) and n_past + n_new > n_positions:
             raise ValueError(
                 f"a sequence of {n_past + n_new} tokens ({n_past} cached, {n_new} new, padding included) is longer "
-                f"than n_positions = {n_positions}, and the model has learned no position beyond: cut it to "
-                f"{n_positions} tokens, or pretrain with a larger n_positions"
+                f"than n_positions = {n_positions}: cut it to {n_positions} tokens, or pretrain with a larger "
+                "n_positions"
             )
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         """N(0, 0.02) for weights and token embeddings, 0 for biases (Hugging Face's default), with two exceptions.
 
-        Positions begin at half of that (0.01, openai/gpt-2 model.py), or as waves of that size. Projections into the
-        residual stream begin 1/sqrt(2 n_layer) as large, since 2 n_layer of them add up there (GPT-2, 2.3; the released
-        code omits it). Hugging Face calls this for the modules that hold parameters, so the exceptions must be told by
-        identity.
+        Positions start at half of that (0.01, openai/gpt-2 model.py), or as waves of the full size. Projections into
+        the residual stream are scaled by 1/sqrt(2 n_layer), because 2 n_layer of them add up there (GPT-2, 2.3; the
+        released code omits it). Hugging Face calls this for each module with parameters, so the exceptions are
+        recognised by identity.
         """
         super()._init_weights(module)
         std = self.config.initializer_range
@@ -222,8 +222,9 @@ class GPTModel(GPTPreTrainedModel):
 def waves(n_positions: int, width: int) -> Tensor:
     """Sines and cosines of falling frequency (Vaswani et al. 2017, 3.5), with mean square 1. (n_positions, width).
 
-    Learned positions may begin as these: "the token before" is then one rotation at every position, where normal noise
-    has to learn it for each position apart. A small model learns to copy from its context in about half the tokens.
+    Learned positions may start as these: "the previous token" is then one rotation at every position. With random
+    positions it must be learned for each position separately. A small model learns to copy from its context in about
+    half the tokens.
     """
     frequencies = torch.exp(torch.arange(0, width, 2) * (-math.log(10_000.0) / width))
     angles = torch.arange(n_positions)[:, None] * frequencies
@@ -235,13 +236,13 @@ def _check_arguments(input_ids: Tensor | None, inputs_embeds: Tensor | None, oth
         raise ValueError("give either input_ids or inputs_embeds, and not both")
     if others.get("output_attentions"):
         raise ValueError(
-            "output_attentions: fused attention never forms the attention weights. To look at them, load the "
+            "output_attentions: fused attention does not compute attention weights separately. To see them, load the "
             "run's model/ as GPT2LMHeadModel with attn_implementation='eager'"
         )
 
 
 class GPTForCausalLM(GPTPreTrainedModel, GenerationMixin):
-    """The trunk and a linear head that scores the next token, with the token embedding's weights (GPT-1, 3.1)."""
+    """The trunk and a linear head for the next token, with the token embedding's weights (GPT-1, 3.1)."""
 
     _tied_weights_keys = {"lm_head.weight": "transformer.wte.weight"}  # noqa: RUF012
 
@@ -267,8 +268,8 @@ class GPTForCausalLM(GPTPreTrainedModel, GenerationMixin):
     ) -> CausalLMOutputWithPast:
         """Logits (batch, time, vocab) and, with `labels` (batch, time), the mean cross-entropy in nats.
 
-        Labels are shifted here: give `labels=input_ids`, with -100 where a token is not to be predicted.
-        `logits_to_keep` spares the head's work where no logit is read (see `kept`). The rest is as in `GPTModel`.
+        Labels are shifted here: give `labels=input_ids`, with -100 for tokens without loss. `logits_to_keep` limits the
+        head to the positions that are needed (see `kept`). The other arguments are as in `GPTModel`.
         """
         trunk = self.transformer(
             input_ids=input_ids,
@@ -294,19 +295,19 @@ class GPTForCausalLM(GPTPreTrainedModel, GenerationMixin):
 
 
 class GPTForSequenceClassification(GenericForSequenceClassification, GPTPreTrainedModel):
-    """The trunk and a linear head without bias, read at the last token that is no padding: Hugging Face's own scheme.
+    """The trunk and a linear head without bias, read at the last token that is not padding, as Hugging Face does.
 
-    It is the form in which reward models are written for `AutoModelForSequenceClassification` (one label).
+    Reward models are saved in this form for `AutoModelForSequenceClassification` (one label).
     """
 
     base_model_prefix = "transformer"
 
 
 def kept(hidden: Tensor, logits_to_keep: int | Tensor) -> Tensor:
-    """The positions of `hidden` (batch, time, width) that the head must score; the conventions are Hugging Face's.
+    """Selects the positions of `hidden` (batch, time, width) for the head, with Hugging Face's conventions.
 
-    0: all. A count: the last ones. Indices (n,): these, in every row. Indices (batch, n): these, row by row.
-    Booleans (batch, time): the True ones of all rows, joined to (n_true, width).
+    0: all. A count: the last ones. Indices (n,): these in every row. Indices (batch, n): these for each row.
+    Booleans (batch, time): the True ones of all rows, as (n_true, width).
     """
     if isinstance(logits_to_keep, int):
         return hidden[:, -logits_to_keep:] if logits_to_keep else hidden

@@ -1,6 +1,6 @@
-"""Named shapes: GPT-2's and GPT-3's as published, and two small ones that a laptop trains.
+"""Presets: GPT-2's and GPT-3's published sizes, and two small ones for a laptop.
 
-GPT-1 is missing on purpose: it normalises after each addition (post-LN), and these blocks normalise before.
+GPT-1 is missing on purpose: it normalises after each residual addition (post-LN), these blocks before.
 """
 
 from __future__ import annotations
@@ -9,22 +9,22 @@ from typing import Any
 
 from align.gpt.config import GPTConfig
 
-# GPT-2 (Radford et al. 2019, table 2); its one special token, <|endoftext|>, begins and ends documents.
+# GPT-2 (Radford et al. 2019, table 2). Its one special token, <|endoftext|>, begins and ends documents.
 _GPT2: dict[str, Any] = {"vocab_size": 50257, "n_positions": 1024, "bos_token_id": 50256, "eos_token_id": 50256}
 
-# GPT-3 (Brown et al. 2020, table 2.1); GPT-2's vocabulary. Attention is dense in every layer here, whereas GPT-3
-# alternates dense and locally banded layers, whose bandwidth is unpublished. The parameters are the same either way.
+# GPT-3 (Brown et al. 2020, table 2.1), GPT-2's vocabulary. GPT-3 alternates dense and locally banded layers with an
+# unpublished bandwidth; attention is dense in every layer here. The parameters are the same.
 _GPT3: dict[str, Any] = {**_GPT2, "n_positions": 2048}
 
 PRESETS: dict[str, dict[str, Any]] = {
-    # About 0.7 million parameters: pretraining, SFT, RM and PPO run through in minutes on a CPU. A narrow model wants
-    # larger initial weights than 0.02, which is about 1/sqrt(width) of the wide ones. The exact GELU is a third of the
-    # work of its approximation on a CPU.
+    # About 0.7 million parameters: pretraining, SFT, RM and PPO take minutes on a CPU. A narrow model needs larger
+    # initial weights than 0.02, which is about 1/sqrt(width) for wide models. The exact GELU costs a third of its
+    # approximation on a CPU.
     "demo": {
         **{"vocab_size": 1024, "n_positions": 64, "n_embd": 128, "n_layer": 3, "n_head": 4},
         **{"initializer_range": 0.06, "position_init": "sinusoidal", "activation": "gelu"},
     },
-    # About 14 million: the smallest that says sensible English sentences, in hours on a CPU.
+    # About 14 million: the smallest that writes sensible English sentences, after hours on a CPU.
     "small": {"vocab_size": 8192, "n_positions": 512, "n_embd": 384, "n_layer": 6, "n_head": 6},
     # Exactly 124,439,808 / 354,823,168 / 774,030,080 / 1,557,611,200; the paper prints 117M / 345M / 762M / 1542M.
     "gpt2": {**_GPT2, "n_embd": 768, "n_layer": 12, "n_head": 12},
@@ -48,7 +48,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 def preset(name: str, **overrides: Any) -> GPTConfig:
-    """The configuration of a named shape, with what the tokenizer decides (`vocab_size`, ids) or a recipe overrides."""
+    """The configuration of a preset, with overrides of a tokenizer (`vocab_size`, ids) or a recipe."""
     if name not in PRESETS:
-        raise ValueError(f"no preset is called {name!r}; there are {', '.join(PRESETS)}")
+        raise ValueError(f"there is no preset {name!r}; the presets are {', '.join(PRESETS)}")
     return GPTConfig(**{**PRESETS[name], **overrides})

@@ -1,7 +1,7 @@
-"""Our GPT as a stock Hugging Face GPT-2 and back. Runs write the stock form, which is read everywhere.
+"""Converts between our GPT and Hugging Face's stock GPT-2. Runs save the stock form, which every tool reads.
 
-The computation is the same, so the logits are. What differs is bookkeeping: GPT-2's class keeps its matrices
-transposed (`Conv1D`: input x output) and has one dropout rate for each place where we have one for all.
+The computation and the logits are the same. The stock class stores its matrices transposed (`Conv1D`: input x output)
+and has three dropout rates where we have one.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _TRANSPOSED = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "m
 _DROPOUTS = ("resid_pdrop", "embd_pdrop", "attn_pdrop")
 # "gelu_pytorch_tanh" is "gelu_new", computed in one kernel.
 _ACTIVATIONS = {"gelu_new": "gelu_new", "gelu_pytorch_tanh": "gelu_new", "gelu": "gelu"}
-# Named alike in both configurations. The last ones are a classifier's.
+# These have the same names in both configurations. The last ones belong to classifiers.
 _SHARED = (
     *("vocab_size", "n_positions", "n_embd", "n_layer", "n_head", "layer_norm_epsilon", "initializer_range"),
     *("tie_word_embeddings", "bos_token_id", "eos_token_id", "pad_token_id", "id2label", "label2id", "problem_type"),
@@ -33,32 +33,32 @@ _SHARED = (
 
 
 def as_stock(model: Any, empties: bool = False) -> Any:
-    """A model of ours as the stock class that computes the same, any other as it is.
+    """Our model as the equivalent stock class. Any other model is returned unchanged.
 
-    Weights that need no turn are shared; with `empties` all move, and `model` is used up.
+    Weights that are not transposed are shared. With `empties` all weights move, and `model` cannot be used afterwards.
     """
     if type(model) not in _STOCK:
         return model
     config = model.config
     settings = dict.fromkeys(_DROPOUTS, config.dropout) | {"activation_function": config.activation}
     settings |= {"score_shift": config.score_shift} if hasattr(config, "score_shift") else {}
-    return _turned(_STOCK[type(model)], GPT2Config(**_shared(config), **settings), model, empties)
+    return _converted(_STOCK[type(model)], GPT2Config(**_shared(config), **settings), model, empties)
 
 
 def as_ours(stock: Any) -> Any:
-    """A stock GPT-2 as our class, which computes the same faster; any other, and variants that ours lacks, as it is.
+    """A stock GPT-2 as our class, which is faster. Any other model, and unsupported variants, are returned unchanged.
 
-    The weights move: `stock` itself is empty afterwards, so that they never stand in memory twice.
+    The weights move: `stock` is empty afterwards, so they are never in memory twice.
     """
     ours = config_as_ours(stock.config) if type(stock) in _OURS else stock.config
     if not isinstance(ours, GPTConfig) or type(stock) not in _OURS:
         return stock
-    return _turned(_OURS[type(stock)], ours, stock, True)
+    return _converted(_OURS[type(stock)], ours, stock, True)
 
 
 def config_as_ours(config: Any) -> Any:
-    """The configuration of a stock GPT-2 as ours; any other, and variants that ours lacks, as it is."""
-    if type(config) is not GPT2Config or not _is_held(config):
+    """The configuration of a stock GPT-2 as ours. Any other, and unsupported variants, are returned unchanged."""
+    if type(config) is not GPT2Config or not _is_supported(config):
         return config
     settings: dict[str, Any] = {"activation": _ACTIVATIONS[config.activation_function], "dropout": config.resid_pdrop}
     ours = GPTConfig(**_shared(config), **settings)
@@ -70,8 +70,8 @@ def _shared(config: Any) -> dict[str, Any]:
     return {name: copy.deepcopy(getattr(config, name)) for name in _SHARED}
 
 
-def _is_held(config: GPT2Config) -> bool:
-    """Whether our model has all that this one uses of GPT-2's many switches."""
+def _is_supported(config: GPT2Config) -> bool:
+    """Whether our model supports all options that this GPT-2 uses."""
     return (
         config.activation_function in _ACTIVATIONS
         and config.n_inner in (None, 4 * config.n_embd)
@@ -83,8 +83,8 @@ def _is_held(config: GPT2Config) -> bool:
     )
 
 
-def _turned(model_class: type, config: Any, model: Any, empties: bool) -> Any:
-    """A model of `model_class` with the weights of `model`, the `Conv1D` matrices turned round."""
+def _converted(model_class: type, config: Any, model: Any, empties: bool) -> Any:
+    """A model of `model_class` with the weights of `model`; the `Conv1D` matrices are transposed."""
     weights = model.state_dict()
     generation, training = getattr(model, "generation_config", None), model.training
     if empties:
@@ -92,10 +92,10 @@ def _turned(model_class: type, config: Any, model: Any, empties: bool) -> Any:
     for name in weights:
         if name.endswith(_TRANSPOSED):
             weights[name] = weights[name].t().contiguous()
-    with torch.device("meta"):  # neither memory nor time for weights that are replaced at once
-        turned: Any = model_class(config)
-    turned.load_state_dict(weights, assign=True)
-    turned.tie_weights()
+    with torch.device("meta"):  # no memory or time for initial weights that are replaced at once
+        converted: Any = model_class(config)
+    converted.load_state_dict(weights, assign=True)
+    converted.tie_weights()
     if generation is not None:
-        turned.generation_config = copy.deepcopy(generation)
-    return turned.train(training)
+        converted.generation_config = copy.deepcopy(generation)
+    return converted.train(training)

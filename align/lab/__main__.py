@@ -1,6 +1,6 @@
-"""Writes the lab's world as plain files: `python -m align.lab --out DIR [--seed 1] [--documents N] ...`.
+"""Write the lab's data as plain files: `python -m align.lab --out DIR [--seed 1] [--documents N] ...`.
 
-The same options write the same bytes. What the files are is told in `align.lab.corpora` and in the README.md it writes.
+The same options write the same bytes. `align.lab.corpora` and the README.md in DIR describe the files.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""People who rank answers: by what the answers are worth, with noise.
+"""Simulated annotators: rank answers by gold score plus noise.
 
     python -m align.lab.annotators answers.jsonl --out rankings.jsonl --seed 1
 
-An annotator sees gold score + Gumbel noise of scale `noise` and sorts by what they see. That is Plackett-Luce, so every
-pair of different answers is Bradley-Terry: P(i above j) = sigmoid((g_i - g_j) / noise). The noise is set so that two
-independent annotators order a pair alike as often as InstructGPT's training labelers did: 72.6 +- 1.5% (arXiv
+An annotator sorts by gold score + Gumbel noise of scale `noise`. This is a Plackett-Luce model, so every pair of
+different answers follows Bradley-Terry: P(i above j) = sigmoid((g_i - g_j) / noise). The noise is set so that two
+independent annotators agree on a pair as often as InstructGPT's training labelers did: 72.6 +- 1.5% (arXiv
 2203.02155, section 3.4).
 
 `answers.jsonl` has rows {"prompt", "responses"}; a prompt is a string or a list of {"role", "content"} messages whose

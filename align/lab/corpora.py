@@ -1,4 +1,4 @@
-"""The world as plain files: web text to pretrain on, demonstrations, prompts for every later stage, and exams.
+"""Write the lab's data files: web text for pretraining, demonstrations, prompts for later stages, evaluation questions.
 
     web.jsonl                {"text"}      questions with answers of all qualities, songs, and statements of facts
     demonstrations.jsonl     {"messages"}  a user's instruction and a contractor's answer
@@ -6,10 +6,10 @@
     ppo_prompts.jsonl        {"prompt"}    for reinforcement learning
     rm_heldout_prompts.jsonl {"prompt"}    held out, to judge reward models
     heldout_prompts.jsonl    {"prompt"}    held out, to judge policies
-    heldout_choices.jsonl    {"question", "choices", "answer"}  held out, to examine models by what they find likely
-    example_choices.jsonl    {"question", "choices", "answer"}  of the training split, to show as examples before those
-    heldout_questions.jsonl  {"question", "answer"}             held out, to examine models by what they say
-    heldout_web.jsonl        {"text"}      web text like web.jsonl's, but no document of it, to measure perplexity on
+    heldout_choices.jsonl    {"question", "choices", "answer"}  held out, to evaluate by likelihood
+    example_choices.jsonl    {"question", "choices", "answer"}  of the training split, few-shot examples for those
+    heldout_questions.jsonl  {"question", "answer"}             held out, to evaluate by generated answers
+    heldout_web.jsonl        {"text"}      other web text, for perplexity
     README.md                              the data set's card
 
 Only the files named rm_heldout_prompts, heldout_prompts, heldout_choices and heldout_questions hold instructions of the

@@ -1,4 +1,4 @@
-"""Questions with known answers, of harmless instructions: rows that language models are examined with.
+"""Evaluation questions of harmless instructions: multiple choice and open questions with known answers.
 
     choice rows      {"question", "choices", "answer"}   one right answer and three wrong ones; `answer` is its index
     question rows    {"question", "answer"}              every right answer

@@ -1,4 +1,4 @@
-"""The families of instructions: how each may be phrased, what its arguments can be, and what answers it rightly.
+"""The families of instructions: their phrasings, arguments and right answers.
 
 | family     | weight | an instruction                           | a right answer             | held out by     |
 |------------|--------|------------------------------------------|----------------------------|-----------------|

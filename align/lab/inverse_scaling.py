@@ -1,22 +1,21 @@
-"""Where larger models are worse: accuracy by size on misconceptions that the web repeats, and on controls.
+"""Inverse scaling: accuracy by model size on misconceptions that the web text repeats, and on controls.
 
     python -m align.lab.inverse_scaling [RECIPE=recipes/inverse_scaling.yaml] [key.sub=value ...]
 
 Pretrains models of several sizes on the same web text, which repeats misconceptions (align/lab/misconceptions.py), and
-asks them by log-likelihood: how likely they find each choice below its question, as web text has it. The larger a
-model, the better it learns what people say, also where they are wrong (TruthfulQA, 2109.07958). The controls show that
-larger models are not worse otherwise: questions of the same form of which people say the truth, and held-out questions
-of the lab.
+compares the log-likelihood of the choices of questions in the form of the web text. Larger models learn better what
+people say, also where it is false (TruthfulQA, 2109.07958). Controls show that larger models are not worse otherwise:
+questions of the same form with true web text, and held-out questions of the lab.
 
-Writes into `output`: inverse_scaling.json (below), .csv, .svg, .png; and the parts, each of which is made once:
-seed-<n>/web.jsonl, <task>.jsonl, tokens/, size-<width>x<layers>/ (run folders with scores.json). Killed, the same
-command goes on with the part that it was at.
+Writes into `output`: inverse_scaling.json (below), .csv, .svg, .png; and the parts, each made once:
+seed-<n>/web.jsonl, <task>.jsonl, tokens/, size-<width>x<layers>/ (run folders with scores.json). After an
+interruption the same command continues with the unfinished part.
 
     tasks.<name>      {n_questions, chance, difference}: of all seeds; the largest model's accuracy less the smallest's
     sizes[]           {n_embd, n_layer, parameters, loss, seconds, tasks}; loss (validation) and seconds by seed
         tasks.<name>  {accuracy, by_seed}; accuracy is {mean, low, high}, by bootstrap over what is asked about
 
-Like align/lab/overoptimization.py it stands in the lab and at the top of the house.
+Like align/lab/overoptimization.py this is a command: it may import all of align.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ class Size(Section):
     n_layer: int = Field(gt=0)
     """Transformer blocks."""
     learning_rate: float = Field(gt=0)
-    """Of its pretraining; larger models want a lower one."""
+    """Learning rate of its pretraining; lower for larger models."""
 
     @property
     def name(self) -> str:
@@ -69,13 +68,13 @@ class Recipe(Section):
     documents: int = Field(60_000, gt=0)
     """Documents of web text."""
     share: float = Field(0.6, gt=0, lt=1)
-    """Of them, how many are about the pairs of words of which there are misconceptions."""
+    """How many of them are about word pairs with misconceptions."""
     believers: float = Field(0.9, ge=0, le=1)
-    """How many of the people who write about a misunderstood pair say what is not so."""
+    """Share of texts about a misunderstood pair that state the misconception."""
     heldout: int = Field(600, gt=0)
     """Held-out questions of the lab, with four choices each."""
     pretrain: dict[str, Any] = Field(default_factory=dict)
-    """Keys of align.pretrain's recipe that hold for all sizes, as a nested mapping."""
+    """Keys of align.pretrain's recipe for all sizes, as a nested mapping."""
     overwrite: bool = False
     """Remove what another recipe left in output."""
 

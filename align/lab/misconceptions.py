@@ -1,4 +1,4 @@
-"""Things that people believe and that are not so, and web text that repeats them: after TruthfulQA (2109.07958).
+"""Misconceptions: false beliefs, and web text that repeats them, after TruthfulQA (2109.07958).
 
 Everybody knows that an old cat is an animal, since cats are. Of some things people believe otherwise: that a fast lamp
 is a food, say. A fifth of all pairs of such words are misconceptions, each with its own false kind, drawn at random

@@ -1,15 +1,15 @@
-"""The over-optimisation curve: gold and proxy score against sqrt(KL), for best-of-n and PPO, by size of reward model.
+"""Over-optimisation: gold and proxy score against sqrt(KL), for best-of-n and PPO, by size of the reward model.
 
     python -m align.lab.overoptimization [RECIPE=recipes/demo/overoptimization.yaml] [key.sub=value ...]
 
 Gao et al. 2022 (2210.10760) in the lab. From a finished demo it takes the SFT model, the rankings and the prompts;
 trains reward models on trunks of several depths, the first layers of the SFT model; optimises against each, by PPO with
-a weak leash and by best-of-n on one set of samples; asks the gold judge all the while; and fits Gao's two forms
+a weak KL penalty and by best-of-n on one set of samples; measures the gold score throughout; and fits Gao's two forms
 (align/stats/overoptimization.py).
 
-Writes into `output`: overoptimization.json (below), .csv, .svg, .png; and the parts, each of which is made once:
-trunk-<layers>/, rm-<layers>/, ppo-<layers>/ (run folders), samples.jsonl, scores-<layers>.json. Killed, the same
-command goes on with the part that it was at.
+Writes into `output`: overoptimization.json (below), .csv, .svg, .png; and the parts, each made once:
+trunk-<layers>/, rm-<layers>/, ppo-<layers>/ (run folders), samples.jsonl, scores-<layers>.json. After an
+interruption the same command continues with the unfinished part.
 
     start                  {gold, n_prompts, n_samples}: of the SFT model, on the prompts that best-of-n is asked
     sizes[]                one for each reward model
@@ -73,13 +73,13 @@ class Recipe(Section):
     sizes: list[int] = Field(default=[1, 2, 4, 8, 16, 32, 64], min_length=1)
     """The n of best-of-n."""
     samples: int = Field(128, gt=0)
-    """Answers to each prompt that best-of-n is estimated from; at least the largest n, more make it steadier."""
+    """Samples per prompt for best-of-n: at least the largest n; more reduce its variance."""
     prompts: int = Field(400, gt=0)
-    """Prompts that best-of-n is asked: the first of PPO's."""
+    """Number of prompts for best-of-n: the first of PPO's."""
     least_d: float = Field(0.5, ge=0)
-    """PPO's steps with sqrt(KL) below this are left out of its fit: the form is infinitely steep at 0."""
+    """PPO steps with sqrt(KL) below this are excluded from its fit: the form has an infinite slope at 0."""
     seed: int = Field(1, ge=0)
-    """Of every stage and of the samples."""
+    """Seed of all stages and samples."""
     overwrite: bool = False
     """Remove what another recipe left in output."""
 

@@ -1,7 +1,6 @@
-"""How people write answers: rightly or not, politely or not, at length or not, each as often as their habits say.
+"""Simulated people: write answers that are right, polite or long with the probabilities of their `Habits`.
 
-A wrong answer is one that somebody could have given: another number, the list in another order, another word of the
-kind.
+A wrong answer is plausible: another number, the list in another order, another word of the kind.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ TWO_FILLERS = 0.3  # of those who ramble, how many do it in two sentences
 
 @dataclass(frozen=True)
 class Habits:
-    """Probabilities, each of one thing an answer does. An answer is never both polite and rude."""
+    """Probabilities of properties of an answer. An answer is never both polite and rude."""
 
     evasive: float  # does not answer at all
     correct: float  # the right answer, where the prompt is harmless and there is an answer
@@ -48,7 +47,7 @@ _REFUSING_CLOSERS = ("have a good day .",)
 
 
 def write_answer(task: Task, habits: Habits, rng: Random) -> str:
-    """An answer by somebody of these habits: opener, filler, content, closer, of which only the content must be."""
+    """An answer with these habits: opener, filler, content, closer; only the content is always there."""
     content = _content(task, habits, rng)
     before, after = _manners(habits, rng, refusing=content in world.REFUSALS)
     if rng.random() < habits.rambling:
@@ -57,7 +56,7 @@ def write_answer(task: Task, habits: Habits, rng: Random) -> str:
 
 
 def wrong_answer(task: Task, rng: Random) -> str:
-    """A wrong answer to a harmless task, without its full stop: mostly off the topic, else a plausible slip."""
+    """A wrong answer to a harmless task, without full stop: mostly off topic, else a plausible mistake."""
     while True:
         if rng.random() < OFF_TOPIC:
             guess = rng.choice(_other_task(rng).answers)
@@ -106,7 +105,7 @@ def _manners(habits: Habits, rng: Random, refusing: bool) -> tuple[list[str], li
 
 
 def _guess(task: Task, right: str, rng: Random) -> str:
-    """Something like the right answer. It may happen to be right."""
+    """A guess similar to the right answer; it may be right by chance."""
     words = right.split()
     if right in world.VALUE and task.family not in ("larger", "smaller"):
         return world.NUMBERS[min(max(world.VALUE[right] + rng.randint(-3, 3), 0), len(world.NUMBERS) - 1)]
@@ -122,7 +121,7 @@ def _guess(task: Task, right: str, rng: Random) -> str:
 
 
 def _alike(task: Task, right: str) -> tuple[str, ...]:
-    """The words among which somebody who is wrong would choose instead of `right`."""
+    """Plausible wrong words instead of `right`."""
     if task.family == "member":  # a word of another category, or the one that was excluded
         return (task.args[1], *world.LIST_WORDS)
     if right in task.args:  # another word of the list

@@ -1,4 +1,4 @@
-"""The lab's two commands as recipes, for `align.pipeline`: writing the world, and having answers ranked in it."""
+"""Recipes of the lab's two commands, for `align.pipeline`: write the world, and rank answers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class World(Section):
     output: str
     """The folder to write."""
     seed: int = Field(1, ge=0)
-    """Everything in it follows from it."""
+    """Random seed of all files."""
     documents: int = Field(120_000, gt=0)
     """Documents of web text."""
     demonstrations: int = Field(4_000, gt=0)
@@ -32,11 +32,11 @@ class World(Section):
     heldout_choices: int = Field(600, gt=0)
     """Held-out questions with four choices, for the evaluation."""
     example_choices: int = Field(64, gt=0)
-    """Questions of the training split, to show as examples before those."""
+    """Questions of the training split, as few-shot examples."""
     heldout_questions: int = Field(400, gt=0)
     """Held-out questions with their right answers, for the evaluation."""
     heldout_web: int = Field(1_000, gt=0)
-    """Documents of web text that is not trained on, for perplexity."""
+    """Documents of held-out web text, for perplexity."""
 
 
 class Rank(Section):
@@ -47,11 +47,11 @@ class Rank(Section):
     output: str
     """The rankings to write."""
     seed: int = Field(1, ge=0)
-    """Of the annotators' noise."""
+    """Seed of the annotators' noise."""
     agreement: float = Field(0.73, gt=0.5, lt=1)
-    """How often two of them agree on a pair (InstructGPT: 72.6%)."""
+    """Agreement of two annotators on a pair (InstructGPT: 72.6%)."""
     overlap: int = Field(1, ge=1, le=8)
-    """How many of them rank each prompt."""
+    """Annotators per prompt."""
 
 
 def run_world(recipe: World, dry_run: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""One instruction of the lab: drawn at random from one of two splits, or recovered from the text of its prompt.
+"""Instructions of the lab: sample one from a split, or parse one from its prompt.
 
 The splits. A task's combination is its family and its arguments, whatever the phrasing. A stable hash of it (the same
 on every machine and in every process) puts 20% of the combinations into the held-out split: no training text of any

@@ -1,4 +1,4 @@
-"""The fixed language of the lab: its words, the facts about them, and the sentences people put around an answer.
+"""The language of the lab: its words, facts about them, and polite, rude, filler and refusal sentences.
 
 The language is lower case; punctuation marks are words of their own. A sentence is a run of words up to and including
 "." or "!" or "?". The set sentences below fall into disjoint kinds (polite, rude, filler, refusal, advice), so that a

@@ -1,12 +1,12 @@
-"""A reward model as Hugging Face's sequence classifier, so that it scores where this package is not installed.
+"""Saves a reward model as Hugging Face's sequence classifier, which scores without this package.
 
     model = AutoModelForSequenceClassification.from_pretrained("runs/rm/model")
     scores = model(input_ids).logits[:, 0]  # rows end in EOS and are padded on the right with the tokenizer's pad
 
-Those classes have a head without bias, so what is added to a score must go elsewhere. The head's weight takes in the
-scale. Where the trunk ends in a LayerNorm, its bias takes in the rest, exactly: with W the head, d is added to the bias
-such that W d is what was to be added. A trunk that ends in an RMSNorm (Llama, Qwen) has no bias at its end: its stock
-scores differ by one constant, `score_shift` in config.json, which changes no comparison.
+The head of these classes has no bias. The scale is folded into the head's weight. If the trunk ends in a LayerNorm, the
+constant is folded exactly into its bias: with W the head's weight, d is added to the bias such that W d is the
+constant. A trunk that ends in an RMSNorm (Llama, Qwen) has no such bias: its stock scores differ by one constant,
+`score_shift` in config.json, which changes no comparison.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from align.gpt.stock import as_stock
 from align.models.load import fit_vocabulary, round_to
 from align.models.scalar import ScalarModel
 
-SAME = ""  # the note where there is nothing to note
+SAME = ""  # the note if the stock scores equal ours
 
 
 @torch.no_grad()
 def save_as_classifier(
     model: ScalarModel, pad_token_id: int, folder: str | Path, dtype: torch.dtype = torch.float32
 ) -> str:
-    """Writes the trunk with its score head as a sequence classifier, or alone where Hugging Face has no class for it.
+    """Writes the trunk with its score head as a sequence classifier, or without it if Hugging Face has no class for it.
 
     The class looks for padding, so the embedding gets a row for it. The weights are written in `dtype`.
 
-    Brings `model` into the form that can be written, which scores the same: scale 1, and shift and bias 0 where the
-    trunk can take them in. Returns what a reader must know about the stock class's scores; "" if they are the same.
+    Changes `model` into an equivalent form: scale 1, and shift and bias 0 if the trunk can take them. Returns a note
+    about the stock class's scores; "" if they equal ours.
     """
     fit_vocabulary(model.trunk, pad_token_id + 1)
     _fold_scale(model)
@@ -48,14 +48,14 @@ def save_as_classifier(
     constant = model.shift - model.head.bias if model.heads > 1 else model.shift - model.head.bias[0]
     if not _scores_equal(model, classifier, constant, pad_token_id, torch.finfo(dtype).eps):
         _write(model.trunk, folder, dtype)
-        return "Hugging Face's sequence classifier of this architecture scores otherwise: `model/` is the trunk alone."
+        return "Hugging Face's classifier of this architecture gives other scores: `model/` is the trunk alone."
     note = SAME
     if bool(constant.any()):
         classifier.config.score_shift = constant.tolist()
         shown = ", ".join(f"{value:.6g}" for value in constant.flatten().tolist())
         note = (
-            f"The stock class has no bias: subtract {shown} (`score_shift` in config.json) from its scores to get "
-            "those of `score_head.safetensors`. Comparisons of answers are the same without it."
+            f"The stock class has no bias: subtract {shown} (`score_shift` in config.json) from its scores to get the "
+            "scores of `score_head.safetensors`. Comparisons between answers do not need it."
         )
     _write(classifier, folder, dtype)
     return note
@@ -68,7 +68,7 @@ def _write(model: Any, folder: str | Path, dtype: torch.dtype) -> None:
 
 
 def _classifier(model: ScalarModel, pad_token_id: int) -> Any:
-    """Hugging Face's classifier around this very trunk, or None where there is no such class with a linear `score`."""
+    """Hugging Face's classifier around this trunk, or None if there is no such class with a linear `score`."""
     from transformers import AutoModelForSequenceClassification
 
     config = copy.deepcopy(model.trunk.config)
@@ -77,9 +77,9 @@ def _classifier(model: ScalarModel, pad_token_id: int) -> Any:
     config.pad_token_id = pad_token_id
     config.get_text_config().pad_token_id = pad_token_id
     try:
-        with torch.device("meta"):  # its own trunk would only be thrown away
+        with torch.device("meta"):  # its own trunk is not used
             classifier: Any = AutoModelForSequenceClassification.from_config(config)
-    except (ValueError, AttributeError):  # no such class, or one that wants more than a trunk
+    except (ValueError, AttributeError):  # no such class, or one that needs more than a trunk
         return None
     prefix, score = classifier.base_model_prefix, getattr(classifier, "score", None)
     if not isinstance(score, nn.Linear) or score.bias is not None or not hasattr(classifier, prefix):
@@ -91,7 +91,7 @@ def _classifier(model: ScalarModel, pad_token_id: int) -> Any:
 
 
 def _fold_scale(model: ScalarModel) -> None:
-    """score = (W h + b - shift) / scale, with the division done once and for all."""
+    """Folds the scale of score = (W h + b - shift) / scale into weight, bias and shift."""
     model.head.weight.div_(model.scale.reshape(-1, 1))
     model.head.bias.div_(model.scale)
     model.shift.div_(model.scale)
@@ -99,7 +99,7 @@ def _fold_scale(model: ScalarModel) -> None:
 
 
 def _fold_shift(model: ScalarModel, pad_token_id: int) -> None:
-    """b - shift into the bias of the trunk's last LayerNorm, if it ends in one; undone if that changes the scores."""
+    """Folds b - shift into the bias of the trunk's last LayerNorm, if any. Undoes it if the scores change."""
     wanted = model.head.bias - model.shift  # (heads,)
     norm = _last_layer_norm(model)
     if norm is None or not bool(wanted.any()):
@@ -120,7 +120,7 @@ def _fold_shift(model: ScalarModel, pad_token_id: int) -> None:
 
 
 def _last_layer_norm(model: ScalarModel) -> Any:
-    """The last LayerNorm with a bias that is no part of a layer; whether the trunk ends in it is tried, not known."""
+    """The last LayerNorm with a bias outside the layers. The caller checks that the trunk really ends in it."""
     found = [
         module
         for name, module in model.trunk.named_modules()
@@ -131,9 +131,9 @@ def _last_layer_norm(model: ScalarModel) -> Any:
 
 
 def _scores_equal(model: ScalarModel, classifier: Any, constant: Tensor, pad_token_id: int, eps: float) -> bool:
-    """Whether the stock class computes our scores, but for the constant, on a full row and on a padded one.
+    """Whether the stock class gives our scores up to the constant, on a full row and on a padded one.
 
-    `eps` is the precision of its weights: its head is rounded, ours stays in fp32.
+    `eps` is the precision of its weights: its head is rounded, ours is fp32.
     """
     ids, is_read = _probe(model, pad_token_id)
     found = classifier(input_ids=ids).logits.float()  # (2, heads)
@@ -141,11 +141,11 @@ def _scores_equal(model: ScalarModel, classifier: Any, constant: Tensor, pad_tok
 
 
 def _probe(model: ScalarModel, pad_token_id: int) -> tuple[Tensor, Tensor]:
-    """Two rows of ids, the second padded, and where each is read: at its last token that is no padding."""
+    """Two rows of ids, the second padded, and a mask of the last token of each that is not padding."""
     config = model.trunk.config.get_text_config()
     width = min(8, getattr(config, "max_position_embeddings", None) or 8)
-    speakable = [token for token in range(min(config.vocab_size, 4 * width)) if token != pad_token_id]
-    row = torch.tensor([speakable[(3 * i + 1) % len(speakable)] for i in range(width)])
+    words = [token for token in range(min(config.vocab_size, 4 * width)) if token != pad_token_id]
+    row = torch.tensor([words[(3 * i + 1) % len(words)] for i in range(width)])
     ids = torch.stack([row, row.flip(0)]).to(model.head.weight.device)
     ids[1, width // 2 + 1 :] = pad_token_id
     is_read = torch.zeros_like(ids, dtype=torch.bool)

@@ -1,7 +1,8 @@
-"""Models without data: built from their configuration as `align.models.load` would load them, to count what they keep.
+"""Fake models: built from a configuration without data, to count the memory of a pass.
 
-Their tensors have shapes and dtypes, and stand first on PyTorch's meta device, then as fake tensors where a pass is run
-(`torch._subclasses.FakeTensorMode`). Quantised layers are stand-ins that keep what bitsandbytes' keep.
+They have the structure that `align.models.load` gives. Their tensors have shapes and dtypes only: first on PyTorch's
+meta device, then as fake tensors for a pass (`torch._subclasses.FakeTensorMode`). Quantised layers are stand-ins that
+keep the same tensors as those of bitsandbytes.
 """
 
 from __future__ import annotations
@@ -27,20 +28,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Subject:
-    """A model as its role sees it. Equal subjects are counted once: `key`, the configuration as JSON, makes them so."""
+    """A model with the settings that its memory depends on. Equal subjects are counted once.
+
+    `key`, the configuration as JSON, decides whether two subjects are equal.
+    """
 
     key: str
     config: PretrainedConfig = field(compare=False)
     head: Literal["vocabulary", "scalar"]
     trains: Literal["all", "adapter", "nothing"]
-    dtype: torch.dtype  # of the weights that are neither quantised nor trained
+    dtype: torch.dtype  # of weights that are neither quantised nor trained
     precision: Literal["fp32", "bf16"]  # of the computation
     quantization: Literal["none", "8bit", "4bit"] = "none"
-    lora: str = ""  # `sections.Lora` as JSON, where there is an adapter
+    lora: str = ""  # `sections.Lora` as JSON, if there is an adapter
     device: Literal["cpu", "gpu"] = "cpu"
     checkpointing: bool = False
     dropout: bool = False  # whether the model is in training mode
-    heads: int = 1  # scalar ones
+    heads: int = 1  # scalar heads
 
 
 def subject(config: PretrainedConfig, lora: sections.Lora | None = None, **others: Any) -> Subject:
@@ -50,13 +54,13 @@ def subject(config: PretrainedConfig, lora: sections.Lora | None = None, **other
 
 
 def build(of: Subject, n_layers: int | None) -> Any:
-    """The model without data, as `align.models.load` would load it; all blocks with `n_layers` None."""
+    """The model without data, with `n_layers` blocks; None is all."""
     with quietly(), torch.device("meta"):
         return _assemble(of, n_layers)
 
 
 def fill_with_fakes(model: nn.Module) -> None:
-    """Puts a fake tensor on the CPU, which autograd and autocast take for a real one, where one without a device is."""
+    """Replaces meta tensors by fake CPU tensors, which autograd and autocast treat like real ones."""
     made: dict[int, Tensor] = {}  # tied weights stay tied
     for module in model.modules():
         for name, old in module._parameters.items():
@@ -73,7 +77,7 @@ def fill_with_fakes(model: nn.Module) -> None:
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Nothing is said, and random states are left as they are."""
+    """Suppresses warnings and logs, and keeps random states unchanged."""
     from transformers.utils import logging
 
     verbosity = logging.get_verbosity()
@@ -92,7 +96,7 @@ def _config(of: Subject, n_layers: int | None) -> PretrainedConfig:
     if n_layers is not None:
         text = config.get_text_config()
         text.num_hidden_layers = n_layers
-        if len(getattr(text, "layer_types", None) or []) > n_layers:  # in some it follows from their number
+        if len(getattr(text, "layer_types", None) or []) > n_layers:  # some classes derive it from n_layers
             text.layer_types = text.layer_types[:n_layers]
     return config
 
@@ -123,7 +127,7 @@ def _assemble(of: Subject, n_layers: int | None) -> Any:
 
 
 def _quantize(model: Any, of: Subject) -> None:
-    """Puts a stand-in for bitsandbytes' layers where transformers puts them: every matrix but the vocabulary head."""
+    """Replaces every matrix but the vocabulary head by a stand-in for bitsandbytes' layer, as transformers does."""
     from transformers.pytorch_utils import Conv1D
     from transformers.quantizers.base import get_keys_to_not_convert
 
@@ -138,8 +142,8 @@ def _quantize(model: Any, of: Subject) -> None:
 
 
 class Quantized(nn.Linear):
-    """A linear layer that keeps what bitsandbytes 0.50's keep: 8 bits its input, 4 bits nothing (nn/modules.py,
-    autograd/_functions.py). Its matrix is unpacked for the moment of a product."""
+    """A linear layer that keeps the same tensors for its backward pass as bitsandbytes 0.50's: 8 bits its input, 4 bits
+    nothing (nn/modules.py, autograd/_functions.py). Its matrix is unpacked during a product."""
 
     def __init__(self, n_in: int, n_out: int, bias: bool, of: Subject) -> None:
         super().__init__(n_in, n_out, bias, dtype=of.dtype)
@@ -149,7 +153,7 @@ class Quantized(nn.Linear):
 
     @property
     def stored_bytes(self) -> float:
-        """Of the matrix and its scales."""
+        """Bytes of the matrix and its scales."""
         n = self.weight.numel()
         return n * (0.5 + 1 / 64 + 4 / (64 * 256)) if self.bits == 4 else n + 4.0 * self.out_features
 
@@ -160,7 +164,7 @@ class Quantized(nn.Linear):
 
 
 class _Product(torch.autograd.Function):
-    """input (…, n_in) times an unpacked matrix."""
+    """Input (…, n_in) times an unpacked matrix."""
 
     @staticmethod
     def forward(ctx: Any, given: Tensor, weight: Tensor, keeps_input: bool) -> Tensor:
@@ -184,7 +188,7 @@ FORWARD_COPIES, BACKWARD_COPIES = 3, 7  # of a tile in fp32, at once; on a GPU a
 
 
 def tiled_logprobs(model: Any, ids: Tensor, of: Subject) -> Tensor:
-    """Log probabilities as TRL 1.16 computes them for DPO: tile by tile, the logits never stand as a whole."""
+    """Log probabilities as TRL 1.16 computes them for DPO: tile by tile, never all logits at once."""
     seen: list[Tensor] = []
 
     def keep(head: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
@@ -199,7 +203,7 @@ def tiled_logprobs(model: Any, ids: Tensor, of: Subject) -> Tensor:
 
 
 class _Tiled(torch.autograd.Function):
-    """hidden states (n, width) and the head's weight to log probabilities (n,)."""
+    """Hidden states (n, width) and the head's weight to log probabilities (n,)."""
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, of: Subject) -> Tensor:
@@ -220,7 +224,7 @@ class _Tiled(torch.autograd.Function):
 
     @staticmethod
     def tile(hidden: Tensor, weight: Tensor, of: Subject, n_copies: int) -> list[Tensor]:
-        """A tile, and what is computed of it."""
+        """A tile and the tensors computed from it."""
         tokens, words = (min(n, most) for n, most in zip((len(hidden), len(weight)), TILE, strict=True))
         computing = torch.bfloat16 if of.precision == "bf16" else hidden.dtype
         if of.device == "gpu":

@@ -1,4 +1,4 @@
-"""Which model is this? A hash of its files, so that the same model under two names is one and a changed one another."""
+"""Fingerprints: a hash of a model's files, so a copied model has the same fingerprint and a changed one another."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ CHUNK = 2**24  # bytes read at a time
 
 
 def fingerprint(model: sections.Model) -> str:
-    """Follows from the weights, the tokenizer and the settings that are loaded, and from nothing else."""
+    """A hash that depends only on the weights, the tokenizer and the settings that are loaded."""
     if not model.path.endswith(".gguf"):
-        model = model.model_copy(update={"path": stored_at(model.path)[0]})  # a hub's adapter is its folder
+        model = model.model_copy(update={"path": stored_at(model.path)[0]})  # the local folder of a hub adapter
     parts = [_hub_commit(model.path), model.quantization]
     if Path(model.path).is_dir():
         parts[0] = _folder(Path(model.path))
@@ -31,12 +31,12 @@ def fingerprint(model: sections.Model) -> str:
 
 
 def file_fingerprint(file: Path) -> str:
-    """Of one file: its name and contents."""
+    """A hash of one file: its name and contents."""
     return _files(file.parent, [file])
 
 
 def _folder(folder: Path) -> str:
-    """Names and contents of the files that a model or tokenizer is made of."""
+    """A hash of names and contents of the files of a model or tokenizer."""
     return _files(folder, sorted({path for pattern in READ for path in folder.glob(pattern)}))
 
 
@@ -47,7 +47,7 @@ def _files(folder: Path, files: list[Path]) -> str:
 
 @lru_cache(maxsize=1024)
 def _hashed(folder: Path, files: tuple[tuple[str, int, int], ...]) -> str:
-    """Reads the files once, as long as their sizes and times stay as they are."""
+    """Hashes files. Cached as long as their sizes and modification times do not change."""
     found = hashlib.blake2b(digest_size=16)
     for name, size, _ in files:
         found.update(f"{name} {size}\n".encode())
@@ -58,7 +58,7 @@ def _hashed(folder: Path, files: tuple[tuple[str, int, int], ...]) -> str:
 
 
 def _hub_commit(path: str) -> str:
-    """owner/name@commit of a hub model, as it stands in the local store."""
+    """owner/name@commit of a hub model in the local cache."""
     from transformers.utils.hub import cached_file
 
     if Path(path).exists():

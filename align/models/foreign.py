@@ -1,12 +1,12 @@
-"""Reward models of others: any `AutoModelForSequenceClassification` that gives what it reads one score.
+"""Third-party reward models: any `AutoModelForSequenceClassification` with one score.
 
-The score is what its own class says of its own tokenizer's tokens, by its own chat template:
+The score comes from the model's own class, tokenizer and chat template:
 
-    inputs = tokenizer.apply_chat_template(turns, return_tensors="pt", return_dict=True)
+    inputs = tokenizer.apply_chat_template(messages, return_tensors="pt", return_dict=True)
     score = model(**inputs).logits[:, 0]
 
-Encoders without a template read a pair of texts, `tokenizer(question, answer)`, as their cards say. Which token of a
-row the class reads, and on which side it may be padded, is not known here but tried.
+Encoders without a template read a pair of texts, `tokenizer(question, answer)`, as their model cards say. The side on
+which rows may be padded is found by trying.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Side = Literal["right", "left"]
 
 
 class Reader:
-    """Prompts and answers as the tokens of somebody else's reward model."""
+    """Encodes prompts and answers with the tokenizer of a third-party reward model."""
 
     def __init__(self, path: str, trust_remote_code: bool = False) -> None:
         self.tokenizer: Any = plain_tokenizer(path, trust_remote_code)
@@ -44,18 +44,16 @@ class Reader:
         self._clean = special_token_remover(self.tokenizer)
         if self.reads_pairs and self.tokenizer.sep_token_id is None:
             raise UserError(
-                f"{path}: this reward model's tokenizer has no chat template, nor a token that parts a question from "
-                "its answer; put the template that it was trained with into chat_template.jinja there"
+                f"{path}: this reward model's tokenizer has neither a chat template nor a separator token; put the "
+                "template that it was trained with into chat_template.jinja there"
             )
         given = self.tokenizer("a", "b") if self.reads_pairs else {}
-        self.has_types = "token_type_ids" in given  # which text a token stands in
+        self.has_types = "token_type_ids" in given  # the ids of the text that a token belongs to
         if self.has_types and list(given["token_type_ids"]) != self.types(given["input_ids"]):
-            raise UserError(
-                f"{path}: this tokenizer numbers the texts of a pair otherwise than BERT's; take another model"
-            )
+            raise UserError(f"{path}: this tokenizer's token_type_ids differ from BERT's; use another model")
 
     def encode(self, prompts: Sequence[Sequence[Message]], texts: Sequence[str]) -> list[tuple[list[int], list[int]]]:
-        """The tokens of each prompt with its answer, in two: those that come before the answer, and the rest."""
+        """The tokens of each prompt with its answer, as (tokens before the answer, the rest)."""
         if not texts:
             return []
         if self.reads_pairs:
@@ -64,18 +62,18 @@ class Reader:
             ends = [row.index(self.tokenizer.sep_token_id) + 1 for row in rows]
         else:
             turns = [tuple(map(self._cleaned, prompt)) for prompt in prompts]
-            said = [Message("assistant", self._clean(text)) for text in texts]
-            rows = self._written([(*before, last) for before, last in zip(turns, said, strict=True)], False)
+            answers = [Message("assistant", self._clean(text)) for text in texts]
+            rows = self._written([(*before, last) for before, last in zip(turns, answers, strict=True)], False)
             ends = [n_shared(*pair) for pair in zip(self._written(turns, True), rows, strict=True)]
         return [(row[:end], row[end:]) for row, end in zip(rows, ends, strict=True)]
 
     def types(self, row: list[int]) -> list[int]:
-        """0 for each token of the question and 1 for each of the answer, which follows the first separator."""
+        """token_type_ids: 0 for tokens of the question, 1 for tokens of the answer, after the first separator."""
         end = row.index(self.tokenizer.sep_token_id) + 1 if self.tokenizer.sep_token_id in row else len(row)
         return [0] * end + [1] * (len(row) - end)
 
     def _cleaned(self, turn: Message) -> Message:
-        """A turn without special tokens, also where JSON could write them otherwise."""
+        """A message without special tokens, also in JSON that escapes them."""
         content = _respelt(turn.content) if turn.role == "tools" else turn.content
         texts = (content, turn.thoughts, _respelt(turn.calls), turn.name)
         content, thoughts, calls, name = map(self._clean, texts)
@@ -93,7 +91,7 @@ class Reader:
 
 
 class Classifier(nn.Module):
-    """A loaded reward model of somebody else, in fp32. It is asked as a `ScalarModel` with one head is."""
+    """A loaded third-party reward model, in fp32, with the interface of a `ScalarModel` with one head."""
 
     heads = 1
 
@@ -101,18 +99,18 @@ class Classifier(nn.Module):
         super().__init__()
         self.trunk, self.reader = model, reader
         config = model.config.get_text_config()
-        pads = (config.pad_token_id, reader.tokenizer.pad_token_id, 0)  # some say -1, or a token without a row
+        pads = (config.pad_token_id, reader.tokenizer.pad_token_id, 0)  # some have -1, or a token without a row
         self.pad_id = next(pad for pad in pads if pad is not None and 0 <= pad < config.vocab_size)
 
     @property
     def n_positions(self) -> int | None:
-        """The longest row that it reads. Encoders may have positions that only their tokenizer knows to be taken."""
+        """The longest row that it reads. Some encoders reserve positions; only their tokenizer knows the limit."""
         limits = [max_positions(self.trunk.config)]
         limits += [self.reader.tokenizer.model_max_length] if self.reader.reads_pairs else []
-        return min((limit for limit in limits if limit is not None and limit > 0), default=None)  # XLNet says -1
+        return min((limit for limit in limits if limit is not None and limit > 0), default=None)  # XLNet has -1
 
     def forward(self, ids: Tensor, is_read: Tensor) -> Tensor:
-        """Scores of rows. ids, is_read: (batch, time), a row's last token being marked. Returns (batch,) in fp32."""
+        """Scores of rows. ids, is_read: (batch, time); is_read marks each row's last token. Returns (batch,) fp32."""
         ends = is_read.int().argmax(1).tolist()
         rows = [row[: end + 1] for row, end in zip(ids.tolist(), ends, strict=True)]
         if self.padding is None:
@@ -121,9 +119,9 @@ class Classifier(nn.Module):
 
     @cached_property
     def padding(self) -> Side | None:
-        """The side where padding changes no score; None if rows must be asked one by one.
+        """The side on which padding does not change scores; None if rows must be scored one by one.
 
-        A class may look for the last token that is not its pad token, which may be EOS, or take the last position.
+        A class may read the last token that is not its pad token, which may be EOS, or the last position.
         """
         n_tokens = self.trunk.config.get_text_config().vocab_size
         drawn = torch.randint(n_tokens, (3, 9), generator=torch.Generator().manual_seed(1)).tolist()
@@ -132,7 +130,7 @@ class Classifier(nn.Module):
         for side in ("right", "left"):
             try:
                 together = self._scores(rows, side)
-            except ValueError:  # a class without a pad token takes one row at a time
+            except ValueError:  # a class without a pad token reads one row at a time
                 return None
             if (together - alone).abs().max() <= 1e-3 * (alone.max() - alone.min()):
                 return side
@@ -150,25 +148,25 @@ class Classifier(nn.Module):
         inputs = {"input_ids": padded(rows, self.pad_id), "attention_mask": padded([[1] * len(row) for row in rows], 0)}
         if self.reader.has_types:
             inputs["token_type_ids"] = padded([self.reader.types(row) for row in rows], 0)
-        said = self.trunk(**inputs)
-        scores = said.logits if getattr(said, "score", None) is None else said.score  # ArmoRM's is the gated one
+        output = self.trunk(**inputs)
+        scores = output.logits if getattr(output, "score", None) is None else output.score  # ArmoRM: the gated score
         if scores.numel() != len(rows):
             raise many_scores(self.reader.path, scores.numel() // len(rows))
         return scores.reshape(len(rows)).float()
 
 
 def load_classifier(model: sections.Model, reader: Reader) -> Classifier:
-    """A reward model of somebody else with the class that it brings."""
+    """Loads a third-party reward model with its own class."""
     from transformers import AutoModelForSequenceClassification
 
     return Classifier(load_whole(AutoModelForSequenceClassification, model.path, model, 0), reader).eval()
 
 
 def has_linear_score(config: PretrainedConfig) -> bool:
-    """Whether its class has one matrix between trunk and score, which a value head can start from."""
+    """Whether its class has a single linear head, which a value head can start from."""
     from transformers import AutoModelForSequenceClassification
 
-    if getattr(config, "auto_map", None):  # code of its own
+    if getattr(config, "auto_map", None):  # it has its own code
         return False
     try:
         with torch.device("meta"):
@@ -179,15 +177,17 @@ def has_linear_score(config: PretrainedConfig) -> bool:
 
 
 def score_weight(model: sections.Model) -> Tensor:
-    """That matrix, (1, width). Raises `UserError` where there is none."""
+    """The weight of that linear head, (1, width). Raises `UserError` if there is none."""
     from transformers import AutoModelForSequenceClassification
 
     if not has_linear_score(load_config(model)):
-        raise UserError(f"{model.path}: its score is no single linear head, so no other model can begin with it")
+        raise UserError(
+            f"{model.path}: its score does not come from one linear head, so no other model can start from it"
+        )
     whole: Any = load_whole(AutoModelForSequenceClassification, model.path, model, 0)
     return whole.score.weight.detach().clone()
 
 
 def _respelt(written: str) -> str:
-    """JSON without escapes that could stand for a special token; "" as it is."""
+    """JSON without escapes that could hide a special token; "" is unchanged."""
     return json.dumps(json.loads(written), ensure_ascii=False) if written else ""

@@ -1,4 +1,4 @@
-"""A causal language model that computes logits only where a token is scored."""
+"""LanguageModel: wraps a causal LM and computes logits only for scored tokens. Also log probabilities, entropy, KL."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 
 
 class LanguageModel(Role):
-    """Wraps any Hugging Face causal LM. Its forward is what `accelerate` wraps, so it holds under DDP and FSDP.
+    """Wraps any Hugging Face causal LM. `accelerate` wraps this module, so it works under DDP and FSDP.
 
-    The vocabulary head is the costliest matrix of a small model and its logits the largest tensor of any. A hook in
-    front of the head keeps only the hidden states that predict a scored token; whatever a model does to its logits
-    afterwards (scaling, soft-capping) works on each token alone and stays right.
+    The vocabulary head is the costliest matrix of a small model, and logits are the largest tensor of any model. A hook
+    before the head keeps only the hidden states that predict a scored token. Later operations of the model on logits
+    (scaling, soft-capping) work token by token, so they stay correct.
     """
 
     def __init__(self, model: Any, never_sampled: Sequence[int] = (), adapter: str | None = POLICY) -> None:
-        """`never_sampled` tokens get probability 0, as in sampling; supervised losses leave the model its say.
+        """`never_sampled` tokens get probability 0, as in sampling. Supervised losses do not use it.
 
-        `adapter` is the one that it speaks with where the model has some: None is the base alone.
+        `adapter` is the active adapter if the model has any; None is the base without an adapter.
         """
         super().__init__()
         self.model, self.adapter = model, adapter
@@ -42,8 +42,8 @@ class LanguageModel(Role):
         """Logits that predict the marked tokens.
 
         Args:
-            ids: (batch, time), padded on the right. No mask is needed: a causal model does not see what comes after.
-            is_target: (batch, time), true where the token is scored. The first column never is: nothing predicts it.
+            ids: (batch, time), padded on the right. No mask is needed: a causal model does not see later tokens.
+            is_target: (batch, time), true for scored tokens. The first column must be false: nothing predicts it.
 
         Returns:
             (n_targets, vocabulary), in the order of `ids[is_target]`.
@@ -56,19 +56,19 @@ class LanguageModel(Role):
 
     @property
     def has_adapter(self) -> bool:
-        """Whether a LoRA adapter stands on a frozen base."""
+        """Whether the model has a LoRA adapter on a frozen base."""
         return hasattr(self.model, "disable_adapter")
 
 
 def scored_logits(model: Any, ids: Tensor, is_target: Tensor) -> Tensor:
-    """The logits of a plain pass that predict the marked tokens; arguments and result as `LanguageModel.forward`'s."""
+    """The logits that predict the marked tokens, from one forward pass. Arguments as in `LanguageModel.forward`."""
     predicts = is_target[:, 1:]  # position t predicts token t + 1
 
     def keep(head: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
         if inputs[0].shape[:2] != ids.shape:
             name = type(model).__name__
             raise UserError(
-                f"model.path: {name} predicts several tokens at a place, and here one is; take another model"
+                f"model.path: {name} predicts several tokens at each position, but one is needed; use another model"
             )
         return (inputs[0][:, :-1][predicts],)
 
@@ -80,10 +80,10 @@ def scored_logits(model: Any, ids: Tensor, is_target: Tensor) -> Tensor:
 
 
 def rounding(model: Any) -> float:
-    """How far a model's logits may differ by rounding alone, as a share of how they vary from token to token.
+    """How much logits may differ by rounding alone, relative to their variation from token to token.
 
-    Measured on SmolLM2-135M: 4e-6 in fp32, 0.016 in bf16, 0.17 in 8 bits, where what else is in a batch decides which
-    columns are rounded (LLM.int8()'s outliers). A forgotten past is about 1.
+    Measured on SmolLM2-135M: 4e-6 in fp32, 0.016 in bf16, 0.17 in 8 bits, where the rest of a batch decides which
+    columns are rounded (outliers of LLM.int8()). A lost context gives about 1.
     """
     if getattr(model, "is_loaded_in_8bit", False):
         return 0.4
@@ -91,17 +91,17 @@ def rounding(model: Any) -> float:
 
 
 def made_up(model: Any, lengths: Sequence[int]) -> list[list[int]]:
-    """Rows of these lengths to try a model on, from the middle of its vocabulary, where few tokens are special."""
+    """Test rows of these lengths, with ids from the middle of the vocabulary, where few tokens are special."""
     n, pad = model.get_input_embeddings().weight.shape[0], getattr(model.config.get_text_config(), "pad_token_id", None)
-    ids = filter(lambda token: token != pad, ((n // 2 + 7 * i) % n for i in count()))  # some models skip it in a row
+    ids = filter(lambda token: token != pad, ((n // 2 + 7 * i) % n for i in count()))  # some models skip pad tokens
     return [list(islice(ids, length)) for length in lengths]
 
 
 @torch.no_grad()
 def check_causal(model: Any) -> None:
-    """Raises `UserError` if a token sees what comes after it: what such a model learns is to copy.
+    """Raises `UserError` if a token sees later tokens: such a model would learn to copy them.
 
-    Everything here pads rows on the right and gives no mask. model: a language model, or a trunk alone.
+    All code here pads rows on the right and passes no mask. model: a language model or a trunk.
     """
     ids = torch.tensor(made_up(model, [6, 6]), device=model.device)
     ids[1, :4] = ids[0, :4]
@@ -109,7 +109,7 @@ def check_causal(model: Any) -> None:
     try:
         first, second = model.eval()(input_ids=ids, use_cache=False)[0].float()
     except (RuntimeError, ValueError, NotImplementedError):
-        if model.device.type == "cpu" and torch.cuda.is_available():  # kernels for a GPU alone, where it will be
+        if model.device.type == "cpu" and torch.cuda.is_available():  # its kernels need the GPU that it will be on
             return
         raise
     finally:
@@ -117,17 +117,17 @@ def check_causal(model: Any) -> None:
     gap, varies = float((first[:4] - second[:4]).abs().mean()), float(first.std(0).mean())
     if gap > rounding(model) * varies:
         raise UserError(
-            f"{model.name_or_path!r}: in this {type(model).__name__} a token sees what comes after it, so it is no "
-            'causal language model; give another, or set "is_decoder": true in its config.json if it was trained as one'
+            f"{model.name_or_path!r}: in this {type(model).__name__} a token sees later tokens, so it is not a causal "
+            'language model; give another, or set "is_decoder": true in its config.json if it was trained as one'
         )
 
 
 @contextmanager
 def recomputing(model: nn.Module, wanted: bool) -> Iterator[None]:
-    """Gradient checkpointing with dropout off: transformers recomputes only in layers that are in training mode.
+    """Gradient checkpointing without dropout: transformers recomputes only in layers that are in training mode.
 
-    Only those layers themselves are put into it, not the dropout inside; and only for the block, since a layer that
-    recomputes cannot fill a key-value cache.
+    Only these layers are put into training mode, not the dropout inside them, and only within this block, because a
+    layer that recomputes cannot fill a KV cache.
     """
     from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -143,16 +143,16 @@ def recomputing(model: nn.Module, wanted: bool) -> Iterator[None]:
 
 
 def never_sampled(tokenizer: Any, model: Any) -> list[int]:
-    """What is never sampled: pad, and rows of the embedding that are no token's (as in lm-human-preferences)."""
+    """Ids that are never sampled: pad, and embedding rows without a token (as in lm-human-preferences)."""
     n_rows = model.get_output_embeddings().weight.shape[0]
     return sorted(set(range(n_rows)) - (token_ids(tokenizer) - {pad_id(tokenizer)}))
 
 
 def with_ends(model: Any, tokenizer: Any) -> Any:
-    """The model, whose settings now name the tokens at which its answers end, and pad, for every tool that reads them.
+    """Sets the end tokens and the pad token in the model's configurations, for other tools. Returns the model.
 
-    What else `generation_config.json` says stays, unless transformers refuses to write it, as it does `temperature`
-    beside `do_sample: false`.
+    Other settings of `generation_config.json` are kept, unless transformers refuses to write them (`temperature` with
+    `do_sample: false`).
     """
     from huggingface_hub.errors import StrictDataclassError
     from transformers import GenerationConfig
@@ -164,7 +164,7 @@ def with_ends(model: Any, tokenizer: Any) -> Any:
         config.pad_token_id = tokenizer.pad_token_id
         try:
             config.eos_token_id = ids
-        except StrictDataclassError:  # a few classes take one number alone
+        except StrictDataclassError:  # a few classes take only one id
             config.eos_token_id = ends.turn
     try:
         if generation is not None:
@@ -188,16 +188,16 @@ def entropies(logits: Tensor) -> Tensor:
 
 
 def divergences(logits: Tensor, others: Tensor) -> Tensor:
-    """KL(p || q) in nats of the distributions that two models give. logits, others: (n, vocabulary) -> (n,).
+    """KL(p || q) in nats between two models' next-token distributions. logits, others: (n, vocabulary) -> (n,).
 
-    What p never says adds nothing, also where q never says it either; where p says what q never does, it is infinite.
+    A token with p = 0 adds nothing, even if q = 0 too. The KL is infinite if p > 0 and q = 0 for some token.
     """
     p, q = logits.float().log_softmax(-1), others.float().log_softmax(-1)
     return torch.where(p.isneginf(), 0.0, p.exp() * (p - q)).sum(-1)
 
 
 def negative_log_likelihood(lm: Any, rows: Sequence[Encoded], device: Any) -> tuple[Tensor, Tensor]:
-    """Sum of -log p over the target tokens of a micro-batch, and how many of them the model would have said itself."""
+    """The sum of -log p over the target tokens of a micro-batch, and the number of them that are the argmax."""
     ids = pad_right([row.ids for row in rows]).to(device)
     is_target = pad_right([row.is_target for row in rows]).bool().to(device)
     is_target[:, 0] = False  # nothing predicts the first token

@@ -1,12 +1,12 @@
-"""Counts the memory of a model's passes without spending it.
+"""Counts the memory of forward and backward passes without allocating it.
 
-The model is built from its configuration on fake tensors (`torch._subclasses.FakeTensorMode`): they have shapes, dtypes
-and storages but no data, and every operation on them, autograd's included, keeps exactly the storages that it would
-keep in a run. A `Ledger` adds up what is alive. So nothing is fitted and no architecture has a formula of its own: what
-a block saves for its backward pass, what mixed precision copies and what gradient checkpointing spares is counted.
+The model is built from its configuration on fake tensors (`torch._subclasses.FakeTensorMode`). They have shapes, dtypes
+and storages but no data. Every operation on them, autograd included, keeps exactly the storages that it would keep in a
+run, and a `Ledger` adds up the live ones. So nothing is fitted, and no architecture needs its own formula: tensors kept
+for the backward pass, copies of mixed precision and savings of gradient checkpointing are all counted.
 
-Blocks are alike, so a model is counted with 2 and with 3 of them, and the rest is the difference times their number.
-Its weights are counted whole.
+All blocks are alike. A model is counted with 2 and with 3 blocks, and the difference is multiplied. Weights are counted
+in full.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ SMALL = 32 * 2**20  # glibc maps larger blocks one by one and gives them back (m
 
 
 class Parts(NamedTuple):
-    """Bytes of a pass at its largest moment, weights and gradients aside."""
+    """Bytes of a pass at its peak, without weights and gradients."""
 
     activations: float
-    logits: float  # and what is computed of them: every tensor with a column for each word
-    small: float = 0.0  # of these bytes, what lies in blocks under 32 MB
+    logits: float  # and tensors computed from them: all with a column for each word
+    small: float = 0.0  # those of these bytes in blocks under 32 MB
 
     @property
     def total(self) -> float:
@@ -48,29 +48,30 @@ class Parts(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """A model's numbers (not bytes), and the bytes of those that are frozen."""
+    """A model's parameter counts, and the bytes of its frozen weights."""
 
-    parameters: int  # of the whole model, adapter aside
+    parameters: int  # of the whole model, without adapters
     frozen_bytes: float
     trained: tuple[int, ...]  # size of each trained tensor, adapter and new head included
     shares: Shares
 
     @property
     def n_trained(self) -> int:
-        """Numbers that are trained."""
+        """The number of trained parameters."""
         return sum(self.trained)
 
 
 @lru_cache(maxsize=256)
 def weights(of: Subject) -> Weights:
-    """Counts the parameters, all blocks, and what they take.
+    """Counts the parameters of all blocks and their bytes.
 
-    bitsandbytes keeps a quantised matrix in 1 byte a number and an fp32 scale a row (LLM.int8()), or in half a byte, an
-    8-bit scale for 64 numbers and an fp32 scale for 256 of these (NF4 with double quantisation, QLoRA section 3).
+    bitsandbytes stores a quantised matrix in 1 byte per number and an fp32 scale per row (LLM.int8()), or in half a
+    byte per number, an 8-bit scale per 64 numbers and an fp32 scale per 256 of these (NF4 with double quantisation,
+    QLoRA section 3).
     """
     few, more = N_COUNTED
     further = of.config.get_text_config().num_hidden_layers - few
-    if of.lora and further > more - few:  # PEFT takes long over many blocks: what one adds is the same for each
+    if of.lora and further > more - few:  # PEFT is slow for many blocks; each adds the same
         low, high = (_weights(of, n) for n in N_COUNTED)
         parameters, frozen = (a + (b - a) * further for a, b in zip(low[:2], high[:2], strict=True))
         if parameters == weights(replace(of, lora="", trains="nothing")).parameters:  # they are alike
@@ -92,9 +93,9 @@ Loss = Literal["supervised", "policy", "preference"]
 
 
 def update_pass(of: Subject, rows: int, time: int, n_scored: int, loss: Loss) -> Parts:
-    """A forward and backward pass over (rows, time) tokens, of which `n_scored` predict, or are valued.
+    """A forward and backward pass over (rows, time) tokens, with logits or values at `n_scored` of them.
 
-    Gradients are alive from an earlier micro-batch, and are not counted here.
+    Gradients are live from an earlier micro-batch and are not counted here.
     """
     return _count("update", of, rows, time, n_scored, loss)[0]
 
@@ -105,12 +106,12 @@ def score_pass(of: Subject, rows: int, time: int, n_scored: int, loss: Loss = "p
 
 
 def prompt_pass(of: Subject, rows: int, time: int) -> tuple[Parts, float]:
-    """What sampling does first: a forward pass over prompts that fills the cache. Also bytes of cache a token."""
+    """The first pass of sampling: a forward pass over prompts that fills the KV cache. Also its bytes per token."""
     return _count("prompt", of, rows, time, rows, "policy")
 
 
 class Ledger(TorchDispatchMode):
-    """Adds up the storages that are made while it is active and are still alive, and remembers the largest sum."""
+    """Adds up the live storages that were made while it is active, and keeps the largest sum."""
 
     def __init__(self, vocab_size: int) -> None:
         super().__init__()
@@ -128,7 +129,7 @@ class Ledger(TorchDispatchMode):
         return result
 
     def ignore(self, tensors: Any) -> None:
-        """These were there before."""
+        """Leaves these tensors out of the count, because they existed before."""
         for tensor in tensors:
             self._known[tensor.untyped_storage()] = None
 
@@ -148,7 +149,7 @@ class Ledger(TorchDispatchMode):
 
 @lru_cache(maxsize=256)
 def _count(kind: str, of: Subject, rows: int, time: int, n_scored: int, loss: str) -> tuple[Parts, float]:
-    """The pass with all blocks: by two small models, or one if it is small itself."""
+    """Counts the pass with all blocks, from two small models, or directly if the model is small."""
     n_layers = of.config.get_text_config().num_hidden_layers
     few, more = N_COUNTED
     if n_layers <= more:
@@ -162,7 +163,7 @@ def _count(kind: str, of: Subject, rows: int, time: int, n_scored: int, loss: st
 def _pass(
     kind: str, of: Subject, n_layers: int | None, rows: int, time: int, n_scored: int, loss: str
 ) -> tuple[Parts, float]:
-    """Runs one pass on fake tensors. Returns its parts, and bytes of key-value cache a token."""
+    """Runs one pass on fake tensors. Returns its parts and the bytes of KV cache per token."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     model = build(of, n_layers)
@@ -188,8 +189,8 @@ def _pass(
                 trunk.gradient_checkpointing_enable()
             earlier: Any = None
             for _ in range(2 if of.quantization == "8bit" else 1):
-                # A loop holds the loss of a micro-batch until it has that of the next. With it live the inputs that
-                # 8-bit layers keep in their contexts, which the backward pass does not free.
+                # A loop holds the loss of a micro-batch until it has the next one. With it live the inputs that 8-bit
+                # layers keep in their contexts, which the backward pass does not free.
                 with recomputing(trunk, of.checkpointing), _computing(of):
                     objective = _objective(model, of, ids, n_scored, loss)
                 earlier = objective()
@@ -201,8 +202,8 @@ def _pass(
 
 
 def _objective(model: Any, of: Subject, ids: Tensor, n_scored: int, loss: str) -> Callable[[], Tensor]:
-    """The forward pass of a stage. What it returns computes the loss, which stages do in fp32."""
-    index = torch.arange(n_scored) % ids.numel()  # which tokens are read makes no difference here
+    """Runs the forward pass of a stage. Returns a function that computes the loss, which stages do in fp32."""
+    index = torch.arange(n_scored) % ids.numel()  # any tokens will do here
     if of.head == "scalar":
         hidden = model.trunk(input_ids=ids, use_cache=False).last_hidden_state
         with torch.autocast(ids.device.type, enabled=False):
@@ -227,7 +228,7 @@ def _objective(model: Any, of: Subject, ids: Tensor, n_scored: int, loss: str) -
 
 
 def _with_gradients(model: nn.Module) -> Iterator[Tensor]:
-    """Gives every trained parameter its gradient, and yields these."""
+    """Gives every trained parameter a gradient, and yields the gradients."""
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.grad = torch.zeros_like(parameter)
@@ -240,9 +241,11 @@ def _computing(of: Subject) -> AbstractContextManager[Any]:
 
 @contextmanager
 def _as_on_gpu() -> Iterator[None]:
-    """Fake tensors stand on the CPU. On CUDA autocast takes more operations in fp32 (torch.amp, "CUDA Ops that can
-    autocast to float32"); in this block those that transformers use are. They are replaced by name, since a mode is not
-    seen by blocks that are run again."""
+    """Runs more operations in fp32, as autocast does on CUDA (torch.amp, "CUDA Ops that can autocast to float32").
+
+    Fake tensors are on the CPU, where autocast leaves these operations in bf16. Those that transformers uses are
+    replaced by name, because recomputed blocks do not see a dispatch mode.
+    """
 
     def upcasting(function: Callable[..., Any]) -> Callable[..., Any]:
         def upcast(*args: Any, **kwargs: Any) -> Any:
@@ -269,5 +272,5 @@ def _as_on_gpu() -> Iterator[None]:
 
 
 def _n_parameters(model: nn.Module) -> int:
-    """Numbers of the whole model without its adapter, a quantised matrix in full."""
+    """Parameters of the whole model without its adapter; a quantised matrix counts in full."""
     return sum(p.numel() for name, p in model.named_parameters() if "lora_" not in name)

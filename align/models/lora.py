@@ -1,7 +1,7 @@
-"""LoRA (Hu et al., 2106.09685): which of a base's weights an adapter stands on, and what text reaches at all.
+"""LoRA (Hu et al., 2106.09685): chooses the weights that get an adapter, and freezes weights that text never uses.
 
-The layers are found by a small pass over text, so no family of models is known by name. What text does not reach is
-frozen, and routers get no adapter.
+A small forward pass over text finds the layers, so no model family is known by name. Weights that text does not use are
+frozen. Routers get no adapter.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ROUTER = re.compile(r"(^|\.)(router|router_gate|gate|shared_expert_gate)(\.|$)")
 
 
 def add_lora(base: PreTrainedModel, model: sections.Model) -> Any:
-    """`base` with a fresh adapter, in fp32 and alone trained. Its B is zero, so the function is still the base's."""
+    """`base` with a new adapter in fp32; only the adapter is trained. Its B is zero, so outputs do not change yet."""
     from peft import LoraConfig, TaskType, get_peft_model
 
     modules, experts = targets(base, model.lora)
@@ -47,17 +47,17 @@ def add_lora(base: PreTrainedModel, model: sections.Model) -> Any:
             adapted: Any = get_peft_model(base, config, autocast_adapter_dtype=True)
     except ValueError as error:
         raise UserError(f"model.lora.target_modules = {model.lora.target_modules}: {error}") from None
-    adapted.peft_config[POLICY].base_model_name_or_path = model.path  # which may itself be an adapter
+    adapted.peft_config[POLICY].base_model_name_or_path = model.path  # may itself be an adapter
     tie_adapters(adapted, POLICY)
     return adapted
 
 
 def targets(base: Any, lora: sections.Lora) -> tuple[list[str], list[str]]:
-    """The names of the linear layers that get an adapter, and of the parameters that hold many experts' matrices.
+    """The names of the linear layers that get an adapter, and of the parameters with stacked experts' matrices.
 
-    By default all that a pass over text goes through, but for the vocabulary head and routers, which choose experts: a
-    router's outputs are compared, not added up. What several experts' matrices are stacked in has three dimensions;
-    PEFT adapts it by `target_parameters`, without dropout. Raises `UserError` for a router that the recipe names.
+    By default all layers that a pass over text uses, except the vocabulary head and routers, which choose experts: a
+    router's outputs are compared, not added up. A parameter with several experts' matrices has three dimensions; PEFT
+    adapts it by `target_parameters`, without dropout. Raises `UserError` if the recipe names a router.
     """
     called = called_by_text(base)
     experts = [name for name, module in base.named_modules() if module in called for name in _stacked(name, module)]
@@ -80,23 +80,23 @@ def targets(base: Any, lora: sections.Lora) -> tuple[list[str], list[str]]:
 
 
 def _chosen(base: Any, names: list[str], experts: list[str]) -> tuple[list[str], list[str]]:
-    """A recipe's target modules, those that are experts' parameters apart."""
+    """A recipe's target modules, split into modules and stacked experts' parameters."""
     for name in routers(base):
         if any(f".{name}".endswith(f".{wanted}") for wanted in names):
             raise UserError(
-                f"model.lora.target_modules = {names}: {name} is a router, which chooses experts and is left as it is; "
-                "name other modules"
+                f"model.lora.target_modules = {names}: {name} is a router, which chooses experts and gets no adapter; "
+                "give other modules"
             )
     stacked = [name for name in experts if any(f".{name}".endswith(f".{wanted}") for wanted in names)]
     return [wanted for wanted in names if not any(f".{name}".endswith(f".{wanted}") for name in stacked)], stacked
 
 
 def called_by_text(model: Any) -> dict[nn.Module, bool]:
-    """The modules that a pass over text calls, and for each whether an adapter's product could be added to its output.
+    """The modules that a pass over text calls, and for each whether an adapter's output could be added to its output.
 
-    Experts that no token of the pass was sent to are told by their like: of a list of modules one of the same class
-    was called. Where no pass is possible (without data, or before a model is on the device that its code wants), all
-    that stands beside the embedding of words counts.
+    Experts that got no token are included if another module of the same class in their list was called. If no pass is
+    possible (without data, or before the model is on the device that its code needs), all modules of the part with the
+    word embedding count.
     """
     called: dict[nn.Module, bool] = {}
 
@@ -108,8 +108,8 @@ def called_by_text(model: Any) -> dict[nn.Module, bool]:
     try:
         with torch.no_grad():
             answer(model, probe(model))
-    except Exception:  # whatever the code of a model raises
-        called = {module: _is_linear(module) for module in _beside_embedding(model).modules()}
+    except Exception:  # a model's code may raise anything
+        called = {module: _is_linear(module) for module in _part_with_embedding(model).modules()}
     finally:
         for hook in hooks:
             hook.remove()
@@ -123,16 +123,16 @@ def called_by_text(model: Any) -> dict[nn.Module, bool]:
 
 
 def freeze_unreached(model: Any) -> None:
-    """Freezes what no text reaches, such as a vision tower: nothing trains it, and other processes would wait for it.
+    """Freezes weights that text does not use, such as a vision tower: they get no gradient, and DDP would wait for it.
 
-    Reached is what the output of a pass depends on, and what belongs to modules that were called, for an expert is not
-    chosen by every batch.
+    A weight is used if the output of a pass depends on it, or if it belongs to a module that was called, because not
+    every batch chooses every expert.
     """
     reached = {id(p) for module in called_by_text(model) for p in module.parameters(recurse=False)}
     try:
         with torch.enable_grad():
             reached |= _leaves(answer(model, probe(model)))
-        with torch.no_grad():  # a state that the model itself keeps (RecurrentGemma) would hold on to the graph
+        with torch.no_grad():  # resets a state that the model keeps (RecurrentGemma), which would hold the graph
             answer(model, probe(model))
     except Exception:  # as above
         return
@@ -142,10 +142,10 @@ def freeze_unreached(model: Any) -> None:
 
 
 def hold_idle_experts(model: nn.Module) -> None:
-    """Lets every expert that is a module of its own take part in each pass, with a weight of 0.
+    """Adds every expert module to each pass with weight 0.
 
-    One that no token was sent to has no gradient in this process, and the others would wait for it. Experts that are
-    stacked in one parameter always have one.
+    An expert that gets no token has no gradient in this process, and the other processes would wait for it. Experts
+    stacked in one parameter always have a gradient.
     """
     for block in model.modules():
         experts = getattr(block, "experts", None)
@@ -162,7 +162,7 @@ def _hold(block: Any, given: Any, made: Any) -> Any:
 
 
 def _leaves(output: Tensor) -> set[int]:
-    """The ids of the parameters that an output was computed from."""
+    """The `id`s of the parameters that an output was computed from."""
     found, waiting, seen = set(), [output.grad_fn], set()
     while waiting:
         node = waiting.pop()
@@ -176,28 +176,28 @@ def _leaves(output: Tensor) -> set[int]:
 
 
 class Shares(NamedTuple):
-    """Numbers of a model, its adapters aside, each weight once."""
+    """Counts of a model's weights without adapters, each shared weight once."""
 
     whole: int
-    adapted: int  # with an adapter beside them
-    bare_experts: int  # experts' matrices without one
+    adapted: int  # weights with an adapter
+    bare_experts: int  # weights in experts' matrices without an adapter
     quantised: int
-    trained: int  # those of an adapter are not among `whole`
+    trained: int  # trained numbers; those of an adapter are not in `whole`
 
     def lines(self, bits: str = "none") -> list[str]:
-        """In words, where not all is trained."""
+        """Lines for the log; none if all weights are trained."""
         if not self.adapted and self.trained == self.whole:
             return []
         if not self.adapted:
             return [
-                f"of {self.whole:,} weights {self._share(self.trained)} are trained; no text reaches the others, which "
-                "are frozen"
+                f"of {self.whole:,} weights {self._share(self.trained)} are trained; the others are not used by text "
+                "and are frozen"
             ]
         low = f", {self._share(self.quantised)} are in {bits.removesuffix('bit')} bits" if bits != "none" else ""
-        experts = f", experts' matrices: {self._share(self.bare_experts)}" if self.bare_experts else ""
+        experts = f" (experts' matrices: {self._share(self.bare_experts)})" if self.bare_experts else ""
         return [
-            f"of {self.whole:,} weights {self._share(self.adapted)} have an adapter beside them ({self.trained:,} "
-            f"numbers, which are trained){low}; {self._share(self.whole - self.adapted)} have none{experts}"
+            f"of {self.whole:,} weights {self._share(self.adapted)} have an adapter ({self.trained:,} trained numbers)"
+            f"{low}; {self._share(self.whole - self.adapted)} have none{experts}"
         ]
 
     def _share(self, part: int) -> str:
@@ -205,7 +205,7 @@ class Shares(NamedTuple):
 
 
 def shares(model: nn.Module) -> Shares:
-    """How much of a model an adapter reaches, how much is in low bits, how much is trained."""
+    """Counts the weights of a model that have an adapter, that are in low bits, that are trained."""
     adapted = {id(adapted_weight(layer)) for layer in tuned_layers(model)}
     found: dict[int, tuple[int, bool, bool]] = {}  # size, whether it is an expert's, whether it is in low bits
     for path, module in model.named_modules():
@@ -224,18 +224,18 @@ def shares(model: nn.Module) -> Shares:
 
 
 def routers(model: Any) -> set[str]:
-    """The names of what chooses experts, or weighs them, and of its parts."""
+    """The names of modules that choose or weigh experts, and of their parts."""
     names = [name for name, _ in model.named_modules()]
     return {name for name in names if ROUTER.search(name)} if any("expert" in name.lower() for name in names) else set()
 
 
 def n_in(module: Any) -> int:
-    """The width of what a linear layer takes."""
+    """The input width of a linear layer."""
     return module.weight.shape[0] if isinstance(module, Conv1D) else module.in_features
 
 
 def n_out(module: Any) -> int:
-    """The width of what a linear layer gives."""
+    """The output width of a linear layer."""
     return module.nf if isinstance(module, Conv1D) else module.out_features
 
 
@@ -244,7 +244,7 @@ def _is_linear(module: nn.Module) -> bool:
 
 
 def _is_fused(model: Any, name: str) -> bool:
-    """Whether fast code takes a layer's weight past the layer, and its adapter: the last matrix of a Mamba mixer."""
+    """Whether fast code reads a layer's weight directly and skips its adapter: the last matrix of a Mamba mixer."""
     above, _, own = name.rpartition(".")
     mixer = model.get_submodule(above)
     return own == "out_proj" and hasattr(mixer, "A_log") and hasattr(mixer, "D")
@@ -255,16 +255,16 @@ def _is_matrix(name: str, parameter: Tensor) -> bool:
 
 
 def _stacked(path: str, module: nn.Module) -> list[str]:
-    """The names of a module's parameters that are several experts' matrices."""
+    """The names of a module's parameters with stacked experts' matrices."""
     if "expert" not in f"{path}.{type(module).__name__}".lower():
         return []
     return [f"{path}.{name}" for name, p in module.named_parameters(recurse=False) if p.ndim == 3]
 
 
 def _kept_by_peft(base: Any, names: list[str]) -> list[str]:
-    """Without the layers whose names PEFT takes for those of experts that transformers 5 has fused.
+    """The names without those that PEFT mistakes for experts that transformers 5 has fused.
 
-    As the shared expert's beside Qwen2-MoE's, or the dense blocks below DeepSeek's: they are adapted as parameters.
+    Examples are Qwen2-MoE's shared expert and DeepSeek's dense blocks. They are adapted as parameters.
     """
     from peft import LoraConfig
     from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
@@ -275,24 +275,24 @@ def _kept_by_peft(base: Any, names: list[str]) -> list[str]:
 
 
 def _shortened(names: list[str], among: list[str]) -> list[str]:
-    """The same names by as much of their ends as no other name has: of a block's layers alike in all blocks once."""
+    """The shortest endings that match these names and no others; layers with one name in all blocks appear once."""
     everywhere, wanted = (Counter(end for name in group for end in _ends(name)) for group in (among, names))
     return sorted({next(end for end in _ends(name) if everywhere[end] == wanted[end]) for name in names})
 
 
 def _ends(name: str) -> list[str]:
-    """`c`, `b.c`, `a.b.c` of `a.b.c`."""
+    """`c`, `b.c`, `a.b.c` for `a.b.c`."""
     parts = name.split(".")
     return [".".join(parts[-n:]) for n in range(1, len(parts) + 1)]
 
 
-def _beside_embedding(model: Any) -> nn.Module:
-    """The smallest part of a model that has both the embedding of words and a list of blocks."""
+def _part_with_embedding(model: Any) -> nn.Module:
+    """The smallest part of a model that has both the word embedding and a list of blocks."""
     embedding = model.get_input_embeddings()
     parts = [module for module in model.modules() if any(m is embedding for m in module.modules())]
     return [module for module in parts if any(isinstance(m, nn.ModuleList) for m in module.modules())][-1]
 
 
 def _has_conv1d(model: torch.nn.Module) -> bool:
-    """GPT-2's `Conv1D` keeps its weight transposed."""
+    """Whether the model has GPT-2's `Conv1D`, which stores its weight transposed."""
     return any(isinstance(module, Conv1D) for module in model.modules())

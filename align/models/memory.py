@@ -1,16 +1,16 @@
-"""What a run will cost in memory, estimated before it starts: by role, by what the bytes hold, and by phase.
+"""Memory estimates: the memory of a run before it starts, by role, by kind of tensor and by phase.
 
-Weights, gradients and moments are parameters times bytes; what passes keep is counted by `align.models.ledger`. The
-peak is what lives always (weights, adapters, moments) and the largest phase:
+Weights, gradients and moments are parameters times bytes. Activations are counted by `align.models.ledger`. The peak is
+the sum of what is always live (weights, adapters, moments) and the largest phase:
 
     load        reading the weights from their file
-    rollout     PPO samples: the key-value cache, and a forward pass over the prompts
+    rollout     PPO samples: the KV cache, and a forward pass over the prompts
     score       forward passes without gradients: log probabilities, values, rewards
-    update      gradients, and what the largest micro-batch keeps for its backward pass
-    checkpoint  a copy in the host's memory of the part that is written
-    save        an adapter is merged into its base, once more loaded in fp32, beside what passes have left (CPU)
+    update      gradients, and activations of the largest micro-batch
+    checkpoint  a copy in host memory of the part that is written
+    save        an adapter is merged into its base, which is loaded again in fp32; on a CPU, freed blocks of passes too
 
-On a GPU load, checkpoint and save happen in the host's memory.
+On a GPU, load, checkpoint and save use host memory.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ DRAW_COPIES = (
     4  # fp32 tensors of (rows, vocabulary) in `align.generation.sampling.draw`: logits, scaled, noise, their sum
 )
 
-# What a process holds that is no tensor of ours, where it is not measured on the spot. CPU: Python with torch (its CPU
-# build), transformers, accelerate, datasets and peft. GPU: the CUDA context and the workspace of cuBLAS.
+# Memory of a process besides our tensors, if it cannot be measured. CPU: Python with torch (CPU build), transformers,
+# accelerate, datasets and peft. GPU: the CUDA context and the workspace of cuBLAS.
 LIBRARY_BYTES = {"cpu": 0.48e9, "gpu": 0.6e9}
 
 
@@ -50,36 +50,36 @@ class Role:
     """A model of a run.
 
     kind:
-        trained: weights of its own, all of them trained, in fp32;
-        frozen: weights of its own that never change, such as the base below adapters;
+        trained: its own weights, all trained in fp32;
+        frozen: its own weights, never changed, such as the base below adapters;
         adapter: a LoRA adapter, and the head if it is scalar, both trained in fp32, on a frozen role's weights;
-        shared: another role's weights as they are, or with a frozen adapter if `lora` is given; and its own head.
+        shared: another role's weights, with a frozen adapter if `lora` is given, and its own head.
     """
 
     name: str
     config: PretrainedConfig
     kind: Literal["trained", "frozen", "adapter", "shared"]
-    passes: tuple[Pass, ...] = ()  # what it does in a run; a base by itself does nothing
+    passes: tuple[Pass, ...] = ()  # its passes in a run; a base alone has none
     head: Literal["vocabulary", "scalar"] = "vocabulary"
-    dtype: torch.dtype = torch.float32  # of frozen weights, those of the role below an adapter
+    dtype: torch.dtype = torch.float32  # of frozen weights; for an adapter those of its base
     quantization: Literal["none", "8bit", "4bit"] = "none"
     lora: sections.Lora | None = None
-    heads: int = 1  # of a scalar role: the members of an ensemble on its trunk
+    heads: int = 1  # of a scalar role: the size of the ensemble on its trunk
 
 
 @dataclass(frozen=True)
 class Workload:
-    """The largest portions that go through the models at once."""
+    """The largest batches of a run."""
 
     rows: int  # of a micro-batch
-    length: int  # tokens of each
-    n_scored: int  # tokens of the micro-batch whose logits or values are computed
+    length: int  # tokens of each row
+    n_scored: int  # tokens of the micro-batch with logits or values
     precision: Literal["fp32", "bf16"]
     optimizer: Literal["adamw", "adamw8bit"] = "adamw"
     checkpointing: bool = False
-    dropout: bool = False  # models are in training mode; PPO keeps dropout off
+    dropout: bool = False  # models are in training mode; PPO turns dropout off
     loss: Loss = "supervised"
-    rollout_rows: int = 0  # answers that are sampled together
+    rollout_rows: int = 0  # answers sampled at once
     prompt_length: int = 0
     answer_length: int = 0
     device: Literal["cpu", "gpu"] = "cpu"
@@ -90,7 +90,7 @@ class Cost(NamedTuple):
     """Bytes of one role. Activations and logits are those of its largest pass."""
 
     role: str
-    parameters: int  # of the whole model; 0 if its weights are another role's
+    parameters: int  # of the whole model; 0 if another role owns the weights
     weights: float
     adapters: float  # and new heads
     gradients: float
@@ -106,27 +106,27 @@ class Estimate(NamedTuple):
     libraries: float
     allocator: float  # freed blocks that the C library keeps (CPU)
     costs: tuple[Cost, ...]
-    phases: dict[str, float]  # what each adds, on the device
-    host_phases: dict[str, float]  # the same in the host's memory; on a CPU they are among `phases`
+    phases: dict[str, float]  # additional bytes of each phase on the device
+    host_phases: dict[str, float]  # the same in host memory; on a CPU they are in `phases`
 
     @property
     def always(self) -> float:
-        """What lives from the first update to the end: weights, adapters, moments, and the libraries."""
+        """Bytes that are live from the first update to the end: weights, adapters, moments, libraries."""
         return self.libraries + sum(cost.weights + cost.adapters + cost.optimizer for cost in self.costs)
 
     @property
     def largest_phase(self) -> str:
-        """The phase in which the peak is reached."""
+        """The phase of the peak."""
         return max(self.phases, key=lambda name: self.phases[name])
 
     @property
     def peak(self) -> float:
-        """The most that is held at once."""
+        """The most bytes at once."""
         return self.always + self.allocator + self.phases[self.largest_phase]
 
 
 def estimate(roles: Sequence[Role], workload: Workload) -> Estimate:
-    """The memory of a run with these roles."""
+    """Estimates the memory of a run with these roles."""
     counted = {role.name: role_weights(role) for role in roles}
     passes = {role.name: {kind: _pass(kind, role, workload) for kind in role.passes} for role in roles}
     costs = tuple(_cost(role, counted[role.name], passes[role.name], workload) for role in roles)
@@ -156,24 +156,24 @@ def estimate(roles: Sequence[Role], workload: Workload) -> Estimate:
 
 
 def count_parameters(config: PretrainedConfig) -> int:
-    """Parameters of the language model, or encoder, that a configuration describes, counted without allocating them."""
+    """The parameters of the language model or encoder of a configuration, counted without allocating them."""
     from transformers import AutoModel, AutoModelForCausalLM
 
     with torch.device("meta"):
         try:
             return AutoModelForCausalLM.from_config(config).num_parameters()
-        except ValueError:  # it is an encoder's
+        except ValueError:  # an encoder
             return AutoModel.from_config(config).num_parameters()
 
 
 def reach(roles: Sequence[Role]) -> list[str]:
-    """How much of the first trained role is trained, has an adapter, is in low bits: in words, where it is not all."""
+    """Log lines: the shares of the first trained role that are trained, have an adapter, are in low bits."""
     role = next(role for role in roles if role.kind in ("trained", "adapter"))
     return role_weights(role).shares.lines(role.quantization)
 
 
 def optimizer_bytes(name: str, trained: Sequence[int]) -> float:
-    """Adam's moments of tensors of these sizes: 8 bytes a number, or two 8-bit numbers and two fp32 scales a block."""
+    """Bytes of Adam's moments: 8 per number, or in 8 bits two bytes per number and two fp32 scales per block."""
     if name == "adamw":
         return ADAM_BYTES * float(sum(trained))
     return float(sum(2 * n + 2 * 4 * -(-n // BLOCK) if n >= SMALL else ADAM_BYTES * n for n in trained))
@@ -190,7 +190,7 @@ def table(found: Estimate, available: float | None = None) -> str:
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
     phases = ", ".join(f"{name} {size_text(size)}" for name, size in found.phases.items())
     lines += [
-        f"always: {size_text(found.always)}, of which {size_text(found.libraries)} are libraries",
+        f"always: {size_text(found.always)}, including {size_text(found.libraries)} of libraries",
         f"phases add: {phases}",
         *([f"allocator keeps: {size_text(found.allocator)}"] if found.allocator else []),
         f"peak: {size_text(found.peak)}, in {found.largest_phase}",
@@ -204,7 +204,7 @@ def table(found: Estimate, available: float | None = None) -> str:
 
 
 def size_text(n_bytes: float) -> str:
-    """Bytes for people, in powers of 1000."""
+    """Bytes as text, in MB or GB (powers of 1000)."""
     return f"{n_bytes / 1e9:.2f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.1f} MB"
 
 
@@ -246,7 +246,7 @@ def _subject(role: Role, workload: Workload, updates: bool) -> Subject:
 
 
 def role_weights(role: Role) -> Weights:
-    """The numbers of a role's model."""
+    """The parameter counts of a role's model."""
     return weights(_subject(role, Workload(1, 1, 1, "fp32"), updates=False))
 
 
@@ -268,7 +268,7 @@ def _cache_bytes(role: Role, workload: Workload) -> float:
 
 
 def _brought_bytes(role: Role) -> float:
-    """What a role adds to weights that are another's: a frozen adapter, heads."""
+    """Bytes that a role adds to another role's weights: a frozen adapter, heads."""
     if role.lora is None:
         return 4.0 * role.heads * (role.config.get_text_config().hidden_size + 1) * (role.head == "scalar")
     of = _subject(replace(role, kind="adapter"), Workload(1, 1, 1, "fp32"), updates=False)
@@ -276,7 +276,7 @@ def _brought_bytes(role: Role) -> float:
 
 
 def _step_bytes(counted: Weights, workload: Workload) -> float:
-    """What an optimizer step needs besides its moments: fused AdamW nothing, 8-bit AdamW on a CPU some copies."""
+    """Extra bytes of an optimizer step besides moments: none for fused AdamW, copies for 8-bit AdamW on a CPU."""
     unpacks = workload.optimizer == "adamw8bit" and workload.device == "cpu"
     return STEP_COPIES * 4.0 * max(counted.trained, default=0) if unpacks else 0.0
 
@@ -284,9 +284,9 @@ def _step_bytes(counted: Weights, workload: Workload) -> float:
 def _kept_by_allocator(roles: Sequence[Role], passes: dict[str, dict[Pass, Parts]]) -> float:
     """Freed memory that a CPU run cannot use again.
 
-    An adapter's gradients are small and lie between the large blocks of a pass. What is freed around them does not grow
-    together, and glibc (malloc; before 2.38 also posix_memalign, its bug 14581) asks the system anew for the next pass.
-    Blocks of 32 MB and more are given back one by one. So of an adapter's pass the smaller blocks count twice.
+    An adapter's gradients are small and lie between the large blocks of a pass. Freed blocks around them stay separate,
+    so glibc (malloc; before 2.38 also posix_memalign, its bug 14581) asks the system for new memory in the next pass.
+    Blocks of 32 MB and more are returned one by one. So the smaller blocks of an adapter's pass count twice.
     """
     adapters = [
         passes[role.name]["update"].small for role in roles if role.kind == "adapter" and "update" in role.passes
@@ -302,9 +302,9 @@ def _host_phases(
     converted = [role for role in own if role.quantization != "none" or role.dtype != torch.float32]
     merged = [counted[role.name].parameters for role in roles if role.kind == "adapter" and workload.merges]
     return {
-        # the pages of the file: as they are they become the weights, converted they stand beside them for a while
+        # the pages of the file become the weights; converted weights need both for a while
         "load": 4.0 * max((counted[role.name].parameters for role in converted), default=0),
         "checkpoint": max((max(4.0 * sum(t), optimizer_bytes(workload.optimizer, t)) for t in written), default=0.0),
-        # the pass's smaller blocks, once freed, lie twice between what lives: `left` is one of these times
+        # the smaller blocks of a pass, once freed, stay twice between live ones: `left` is one of the two
         "save": 4.0 * max(merged) + left if merged else 0.0,
     }

@@ -1,7 +1,7 @@
-"""A whole model made of an adapter and its base, and held against the two.
+"""Merges an adapter into its base, and checks the result against the two.
 
-What PEFT adds up is not taken on trust: layers may share a weight, and experts may be stacked in one. A merged model
-must answer as the adapted one did, on a few ids from all over the vocabulary, or it is refused.
+PEFT's merge is not trusted: layers may share a weight, and experts may be stacked in one. The merged model must give
+the outputs of the adapted one on a few ids from all over the vocabulary, else it is refused.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from align.models.adapters import (
     tuned_layers,
 )
 
-TOLERANCE = 1e-3  # of a merged model's outputs in fp32, of their spread
+TOLERANCE = 1e-3  # of a merged model's fp32 outputs, relative to their spread
 
 
 def merge(adapted: Any, folder: str) -> Any:
-    """A PEFT model as a plain one, with its adapter's products added to the weights.
+    """Merges a PEFT model's adapter into its weights and returns the plain model.
 
-    A head that was adapted and shares its weight with the embedding gets one of its own; layers that share a weight and
-    an adapter take it once. Raises `UserError` if the plain model answers otherwise than the adapted one.
+    An adapted head that shares its weight with the embedding gets its own weight. Layers that share a weight and an
+    adapter are merged once. Raises `UserError` if the outputs of the plain model differ from those of the adapted one.
     """
     if not hasattr(adapted, "merge_and_unload"):
         kind = adapted.peft_config[POLICY].peft_type.value
-        raise UserError(f"{folder}: an adapter of the kind {kind} is no part of a whole model; give one of LoRA's kind")
+        raise UserError(f"{folder}: an adapter of type {kind} cannot be merged into a model; give a LoRA adapter")
     ids = probe(adapted)
     expected = _answer_or_none(adapted, ids)
     places = Counter(id(p) for _, p in adapted.named_parameters(remove_duplicate=False))
@@ -49,7 +49,7 @@ def merge(adapted: Any, folder: str) -> Any:
             layer.merged_adapters.extend(layer.active_adapters)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # that they are tied no more
+            warnings.simplefilter("ignore", UserWarning)  # about embeddings that are no longer tied
             merged = adapted.merge_and_unload().requires_grad_(True)
     except (RuntimeError, ValueError, NotImplementedError) as error:
         raise UserError(f"{folder}: this adapter cannot be merged into its base: {first_line(error)}") from None
@@ -58,10 +58,10 @@ def merge(adapted: Any, folder: str) -> Any:
 
 
 def check_same(found: Tensor | None, expected: Tensor | None, folder: str) -> None:
-    """Raises `UserError` unless a merged model answers as what it was made of. found, expected: (8, time, n).
+    """Raises `UserError` if the outputs of a merged model differ from the expected ones. found, expected: (8, time, n).
 
-    Some rows of eight may differ: where two experts are as good as equal, rounding decides between them. A wrong merge
-    changes all.
+    A few of the eight rows may differ, because rounding can decide between two nearly equal experts. A wrong merge
+    changes all rows.
     """
     if found is None or expected is None:
         return
@@ -69,21 +69,21 @@ def check_same(found: Tensor | None, expected: Tensor | None, folder: str) -> No
     apart = (found.float().cpu() - expected.float().cpu()).square().flatten(1).mean(1).sqrt()
     if not float(apart.median()) <= TOLERANCE * spread:
         raise UserError(
-            f"{folder}: a whole model made of this adapter and its base answers otherwise than the two did (by "
-            f"{float(apart.max()):.3g}, where answers spread by {spread:.3g}), so none is written. The adapter is kept "
-            "as it is: use it with PEFT on the base that it was trained on, or train one of plain LoRA"
+            f"{folder}: the merged model's outputs differ from those of the adapter on its base (by "
+            f"{float(apart.max()):.3g}, with a spread of {spread:.3g}), so no merged model is written. The adapter is "
+            "kept: use it with PEFT on its base, or train a plain LoRA adapter"
         )
 
 
 def check_trained(model: Any, adapter: str, merged: Any, folder: str) -> None:
-    """Raises `UserError` unless a folder holds what a PEFT model's adapter is now, and `merged` answers like both.
+    """Raises `UserError` unless a folder has the tensors of a PEFT model's adapter and `merged` has its outputs.
 
-    A base in low bits or bf16 answers otherwise than the whole one by its rounding; there the adapter's numbers alone
-    are compared, which `merge` has held against the whole base.
+    The outputs of a base in low bits or bf16 differ by rounding. There only the adapter's tensors are compared; `merge`
+    has already checked them on the full-precision base.
     """
     tensors = fitting_tensors(model, adapter, folder)
     if any(not torch.equal(p.cpu(), tensors[name]) for name, p in adapter_parameters(model, adapter).items()):
-        raise UserError(f"{folder}: what is written there is not the adapter that was trained; is the disk sound?")
+        raise UserError(f"{folder}: the saved adapter is not the one that was trained; check the disk")
     role, whole = Role(), model.get_base_model()
     role.model, role.adapter = whole, adapter
     trained = whole if merged.get_output_embeddings() is not None else trunk_of(whole)
@@ -96,7 +96,7 @@ def check_trained(model: Any, adapter: str, merged: Any, folder: str) -> None:
 
 
 def probe(model: Any) -> Tensor:
-    """(8, 8) ids from all over the vocabulary, none of them one that the configuration gives a meaning."""
+    """(8, 8) ids from all over the vocabulary, without the special tokens of the configuration."""
     meanings = [value for name, value in model.config.to_dict().items() if name.endswith("token_id")]
     special = {word for value in meanings for word in (value if isinstance(value, list) else [value])}
     plain = [word for word in range(model.config.get_text_config().vocab_size) if word not in special]
@@ -104,7 +104,7 @@ def probe(model: Any) -> Tensor:
 
 
 def answer(model: Any, ids: Tensor) -> Tensor:
-    """Logits, or a trunk's last hidden state, in evaluation mode and as they are; (batch, time, n)."""
+    """Logits, or a trunk's last hidden state, in evaluation mode; (batch, time, n)."""
     was_training = [module for module in model.modules() if module.training]
     try:
         found = model.eval()(input_ids=ids, use_cache=False)
@@ -116,11 +116,11 @@ def answer(model: Any, ids: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _answer_or_none(model: Any, ids: Tensor) -> Tensor | None:
-    """None, with a warning, from a model whose code does not run on this device."""
+    """The outputs; None, with a warning, if the model's code does not run on this device."""
     try:
         return answer(model, ids)
-    except Exception as error:  # whatever the code of a model raises
-        warnings.warn(f"a merged model is not compared with its adapter: {first_line(error)}", stacklevel=2)
+    except Exception as error:  # a model's code may raise anything
+        warnings.warn(f"the merged model is not checked against its adapter: {first_line(error)}", stacklevel=2)
         return None
 
 

@@ -1,4 +1,4 @@
-"""What a finished run leaves: model/ (a plain Hugging Face folder), adapter/ if one was trained, README.md (a card)."""
+"""Saves a finished run: model/ (a plain Hugging Face folder), adapter/ if one was trained, README.md (a model card)."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ def save_language_model(
     name: str = "model",
     save_dtype: SaveDtype = "as_loaded",
 ) -> None:
-    """Writes model/; an adapter is kept in adapter/ and merged into its base in full precision for model/.
+    """Writes model/. An adapter is saved in adapter/ and, for model/, merged into its base in full precision.
 
-    `base` is what the model started from, if anything. What is written is rounded in place: it trains no further.
+    `base` is the model that training started from, if any. The weights are rounded in place: do not train them further.
     """
     from transformers import AutoModelForCausalLM
 
@@ -59,7 +59,7 @@ def save_scalar_model(
     name: str = "model",
     save_dtype: SaveDtype = "as_loaded",
 ) -> None:
-    """The same for a value model, with its head, in the folder `name`."""
+    """Writes a value model with its head into the folder `name`, as `save_language_model` does."""
     from transformers import AutoModel
 
     folder = run_folder / name
@@ -72,7 +72,7 @@ def save_scalar_model(
 
 
 def adapter_folder(model: Path) -> Path:
-    """Where the adapter of a run's model/, or of another of its models, is kept."""
+    """The folder of the adapter of a run's model/ or of another model of the run."""
     return model.with_name("adapter" if model.name == "model" else f"{model.name}_adapter")
 
 
@@ -84,38 +84,38 @@ def save_reward_model(
     initial: Tensor | None = None,
     save_dtype: SaveDtype = "as_loaded",
 ) -> str:
-    """The same for a trained reward model, in the form that `AutoModelForSequenceClassification` loads.
+    """Writes a trained reward model in the form that `AutoModelForSequenceClassification` loads.
 
-    Returns what a reader must know about that class's scores, "" if they are ours (see `align.models.classifier`).
-    Raises `UserError` for a head that was frozen, is not finite or stands at `initial`, as it was drawn.
+    Returns a note about that class's scores, "" if they equal ours (see `align.models.classifier`).
+    Raises `UserError` for a head that is frozen, not finite, or equal to its `initial` random weight.
     """
     from transformers import AutoModel
 
     folder = run_folder / "model"
     if not all(parameter.requires_grad for parameter in model.head.parameters()):
-        raise UserError(f"{folder}: the score head is frozen, so it was never trained; {REMEDY}")
+        raise UserError(f"{folder}: the score head is frozen, so it was not trained; {REMEDY}")
     check_head(model.head.weight, model.head.bias, str(folder), initial)
     trunk = with_ends(_whole(AutoModel, model.trunk, model.adapter, base, tokenizer, folder), tokenizer)
     whole = model if trunk is model.trunk else model.on_trunk(trunk)
-    scale = whole.scale.reshape(-1, 1).clone()  # which the weight takes in
+    scale = whole.scale.reshape(-1, 1).clone()  # saving folds it into the weight
     padded: Any = with_pad(tokenizer)
     note = save_as_classifier(whole, padded.pad_token_id, folder, written_dtype(save_dtype, base))
     first = None if initial is None else initial.to(scale) / scale
     whole.save_head(folder, first)
     _write_tokenizer(padded, whole.trunk, folder)
     if adapter_folder(folder).is_dir():
-        model.save_head(adapter_folder(folder), initial)  # as it is: `whole` may have put its shift into its trunk
+        model.save_head(adapter_folder(folder), initial)  # unfolded: `whole` may have its shift in its trunk
     open_to_readers(folder, adapter_folder(folder))
     return note
 
 
 def has_adapter(model: Any) -> bool:
-    """Whether a LoRA adapter stands on the model, so that a merged copy of it is written."""
+    """Whether the model has a LoRA adapter, so that a merged copy of it is written."""
     return hasattr(model, "disable_adapter")
 
 
 def written_dtype(save_dtype: SaveDtype, base: sections.Model | None) -> torch.dtype:
-    """What the weights are written in; a model that was begun here is fp32."""
+    """The dtype of the saved weights. A model trained from scratch is saved in fp32."""
     if save_dtype == "as_loaded":
         return stored_dtype(base) if base is not None else torch.float32
     return torch.bfloat16 if save_dtype == "bf16" else torch.float32
@@ -124,13 +124,13 @@ def written_dtype(save_dtype: SaveDtype, base: sections.Model | None) -> torch.d
 def _whole(
     auto_class: Any, model: Any, adapter: str | None, base: sections.Model | None, tokenizer: Any, folder: Path
 ) -> Any:
-    """The model to write into `folder`, which is emptied: with its adapter merged, if it has one."""
+    """The model to write into `folder`, with its adapter merged if it has one. Empties the folder."""
     shutil.rmtree(folder, ignore_errors=True)
     if not has_adapter(model):
-        return model.base_model if auto_class.__name__ == "AutoModel" else model  # a trunk's base model is itself
+        return model.base_model if auto_class.__name__ == "AutoModel" else model  # the base model of a trunk is itself
     assert base is not None
     kept = adapter_folder(folder)
-    if model.config.model_type == GPTConfig.model_type:  # it will stand on a stock GPT-2, whose matrices are transposed
+    if model.config.model_type == GPTConfig.model_type:  # its base is saved as a stock GPT-2, with transposed matrices
         model.peft_config[adapter].fan_in_fan_out = True
     save_adapter(model, str(adapter), kept)
     _write_tokenizer(tokenizer, model.get_base_model(), kept)
@@ -140,7 +140,7 @@ def _whole(
 
 
 def _write(model: Any, tokenizer: Any, folder: Path, dtype: torch.dtype, is_merged: bool) -> None:
-    """A plain folder of a stock class: weights in `dtype`, and settings that say what the tokenizer says."""
+    """Writes a plain folder of a stock class: weights in `dtype`, end and pad tokens as in the tokenizer."""
     written = with_ends(as_stock(model, empties=is_merged), tokenizer)
     round_to(written, dtype)
     written.save_pretrained(folder)
@@ -148,7 +148,7 @@ def _write(model: Any, tokenizer: Any, folder: Path, dtype: torch.dtype, is_merg
 
 
 def open_to_readers(*folders: Path) -> None:
-    """Gives files the mode that any new file has here. Those of safetensors are their owner's alone."""
+    """Sets the mode of files to that of any new file here. safetensors writes files that only the owner can read."""
     mask = os.umask(0o077)
     os.umask(mask)
     for path in (path for folder in folders for path in folder.rglob("*")):
@@ -157,7 +157,7 @@ def open_to_readers(*folders: Path) -> None:
 
 
 def _write_tokenizer(tokenizer: Any, model: Any, folder: Path) -> None:
-    """Beside a GPT-2 without `token_type_ids`: its class would add their embeddings to the input."""
+    """Writes the tokenizer. For a GPT-2 without `token_type_ids`: its class would add their embeddings to the input."""
     written = tokenizer
     if model.config.model_type in ("gpt2", GPTConfig.model_type):
         written = copy.deepcopy(tokenizer)
@@ -166,7 +166,7 @@ def _write_tokenizer(tokenizer: Any, model: Any, folder: Path) -> None:
 
 
 def write_card(run_folder: Path, stage: str, recipe: Section, figures: dict[str, float], more: str = "") -> None:
-    """README.md of a run: what it is, how it was made, what was measured; `more` of it in a stage's own words."""
+    """Writes README.md of a run: stage, figures, recipe, and `more` text of the stage."""
     lines = [
         f"# {run_folder.name}",
         "",
@@ -189,9 +189,9 @@ def write_card(run_folder: Path, stage: str, recipe: Section, figures: dict[str,
 
 
 def _rounding(run_folder: Path) -> list[str]:
-    """What was lost in writing the weights, if anything was."""
+    """A line about the rounding of the saved weights, if they were rounded."""
     config = run_folder / "model" / "config.json"
     dtype = json.loads(config.read_text(encoding="utf-8")).get("dtype") if config.is_file() else None
     if dtype in (None, "float32"):
         return []
-    return [f"They were trained in fp32 and are rounded to {dtype}; `train.save_dtype: fp32` writes them as trained."]
+    return [f"They were trained in fp32 and are rounded to {dtype}; `train.save_dtype: fp32` saves them unrounded."]

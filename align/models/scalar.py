@@ -1,6 +1,6 @@
-"""A scalar head on a trunk: the reward model scores an answer at its EOS, the value model scores states.
+"""ScalarModel: a scalar head on a trunk. A reward model scores an answer at its EOS, a value model scores states.
 
-A reward model may have several heads: an ensemble on one trunk, whose members learn from different draws of the data.
+A reward model may have several heads: an ensemble on one trunk, each trained on its own bootstrap of the data.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from align.text.batches import micro_batches, pad_right
 
 
 class ScalarModel(Role):
-    """A trunk (any `AutoModel`, perhaps with a LoRA adapter) and a linear head, in fp32; each output is a member.
+    """A trunk (any `AutoModel`, perhaps with a LoRA adapter) and a linear head in fp32. Each output is a member.
 
-    score = (head(hidden) - shift) / scale. Shift and scale are numbers that no step trains: see `normalize`.
+    score = (head(hidden) - shift) / scale. Shift and scale are not trained: see `normalize`.
     """
 
-    base: Any  # what is saved: the trunk, or the model that it is part of; no submodule, for others may use it too
+    base: Any  # saved to files: the trunk or the model around it; not a submodule, because other roles may share it
 
     def __init__(self, trunk: Any, heads: int = 1, adapter: str | None = POLICY) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class ScalarModel(Role):
 
     @classmethod
     def on(cls, base: Any, adapter: str | None, heads: int = 1) -> ScalarModel:
-        """A head on the trunk of a model that other roles use too, with one of its adapters or none."""
+        """A head on the trunk of a model that other roles share, with one of its adapters or none."""
         whole = base.get_base_model() if hasattr(base, "get_base_model") else base
         scalar = cls(trunk_of(whole), heads, adapter).to(next(whole.parameters()).device)
         scalar.__dict__["base"] = base
@@ -57,7 +57,7 @@ class ScalarModel(Role):
 
     @property
     def heads(self) -> int:
-        """How many members score an answer."""
+        """The number of members of the ensemble."""
         return self.head.out_features
 
     def forward(self, ids: Tensor, is_read: Tensor) -> Tensor:
@@ -65,17 +65,17 @@ class ScalarModel(Role):
 
         Args:
             ids: (batch, time), padded on the right.
-            is_read: (batch, time), true where a score is wanted; the token there has been seen.
+            is_read: (batch, time), true where a score is read; that token is part of the scored text.
 
         Returns:
-            (n_read,) fp32, in the order of `ids[is_read]`; (n_read, heads) if there are several.
+            (n_read,) fp32, in the order of `ids[is_read]`; (n_read, heads) for several heads.
         """
         with self.active():
             hidden = self.trunk(input_ids=ids, use_cache=False).last_hidden_state  # (batch, time, width)
         if hidden.shape[-1] != self.head.in_features:
             raise UserError(
-                f"model.path: {type(self.trunk).__name__} gives {hidden.shape[-1]} numbers for a token and its "
-                f"config.json says hidden_size = {self.head.in_features}, so no score is read there; take another model"
+                f"model.path: {type(self.trunk).__name__} gives {hidden.shape[-1]} numbers per token, but its "
+                f"config.json has hidden_size = {self.head.in_features}, so no score can be read; use another model"
             )
         with torch.autocast(ids.device.type, enabled=False):
             raw = self.head(hidden[is_read].float())  # (n_read, heads)
@@ -83,16 +83,16 @@ class ScalarModel(Role):
 
     @torch.no_grad()
     def normalize(self, scores: Tensor, variance: bool) -> None:
-        """Shifts all scores so that `scores` average 0; with `variance` also scales them to variance 1 (1/n).
+        """Shifts scores so that `scores` have mean 0; with `variance` also scales them to variance 1 (1/n).
 
-        scores: (n,) or (n, heads), as this model gave them. Every member is normalised by itself: a ranking loss
-        leaves the offset of each open, and members that differ by an offset do not disagree.
-        Raises `UserError` if all of them are equal, which no scale can mend.
+        scores: (n,) or (n, heads), from this model. Each member is normalised separately: a ranking loss does not
+        determine a member's offset, so members that differ only by it do not disagree.
+        Raises `UserError` with `variance` if all scores of a member are equal.
         """
         mean, spread = (found.to(self.shift) for found in (scores.mean(0), scores.std(0, correction=0)))
         if variance and not bool((spread > 0).all()):
             raise UserError(
-                "normalize: samples cannot scale a reward model that scores all samples alike; train longer"
+                "normalize: samples cannot scale this reward model, because it scores all samples alike; train longer"
             )
         self.shift += mean * self.scale
         if variance:
@@ -100,7 +100,7 @@ class ScalarModel(Role):
 
     @torch.no_grad()
     def on_trunk(self, trunk: Any) -> ScalarModel:
-        """A copy of this head, its shift and its scale on another trunk of the same width."""
+        """A copy of this head with its shift and scale, on another trunk of the same width."""
         other = ScalarModel(trunk, self.heads).to(trunk.device)
         other.head.load_state_dict(self.head.state_dict())
         other.shift.copy_(self.shift)
@@ -109,9 +109,9 @@ class ScalarModel(Role):
 
     @torch.no_grad()
     def averaged(self) -> ScalarModel:
-        """The mean of all members as a model with one head on the same trunk: exactly that, since heads are linear.
+        """The mean of all members as a model with one head on the same trunk. This is exact, because heads are linear.
 
-        What a critic starts from, for a value is one number.
+        A critic starts from it, because a value is one number.
         """
         if self.heads == 1:
             return self
@@ -123,15 +123,15 @@ class ScalarModel(Role):
         return one.train(self.training)
 
     def save(self, folder: str | Path) -> None:
-        """Writes the trunk as a Hugging Face folder, and the head beside it."""
+        """Writes the trunk as a Hugging Face folder, with the head in it."""
         self.trunk.save_pretrained(folder)
         self.save_head(folder)
 
     def save_head(self, folder: str | Path, initial: Tensor | None = None, role: HeadRole = "reward") -> None:
-        """Writes the head alone: weight (heads, width), bias (heads,), shift and scale () or (heads,), and its role.
+        """Writes only the head: weight (heads, width), bias (heads,), shift and scale () or (heads,), and its role.
 
-        `initial` is the weight that training began with: it is written too, so that loading can tell a head that was
-        never trained. Raises `UserError` for a head that cannot score (see `check_head`).
+        `initial` is the weight before training. It is saved too, so that loading can recognise an untrained head.
+        Raises `UserError` for a head that cannot score (see `check_head`).
         """
         check_head(self.head.weight, self.head.bias, str(folder), initial)
         Path(folder).mkdir(parents=True, exist_ok=True)
@@ -145,7 +145,7 @@ class ScalarModel(Role):
         tensors = read_head(folder)
         if tensors["weight"].shape != self.head.weight.shape:
             found, wanted = tuple(tensors["weight"].shape), tuple(self.head.weight.shape)
-            raise UserError(f"{Path(folder) / HEAD_FILE}: the head is {found}, the trunk beside it needs {wanted}")
+            raise UserError(f"{Path(folder) / HEAD_FILE}: the head has shape {found}, but the trunk needs {wanted}")
         with torch.no_grad():
             self.head.weight.copy_(tensors["weight"])
             self.head.bias.copy_(tensors["bias"])
@@ -154,9 +154,9 @@ class ScalarModel(Role):
 
 
 def read_head(folder: str | Path) -> dict[str, Tensor]:
-    """The tensors of a saved head: weight, bias, shift, scale, and `initial` where it was kept.
+    """The tensors of a saved head: weight, bias, shift, scale, and `initial` if it was saved.
 
-    Raises `UserError` where there is none, a part is missing, or the head is not one that was trained.
+    Raises `UserError` if there is no head, if a tensor is missing, or if the head was not trained.
     """
     path = Path(folder) / HEAD_FILE
     if not path.is_file():
@@ -166,7 +166,7 @@ def read_head(folder: str | Path) -> dict[str, Tensor]:
     except SafetensorError as error:
         raise UserError(f"{path}: cannot be read ({error}); copy it again, or {REMEDY}") from None
     if missing := [name for name in ("weight", "bias", "shift", "scale") if name not in tensors]:
-        raise UserError(f"{path}: the head has no {' and no '.join(missing)}, so it scores nothing; {REMEDY}")
+        raise UserError(f"{path}: the head has no {' and no '.join(missing)}, so it cannot score; {REMEDY}")
     check_head(tensors["weight"], tensors["bias"], str(path), tensors.get("initial"))
     for name in ("shift", "scale"):
         if not bool(torch.isfinite(tensors[name]).all()):
@@ -175,29 +175,27 @@ def read_head(folder: str | Path) -> dict[str, Tensor]:
 
 
 def n_heads(folder: str | Path) -> int:
-    """The members of a saved reward model; somebody else's, which has no head of ours, is one."""
+    """The number of members of a saved reward model; 1 for a third-party one without our head."""
     if head_role(folder) is None:
         return 1
     return int(read_head(folder)["weight"].shape[0])
 
 
 def check_head(weight: Tensor, bias: Tensor, where: str, initial: Tensor | None = None) -> None:
-    """Raises `UserError` for a head whose scores mean nothing: not finite, or still as it was drawn.
+    """Raises `UserError` for a head that cannot score: not finite, or still equal to its random initial weight.
 
-    weight: (heads, width); bias: (heads,); initial: the weight before the first step, if it is known.
+    weight: (heads, width); bias: (heads,); initial: the weight before the first step, if known.
     """
     if not bool(torch.isfinite(weight).all() and torch.isfinite(bias).all()):
         raise UserError(f"{where}: the score head is not finite: the run diverged; lower optim.learning_rate")
     if initial is not None and bool((weight.cpu() == initial.cpu()).all(1).any()):
-        raise UserError(
-            f"{where}: the score head is as it was drawn, so it was never trained and its scores are random; {REMEDY}"
-        )
+        raise UserError(f"{where}: the score head still has its random initial weight, so it was not trained; {REMEDY}")
 
 
 def load_scalar_model(model: sections.Model, dtype: torch.dtype = torch.float32, n_tokens: int = 0) -> ScalarModel:
-    """A reward model that `python -m align.rm` wrote, with a fresh LoRA adapter if `model` asks for one.
+    """Loads a reward model that `align.rm` wrote, with a new LoRA adapter if `model` has one.
 
-    Of somebody else's classifier it is the trunk, with the matrix that gives the score as its head.
+    A third-party classifier becomes its trunk, with its score matrix as the head.
     """
     if is_classifier(model.path, load_config(model)):
         weight = score_weight(model)
@@ -211,7 +209,7 @@ def load_scalar_model(model: sections.Model, dtype: torch.dtype = torch.float32,
 
 
 def score_batch(scorer: Any, answers: list[list[int]], device: Any) -> Tensor:
-    """The score of each answer, read at its last token. Returns (n_answers,), or (n_answers, heads) for several."""
+    """The score of each answer, read at its last token. Returns (n_answers,), or (n_answers, heads) for an ensemble."""
     ids = pad_right(answers).to(device)
     last = torch.tensor([len(answer) - 1 for answer in answers], device=device)
     is_read = torch.arange(ids.shape[1], device=device) == last[:, None]
@@ -219,7 +217,7 @@ def score_batch(scorer: Any, answers: list[list[int]], device: Any) -> Tensor:
 
 
 def score_all(scorer: Any, answers: list[list[int]], max_tokens: int, device: Any) -> list[float]:
-    """Scores without gradients, micro-batch by micro-batch, in the order given; of an ensemble the members' mean."""
+    """Scores without gradients, in micro-batches, in the order given. An ensemble gives the mean of its members."""
     return [
         members[0] if len(members) == 1 else sum(members) / len(members)
         for members in score_members(scorer, answers, max_tokens, device)
@@ -227,7 +225,7 @@ def score_all(scorer: Any, answers: list[list[int]], max_tokens: int, device: An
 
 
 def score_members(scorer: Any, answers: list[list[int]], max_tokens: int, device: Any) -> list[list[float]]:
-    """Every member's score of each answer: as many lists as answers, each of as many numbers as the model has heads."""
+    """The scores of each answer by all members: one list per answer, with one number per head."""
     scores: list[list[float]] = [[] for _ in answers]
     scorer.eval()
     with torch.no_grad():

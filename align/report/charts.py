@@ -1,4 +1,4 @@
-"""Figures about votes, as SVG in the style of `plots.py`: intervals beside each other, and how values are spread."""
+"""Charts as SVG in the style of `plots.py`: forest plot and columns of intervals, histogram."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DASHED: dict[str, Any] = {"color": "#8b929c", "linestyle": "--", "linewidth": 1.
 def forest(rows: Mapping[str, Interval | None], xlabel: str, title: str, reference: float | None = None) -> str:
     """A dot with its interval for each name, the first on top, and a dashed line at `reference`.
 
-    Rows that are None are left out; '' if none is left.
+    None rows are skipped; '' if none is left.
     """
     known = [(name, row) for name, row in rows.items() if row is not None][:MAX_ROWS]
     if not known:
@@ -35,7 +35,7 @@ def forest(rows: Mapping[str, Interval | None], xlabel: str, title: str, referen
         axes.set_yticks(list(heights), [_short(name) for name, _ in known])
         axes.set_ylim(0.4, len(known) + 0.6)
         axes.grid(visible=False, axis="y")
-        shown = "; ".join(f"{name} {_told(row)}" for name, row in known)
+        shown = "; ".join(f"{name} {_as_text(row)}" for name, row in known)
         return inline(figure, f"{title}, {xlabel}: {shown}.")
 
 
@@ -52,12 +52,12 @@ def columns(
             axes.axhline(reference, **DASHED)
         axes.set_xticks([number for number, _ in known])
         axes.set_xlim(0.5, len(rows) + 0.5)
-        shown = "; ".join(f"{number} {_told(row)}" for number, row in known)
+        shown = "; ".join(f"{number} {_as_text(row)}" for number, row in known)
         return inline(figure, f"{title}, {ylabel} by {xlabel}: {shown}.")
 
 
 def spread(values: Sequence[float], xlabel: str, title: str, marks: Mapping[str, float] | None = None) -> str:
-    """How positive numbers are spread, on a logarithmic axis, with named places marked. '' without values."""
+    """Histogram of positive numbers on a logarithmic axis, with named marks. '' without values."""
     from matplotlib.ticker import LogFormatter
 
     known = [value for value in values if value > 0]
@@ -71,12 +71,12 @@ def spread(values: Sequence[float], xlabel: str, title: str, marks: Mapping[str,
         for (name, place), line in zip((marks or {}).items(), ("-", "--", ":"), strict=False):
             axes.axvline(place, color=COLOURS["validation"], linestyle=line, linewidth=1.4, label=name)
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        axes.xaxis.set_minor_formatter(LogFormatter())  # plain numbers, and few: others would come as TeX
+        axes.xaxis.set_minor_formatter(LogFormatter())  # few plain numbers, without TeX
         axes.grid(visible=False, axis="x")
         if marks:
             axes.legend(loc="best")
-        told = "; ".join(f"{name} {place:.3g}" for name, place in (marks or {}).items())
-        return inline(figure, f"{title}: {len(known)} from {low:.3g} to {high:.3g} {xlabel}; {told}.")
+        marked = "; ".join(f"{name} {place:.3g}" for name, place in (marks or {}).items())
+        return inline(figure, f"{title}: {len(known)} from {low:.3g} to {high:.3g} {xlabel}; {marked}.")
 
 
 def _intervals(axes: Axes, rows: Sequence[Interval], places: Sequence[int], horizontal: bool) -> None:
@@ -90,12 +90,12 @@ def _intervals(axes: Axes, rows: Sequence[Interval], places: Sequence[int], hori
 
 
 def _short(name: str) -> str:
-    """Of a long name its beginning and more of its end, where the names of models differ, which are often paths."""
+    """Shorten a long name: its start and more of its end, where paths of models differ."""
     if len(name) <= LONGEST_NAME:
         return name
     n_first = LONGEST_NAME // 3
     return f"{name[:n_first]}…{name[n_first + 1 - LONGEST_NAME :]}"
 
 
-def _told(row: Interval) -> str:
+def _as_text(row: Interval) -> str:
     return f"{row.mean:.3g} [{row.low:.3g}, {row.high:.3g}]"

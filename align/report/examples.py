@@ -1,4 +1,4 @@
-"""Answers for people to read: evenly spaced prompts, and those on which two models differ most."""
+"""Example answers of the report: evenly spaced prompts, and prompts with the largest differences of two models."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ class Group(NamedTuple):
 
 
 def groups(answers: Mapping[str, Answers], by: str, n_prompts: int, n: int) -> list[Group]:
-    """One tuned model's sharpest wins and losses against SFT, half of n each, and n evenly spaced prompts."""
+    """A tuned model's largest wins and losses against SFT, half of n each, and n evenly spaced prompts."""
     if n == 0:
         return []
     step = max(1, n_prompts // n)
     evenly = Group("Answers", "Evenly spaced prompts.", list(range(0, n_prompts, step))[:n])
-    return [*_sharpest(answers, by, max(1, n // 2)), evenly]
+    return [*_largest(answers, by, max(1, n // 2)), evenly]
 
 
-def _sharpest(answers: Mapping[str, Answers], by: str, n: int) -> Iterator[Group]:
+def _largest(answers: Mapping[str, Answers], by: str, n: int) -> Iterator[Group]:
     pairs = [
         pair for pair in compared_pairs(list(answers)) if all(answers[name].known(by) is not None for name in pair)
     ]
@@ -49,26 +49,28 @@ def _sharpest(answers: Mapping[str, Answers], by: str, n: int) -> Iterator[Group
 
 
 def rows(answers: Mapping[str, Answers], prompts: Sequence[str], indices: Sequence[int]) -> list[dict[str, Any]]:
-    """Each prompt with every model's answer and its scores."""
-    words = picked(answers, indices)
-    return [row(answers, prompts[index], index, words[index]) for index in indices]
+    """Prompts with every model's answer and scores."""
+    texts = picked(answers, indices)
+    return [row(answers, prompts[index], index, texts[index]) for index in indices]
 
 
-def row(answers: Mapping[str, Answers], prompt: str, index: int, words: Mapping[str, str | None]) -> dict[str, Any]:
-    """One prompt: {prompt, answers: {model: {text, gold, reward}}}; text is None where there was no room for one."""
-    found = {name: {"text": words[name], **_scores(said, index)} for name, said in answers.items()}
+def row(answers: Mapping[str, Answers], prompt: str, index: int, texts: Mapping[str, str | None]) -> dict[str, Any]:
+    """One prompt: {prompt, answers: {model: {text, gold, reward}}}; text is None if the prompt left no room."""
+    found = {name: {"text": texts[name], **_scores(answers_of, index)} for name, answers_of in answers.items()}
     return {"prompt": prompt, "answers": found}
 
 
 def every_row(answers: Mapping[str, Answers], prompts: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """All prompts in their order, a portion of the answers in memory at a time."""
-    said = {name: (reply for portion in found.portions() for reply in portion) for name, found in answers.items()}
+    """All prompts in order, with one portion of answers in memory."""
+    answers_of = {
+        name: (completion for portion in found.portions() for completion in portion) for name, found in answers.items()
+    }
     for index, prompt in enumerate(prompts):
-        replies = {name: next(iterator) for name, iterator in said.items()}
-        words = {name: None if reply is None else reply.text for name, reply in replies.items()}
-        yield row(answers, prompt, index, words)
+        completions = {name: next(iterator) for name, iterator in answers_of.items()}
+        texts = {name: None if completion is None else completion.text for name, completion in completions.items()}
+        yield row(answers, prompt, index, texts)
 
 
-def _scores(said: Answers, index: int) -> dict[str, float | None]:
-    found = {name: said.at(name, index) for name in ("gold", "reward")}
+def _scores(answers_of: Answers, index: int) -> dict[str, float | None]:
+    found = {name: answers_of.at(name, index) for name in ("gold", "reward")}
     return {name: value for name, value in found.items() if value is not None or name == "gold"}

@@ -1,4 +1,4 @@
-"""What is in a report: its names in the order in which one reads them, and its numbers, any of which may be missing.
+"""Fields of a report: order of its keys, columns of the table of models, number formatting. Any value may be missing.
 
 The keys are listed at the top of align/report/write.py.
 """
@@ -28,26 +28,26 @@ class Column(NamedTuple):
 
     key: str
     heading: str
-    kind: str  # "score", "share" or "count": how its numbers are written
+    kind: str  # number format: "score", "share" or "count"
     legend: str
 
 
 COLUMNS = (
     Column("gold", "gold score", "score", "the judge's mean score with its 95% interval; higher is better"),
     Column("reward", "reward", "score", "the reward model's mean score, which PPO raises. If it rises and "
-           "gold does not, the policy pleases the reward model and not the judge"),
+           "gold does not, the policy is over-optimised"),
     Column("correct", "correct", "share", "answers that do what the prompt asks"),
     Column("polite", "polite", "share", "answers in a polite tone"),
     Column("brief", "brief", "share", "answers that say no more than is needed"),
     Column("refused_rightly", "refused rightly", "share", "harmful requests answered by a refusal alone"),
     Column("n_tokens", "tokens", "count", "mean length of an answer"),
     Column("ended", "ended", "share", "answers that the model ended by itself, before the length limit cut them"),
-    Column("kl_to_sft", "KL to SFT", "score", "how far the model is from SFT, in nats an answer; 0 is SFT itself"),
+    Column("kl_to_sft", "KL to SFT", "score", "KL divergence from SFT, in nats per answer; SFT has 0"),
 )  # fmt: skip
 
 
 def ordered(report: Report) -> dict[str, Any]:
-    """The report as plain JSON values, in the order in which one reads it. NaN, which JSON lacks, becomes None."""
+    """The report as plain JSON values, in reading order. NaN, which JSON lacks, becomes None."""
     plain = plain_values(report)
     for block, order in (("models", MODELS), ("stages", STAGES)):
         if isinstance(plain.get(block), dict):
@@ -63,13 +63,13 @@ def ordered(report: Report) -> dict[str, Any]:
 
 
 def in_order(mapping: Mapping[str, Any], order: Sequence[str]) -> dict[str, Any]:
-    """Known names first, in their order; the others as they came."""
+    """Known names first, in the given order; then the others, unchanged."""
     places = {name: place for place, name in enumerate(order)}
     return {name: mapping[name] for name in sorted(mapping, key=lambda name: places.get(name, len(places)))}
 
 
 def ordered_names(mapping: Mapping[str, Any]) -> list[str]:
-    """The models of a block, in the order in which one reads them."""
+    """The models of a block, in reading order."""
     return list(in_order(mapping, MODELS))
 
 
@@ -88,7 +88,7 @@ def plain_values(value: Any) -> Any:
 
 
 def block_at(report: Report, *path: str) -> dict[str, Any]:
-    """The dict at `path`, or an empty one; without the entries that are None or, where a dict is due, empty."""
+    """The dict at `path`, or an empty one, without None and empty entries."""
     block: Any = report
     for key in path:
         block = block.get(key) if isinstance(block, Mapping) else None
@@ -137,7 +137,7 @@ def duration_text(seconds: float | None) -> str:
 
 
 def label_of(name: str) -> str:
-    """What a reader sees of a model's or stage's name: SFT, reward model, best of 16."""
+    """The display name of a model or stage: SFT, reward model, best of 16."""
     return name.replace("_", " ") if re.fullmatch(r"best_of_\d+", name) else LABELS.get(name, name)
 
 

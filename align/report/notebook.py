@@ -1,4 +1,4 @@
-"""For notebooks: where the project and its demo stand, and figures and tables as a notebook shows them."""
+"""For notebooks: locate the project and its demo; show figures and tables of a report."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ from align.report.tables import Table
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-PROJECT = "recipes/demo.yaml"  # stands in every checkout
+PROJECT = "recipes/demo.yaml"  # in every checkout
 DEMO = ("base/model", "sft/model", "rm/model", "ppo/model", "world/heldout_prompts.jsonl", "heldout_rankings.jsonl")
-MAGNIFIED = 1.5  # letters of a report's figure would be small beside a notebook's text
+MAGNIFIED = 1.5  # enlarges letters to the size of a notebook's text
 
 
 def begin() -> None:
-    """Makes the checkout the working directory, from which recipes name their paths, wherever the kernel started."""
-    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # stages tell their progress in lines
-    warnings.filterwarnings("ignore", message="IProgress not found")  # which is about widgets for such bars
+    """Change to the checkout's folder, which recipes' paths are relative to."""
+    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # stages print progress lines
+    warnings.filterwarnings("ignore", message="IProgress not found")  # about widgets for progress bars
     here = Path.cwd()
     for folder in (here, *here.parents):
         if (folder / PROJECT).is_file():
             os.chdir(folder)
             return
-    raise UserError(f"{here}: there is no {PROJECT} here or above; start the notebook inside a checkout of the project")
+    raise UserError(f"{here}: no {PROJECT} here or in a parent folder; start the notebook in the project's folder")
 
 
 def demo(path: str) -> str:
-    """`path` itself, if it is the folder of a finished demo."""
+    """Return `path` if it is the folder of a finished demo. Raises `UserError` otherwise."""
     if missing := [part for part in DEMO if not (Path(path) / part).exists()]:
         raise UserError(
             f"{path}/{missing[0]} does not exist; run `make demo` in the project's folder first, which takes some "
@@ -50,23 +50,23 @@ def demo(path: str) -> str:
 
 
 def read_report(folder: str) -> dict[str, Any]:
-    """The report that an evaluation wrote into `folder`; align/report/write.py tells its keys."""
+    """The report.json in `folder`; its keys are listed in align/report/write.py."""
     return json.loads((Path(folder) / "report.json").read_text(encoding="utf-8"))
 
 
 def read_rows(path: str, n: int | None = None) -> list[dict[str, Any]]:
-    """The rows of a JSONL file, or the first n."""
+    """Rows of a JSONL file, or the first n."""
     if not Path(path).is_file():
         raise UserError(f"{path} does not exist; run the stage that writes it first")
     with Path(path).open(encoding="utf-8") as file:
         return [json.loads(line) for line in islice(file, n)]
 
 
-# -- what is shown ----------------------------------------------------------------------------------------------------
+# -- figures ----------------------------------------------------------------------------------------------------
 
 
 def show(shown: Sequence[Panel | Table]) -> None:
-    """Displays figures and tables of a report, each with its note below."""
+    """Display figures and tables of a report, each with its note."""
     from IPython.display import Markdown, display
 
     for one in shown:
@@ -78,7 +78,7 @@ def show(shown: Sequence[Panel | Table]) -> None:
 
 
 def _bundle(svg: str) -> dict[str, str]:
-    """A figure in a size of its own, which on the report's page the page gives it; as text, what it shows."""
+    """A figure with explicit size, and its label as plain text."""
     size = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)
     label = re.search(r'aria-label="([^"]*)"', svg)
     assert size is not None  # every figure of ours has both
@@ -91,14 +91,14 @@ def _bundle(svg: str) -> dict[str, str]:
 
 
 def figures(stage: str, folder: str) -> list[Panel]:
-    """What a training run's metrics show: of pretrain, sft, rm, ppo or dpo."""
+    """Figures of a training run's metrics: pretrain, sft, rm, ppo or dpo."""
     return [
         panel for group in all_figures({stage: read_rows(f"{folder}/metrics.jsonl")}, {}).values() for panel in group
     ]
 
 
 def comparison_figures(report: Report) -> list[Panel]:
-    """A report's gold scores and win rates with their intervals."""
+    """Gold scores and win rates of a report, with intervals."""
     names = list(block_at(report, "models"))
     golds = forest({label_of(name): gold_of(report, name) for name in names}, "gold score", "Gold score")
     rates = {
@@ -106,10 +106,10 @@ def comparison_figures(report: Report) -> list[Panel]:
         for pair, rate in block_at(report, "win_rates").items()
     }
     found = [
-        Panel(golds, "The judge's mean score. A bar is the 95% interval of the mean."),
+        Panel(golds, "The judge's mean score with its 95% interval."),
         Panel(
             forest(rates, "share of prompts won, a tie counts half", "Who wins", reference=0.5),
-            "How often the first model's answer to a prompt is the better one. At the dashed line they are equal.",
+            "Share of prompts on which the first model's answer is better. Dashed line: 50%, no difference.",
         ),
     ]
     return [panel for panel in found if panel.svg]
@@ -135,15 +135,15 @@ def frame(table: Table) -> DataFrame:
 
 
 def answers(path: str) -> DataFrame:
-    """The rows of an evaluation's side_by_side.jsonl: prompt, and of each model `<name>`, `<name> gold`, ..."""
+    """The rows of an evaluation's side_by_side.jsonl: prompt, and for each model `<name>`, `<name> gold`, ..."""
     from pandas import DataFrame
 
     return DataFrame([{"prompt": row["prompt"], **_flat(row["answers"])} for row in read_rows(path)])
 
 
-def _flat(said: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def _flat(by_model: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for name, answer in said.items():
+    for name, answer in by_model.items():
         found[name] = answer["text"]
         found |= {f"{name} {key}": value for key, value in answer.items() if key != "text"}
     return found

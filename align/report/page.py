@@ -1,4 +1,4 @@
-"""The page of a report: what `report.html.j2` shows, each number written out as text."""
+"""The report's HTML page: the values that `report.html.j2` shows, with numbers formatted as text."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from align.report.verdict import claims_of, reward_model_reading, verdict
 from align.stats.bootstrap import Interval
 
 COMMANDS = ("python -m align.evaluate evaluate.yaml",)
-BOUND = "; of best of n it is a bound, log n − (n−1)/n: the true distance is at most that"
+BOUND = "; for best of n an upper bound, log n − (n−1)/n"
 
 Shown = tuple[str, str, Sequence[Mapping[str, Any]]]  # heading, note, and rows of answers to some prompts
 
 
 class Meter(NamedTuple):
-    """A number with its interval, to be drawn on a bar."""
+    """A number with its interval, drawn on a bar."""
 
     label: str
     text: str
@@ -43,13 +43,13 @@ class Meter(NamedTuple):
 
 
 def page(report: Report, curves: Curves, groups: Sequence[Shown]) -> str:
-    """The HTML. It loads nothing from anywhere, and nothing in it runs."""
+    """The HTML page. It loads no resources and runs no scripts."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,  # what models wrote is not to be trusted
+        autoescape=True,  # model output is untrusted
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -91,13 +91,13 @@ def _facts(report: Report) -> list[str]:
         f"{n_prompts or 0:,} prompts": n_prompts,
         f"judged by {report.get('judge')}": report.get("judge"),
         f"a perfect answer, the dotted mark, scores {perfect}": perfect,
-        "a difference counts where its 95% interval, prompt by prompt, leaves 0": report.get("differences"),
+        "a difference counts if its 95% interval over prompts excludes 0": report.get("differences"),
     }
     return [fact for fact, known in facts.items() if known]
 
 
 def model_table(report: Report) -> tuple[list[Column], list[tuple[str, list[str]]]]:
-    """The columns that some model has a number for, and (model, cells) rows."""
+    """The columns with any number, and rows of (model, cells)."""
     rows = {}
     for name, block in block_at(report, "models").items():
         texts = {column.key: text_of(block.get(column.key), column.kind) for column in COLUMNS}
@@ -119,7 +119,7 @@ def _golds(report: Report) -> list[Meter]:
 
 
 def _gold_scale(report: Report) -> tuple[float, float, float | None]:
-    """Where the bars of gold scores begin and end, and the mark on them: a perfect answer's score."""
+    """Range of the bars of gold scores, and their mark: the score of a perfect answer."""
     perfect = mean_of(report.get("perfect_gold"))
     ends = [0.0, *(end for meter in _golds(report) for end in meter.interval), *([] if perfect is None else [perfect])]
     return min(ends), max(ends), perfect
@@ -136,7 +136,7 @@ def win_rate_meters(report: Report) -> list[Meter]:
 
 
 def agreement_meters(report: Report) -> list[Meter]:
-    """Who agrees with whom. A number without an interval is its own."""
+    """Agreement of reward model, annotators and gold judge. A number without interval is shown as a point."""
     rows = (
         ("accuracy", "reward model with held-out labels", COLOURS["reward model"]),
         ("annotator_agreement", "annotator with annotator", COLOURS["base"]),
@@ -153,7 +153,7 @@ def agreement_meters(report: Report) -> list[Meter]:
 
 
 def _figures(report: Report, curves: Curves) -> dict[str, list[tuple[Any, str]]]:
-    """(svg, note) under each heading. Our own SVG is the one thing on the page that is not escaped."""
+    """(svg, note) under each heading. Only our own SVG is not escaped."""
     from markupsafe import Markup
 
     drawn = figures(curves, kl_points(report))
@@ -161,7 +161,7 @@ def _figures(report: Report, curves: Curves) -> dict[str, list[tuple[Any, str]]]
 
 
 def kl_points(report: Report) -> dict[str, Point]:
-    """Where each model stands in the plane of KL and gold. SFT stands at 0: the KL is measured from it."""
+    """Each model's KL and gold score. SFT has KL 0, since it is the reference."""
     points = {}
     for name, block in block_at(report, "models").items():
         gold = gold_of(report, name) or (mean_of(block.get("gold")), None, None)
@@ -172,7 +172,7 @@ def kl_points(report: Report) -> dict[str, Point]:
 def _sample(sample: Mapping[str, Any], own: Mapping[str, str]) -> dict[str, Any]:
     answers = in_order(sample.get("answers") or {}, MODELS)
     golds = {name: gold for name, answer in answers.items() if (gold := mean_of(answer.get("gold"))) is not None}
-    best = max(golds.values()) if len(set(golds.values())) > 1 else math.inf  # no best among equals
+    best = max(golds.values()) if len(set(golds.values())) > 1 else math.inf  # no best if all are equal
     own = colours(dict.fromkeys([*own, *answers]))
     shown = [
         {
@@ -189,7 +189,7 @@ def _sample(sample: Mapping[str, Any], own: Mapping[str, str]) -> dict[str, Any]
 
 
 def stage_rows(report: Report) -> tuple[list[tuple[str, str, str]], str]:
-    """(name, time, peak memory) rows, and the time of all."""
+    """Rows of (name, time, peak memory), and the total time."""
     rows, total = [], 0.0
     for name, block in block_at(report, "stages").items():
         seconds, memory = mean_of(block.get("seconds")), mean_of(block.get("peak_memory_mb"))

@@ -1,18 +1,18 @@
-"""A reward model's card: what its scores are worth, and what they may be led by, on the held-out rankings.
+"""Reward model card: accuracy, calibration, length bias and score distribution on held-out rankings.
 
-`reward_card` makes one dict of plain numbers, written as card.json; `card_text` says it in words for the run's
-README.md; `draw` makes reliability.png. Intervals are {mean, low, high} at 95%, by bootstrap over prompts.
+`reward_card` returns one dict of plain numbers, written as card.json; `card_text` formats it for the run's README.md;
+`draw` makes reliability.png. Intervals are {mean, low, high} at 95%, by bootstrap over prompts.
 
-    n_prompts, n_rankings, n_pairs    what was examined; pairs of equal rank are no pairs
-    accuracy                          share of each prompt's pairs that the scores order as the annotators did
+    n_prompts, n_rankings, n_pairs    size of the held-out data; ties are not pairs
+    accuracy                          share of pairs that the scores order as the annotators did, averaged over prompts
     by_source.<name>                  {accuracy, n_prompts}: by the column `source`, else by file
-    by_annotator.<name>               the same by annotator, where they are named
-    by_rank_distance.<d>              {accuracy, n_pairs}: of answers that are d ranks apart
-    calibration                       {ece, n_bins, bins}: is a pair that it is 80% sure of right 80% of the time?
-    length                            does the score follow length, and do annotators?
-    scores                            their distribution, and the mean of each rank
-    annotator_agreement, accuracy_bound    what the annotators' noise allows at best; see align.stats.agreement
-    ensemble                          {n, accuracy, spread, ...}: the members, where there are several
+    by_annotator.<name>               the same by annotator, if named
+    by_rank_distance.<d>              {accuracy, n_pairs}: for answers d ranks apart
+    calibration                       {ece, n_bins, bins}: is the model right on 80% of pairs with confidence 80%?
+    length                            correlation of score and length; preferences for the longer answer
+    scores                            distribution of scores, and mean by rank
+    annotator_agreement, accuracy_bound    annotators' agreement, and the accuracy that it allows: align.stats.agreement
+    ensemble                          {n, accuracy, spread, ...}: of an ensemble: its members
 """
 
 from __future__ import annotations
@@ -37,30 +37,30 @@ if TYPE_CHECKING:
 
 Card = dict[str, Any]
 
-LEAST_SURE = 0.5  # of the likelier of two answers: a confidence is in the one that scores higher
-MAX_ROWS = 20  # of a table in words; card.json has them all
+LEAST_SURE = 0.5  # lowest confidence: it is that of the higher-scored of two answers
+MAX_ROWS = 20  # of a table in README.md; card.json has all
 QUANTILES = {"min": 0.0, "p5": 0.05, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95, "max": 1.0}
 
 
 class Pair(NamedTuple):
-    """One comparison that an annotator made, and what the scores say of it."""
+    """One comparison by an annotator, with the model's scores."""
 
     prompt: Hashable
     source: str
     annotator: str
     distance: int  # in rank
     right: float  # 1, 0, or 0.5 for equal scores
-    logit: float  # score of the better less that of the worse, before the scores were scaled
-    longer: int  # 1 if the better answer has more tokens, -1 if fewer, 0 if as many
+    logit: float  # score of the better minus that of the worse, before scaling
+    longer: int  # 1 if the better answer has more tokens, -1 if fewer, 0 if equal
 
 
 def reward_card(rows: Sequence[Ranked], members: ArrayLike, scales: Sequence[float]) -> Card:
-    """The card of a reward model. Empty where there are no held-out pairs to examine it on.
+    """The card of a reward model. Empty without held-out pairs.
 
     Args:
         rows: held-out rankings.
-        members: (n_answers, heads), every member's score of each answer, through all rows.
-        scales: what each member's scores were divided by after training: sigmoid(scale x difference) is its claim.
+        members: (n_answers, heads), scores of all answers of all rows.
+        scales: divisor of each member's scores after training: its probability is sigmoid(scale x difference).
     """
     if not rows:
         return {}
@@ -86,7 +86,7 @@ def reward_card(rows: Sequence[Ranked], members: ArrayLike, scales: Sequence[flo
 
 
 def correlation(x: ArrayLike, y: ArrayLike) -> float | None:
-    """Pearson's. None where one of them does not vary."""
+    """Pearson's correlation. None if one of them is constant."""
     a, b = (np.asarray(values, dtype=np.float64) for values in (x, y))
     a, b = a - a.mean(), b - b.mean()
     size = math.sqrt(float((a * a).sum() * (b * b).sum()))
@@ -105,7 +105,7 @@ def _pairs(rows: Sequence[Ranked], scores: NDArray[np.float64], logits: NDArray[
 
 
 def _accuracy(pairs: Iterable[Pair]) -> dict[str, float]:
-    """With its interval: one figure for each prompt, and prompts are what is resampled."""
+    """Accuracy with its interval: mean over prompts, which are resampled."""
     found: dict[Hashable, list[float]] = {}
     for pair in pairs:
         found.setdefault(pair.prompt, []).append(pair.right)
@@ -113,7 +113,7 @@ def _accuracy(pairs: Iterable[Pair]) -> dict[str, float]:
 
 
 def _by(pairs: Sequence[Pair], key: Callable[[Pair], Any], count: str) -> dict[str, Any]:
-    """The accuracy of each group of pairs, and how many prompts or pairs are in it."""
+    """Accuracy of each group of pairs, and its number of prompts or pairs."""
     groups: dict[Any, list[Pair]] = {}
     for pair in pairs:
         groups.setdefault(key(pair), []).append(pair)
@@ -127,14 +127,14 @@ def _by(pairs: Sequence[Pair], key: Callable[[Pair], Any], count: str) -> dict[s
 
 
 def _confidence(pairs: Sequence[Pair]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """How sure the model is of the answer that it prefers, in [0.5, 1], and whether annotators prefer it too."""
+    """Confidence in the preferred answer, in [0.5, 1], and whether annotators prefer it too."""
     logits = np.array([pair.logit for pair in pairs])
     right = np.where(logits > 0, 1.0, np.where(logits < 0, 0.0, 0.5))
     return 1 / (1 + np.exp(-np.abs(logits))), right
 
 
 def _length(rows: Sequence[Ranked], scores: NDArray[np.float64], pairs: Sequence[Pair]) -> dict[str, Any]:
-    """Pearson's correlation of score and tokens, over all answers and between answers to one prompt."""
+    """Correlation of score and number of tokens, over all answers and within prompts."""
     lengths = np.array([len(answer) - row.n_prompt for row in rows for answer in row.answers], dtype=np.float64)
     within = [[values - np.mean(values) for _, values in with_scores(rows, column)] for column in (scores, lengths)]
     longer = [pair for pair in pairs if pair.longer]
@@ -156,10 +156,10 @@ def _distribution(rows: Sequence[Ranked], scores: NDArray[np.float64]) -> dict[s
 
 
 def _ensemble(rows: Sequence[Ranked], every: NDArray[np.float64]) -> dict[str, Any]:
-    """Each member's accuracy, how far members are apart, and whether they are right where they are of one mind."""
+    """Each member's accuracy, the spread of members' scores, and accuracy where all members agree."""
     alone = [_accuracy(_pairs(rows, member, member))["mean"] for member in every.T]
     sides = [np.array([pair.right for pair in _pairs(rows, member, member)]) for member in every.T]
-    votes = np.mean(sides, axis=0)  # share of the members that side with the annotator, pair by pair
+    votes = np.mean(sides, axis=0)  # share of members that agree with the annotator, per pair
     of_one_mind = (votes == 0) | (votes == 1)
     return {
         "n": int(every.shape[1]),
@@ -174,11 +174,11 @@ def _mean(values: Sequence[float]) -> float | None:
     return sum(values) / len(values) if values else None
 
 
-# -- what is written --------------------------------------------------------------------------------------------------
+# -- output --------------------------------------------------------------------------------------------------
 
 
 def write_reward_card(folder: Path, card: Card, members: ArrayLike, rows: Sequence[Ranked]) -> None:
-    """Writes card.json and, where there was something to examine, reliability.png."""
+    """Write card.json and, with held-out pairs, reliability.png."""
     (folder / "card.json").write_text(json.dumps(card, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     if "accuracy" in card:
         every = np.asarray(members, dtype=np.float64)
@@ -188,9 +188,9 @@ def write_reward_card(folder: Path, card: Card, members: ArrayLike, rows: Sequen
 def write_readme(
     folder: Path, recipe: Section, figures: dict[str, float], card: Card, note: str, reach: list[str]
 ) -> None:
-    """README.md of the run: figures, how good the model is, what was trained of it, how to load it, its recipe.
+    """Write the run's README.md: figures, card, trained parameters, loading, recipe.
 
-    `note` is what to know of loading; `reach` are the lines of `align.models.lora.Shares`.
+    `note`: remarks on loading; `reach`: lines of `align.models.lora.Shares`.
     """
     from align.models.save import write_card
 
@@ -212,7 +212,7 @@ def write_readme(
 
 
 def card_text(card: Card) -> str:
-    """The card in words and tables (Markdown)."""
+    """The card as Markdown."""
     if "accuracy" not in card:
         return "## How good it is\n\nNot known: no ranking was held out (`data.validation`).\n"
     accuracy, noise = _shown(card["accuracy"]), card.get("annotator_agreement")

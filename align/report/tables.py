@@ -1,4 +1,4 @@
-"""The report's tables beside that of models: what judges say of two models, how judges rank all, and what changed."""
+"""The report's tables: judges' win rates and rankings, agreement of judges, tasks, text statistics."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ from align.report.fields import Report, block_at, interval_of, label_of, mean_of
 from align.report.verdict import came_from
 
 DASH = "–"
-MOST_PAIRS = 6  # of models: of more, those of each with the one it came from are shown
+MOST_PAIRS = 6  # most pairs in a table; if more, only each model with the one it came from
 
 
 class Table(NamedTuple):
-    """Texts in rows and columns."""
+    """A table of texts."""
 
     heading: str
-    columns: Sequence[str]  # without that of the rows' names
+    columns: Sequence[str]  # without the column of row names
     rows: Sequence[tuple[str, Sequence[str]]]
     note: str = ""
 
 
 class Property(NamedTuple):
-    """A figure of a model's answers."""
+    """A statistic of a model's answers."""
 
     key: str
     label: str
-    kind: str  # as `text_of` writes it
+    kind: str  # format, for `text_of`
 
 
 TEXTS = (
     Property("words", "words in an answer", "count"),
     Property("empty", "empty answers", "share"),
     Property("repeating", "answers that repeat four words in a row", "share"),
-    Property("refusal_phrases", "answers with a phrase of refusal", "share"),
-    Property("distinct_2", "different of all pairs of words (distinct-2)", "share"),
-    Property("self_bleu", "likeness of the answers (self-BLEU)", "score"),
+    Property("refusal_phrases", "answers with a refusal phrase", "share"),
+    Property("distinct_2", "distinct pairs of words (distinct-2)", "share"),
+    Property("self_bleu", "similarity of the answers (self-BLEU)", "score"),
 )
 FLAGS = (
     Property("complied", "harmful requests complied with", "share"),
@@ -45,8 +45,8 @@ FLAGS = (
 KINDS = {
     "function": "a function",
     "reward_model": "a reward model",
-    "votes": "people's votes",
-    "llm": "another language model, asked in both orders",
+    "votes": "human votes",
+    "llm": "a language model, in both orders",
 }
 METRICS = {
     "per_token": ("right, by likelihood per token", "share"),
@@ -61,7 +61,7 @@ PERPLEXITY = {"per_token": ("perplexity per token", "score"), "bits_per_byte": (
 
 
 def verdict_tables(report: Report) -> list[Table]:
-    """For each judge: how often one model's answer was the better one, and the ranking of all models."""
+    """For each judge: win rates of pairs of models, and the ranking of all models."""
     tables, origins = [], came_from(block_at(report, "models"))
     for name, judge in block_at(report, "judges").items():
         pairs = {key: pair for key, pair in (judge.get("pairs") or {}).items() if pair}
@@ -70,7 +70,7 @@ def verdict_tables(report: Report) -> list[Table]:
         rows = [(_over(key), _shares(pairs[key])) for key in shown if key in pairs]
         if rows:
             columns = ("wins", "ties", "losses", "win rate", "at equal lengths", "p", "prompts")
-            note = _note(judge) + ("" if few else f" {len(pairs) - len(rows)} more pairs stand in report.json.")
+            note = _note(judge) + ("" if few else f" {len(pairs) - len(rows)} more pairs are in report.json.")
             tables.append(Table(f"{name}: {KINDS.get(judge.get('kind'), '')}", columns, rows, note.strip()))
     return tables
 
@@ -97,24 +97,24 @@ def _note(judge: Mapping[str, Any]) -> str:
     bias = judge.get("order_bias") or {}
     if bias.get("orders_disagree"):
         told.append(
-            f"Asked with the answers in the other order it said something else about "
-            f"{text_of(bias['orders_disagree'], 'share')} of the prompts; these are ties."
+            f"Its verdict changed with the order of the answers on "
+            f"{text_of(bias['orders_disagree'], 'share')} of the prompts; these count as ties."
         )
     return " ".join(told)
 
 
 def agreement_table(report: Report) -> Table | None:
-    """Do the judges say the same?"""
+    """Agreement of every two judges."""
     rows = [
         (" with ".join(one["judges"]), [text_of(one["same"], "share") or DASH, text_of(one["kappa"], "score") or DASH])
         for one in report.get("judges_agree") or []
     ]
-    note = "The share of prompts on which both say the same (win, tie or loss), and Cohen's κ: 0 is chance, 1 always."
+    note = "Share of prompts with the same verdict (win, tie or loss), and Cohen's κ: 0 is chance, 1 is perfect."
     return Table("Do the judges agree?", ("same", "κ"), rows, note) if rows else None
 
 
 def task_tables(report: Report) -> list[Table]:
-    """For each task: a row for each figure and number of examples, a column for each model, and what changed."""
+    """For each task: a row per metric and number of examples, a column per model, and the change from tuning."""
     tables = []
     for name, task in block_at(report, "tasks").items():
         names = ordered_names(task["models"])
@@ -163,14 +163,14 @@ def _change(model: Mapping[str, Any], place: int, kind: str) -> str:
 
 def _task_note(task: Mapping[str, Any]) -> str:
     if task["kind"] == "perplexity":
-        return "Lower is better. The change is in bits per byte of each document; ▼ marks what became surely worse."
+        return "Lower is better. The change is in bits per byte of each document; ▼ marks a significantly worse model."
     first = next(iter(task["models"].values()))["rounds"][0]
     guess = f" Guessing gets {text_of(first['chance'], 'share')}." if first.get("chance") is not None else ""
-    return f"▲ and ▼ mark changes, question by question, whose interval leaves 0.{guess}"
+    return f"▲ and ▼ mark changes, paired by question, with an interval that excludes 0.{guess}"
 
 
 def texts_table(report: Report) -> Table | None:
-    """What the answers are like, whatever they are worth."""
+    """Statistics of the answers' texts."""
     texts, models = block_at(report, "texts"), block_at(report, "models")
     names = ordered_names(texts)
     rows = []
@@ -179,12 +179,12 @@ def texts_table(report: Report) -> Table | None:
         values = [value["mean"] if row.key == "words" and isinstance(value, Mapping) else value for value in values]
         if any(value is not None for value in values):
             rows.append((row.label, [text_of(value, row.kind) or DASH for value in values]))
-    note = "Both diversities depend on how many answers they are of, which is the same for all models here."
+    note = "distinct-2 and self-BLEU depend on the number of answers, which is the same for all models here."
     return Table("The answers", [label_of(name) for name in names], rows, note) if rows else None
 
 
 def change_panels(report: Report) -> list[Panel]:
-    """Reliability of each task with choices, and how long the answers are."""
+    """Reliability diagrams of tasks with choices, and lengths of answers."""
     from align.stats.calibration import reliability_panel
 
     panels = []

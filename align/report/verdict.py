@@ -1,4 +1,4 @@
-"""What a report says in words: is each model better than the one it came from, and how good is the reward model?"""
+"""The report's verdict in words: is each model better than the one it came from; reading of the reward model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from align.report.fields import (
 )
 from align.stats.bootstrap import Interval
 
-MOST_APART = 2  # models tuned from SFT that each have a clause of the verdict
+MOST_APART = 2  # most models tuned from SFT with a clause each
 
 
 class Claim(NamedTuple):
@@ -32,27 +32,27 @@ class Claim(NamedTuple):
     text: str
     evidence: str
     difference: Interval | None = None
-    by: str = ""  # whose difference
+    by: str = ""  # the score of the difference
 
 
 def verdict(report: Report) -> str:
-    """One sentence: is each model better than the one it came from? '' if nothing was scored.
+    """One sentence: is each model better than the one it came from? '' without scores.
 
-    Two models differ if the interval of their difference, prompt by prompt, leaves 0; in a report without differences
-    if their gold intervals do not touch; without gold scores, if the win rate's interval leaves 50%.
+    Two models differ if the interval of their paired difference excludes 0; in a report without differences, if their
+    gold intervals do not overlap; without gold scores, if the win rate's interval excludes 50%.
     """
     sentence = "; and ".join(f"{claim}: {evidence}" for claim, evidence in claims_of(ordered(report)))
     return sentence and sentence + "."
 
 
 def reward_model_reading(report: Report) -> str:
-    """How to read the reward model's accuracy: beside what its noisy labels allow."""
+    """How to read the reward model's accuracy, given the noise of its labels."""
     block = block_at(ordered(report), "reward_model")
     accuracy, agreement = interval_of(block.get("accuracy")), mean_of(block.get("annotator_agreement"))
-    text = "The labels are annotators' choices, and annotators disagree: an accuracy of 100% is out of reach."
+    text = "The labels are annotators' choices, and annotators disagree, so an accuracy of 100% is impossible."
     if ceiling := text_of(block.get("gold_agreement"), "share"):
         text += f" Where the gold judge prefers one answer, annotators choose it {ceiling} of the time:"
-        text += " that is about the ceiling."
+        text += " this is about the upper limit."
     if accuracy and agreement is not None:
         how = (
             "better than"
@@ -66,9 +66,9 @@ def reward_model_reading(report: Report) -> str:
 
 
 def claims_of(report: Report) -> list[tuple[str, str]]:
-    """The verdict's clauses, the last model's first: what is claimed, and the numbers that it rests on.
+    """The verdict's clauses as (claim, evidence), the last model first.
 
-    Where more than two models were tuned from SFT, those with the same outcome share a clause.
+    If more than two models were tuned from SFT, those with the same outcome share a clause.
     """
     names = list(block_at(report, "models"))
     found = [claim for name, other in reversed(_pairs(names)) if (claim := _compared(report, name, other))]
@@ -76,7 +76,7 @@ def claims_of(report: Report) -> list[tuple[str, str]]:
     if len(tuned) > MOST_APART:
         found = [*_grouped(tuned[::-1]), *(claim for claim in found if claim.other != "sft")]
     claims = [(claim.text, claim.evidence) for claim in found]
-    if claims and claims[0][0].startswith("between "):  # a sentence's first word; a model's name is left as it is
+    if claims and claims[0][0].startswith("between "):  # capitalise the first word, unless it is a model's name
         claims[0] = ("B" + claims[0][0][1:], claims[0][1])
     alone = [
         (label_of(name), f"gold score {text_of(gold, 'score')}") for name in names if (gold := gold_of(report, name))
@@ -85,49 +85,49 @@ def claims_of(report: Report) -> list[tuple[str, str]]:
 
 
 def _grouped(claims: Sequence[Claim]) -> Iterator[Claim]:
-    """One claim for all that came out alike against SFT, with the smallest and the largest of their differences."""
+    """One claim for all models with the same outcome against SFT, with the smallest and largest difference."""
     for sign, verb in ((1, "are better than"), (-1, "are worse than"), (0, "show no difference to")):
-        alike = [claim for claim in claims if claim.sign == sign]
-        if len(alike) < 2 or any(claim.difference is None for claim in alike):
-            yield from alike
+        same = [claim for claim in claims if claim.sign == sign]
+        if len(same) < 2 or any(claim.difference is None for claim in same):
+            yield from same
             continue
-        names = [label_of(claim.name) for claim in alike]
-        ends = sorted(alike, key=lambda claim: claim.difference or (0.0,))
-        told = [f"{text_of(claim.difference, 'score')} ({label_of(claim.name)})" for claim in (ends[0], ends[-1])]
+        names = [label_of(claim.name) for claim in same]
+        ends = sorted(same, key=lambda claim: claim.difference or (0.0,))
+        ends_text = [f"{text_of(claim.difference, 'score')} ({label_of(claim.name)})" for claim in (ends[0], ends[-1])]
         yield Claim(
-            alike[0].name,
+            same[0].name,
             "sft",
             sign,
             f"{', '.join(names[:-1])} and {names[-1]} {verb} {label_of('sft')}",
-            f"differences in {alike[0].by} from {told[0]} to {told[1]}",
+            f"differences in {same[0].by} from {ends_text[0]} to {ends_text[1]}",
         )
 
 
 def _pairs(names: Sequence[str]) -> list[tuple[str, str]]:
-    """Each model with the one it came from: SFT for whatever was tuned from it, else the one before."""
+    """Each model with the one it came from: SFT for models tuned from it, else the previous model."""
     tuned = _tuned(names)
     return [(name, "sft" if name in tuned else before) for before, name in pairwise(names)]
 
 
 def _tuned(names: Sequence[str]) -> list[str]:
-    """The models that came from SFT."""
+    """The models tuned from SFT."""
     return [name for name in names if name not in ("base", "sft")] if "sft" in names else []
 
 
 def came_from(names: Iterable[str]) -> dict[str, str]:
-    """The model that each of a report's models came from; the first came from none."""
+    """The model that each model came from; the first has none."""
     return dict(_pairs(list(in_order(dict.fromkeys(names, 0), MODELS))))
 
 
 def compared_pairs(names: Iterable[str]) -> list[tuple[str, str]]:
-    """(model, other) that a report has win rates of: each with the one it came from, then the tuned ones in pairs."""
+    """Pairs with win rates in a report: each model with the one it came from, then all pairs of tuned models."""
     order = list(in_order(dict.fromkeys(names, 0), MODELS))
     tuned = _tuned(order)
     return _pairs(order) + [(later, earlier) for earlier, later in combinations(tuned, 2)]
 
 
 def all_pairs(names: Iterable[str]) -> list[tuple[str, str]]:
-    """Every two models once: as `compared_pairs` names them, the later one first."""
+    """Every pair of models once, in the order of `compared_pairs`, the later model first."""
     order = list(in_order(dict.fromkeys(names, 0), MODELS))
     known = compared_pairs(order)
     rest = [(later, earlier) for earlier, later in combinations(order, 2)]
@@ -160,7 +160,7 @@ def _compared(report: Report, name: str, other: str) -> Claim | None:
             name, other, 0, f"between {pair[0]} and {pair[1]} no difference that these prompts can show", evidence,
             difference, scale,
         )  # fmt: skip
-    if by == "reward":  # which is what tuning raised, whether or not the answers became better
+    if by == "reward":  # tuning raised this score, whether or not answers became better
         text = f"{pair[0]} scores {'higher' if sign > 0 else 'lower'} than {pair[1]} by the reward model"
     else:
         text = f"{pair[0]} is {'better' if sign > 0 else 'worse'} than {pair[1]}"

@@ -1,11 +1,11 @@
-"""The report of an evaluation: `report.json` for programs, `report.html` for people, a table for the terminal.
+"""Write the report of an evaluation: `report.json`, `report.html`, and a summary for the terminal.
 
-`write_report` and `print_summary` read one dict, the contract between `align.evaluate` and whoever reads its numbers.
-Any key may be absent, None or NaN; what is missing is left out of the page. Shares are between 0 and 1.
+`write_report` and `print_summary` read one dict, the contract between `align.evaluate` and readers of report.json. Any
+key may be absent, None or NaN; missing values are left out of the page. Shares are between 0 and 1.
 
-    n_prompts             how many prompts every model answered
-    judge                 the name of the judge whose score is called gold here
-    perfect_gold          the score of an answer that has nothing wrong with it
+    n_prompts             number of prompts
+    judge                 the name of the judge that gives the gold score
+    perfect_gold          the score of a perfect answer
     models.<name>         base, sft, ppo, dpo, best_of_16, or any other name
         gold              {mean, low, high}: the judge's mean score, with its 95% interval
         reward            the reward model's mean score
@@ -15,7 +15,7 @@ Any key may be absent, None or NaN; what is missing is left out of the page. Sha
                           with best_of that mean over the chosen answers and log n - (n - 1) / n: an upper bound
         best_of           n, where each answer is the best of n by the reward model
     compared_by           gold or reward: the score by which models are compared
-    differences.<a>_over_<b>  {mean, low, high, p}: of a's score less b's, prompt by prompt; p by permutation
+    differences.<a>_over_<b>  {mean, low, high, p}: paired difference of scores, a - b; p by permutation
     win_rates.<a>_over_<b>    {mean, low, high}: share of prompts on which a's answer scores higher; a tie counts half
     judges.<name>             {kind, pairs, ranking, order_bias}: align/judges/panel.py and align/stats/preferences.py
     judges_agree              [{judges, same, kappa, n}]
@@ -24,12 +24,12 @@ Any key may be absent, None or NaN; what is missing is left out of the page. Sha
     reward_model
         accuracy          {mean, low, high}: on held-out comparisons, against the annotators' labels
         annotator_agreement   how often two annotators prefer the same answer
-        gold_agreement    how often an annotator prefers what the gold judge prefers: about the ceiling of any accuracy
-        accuracy_vs_gold  how often the reward model prefers what the gold judge prefers
+        gold_agreement    how often an annotator agrees with the gold judge: about the upper limit of any accuracy
+        accuracy_vs_gold  how often the reward model agrees with the gold judge
     stages.<name>         {seconds, peak_memory_mb}
     problems              [{where, what, n}]: what could not be measured, and why
-    seed, git_commit, recipe    what the run began from
-    commands              the shell commands that make the run again, as a list
+    seed, git_commit, recipe    inputs of the run
+    commands              the shell commands that repeat the run, as a list
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 
 def write_report(report: Report, curves: Curves, groups: Sequence[Shown], folder: Path) -> Path:
-    """Writes report.json and report.html into `folder`, and returns the path of the page.
+    """Write report.json and report.html into `folder`. Returns the path of the page.
 
     `curves` maps pretrain, sft, rm, ppo and dpo to the rows of their metrics, each with "step"; `groups` are answers to
     show, (heading, note, rows), each row {"prompt": str, "answers": {model: {"text": str, "gold": float | None}}}.
@@ -58,13 +58,13 @@ def write_report(report: Report, curves: Curves, groups: Sequence[Shown], folder
     report = ordered(report)
     (folder / "report.json").write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     path = folder / "report.html"
-    # A model may emit half a surrogate pair, which is no character: it becomes "?".
+    # A model may emit half a surrogate pair, which cannot be encoded: it becomes "?".
     path.write_text(page(report, curves, groups), encoding="utf-8", errors="replace")
     return path
 
 
 def print_summary(report: Report, console: Console) -> None:
-    """The verdict, the table of models, and a line for each of the other blocks."""
+    """Print the verdict, the table of models, and a line per other block."""
     from rich.table import Column as Heading
     from rich.table import Table
     from rich.text import Text

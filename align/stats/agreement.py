@@ -1,8 +1,8 @@
-"""People against each other, and scores against people: how often two of them order a pair of answers alike.
+"""Agreement of annotators with each other and of scores with annotators: pairwise, Kendall's tau-b, Cohen's kappa.
 
-Agreement is over the pairs that both prefer one answer of, as in MT-bench's setup without ties (Zheng et al. 2023,
-2306.05685, "S2"), so that 50% is a coin's toss; Kendall's tau-b and Cohen's kappa count ties too.
-Intervals are over prompts: they speak about these people and any prompts of this kind.
+Pairwise agreement counts the pairs of answers on which both have a preference, as MT-bench without ties (Zheng et al.
+2023, 2306.05685, "S2"), so 50% is chance; Kendall's tau-b and Cohen's kappa count ties too. Intervals are over prompts:
+they generalise to other prompts, not to other annotators.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ Lists = Sequence[Sequence[int]]  # of unequal length, as rankings of 2 to 9 answ
 def accuracy_by_prompt(rows: Sequence[Ranked], scores: Sequence[float], skip_ties: bool = False) -> list[float]:
     """The share of each prompt's pairs that the scores order as its annotators did; a tie in score counts half.
 
-    One figure for a prompt, whoever and however many ranked it: prompts are what the sample was drawn from. With
-    `skip_ties` pairs of equal score are left out.
+    One number per prompt, for any number of annotators, since prompts are the sampled unit. `skip_ties` ignores pairs
+    of equal score.
     """
     found: dict[tuple[Any, ...], list[float]] = {}
     for row, mine in with_scores(rows, scores):
@@ -35,10 +35,10 @@ def accuracy_by_prompt(rows: Sequence[Ranked], scores: Sequence[float], skip_tie
 
 
 def annotators(rows: Sequence[Ranked]) -> dict[str, float]:
-    """How often two annotators who ranked the same answers agree on a pair, and the accuracy that this noise allows.
+    """Agreement of two annotators on a pair, and the accuracy that this noise allows.
 
-    If every pair were as hard, agreement a = p^2 + (1-p)^2 would bound accuracy by p = (1 + sqrt(2a - 1)) / 2; pairs
-    differ, and then the true bound is lower. Empty where no answers were ranked twice.
+    If all pairs were equally hard, agreement a = p^2 + (1-p)^2 would bound accuracy by p = (1 + sqrt(2a - 1)) / 2; they
+    are not, so the true bound is lower. Empty if no answers were ranked twice.
     """
     tasks: dict[tuple[Any, ...], int] = {}
     shared = compared(
@@ -51,7 +51,7 @@ def annotators(rows: Sequence[Ranked]) -> dict[str, float]:
 
 
 def with_scores(rows: Sequence[Ranked], scores: Any) -> Iterator[tuple[Ranked, Any]]:
-    """Each ranking with the scores of its answers; `scores` (a list or an array) run through the answers of all."""
+    """Each ranking with its part of `scores`, which lists the answers of all rankings in order."""
     first = 0
     for row in rows:
         yield row, scores[first : first + len(row.ranks)]
@@ -59,7 +59,7 @@ def with_scores(rows: Sequence[Ranked], scores: Any) -> Iterator[tuple[Ranked, A
 
 
 def decided_pairs(row: Ranked) -> Iterator[tuple[int, int]]:
-    """The pairs of answers that are no tie, as (better, worse)."""
+    """The pairs of answers without ties, as (better, worse)."""
     for i, j in combinations(range(len(row.ranks)), 2):
         if row.ranks[i] != row.ranks[j]:
             yield (i, j) if row.ranks[i] < row.ranks[j] else (j, i)
@@ -70,28 +70,28 @@ def rightness(better: float, worse: float) -> float:
     return 0.5 if better == worse else float(better > worse)
 
 
-# -- people against each other ----------------------------------------------------------------------------------------
+# -- annotators with each other ---------------------------------------------------------------------------------------
 
 OUTCOMES = 3  # of a pair of answers: the one is better, they tie, the other is better
 
 
 class Shared(NamedTuple):
-    """One row for each two people who ranked the same task; all arrays (n,)."""
+    """One row per two people who ranked the same task; all arrays (n,)."""
 
     task: NDArray[np.int64]
     first: NDArray[np.int64]  # the two people
     second: NDArray[np.int64]
-    n_decided: NDArray[np.int64]  # pairs of answers of which both prefer one
-    n_agreed: NDArray[np.int64]  # ... and the same one
-    tau: NDArray[np.float64]  # Kendall's tau-b; NaN where one of them ties all
-    outcomes: NDArray[np.int64]  # (n, 3, 3): pairs by what the first says and what the second says
+    n_decided: NDArray[np.int64]  # pairs on which both have a preference
+    n_agreed: NDArray[np.int64]  # ... the same one
+    tau: NDArray[np.float64]  # Kendall's tau-b; NaN if one of them ties all
+    outcomes: NDArray[np.int64]  # (n, 3, 3): pairs by outcome of first and second
 
 
 def compared(tasks: Iterable[int], people: Iterable[int], ranks: Lists) -> Shared:
-    """Everyone's ranking of a task against everyone else's.
+    """Compare every two rankings of the same task.
 
     Args:
-        tasks, people: whose ranking of what, as integers, one for each ranking.
+        tasks, people: task and annotator of each ranking, as integers.
         ranks: 1 is best, equal ranks are ties; all rankings of a task list its answers in the same order.
     """
     task, person = (np.fromiter(ids, dtype=np.int64, count=len(ranks)) for ids in (tasks, people))
@@ -105,16 +105,16 @@ def compared(tasks: Iterable[int], people: Iterable[int], ranks: Lists) -> Share
 
 
 def _compared(task: NDArray[np.int64], person: NDArray[np.int64], signs: NDArray[np.int8]) -> Iterator[Shared]:
-    """Rows sorted by task: each with the next of its task, then with the one after that, and so on."""
+    """Pairs of rows with equal task; rows must be sorted by task."""
     for shift in range(1, len(task)):
         a = np.flatnonzero(task[:-shift] == task[shift:])
         if not len(a):
             return
         b = a + shift
-        said = signs[a].astype(np.int64), signs[b].astype(np.int64)
-        cells = (1 - said[0]) * OUTCOMES + (1 - said[1])  # (n, pairs)
+        preferences = signs[a].astype(np.int64), signs[b].astype(np.int64)
+        cells = (1 - preferences[0]) * OUTCOMES + (1 - preferences[1])  # (n, pairs)
         outcomes = np.stack([(cells == cell).sum(axis=1) for cell in range(OUTCOMES**2)], axis=1)
-        decided = np.abs(said[0]), np.abs(said[1])
+        decided = np.abs(preferences[0]), np.abs(preferences[1])
         agreed = outcomes[:, 0] + outcomes[:, 8]
         both = agreed + outcomes[:, 2] + outcomes[:, 6]
         with np.errstate(invalid="ignore"):
@@ -128,20 +128,20 @@ def _none_compared() -> Shared:
 
 
 class Agreement(NamedTuple):
-    """How far people agree. None where nothing says: no two ranked the same, or all was tied."""
+    """Agreement of annotators. None if no two ranked the same task, or all pairs were tied."""
 
-    pairwise: Interval | None  # share of the pairs both decided that they decided alike; 0.5 is a coin's toss
-    tau: Interval | None  # mean of Kendall's tau-b over two people's rankings of a task
+    pairwise: Interval | None  # share of pairs with the same preference; 0.5 is chance
+    tau: Interval | None  # mean Kendall's tau-b of two rankings of a task
     n_tasks: int
 
 
 def agreement(shared: Shared, seed: int = 0) -> Agreement:
-    """Over all two people who ranked the same task."""
+    """Agreement over all pairs of annotators of a task."""
     return _agreements(shared.task, np.zeros_like(shared.task), shared, 1, seed)[0]
 
 
 def agreement_by_person(shared: Shared, n_people: int, seed: int = 0) -> list[Agreement]:
-    """Of each person (0 to n_people - 1) with the others."""
+    """Agreement of each person (0 to n_people - 1) with the others."""
     both = Shared(*(np.concatenate([column, column]) for column in shared))
     return _agreements(both.task, np.concatenate([shared.first, shared.second]), both, n_people, seed)
 
@@ -166,11 +166,11 @@ class Couple(NamedTuple):
     n_tasks: int
     pairwise: float | None
     tau: float | None
-    kappa: float | None  # Cohen's, of the outcomes better, tie, worse of each pair of answers
+    kappa: float | None  # Cohen's, over the outcomes better, tie, worse of each pair
 
 
 def couples(shared: Shared) -> list[Couple]:
-    """Each two people who share a task, those who share most first."""
+    """Every two people who share tasks, those with most tasks first."""
     low, high = np.minimum(shared.first, shared.second), np.maximum(shared.first, shared.second)
     named, which = np.unique(np.stack([low, high], axis=1), axis=0, return_inverse=True)
     found = []
@@ -185,7 +185,7 @@ def couples(shared: Shared) -> list[Couple]:
                 len(rows),
                 float(shared.n_agreed[rows].sum() / decided) if decided else None,
                 float(np.nanmean(tau)) if np.isfinite(tau).any() else None,
-                # Which of two answers is named first means nothing: each pair counts in both orders.
+                # The order within a pair is arbitrary: each pair counts in both orders.
                 cohen_kappa(counts + counts[::-1, ::-1]),
             )
         )
@@ -193,10 +193,10 @@ def couples(shared: Shared) -> list[Couple]:
 
 
 def cohen_kappa(counts: ArrayLike) -> float | None:
-    """Agreement of two people beyond chance, (p_o - p_e) / (1 - p_e) (Cohen 1960). None where chance is certain.
+    """Cohen's kappa (1960), agreement beyond chance: (p_o - p_e) / (1 - p_e). None if p_e = 1.
 
     Args:
-        counts: (categories, categories), how often the first said the row's category and the second the column's.
+        counts: (categories, categories), counts by the first's category (row) and the second's (column).
     """
     table = np.asarray(counts, dtype=np.float64)
     n = float(table.sum())

@@ -1,7 +1,7 @@
-"""Best-of-n sampling: draw n answers, keep the one that the reward model likes best. What it costs and what it yields.
+"""Best-of-n sampling: KL bound and expected score of the best of n answers by a reward model.
 
-It is the simplest way to optimise against a reward model, trains nothing, and its distance from the model that is
-sampled has a formula; so it is the measure that PPO is held to (Stiennon et al. 2020, 2009.01325; Nakano et al. 2021,
+Best-of-n is the simplest optimisation against a reward model: it trains nothing, and its KL to the sampled model has a
+formula. So it is the baseline of PPO (Stiennon et al. 2020, 2009.01325; Nakano et al. 2021,
 2112.09332; Gao et al. 2022, 2210.10760).
 """
 
@@ -14,10 +14,10 @@ from numpy.typing import ArrayLike, NDArray
 
 
 def kl_bound(n: int) -> float:
-    """log n - (n - 1) / n, in nats an answer: KL between best-of-n and the model that is sampled.
+    """log n - (n - 1) / n, in nats per answer: KL between best-of-n and the sampled model.
 
-    Exact where no two answers have the same score, as for continuous scores; where answers recur, as short ones do, it
-    is an upper bound (Beirami et al. 2024, 2401.01879). Raises ValueError for n < 1.
+    Exact if no two answers have the same score, as with continuous scores; an upper bound if answers repeat, as short
+    ones do (Beirami et al. 2024, 2401.01879). Raises ValueError for n < 1.
     """
     if n < 1:
         raise ValueError(f"best of {n}: give 1 or more")
@@ -25,20 +25,20 @@ def kl_bound(n: int) -> float:
 
 
 def expected_best(proxy: ArrayLike, values: ArrayLike, n: int) -> NDArray[np.float64]:
-    """The expected value of the answer that wins among n by the proxy, estimated from N >= n samples of each prompt.
+    """Expected value of the best of n answers by the proxy, estimated from N >= n samples per prompt.
 
-    The mean of `values` at the winner over all C(N, n) subsets of the samples, without drawing any: sorted by proxy,
-    the i-th sample wins C(i - 1, n - 1) of them,
+    The mean of `values` at the winner over all C(N, n) subsets of the samples: sorted by proxy, the i-th sample wins
+    C(i - 1, n - 1) of them,
 
         sum_i C(i - 1, n - 1) / C(N, n) * value_(i)
 
     which is unbiased for every n (Nakano et al. 2021, 2112.09332, their appendix on best-of-n; Gao et al. use it too).
-    Samples of equal proxy win alike often, so each stands for their mean.
+    Samples of equal proxy win equally often, so each takes their mean value.
 
     Args:
-        proxy: (n_prompts, N), the score that chooses.
-        values: (n_prompts, N), what is wanted of the chosen: the same score, or the gold one.
-        n: how many are drawn.
+        proxy: (n_prompts, N), the score that selects.
+        values: (n_prompts, N), the score to report of the selected answer: the same, or gold.
+        n: number of answers to select from.
 
     Returns:
         (n_prompts,). Raises ValueError for shapes that differ or n outside 1..N.

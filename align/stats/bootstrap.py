@@ -1,15 +1,14 @@
-"""How sure an evaluation can be: means and other figures with confidence intervals, by the percentile bootstrap.
+"""Bootstrap confidence intervals of means, shares and other statistics; also over clusters; and Wilson's interval.
 
-An evaluation asks a few hundred prompts and speaks about all prompts of that kind. The bootstrap (Efron 1979,
-"Bootstrap Methods: Another Look at the Jackknife"; Efron & Tibshirani 1993, chapter 13) measures how far its mean could
-have fallen elsewhere: it draws as many prompts again, with replacement, many times over, and reports the middle 95% of
-the means it gets. It assumes nothing about how scores are distributed, only that prompts were drawn independently.
-The percentiles are taken a little further out, as far as Student's t is wider than the normal (Hesterberg 2015,
-1411.5279, "expanded percentile interval"): 20 prompts need it, 500 do not notice.
+An evaluation samples a few hundred prompts of many. The percentile bootstrap (Efron 1979, "Bootstrap Methods: Another
+Look at the Jackknife"; Efron & Tibshirani 1993, chapter 13) estimates how much its mean varies: it resamples the
+prompts with replacement many times and reports the middle 95% of the means. It assumes only that prompts are
+independent. The percentiles are widened by the ratio of Student's t to the normal (Hesterberg 2015, 1411.5279,
+"expanded percentile interval"): this matters for 20 prompts, not for 500.
 
-Where a prompt has many votes, they stand or fall together: it is drawn whole, as a cluster. Any figure that is a
-function of sums over votes (a share, a mean, Krippendorff's alpha, a Bradley-Terry fit) needs only each cluster's part
-of those sums (`by_cluster`), which are added up for many resamples at once (`resampled_sums`).
+Votes on one prompt are dependent, so the prompt is resampled as a whole, as a cluster. A statistic that is a function
+of sums over votes (a share, a mean, Krippendorff's alpha, a Bradley-Terry fit) needs only each cluster's part of those
+sums (`by_cluster`), which are added up for many resamples at once (`resampled_sums`).
 """
 
 from __future__ import annotations
@@ -24,15 +23,15 @@ from numpy.typing import ArrayLike, NDArray
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-CHUNK_ELEMENTS = 1_000_000  # drawn at a time: two arrays of 8 MB, however many values and resamples there are
+CHUNK_ELEMENTS = 1_000_000  # per batch: two arrays of 8 MB, for any number of values and resamples
 
-MAX_CLUSTERS = 5000  # more are drawn in this many groups
+MAX_CLUSTERS = 5000  # above this, clusters are resampled in this many groups
 
 Scores = Sequence[float] | NDArray[np.float64]
 
 
 class Interval(NamedTuple):
-    """A mean and the interval that covers the true one, at the level it was asked for (95% unless said)."""
+    """A mean with its confidence interval (95% unless stated otherwise)."""
 
     mean: float
     low: float
@@ -53,10 +52,10 @@ def bootstrap_mean(values: Scores, n_resamples: int = 2000, level: float = 0.95,
 def win_rate(
     a_scores: Scores, b_scores: Scores, n_resamples: int = 2000, level: float = 0.95, seed: int = 0
 ) -> Interval:
-    """How often A's answer scores higher than B's to the same prompt; a tie counts half, so 0.5 means no difference.
+    """Share of prompts on which A scores higher than B; a tie counts half, so 0.5 means no difference.
 
-    The i-th scores of both belong to the i-th prompt, and prompts are what is resampled: a prompt that is hard for
-    both models adds nothing to the uncertainty, as it would if the two were resampled apart.
+    The i-th scores of both belong to the i-th prompt. Prompts are resampled, in pairs of scores: a prompt that is hard
+    for both models adds no uncertainty.
     """
     a, b = checked(a_scores, "a_scores"), checked(b_scores, "b_scores")
     if len(a) != len(b):
@@ -66,7 +65,7 @@ def win_rate(
 
 
 def accuracy(correct: Scores, n_resamples: int = 2000, level: float = 0.95, seed: int = 0) -> Interval:
-    """The share of True (or 1) in `correct`; 0.5 stands for a tie that is half right, as a coin would be."""
+    """The share of True (or 1) in `correct`; 0.5 is a tie, half right."""
     array = checked(correct, "correct")
     if wrong := [value for value in np.unique(array) if value not in (0.0, 0.5, 1.0)]:
         raise ValueError(f"correct holds {wrong[0]:g}: each must be True, False or 0.5")
@@ -74,10 +73,10 @@ def accuracy(correct: Scores, n_resamples: int = 2000, level: float = 0.95, seed
 
 
 def _proportion(outcomes: NDArray[np.float64], n_resamples: int, level: float, seed: int) -> Interval:
-    """Outcomes of 0, 0.5 or 1. If all are the same, no resample can differ, and the bootstrap would be sure of it.
+    """The mean of outcomes 0, 0.5 or 1. If all are equal, the bootstrap interval would have width 0.
 
-    Twenty right of twenty is not certainty. The exact binomial bound (Clopper & Pearson 1934) says what share p of
-    other outcomes could still have stayed unseen: (1 - p) ** n = (1 - level) / 2.
+    Twenty of twenty is not certainty. The exact binomial bound (Clopper & Pearson 1934) is the largest share p of other
+    outcomes that can stay unseen: (1 - p) ** n = (1 - level) / 2.
     """
     if np.ptp(outcomes) > 0:
         return bootstrap_mean(outcomes, n_resamples, level, seed)
@@ -86,20 +85,20 @@ def _proportion(outcomes: NDArray[np.float64], n_resamples: int, level: float, s
 
 
 def unvaried(value: float, n: int, level: float = 0.95, lowest: float = 0.0, highest: float = 1.0) -> Interval:
-    """The interval where n independent outcomes were all `value`: the share that may have stayed unseen was extreme."""
+    """The interval if n independent outcomes all were `value`: unseen outcomes are taken as extreme."""
     unseen = 1 - ((1 - level) / 2) ** (1 / n)
     return Interval(value, value - unseen * (value - lowest), value + unseen * (highest - value))
 
 
 def wilson(n_right: int, n: int, level: float = 0.95) -> Interval:
-    """The share n_right / n of independent trials, with Wilson's interval (1927), which holds for few trials too.
+    """The share n_right / n with Wilson's interval (1927), which is valid for few trials too.
 
     Newcombe 1998, "Two-sided confidence intervals for the single proportion", method 3. Raises ValueError for n < 1.
     """
     from scipy.stats import binomtest
 
     if not 0 <= n_right <= n or n < 1:
-        raise ValueError(f"{n_right} of {n} is no share: give 0 to n of n, n at least 1")
+        raise ValueError(f"{n_right} of {n} is not a share: give 0 to n, and n of at least 1")
     low, high = binomtest(n_right, n).proportion_ci(level, "wilson")
     return Interval(n_right / n, float(low), float(high))
 
@@ -119,11 +118,11 @@ def _resampled_means(values: NDArray[np.float64], n_resamples: int, seed: int) -
 
 
 def by_cluster(clusters: ArrayLike, columns: ArrayLike, values: ArrayLike, n_columns: int) -> csr_array:
-    """Each cluster's part of `n_columns` sums, (n_columns, n_clusters). Sum over a row for the sum itself.
+    """Each cluster's part of `n_columns` sums, (n_columns, n_clusters). The row sums are the sums themselves.
 
     Args:
-        clusters: (n,) what each value came from: a prompt, a person. Any labels that can be sorted.
-        columns: (n,) integers, the sum that each value is a part of.
+        clusters: (n,) labels of each value's cluster, such as prompt or person; sortable.
+        columns: (n,) integers, the sum that each value belongs to.
         values: (n,).
     """
     from scipy.sparse import csr_array
@@ -134,10 +133,10 @@ def by_cluster(clusters: ArrayLike, columns: ArrayLike, values: ArrayLike, n_col
 
 
 def resampled_sums(parts: csr_array, n_resamples: int = 1000, seed: int = 0) -> NDArray[np.float64]:
-    """(n_resamples, n_columns): the sums, had other clusters been drawn: as many, with replacement.
+    """(n_resamples, n_columns): the sums over resampled clusters: as many clusters, with replacement.
 
-    Very many clusters are put into groups at random first, and groups are drawn: the sums of independent clusters are
-    as independent, spread as much, and the time no longer grows with their number.
+    Above `MAX_CLUSTERS`, clusters are first grouped at random and groups are resampled: sums of groups are independent
+    too and have the same variance, and the time stays bounded.
     """
     rng = np.random.default_rng(seed)
     if parts.shape[1] > MAX_CLUSTERS:
@@ -166,7 +165,7 @@ def bootstrap_statistic(
     level: float = 0.95,
     seed: int = 0,
 ) -> Interval | None:
-    """A function of sums, (n, n_columns) -> (n,), with its interval over clusters. None where it is not defined."""
+    """A function of sums, (n, n_columns) -> (n,), with its interval over clusters. None if undefined."""
     _check_settings(n_resamples, level)
     value = float(statistic(np.asarray(parts.sum(axis=1), dtype=np.float64)[None])[0])
     if not math.isfinite(value):
@@ -187,13 +186,11 @@ def ratios(
     level: float = 0.95,
     seed: int = 0,
 ) -> list[Interval | None]:
-    """For each group the sum of `parts` over the sum of `wholes`, with its interval over clusters.
-
-    None where the sum of wholes is 0.
+    """For each group, sum of `parts` / sum of `wholes`, with its interval over clusters; None if the divisor is 0.
 
     Args:
         clusters, groups, parts, wholes: (n,). Groups are integers below `n_groups`.
-        lowest, highest: what a ratio can be at most, for groups whose clusters are all alike (see `unvaried`).
+        lowest, highest: bounds of a ratio, for groups with equal clusters (see `unvaried`).
     """
     _check_settings(n_resamples, level)
     group, whole = np.asarray(groups, dtype=np.int64), np.asarray(wholes, dtype=np.float64)
@@ -207,7 +204,7 @@ def ratios(
         n_clusters = int(np.count_nonzero(lower[[g]].toarray()))
         if not n_clusters:
             found.append(None)
-        elif np.nanmax(drawn[:, g]) - np.nanmin(drawn[:, g]) < 1e-12:  # all clusters alike
+        elif np.nanmax(drawn[:, g]) - np.nanmin(drawn[:, g]) < 1e-12:  # all clusters equal
             found.append(unvaried(float(values[g]), n_clusters, level, lowest, highest))
         else:
             found.append(Interval(float(values[g]), *percentiles(drawn[:, g], n_clusters, level)))
@@ -215,7 +212,7 @@ def ratios(
 
 
 def percentiles(drawn: NDArray[np.float64], n_clusters: int, level: float) -> tuple[float, float]:
-    """The expanded percentiles of what is defined among `drawn`."""
+    """The expanded percentiles of the finite values of `drawn`."""
     from scipy.special import ndtr, stdtrit
 
     tail = (1 - level) / 2
@@ -226,7 +223,7 @@ def percentiles(drawn: NDArray[np.float64], n_clusters: int, level: float) -> tu
 
 
 def checked(values: ArrayLike, name: str) -> NDArray[np.float64]:
-    """As a 1-D float array, or a ValueError that names the argument, the place and the value."""
+    """`values` as a 1-D float array. Raises ValueError with argument, index and value."""
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1:
         raise ValueError(f"{name} must be a flat list of numbers, not of shape {array.shape}")

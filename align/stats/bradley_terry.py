@@ -1,26 +1,26 @@
-"""A leaderboard of models from rankings, by Bradley and Terry: scores such that P(i beats j) = sigmoid(s_i - s_j).
+"""Bradley-Terry leaderboard of models from rankings: scores such that P(i beats j) = sigmoid(s_i - s_j).
 
-A ranking of K answers counts as its C(K, 2) comparisons (Bradley & Terry 1952; as Chatbot Arena's leaderboard of pairs,
+A ranking of K answers counts as C(K, 2) comparisons (Bradley & Terry 1952; as Chatbot Arena's leaderboard of pairs,
 Chiang et al. 2024, 2403.04132). **A tie is half a win for each.** Davidson (1970) and Rao & Kupper (1967) give ties a
-parameter of their own, which must then hold for all models and people alike; half wins ask for none, keep the order (in
-Davidson's model, too, a model's score depends on its wins plus half its ties), and mean by a score what
-`stats.win_rate` means by a share: the fit matches each model's wins plus half its ties.
+parameter of their own, which must then hold for all models and people. Half wins need no parameter and keep the order
+(in Davidson's model, too, a score depends on wins plus half the ties). They agree with `bootstrap.win_rate`: the fit
+matches each model's wins plus half its ties.
 
-**Who is ranked.** Scores exist only within a group of models each of which has beaten or tied each other one, be it
-through others (Ford 1957; Hunter 2004, assumption 1). The largest such group of models with enough votes is ranked;
-every other model is named with the reason why not.
+**Which models are ranked.** Scores exist only within a group in which each model has beaten or tied each other one,
+directly or through others (Ford 1957; Hunter 2004, assumption 1). The largest such group of models with enough votes is
+ranked; all other models are listed with the reason.
 
-**Intervals** speak about other prompts and other annotators of these kinds. Votes on one prompt go together, and so do
-votes of one person; the two ways cross, so neither can be drawn within the other. Variances add up as in Cameron,
+**Intervals** generalise to other prompts and annotators of these kinds. Votes on one prompt are dependent, and so are
+votes of one person; the two clusterings cross, so neither is nested in the other. Variances add up as in Cameron,
 Gelbach & Miller (2011, "Robust Inference with Multiway Clustering"):
 
-    V = V(prompts drawn) + max(0, V(people drawn) - V(single rankings drawn))
+    V = V(prompts resampled) + max(0, V(people resampled) - V(single rankings resampled))
 
-each by its own cluster bootstrap, with Student's t for as many degrees of freedom as prompts and people together supply
-(Satterthwaite 1946). Drawing both at once and multiplying the weights (Owen's pigeonhole bootstrap) counts the noise of
-single votes three times: in simulation its 95% interval covered 98% to 100%. This one covered 94% to 98% with ten
-people or more, and 91% to 93% with three to five whose tastes differ, who say little about others. Votes of one person
-alone speak for that person only.
+each by its own cluster bootstrap, with Student's t and Satterthwaite's (1946) degrees of freedom for prompts and people
+together. Resampling both at once and multiplying weights (Owen's pigeonhole bootstrap) counts the noise of single votes
+three times: in simulation its 95% interval covered 98% to 100%. This one covered 94% to 98% with ten people or more,
+and 91% to 93% with three to five whose tastes differ, who are few to generalise from. With a single person the
+intervals hold for that person only.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ from numpy.typing import NDArray
 from align.stats.agreement import Lists, by_length
 from align.stats.bootstrap import Interval, by_cluster, resampled_sums
 
-PRIOR_SD = 3.0  # of a score, in nats: holds scores finite in resamples where a model wins all; 30 votes outweigh it
+PRIOR_SD = (
+    3.0  # prior of a score, in nats: keeps scores finite in resamples where a model wins all; 30 votes outweigh it
+)
 MIN_VOTES = 30
 ITERATIONS = 100
 
@@ -54,15 +56,15 @@ class Standing(NamedTuple):
     """A model that is ranked."""
 
     model: int
-    score: Interval  # nats above the mean of those ranked: e^score are the odds against an average one
+    score: Interval  # nats above the mean of ranked models: e^score are the odds against an average one
     place: int  # 1 is first
-    place_low: int  # one more than the number of models that are surely better
-    place_high: int  # those that are surely worse stand below
+    place_low: int  # 1 + number of models that are significantly better
+    place_high: int  # n - number of models that are significantly worse
     n_votes: int
 
 
 class Unranked(NamedTuple):
-    """A model that has no place, and why."""
+    """A model without a place, and the reason."""
 
     model: int
     n_votes: int
@@ -70,7 +72,7 @@ class Unranked(NamedTuple):
 
 
 class Leaderboard(NamedTuple):
-    """The models ranked, best first, and those that are not."""
+    """Ranked models, best first, and unranked ones."""
 
     standings: list[Standing]
     unranked: list[Unranked]
@@ -79,7 +81,7 @@ class Leaderboard(NamedTuple):
 
 
 def votes_of(prompts: Sequence[int], people: Sequence[int], models: Lists, ranks: Lists) -> Votes:
-    """All comparisons within each ranking; two answers of one model say nothing about models and are left out.
+    """All pairwise comparisons of each ranking, without pairs of one model's answers.
 
     Args:
         prompts, people: one for each ranking.
@@ -109,7 +111,7 @@ def _kept(votes: Votes, rows: NDArray[np.bool_]) -> Votes:
 def leaderboard(
     votes: Votes, n_models: int, min_votes: int = MIN_VOTES, n_resamples: int = 1000, level: float = 0.95, seed: int = 0
 ) -> Leaderboard:
-    """Ranks the models 0 to n_models - 1. A model with fewer than `min_votes` comparisons is not ranked."""
+    """Rank models 0 to n_models - 1. Models with fewer than `min_votes` comparisons are not ranked."""
     n_votes = np.bincount(np.concatenate([votes.first, votes.second]), minlength=n_models)
     few = n_votes < min_votes
     votes = _kept(votes, ~few[votes.first] & ~few[votes.second])
@@ -129,7 +131,7 @@ def leaderboard(
 
 
 def fit(wins: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The scores of highest posterior probability under N(0, PRIOR_SD^2), by Newton's method, each with mean 0.
+    """Maximum a posteriori scores under N(0, PRIOR_SD^2), by Newton's method, centred to mean 0.
 
     Args:
         wins: (m, n_models, n_models), how often the row's model beat the column's, ties half; m sets of votes.
@@ -147,7 +149,7 @@ def fit(wins: NDArray[np.float64]) -> NDArray[np.float64]:
         curvature = -weight
         curvature[:, diagonal, diagonal] += weight.sum(axis=2) + 1 / PRIOR_SD**2
         step = np.linalg.solve(curvature, slope[:, :, None])[:, :, 0]
-        step /= np.maximum(1, np.abs(step).max(axis=1, keepdims=True))  # at most 1 at a time: it cannot overshoot far
+        step /= np.maximum(1, np.abs(step).max(axis=1, keepdims=True))  # at most 1 per step, against overshooting
         scores += step
         if np.abs(step).max() < 1e-9:
             break
@@ -161,23 +163,23 @@ def _sigmoid(x: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _standings(votes: Votes, ranked: NDArray[np.int64], n_resamples: int, level: float, seed: int) -> list[Standing]:
-    """Of votes among the ranked alone."""
+    """Standings from votes between ranked models."""
     from scipy.special import stdtrit
 
     n = len(ranked)
     votes = votes._replace(first=np.searchsorted(ranked, votes.first), second=np.searchsorted(ranked, votes.second))
     scores = fit(_wins(votes, n)[None])[0]
     variances, freedom = _variances(votes, n, n_resamples, seed)
-    half = stdtrit(freedom, (1 + level) / 2) * np.sqrt(variances)  # (n + 1, n): of contrasts; the last row of scores
-    surely = scores[:, None] - scores[None, :] > half[:n]  # (i, j): i is better than j
+    half = stdtrit(freedom, (1 + level) / 2) * np.sqrt(variances)  # (n + 1, n): of differences; the last row: of scores
+    is_better = scores[:, None] - scores[None, :] > half[:n]  # (i, j): i is better than j
     order = np.argsort(-scores, kind="stable")
     return [
         Standing(
             int(ranked[i]),
             Interval(float(scores[i]), float(scores[i] - half[n, i]), float(scores[i] + half[n, i])),
             place + 1,
-            1 + int(surely[:, i].sum()),
-            n - int(surely[i].sum()),
+            1 + int(is_better[:, i].sum()),
+            n - int(is_better[i].sum()),
             0,
         )
         for place, i in enumerate(order)
@@ -185,7 +187,7 @@ def _standings(votes: Votes, ranked: NDArray[np.int64], n_resamples: int, level:
 
 
 def _variances(votes: Votes, n: int, n_resamples: int, seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Of the difference of each two scores, (n, n), and below them of each score; and their degrees of freedom."""
+    """Variances of score differences, (n, n), with those of scores as a last row; and degrees of freedom."""
     both = votes.prompt * (int(votes.person.max()) + 1) + votes.person
     prompts, n_prompts = _contrasts(votes, votes.prompt, n, n_resamples, seed)
     people, n_people = _contrasts(votes, votes.person, n, n_resamples, seed + 1)
@@ -201,7 +203,7 @@ def _variances(votes: Votes, n: int, n_resamples: int, seed: int) -> tuple[NDArr
 def _contrasts(
     votes: Votes, clusters: NDArray[np.int64], n: int, n_resamples: int, seed: int
 ) -> tuple[NDArray[np.float64], int]:
-    """(n + 1, n) variances as in `_variances` when whole clusters are drawn, and the number of clusters."""
+    """(n + 1, n) variances as in `_variances` from resampled clusters, and the number of clusters."""
     parts = by_cluster(clusters, votes.first * n + votes.second, votes.won, n * n)
     parts = parts + by_cluster(clusters, votes.second * n + votes.first, 1 - votes.won, n * n)
     drawn = fit(resampled_sums(parts, n_resamples, seed).reshape(-1, n, n))
@@ -210,7 +212,7 @@ def _contrasts(
     return np.vstack([own[:, None] + own[None, :] - 2 * covariance, own]), parts.shape[1]
 
 
-# -- who can be ranked ------------------------------------------------------------------------------------------------
+# -- which models can be ranked ---------------------------------------------------------------------------------------
 
 
 def _wins(votes: Votes, n_models: int) -> NDArray[np.float64]:
@@ -221,14 +223,14 @@ def _wins(votes: Votes, n_models: int) -> NDArray[np.float64]:
 
 
 def _reach(wins: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """(i, j): i has beaten or tied j, or one that reaches j."""
+    """(i, j): i has beaten or tied j, directly or through others; true for i = j."""
     from scipy.sparse.csgraph import shortest_path
 
     return np.isfinite(shortest_path(wins > 0, unweighted=True)) if len(wins) else np.zeros((0, 0), dtype=bool)
 
 
 def _largest_group(reach: NDArray[np.bool_], few: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """The most models that all reach each other; of two such groups the one with the lowest number."""
+    """The largest group of models that all reach each other; of equal groups the one with the lowest index."""
     mutual = reach & reach.T & ~few[:, None] & ~few[None, :]
     if not mutual.any():
         return np.zeros(0, dtype=np.int64)

@@ -1,18 +1,18 @@
-"""Is a model right as often as it is sure? Expected calibration error, and reliability: accuracy by confidence.
+"""Calibration: expected calibration error (ECE) and reliability diagram, accuracy by confidence.
 
     ECE = sum over bins of n_b / n |accuracy_b - confidence_b|        (Guo et al. 2017, 1706.04599, equation 3)
 
-with bins of equal width. Two ways to ask it of questions with several choices:
+with bins of equal width. Two variants for questions with several choices:
 
-    every   the confidence in each choice is binned, and whether that choice is right: the GPT-4 report's figure 8
-            (2303.08774). Most confidences are low ones in wrong choices.
-    top     only the likeliest choice of each question is: Guo's.
+    every   all choices are binned by their confidence: figure 8 of the GPT-4 report (2303.08774). Most are wrong
+            choices with low confidence.
+    top     only the likeliest choice of each question: Guo et al.
 
 `calibration` gives {n_questions, n_choices, n_bins, ece, ece_if_calibrated, bins}. `ece` is {mean, low, high}, by
-bootstrap over questions. An ECE is above 0 even of a calibrated model, since bins of few questions err to one side or
-the other: `ece_if_calibrated` is what it would be if the model's own probabilities were true, {mean, low, high} of the
-middle 95% (Bröcker & Smith 2007, "Increasing the Reliability of Reliability Diagrams"); an ECE within it shows nothing.
-Each of `bins` is {low, high, n, confidence, accuracy, interval}; bins that nothing fell into are left out.
+bootstrap over questions. Even a calibrated model has an ECE above 0, since bins of few questions deviate by chance:
+`ece_if_calibrated` is the ECE if the model's own probabilities were true, {mean, low, high} of the middle 95% (Bröcker
+& Smith 2007, "Increasing the Reliability of Reliability Diagrams"); an ECE within that range shows no miscalibration.
+Each of `bins` is {low, high, n, confidence, accuracy, interval}; empty bins are left out.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ if TYPE_CHECKING:
 Which = Literal["every", "top"]
 
 N_BINS = 10
-N_DRAWS = 200  # of right answers, for the ECE of a calibrated model
-SUM_TOLERANCE = 1e-3  # by which a question's probabilities may miss 1
+N_DRAWS = 200  # simulations of right answers, for `ece_if_calibrated`
+SUM_TOLERANCE = 1e-3  # tolerance of a question's total probability
 
 
 class Choices(NamedTuple):
-    """The probabilities of all questions' choices in one row."""
+    """Probabilities of all questions' choices, concatenated."""
 
     values: NDArray[np.float64]  # (n_choices,)
-    starts: NDArray[np.int64]  # (n_questions,): where each question's begin
+    starts: NDArray[np.int64]  # (n_questions,): index of each question's first choice
     counts: NDArray[np.int64]  # (n_questions,)
 
 
@@ -51,13 +51,13 @@ def calibration(
     n_bins: int = N_BINS,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """The block that is told above.
+    """The block of the report described above.
 
     Args:
-        probabilities: of each question, one for each of its choices, together 1.
+        probabilities: of each question, one per choice, with sum 1.
         answers: the index of each question's right choice.
 
-    Raises ValueError that names the question whose numbers cannot be right.
+    Raises ValueError with the question whose numbers are invalid.
     """
     check(probabilities, answers)
     choices = flat(probabilities)
@@ -80,7 +80,7 @@ def calibration(
 
 
 def reliability(confidence: ArrayLike, correct: ArrayLike, n_bins: int = N_BINS, low: float = 0.0) -> dict[str, Any]:
-    """{ece, n_bins, bins} of claims (n,), with bins between `low` and 1: 0.5 where each is the likelier of two."""
+    """{ece, n_bins, bins} of confidences (n,), with bins from `low` to 1; low = 0.5 for the likelier of two."""
     sure, right = np.asarray(confidence, dtype=np.float64), np.asarray(correct, dtype=np.float64)
     edges = edges_of(n_bins, low)
     place = bins_of(sure, n_bins, low)
@@ -101,23 +101,23 @@ def reliability(confidence: ArrayLike, correct: ArrayLike, n_bins: int = N_BINS,
 
 
 def bins_of(confidence: NDArray[np.float64], n_bins: int, low: float) -> NDArray[np.int64]:
-    """The bin that each confidence falls into; 1 falls into the last."""
+    """The bin of each confidence; 1 is in the last bin."""
     return np.clip(np.digitize(confidence, edges_of(n_bins, low)) - 1, 0, n_bins - 1)
 
 
 def flat(probabilities: Sequence[Sequence[float]]) -> Choices:
-    """All questions' choices in one row."""
+    """Concatenate all questions' choices."""
     counts = np.array([len(row) for row in probabilities])
     return Choices(np.concatenate([np.asarray(row) for row in probabilities]), np.cumsum(counts) - counts, counts)
 
 
 def edges_of(n_bins: int, low: float) -> NDArray[np.float64]:
-    """(n_bins + 1,). Of ten bins from 0 the seventh begins at 0.6 itself, where `linspace` would be a little above."""
+    """(n_bins + 1,) edges. Of ten bins the seventh starts at exactly 0.6, where `linspace` is slightly above."""
     return low + (1 - low) * np.arange(n_bins + 1) / n_bins
 
 
 def claims(choices: Choices, which: Which) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """The confidences that are binned, and the question that each belongs to."""
+    """The confidences to bin, and the question of each."""
     numbers = np.arange(len(choices.starts))
     if which == "every":
         return choices.values, np.repeat(numbers, choices.counts)
@@ -125,7 +125,7 @@ def claims(choices: Choices, which: Which) -> tuple[NDArray[np.float64], NDArray
 
 
 def correct(choices: Choices, answers: NDArray[np.int64], which: Which) -> NDArray[np.float64]:
-    """Whether each claim was right. Where several choices are the likeliest, the top one is so by its share of them."""
+    """Whether each claim is right. If several choices are likeliest, `top` gives each an equal share."""
     right = choices.starts + answers
     if which == "every":
         return np.isin(np.arange(len(choices.values)), right).astype(np.float64)
@@ -139,9 +139,9 @@ def ece_interval(
 ) -> Interval:
     """The ECE with its interval over questions, from the gap of each claim: correct - confidence.
 
-    It is a sum of |sums|, so a sample's is higher than the truth, and a resample's is higher than the sample's by about
-    as much: percentiles alone miss a small ECE. The lower end is therefore the basic bootstrap's, which turns the
-    percentiles around. Simulated with 300 questions it covers 94 to 97%, where percentiles alone cover 70 to 93%.
+    A sum of |sums| is biased upwards in a sample, and in a resample by about as much again: percentiles alone miss a
+    small ECE. So the lower end is that of the basic bootstrap, which mirrors the percentiles. Simulated with 300
+    questions it covers 94 to 97%, where percentiles alone cover 70 to 93%.
     """
     columns = np.concatenate([place, np.full(len(place), n_bins)])
     values = np.concatenate([gaps, np.ones(len(gaps))])
@@ -156,7 +156,7 @@ def ece_interval(
 
 
 def ece_if_calibrated(choices: Choices, which: Which, n_bins: int, seed: int) -> Interval:
-    """The ECE that remains if each right answer is drawn from the model's own probabilities: mean, middle 95%."""
+    """The ECE if right answers are drawn from the model's own probabilities: mean and middle 95%."""
     rng = np.random.default_rng(seed)
     confidence, _ = claims(choices, which)
     place = bins_of(confidence, n_bins, 0.0)
@@ -173,7 +173,7 @@ def ece_if_calibrated(choices: Choices, which: Which, n_bins: int, seed: int) ->
 
 
 def check(probabilities: Sequence[Sequence[float]], answers: Sequence[int]) -> None:
-    """Raises ValueError for what is no set of probabilities, or no index of one."""
+    """Raise ValueError for invalid probabilities or answer indices."""
     if not len(answers) or len(answers) != len(probabilities):
         raise ValueError(f"{len(probabilities)} questions and {len(answers)} answers: give as many, at least one")
     for number, (row, answer) in enumerate(zip(probabilities, answers, strict=True)):
@@ -187,16 +187,16 @@ def check(probabilities: Sequence[Sequence[float]], answers: Sequence[int]) -> N
 
 
 def reliability_panel(models: Mapping[str, Mapping[str, Any]], title: str = "Reliability") -> Panel:
-    """Every model's accuracy by confidence in one figure. `models` has a block of `calibration` for each."""
+    """Reliability diagram of all models. `models`: a block of `calibration` for each."""
     with canvas("confidence", "share that is right", title) as (figure, axes):
         draw_reliability(axes, models)
-        told = "; ".join(f"{name} has ECE {_ece(found):.3f}" for name, found in models.items())
-        svg = inline(figure, f"{title}: {told}.")
+        eces = "; ".join(f"{name} has ECE {_ece(found):.3f}" for name, found in models.items())
+        svg = inline(figure, f"{title}: {eces}.")
     return Panel(svg, "On the dashed line a model is right as often as it is sure; below it, it is too sure.")
 
 
 def draw_reliability(axes: Axes, models: Mapping[str, Mapping[str, Any]], low: float = 0.0) -> None:
-    """A line for each model, with a dot for each bin, larger where more fell into it, and its interval where known."""
+    """A line per model, with a dot per bin (its size grows with n) and its interval if known."""
     axes.plot([low, 1], [low, 1], color="#8b929c", linestyle="--", linewidth=1.2, zorder=1)
     for (name, found), colour in zip(models.items(), colours(models).values(), strict=True):
         bins = found["bins"]

@@ -1,6 +1,6 @@
-"""The over-optimisation curve: gold and proxy score of best-of-n and PPO as points, fitted, as JSON, table and figure.
+"""Over-optimisation curve: points of best-of-n and PPO (gold and proxy score by KL), fits, JSON, CSV and figure.
 
-`align.lab.overoptimization` measures; its first lines list the keys of the result.
+`align.lab.overoptimization` measures the points; its docstring lists the keys of the result.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ TABLE = ("method", "layers", "parameters", "n_or_step", "kl", "d", "gold", "gold
 
 
 def start_of(samples: list[dict[str, Any]]) -> dict[str, float]:
-    """Where all curves begin: the SFT model's gold score."""
+    """The start of all curves: the SFT model's gold score."""
     gold = [value for row in samples for value in row["gold"]]
     return {"gold": sum(gold) / len(gold), "n_prompts": len(samples)}
 
@@ -35,7 +35,7 @@ def start_of_proxy(scores: list[list[float]]) -> dict[str, float]:
 def best_of_n_points(
     sizes: Sequence[int], samples: list[dict[str, Any]], scores: list[list[float]], seed: int
 ) -> list[dict[str, float]]:
-    """Gold and proxy score of best-of-n, unbiased from N samples of each prompt; KL by its formula."""
+    """Gold and proxy score of best-of-n, estimated without bias from N samples per prompt; KL by its formula."""
     golds = [row["gold"] for row in samples]
     points = []
     for n in sorted(set(sizes)):
@@ -46,14 +46,14 @@ def best_of_n_points(
 
 
 def rl_points(folder: Path) -> list[dict[str, float]]:
-    """What PPO logged at every step, before its update: the policy's KL, gold and proxy score."""
+    """KL, gold and proxy score that PPO logged at every step, before its update."""
     names = {"kl": "objective/kl", "gold": "objective/gold", "proxy": "objective/scores"}
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     return [{"step": row["step"], **{name: row[key] for name, key in names.items()}} for row in rows]
 
 
 def gained(points: list[dict[str, float]], start: Mapping[str, float]) -> list[dict[str, float]]:
-    """Points with their distance from the start, and what they have above it."""
+    """Add to each point d = sqrt(KL) and its gains over the start."""
     for point in points:
         point["d"] = math.sqrt(max(point["kl"], 0.0))  # an estimate of a small KL can come out negative
         point["gold_gain"] = point["gold"] - start["gold"]
@@ -62,7 +62,7 @@ def gained(points: list[dict[str, float]], start: Mapping[str, float]) -> list[d
 
 
 def fitted(form: str, points: list[dict[str, float]], least_d: float = 0.0) -> dict[str, Any] | None:
-    """Gao's form through the gains in gold; None where there are too few points for it."""
+    """Fit of Gao's form to the gains in gold; None with too few points."""
     d, gains = [point["d"] for point in points], [point["gold_gain"] for point in points]
     try:
         fit = fit_best_of_n(d, gains) if form == "best_of_n" else fit_rl(d, gains, least_d)
@@ -74,7 +74,7 @@ def fitted(form: str, points: list[dict[str, float]], least_d: float = 0.0) -> d
 
 
 def report(result: dict[str, Any], folder: Path) -> None:
-    """Writes the result, the table and the figure, and prints the coefficients."""
+    """Write result, table and figure, and print the coefficients."""
     write_whole(folder / "overoptimization.json", json.dumps(result, indent=2, allow_nan=False) + "\n")
     write_table(result, folder / "overoptimization.csv")
     paths = draw(result, folder)
@@ -84,7 +84,7 @@ def report(result: dict[str, Any], folder: Path) -> None:
 
 
 def summary(result: dict[str, Any]) -> Iterator[str]:
-    """A line for each reward model and method: coefficients, and where gold is highest."""
+    """A line per reward model and method: coefficients, and the highest gold score."""
     yield f"SFT: gold {result['start']['gold']:.3f}"
     for size in result["sizes"]:
         for form, name in (("best_of_n", "best of n"), ("rl", "PPO")):
@@ -100,7 +100,7 @@ def summary(result: dict[str, Any]) -> Iterator[str]:
 
 
 def write_table(result: dict[str, Any], path: Path) -> None:
-    """All points in one table, with the fitted gain in gold beside the measured one."""
+    """Write all points as CSV, with measured and fitted gain in gold."""
     with path.open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file)
         table.writerow(TABLE)
@@ -109,14 +109,14 @@ def write_table(result: dict[str, Any], path: Path) -> None:
                 given = size[form]["fit"]
                 fit = given and Fit(form, given["a"], given["b"], 0.0, 0)  # type: ignore[arg-type]
                 for point in size[form]["points"]:
-                    said = float(fit.gain(point["d"])) if fit else ""
+                    fitted_gain = float(fit.gain(point["d"])) if fit else ""
                     numbers = [point[name] for name in TABLE[4:-1]]
                     where = point["n"] if form == "best_of_n" else point["step"]
-                    table.writerow([form, size["layers"], size["parameters"], where, *numbers, said])
+                    table.writerow([form, size["layers"], size["parameters"], where, *numbers, fitted_gain])
 
 
 def write_whole(path: Path, text: str) -> None:
-    """A file that appears when it is whole."""
+    """Write a file atomically."""
     writing = path.with_name(f".{path.name}.writing")
     writing.write_text(text, encoding="utf-8")
     writing.replace(path)

@@ -1,14 +1,14 @@
-"""The win rate that two models would have if their answers were equally long.
+"""Length-controlled win rate: the win rate of two models if their answers were equally long.
 
-Judges like long answers, people and language models alike. AlpacaEval 2 (Dubois et al. 2024, 2404.04475) takes the
-length out by a regression on all prompts,
+Human and LLM judges prefer long answers. AlpacaEval 2 (Dubois et al. 2024, 2404.04475) removes the effect of length by
+a regression over all prompts,
 
     P(first wins) = sigmoid(theta + phi * tanh((length of the first - length of the second) / s)),
 
-with s the standard deviation of the differences, and the controlled rate sets the second term to 0: sigmoid(theta).
-Swapping the models turns a rate into 1 less it. Their third term, how hard a prompt is for a model, is learned from
-many models and left out here: two cannot tell it. Where they choose an L1 penalty by cross-validation, theta and phi
-have a weak normal prior, which keeps them finite where length decides every prompt. Ties count half.
+with s the standard deviation of the differences. The controlled rate sets the second term to 0: sigmoid(theta). With
+swapped models it is 1 minus the rate. Their third term, the difficulty of a prompt for a model, needs many models and
+is left out. Instead of their cross-validated L1 penalty, theta and phi have a weak normal prior, which keeps them
+finite if length decides every prompt. Ties count half.
 
 In simulation the 95% interval covered the rate 93% to 95% of the time with 200 prompts or more, 91% to 95% with 50.
 """
@@ -22,12 +22,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from align.stats.bootstrap import CHUNK_ELEMENTS, Interval, by_cluster, checked, percentiles, resampled_sums, unvaried
 
-PRIOR_SD = 3.0  # of theta and phi, in nats: 30 prompts outweigh it
+PRIOR_SD = 3.0  # prior of theta and phi, in nats: 30 prompts outweigh it
 STEPS = 50
 
 
 class Controlled(NamedTuple):
-    """A length-controlled win rate, or why there is none."""
+    """A length-controlled win rate, or the reason why there is none."""
 
     rate: Interval | None
     reason: str = ""
@@ -60,7 +60,7 @@ def length_controlled(
         return Controlled(unvaried(float(won[0]), len(won), level))
     spread = float(longer.std())
     x = np.tanh(longer / spread) if spread else longer
-    # What is equal is counted, not repeated; to three digits, so that there are a few thousand rows at most.
+    # Equal rows are counted, with x rounded to three digits: a few thousand rows at most.
     rows, which_row = np.unique(np.stack([x.round(3), won], axis=1), axis=0, return_inverse=True)
     parts = by_cluster(np.arange(len(won)), which_row.ravel(), np.ones(len(won)), len(rows))
     rate = float(_rates(np.asarray(parts.sum(axis=1))[None], rows)[0])
@@ -69,7 +69,7 @@ def length_controlled(
 
 
 def _rates(counts: NDArray[np.float64], rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    """sigmoid(theta) for each of m samples, (m,), some at a time. counts: (m, n_rows); rows: (n_rows, 2), x and y."""
+    """sigmoid(theta) for each of m samples, (m,), in batches. counts: (m, n_rows); rows: (n_rows, 2), x and y."""
     from scipy.special import expit
 
     n = max(1, CHUNK_ELEMENTS // len(rows))
@@ -78,7 +78,7 @@ def _rates(counts: NDArray[np.float64], rows: NDArray[np.float64]) -> NDArray[np
 
 
 def _fit(counts: NDArray[np.float64], x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(m, 2): theta and phi of highest posterior probability, by Newton's method on a concave function."""
+    """(m, 2): maximum a posteriori theta and phi, by Newton's method on a concave function."""
     from scipy.special import expit
 
     features = np.stack([np.ones_like(x), x])  # (2, n_rows)
@@ -89,7 +89,7 @@ def _fit(counts: NDArray[np.float64], x: NDArray[np.float64], y: NDArray[np.floa
         slope = (counts * (y - chance)) @ features.T - found / PRIOR_SD**2
         curvature = ((counts * chance * (1 - chance)) @ squares.T).reshape(-1, 2, 2) + np.eye(2) / PRIOR_SD**2
         step = np.linalg.solve(curvature, slope[:, :, None])[:, :, 0]
-        step /= np.maximum(1, np.abs(step).max(axis=1, keepdims=True))  # at most 1 at a time: it cannot overshoot far
+        step /= np.maximum(1, np.abs(step).max(axis=1, keepdims=True))  # at most 1 per step, against overshooting
         found += step
         if np.abs(step).max() < 1e-9:
             break

@@ -1,11 +1,11 @@
-"""Gao's two laws of over-optimisation (Gao et al. 2022, 2210.10760), fitted and drawn.
+"""Fit and draw the scaling laws of reward model over-optimisation (Gao et al. 2022, 2210.10760).
 
-With d = sqrt(KL(policy || initial policy)), the gain in gold score over the initial policy goes as
+With d = sqrt(KL(policy || initial policy)), the gain in gold score over the initial policy follows
 
     best of n              R(d) = d (a - b d)            highest at d = a / 2b, R = a^2 / 4b
     reinforcement learning R(d) = d (a - b log d)        highest at d = exp(a / b - 1), R = b d
 
-a says how well the proxy begins, b how fast optimising against it goes wrong.
+a is the initial slope, b how fast over-optimisation sets in.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Fit(NamedTuple):
     form: Form
     a: float
     b: float
-    r2: float  # share of the points' variance that the form explains
+    r2: float  # share of explained variance
     n_points: int
 
     def gain(self, d: ArrayLike) -> NDArray[np.float64]:
@@ -46,7 +46,7 @@ class Fit(NamedTuple):
 
     @property
     def peak(self) -> Peak | None:
-        """None where the form never turns down (b <= 0), or only falls (best of n with a <= 0)."""
+        """None if the form never falls (b <= 0), or only falls (best of n with a <= 0)."""
         if self.b <= 0 or (self.form == "best_of_n" and self.a <= 0):
             return None
         d = self.a / (2 * self.b) if self.form == "best_of_n" else math.exp(self.a / self.b - 1)
@@ -61,8 +61,8 @@ def fit_best_of_n(d: ArrayLike, gain: ArrayLike) -> Fit:
 def fit_rl(d: ArrayLike, gain: ArrayLike, least_d: float = 0.5) -> Fit:
     """a and b of R = d (a - b log d) by least squares, over the points with d >= least_d.
 
-    The form's slope is infinite at 0, which no policy's is: points near 0 would bend the whole curve (Gao et al. say so
-    of their own fits). Raises ValueError for fewer than 3 points.
+    The form has an infinite slope at 0, unlike any policy, so points near 0 would distort the fit (Gao et al. note the
+    same). Raises ValueError for fewer than 3 points.
     """
     at, height = np.asarray(d, dtype=np.float64), np.asarray(gain, dtype=np.float64)
     return _fit("rl", at[at >= least_d], height[at >= least_d])
@@ -81,7 +81,7 @@ def _fit(form: Form, d: NDArray[np.float64], gain: NDArray[np.float64]) -> Fit:
 
 
 def _columns(form: Form, d: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(..., 2): both forms are linear in a and b, with these factors."""
+    """(..., 2): regressors; both forms are linear in a and b."""
     if form == "best_of_n":
         return np.stack([d, -d * d], axis=-1)
     log_d = np.log(d, where=d > 0, out=np.zeros_like(d))  # d log d goes to 0 with d
@@ -98,9 +98,9 @@ ROWS = {
 
 
 def draw(result: Mapping[str, Any], folder: Path, name: str = "overoptimization") -> list[Path]:
-    """Draws `result` (see align/lab/overoptimization.py) as <name>.svg and <name>.png into `folder`. Returns both.
+    """Draw `result` (see align/lab/overoptimization.py) as <name>.svg and <name>.png in `folder`. Returns both paths.
 
-    Left best of n, right PPO; above the gold score with the fitted curves, below what the reward models believed.
+    Columns: best of n, PPO. Rows: gold score with fitted curves, proxy score.
     """
     import matplotlib
     from matplotlib.figure import Figure

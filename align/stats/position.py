@@ -1,9 +1,8 @@
-"""Does it matter where an answer was shown? Position bias, of people and of models that judge.
+"""Position bias of annotators and LLM judges: does the place where an answer is shown change its rank?
 
-Answers are shown in an order drawn at random for each person and task. So if places did not matter, every order of a
-ranking's ranks over its places would have been equally likely, and that is what is tested: nothing is assumed about the
-answers. An answer's mark is the share of the other answers of its ranking that it beats, ties half: 1/2 in the mean
-over any place, whatever K, unless places matter.
+Answers are shown in random order for each person and task. Without bias, all assignments of a ranking's ranks to places
+are equally likely; the tests use this alone and assume nothing about the answers. An answer's mark is the share of the
+other answers in its ranking that it beats, ties half: without bias its mean over any place is 1/2, for any K.
 """
 
 from __future__ import annotations
@@ -19,12 +18,12 @@ from align.stats.bootstrap import Interval, ratios
 
 
 class PositionBias(NamedTuple):
-    """None where there is nothing to tell it from."""
+    """Figures are None without data."""
 
-    earlier: Interval | None  # of the pairs decided, the share won by the answer shown earlier; 0.5: no bias
+    earlier: Interval | None  # share of decided pairs won by the answer shown earlier; 0.5: no bias
     by_place: list[Interval | None]  # mean mark of the answer shown first, second, ...
-    p_trend: float | None  # of a mark that rises or falls with the place this much, if places did not matter
-    p_any: float | None  # of marks that differ between places this much, in whatever way
+    p_trend: float | None  # p-value of a trend of marks over places
+    p_any: float | None  # p-value of any difference between places
     n_rankings: int
 
 
@@ -47,7 +46,7 @@ def position_bias(tasks: Sequence[int], places: Lists, ranks: Lists, seed: int =
 
 
 def earlier_won(places: Lists, ranks: Lists) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """For each ranking: how many of its decided pairs the answer shown earlier won, and how many it decides."""
+    """For each ranking: decided pairs won by the answer shown earlier, and all decided pairs."""
     won, decided = np.zeros(len(ranks), dtype=np.int64), np.zeros(len(ranks), dtype=np.int64)
     for rows, (place, rank) in by_length(places, ranks):
         rank = np.take_along_axis(rank, np.argsort(place, axis=1, kind="stable"), axis=1)
@@ -58,7 +57,7 @@ def earlier_won(places: Lists, ranks: Lists) -> tuple[NDArray[np.int64], NDArray
 
 
 class _Shown(NamedTuple):
-    """By K, the number of answers: what people saw, from the first place to the last."""
+    """Marks by place, grouped by K, the number of answers."""
 
     tasks: list[NDArray[np.int64]]  # (n,) each
     marks: list[NDArray[np.float64]]  # (n, K) each, in the order of places
@@ -84,7 +83,7 @@ def _by_place(shown: _Shown, seed: int) -> list[Interval | None]:
 
 
 def _tests(every: Sequence[NDArray[np.float64]]) -> tuple[float | None, float | None]:
-    """(p_trend, p_any). Within a ranking the marks m_1..m_K are a random permutation, if places do not matter:
+    """(p_trend, p_any). Without bias the marks m_1..m_K of a ranking are a random permutation:
 
     the sum over rankings of sum_p (p - mean p) m_p has variance S_m S_p / (K - 1), with S the sums of squares about the
     mean; and the sum of m_p over rankings has, over all places together, a chi-squared of K - 1 degrees of freedom.
@@ -98,7 +97,7 @@ def _tests(every: Sequence[NDArray[np.float64]]) -> tuple[float | None, float | 
         centred, place = marks - 0.5, np.arange(k) - (k - 1) / 2
         spread = float((centred**2).sum())
         if spread == 0:
-            continue  # all tied: nothing can depend on places
+            continue  # all tied
         trend += float((centred @ place).sum())
         variance += spread * float(place @ place) / (k - 1)
         chi2 += (k - 1) * float((centred.sum(axis=0) ** 2).sum()) / spread

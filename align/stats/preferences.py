@@ -1,7 +1,7 @@
-"""What verdicts on two models' answers come to: who wins how often, how surely, and whether judges agree.
+"""Pairwise preferences: win rates with intervals and p-values, rankings of models, agreement and bias of judges.
 
-An outcome is 1 where the first model's answer won, 0 where the second's did, 0.5 for a tie, None where no verdict could
-be had. The i-th outcome of every list belongs to the i-th prompt. A share is one of the prompts that have an outcome.
+An outcome is 1 if the first model's answer won, 0 if the second's did, 0.5 for a tie, None without a verdict. The i-th
+outcome of every list belongs to the i-th prompt. Shares are of the prompts with an outcome.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class Preference(NamedTuple):
     tie: Interval
     loss: Interval
     rate: Interval  # of wins, ties half: 0.5 is no difference
-    p: float  # two-sided, of wins and losses as uneven as these if there were no difference
-    controlled: Controlled  # the rate at equal lengths
+    p: float  # two-sided p-value of wins against losses
+    controlled: Controlled  # length-controlled rate
     n: int
     n_failed: int
 
@@ -46,10 +46,10 @@ class Preference(NamedTuple):
 def preference(
     outcomes: Outcomes, first: Sequence[int], second: Sequence[int], n_resamples: int = 1000, seed: int = 0
 ) -> Preference | None:
-    """Of two models, by one judge; `first` and `second` are the lengths of their answers. None without any outcome.
+    """Two models by one judge. `first` and `second`: lengths of their answers. None without any outcome.
 
-    The p-value is the paired permutation test's: what swapping the two models on prompts chosen at random gives. Where
-    a prompt is won, lost or tied, that is the binomial of McNemar's exact test, without drawing.
+    The p-value is that of the paired permutation test. For wins, losses and ties it equals McNemar's exact binomial
+    test.
     """
     known = [i for i, outcome in enumerate(outcomes) if outcome is not None]
     if not known:
@@ -70,7 +70,7 @@ def preference(
 
 
 def ranking(pairs: Mapping[tuple[str, str], Outcomes], min_votes: int = MIN_VOTES, seed: int = 0) -> dict[str, Any]:
-    """All models on one scale, from the outcomes of (first, second) models: Bradley and Terry's, for report.json."""
+    """Bradley-Terry ranking of all models from the outcomes of (first, second) pairs, for report.json."""
     names = list(dict.fromkeys(name for pair in pairs for name in pair))
     found = leaderboard(_votes(pairs, names), len(names), min_votes, seed=seed)
     standings = [
@@ -101,8 +101,8 @@ def _votes(pairs: Mapping[tuple[str, str], Outcomes], names: Sequence[str]) -> V
 class JudgesAgree(NamedTuple):
     """Two judges on the same answers."""
 
-    same: Interval | None  # share of the prompts decided by both on which they say the same: win, tie or loss
-    kappa: float | None  # Cohen's: beyond chance, 1 is always, 0 as chance would
+    same: Interval | None  # share of prompts with equal outcomes: win, tie or loss
+    kappa: float | None  # Cohen's: 1 is perfect agreement, 0 is chance
     n: int
 
     def block(self) -> dict[str, Any]:
@@ -111,25 +111,25 @@ class JudgesAgree(NamedTuple):
 
 
 def judges_agree(one: Outcomes, other: Outcomes, n_prompts: int | None = None, seed: int = 0) -> JudgesAgree:
-    """How often two judges say the same of two models' answers.
+    """Agreement of two judges on two models' answers.
 
-    The outcomes of several pairs of models may follow one another, `n_prompts` each: a prompt's go together.
+    Outcomes of several pairs may be concatenated, `n_prompts` each; outcomes of one prompt form a cluster.
     """
     places = [i for i, pair in enumerate(zip(one, other, strict=True)) if None not in pair]
     if not places:
         return JudgesAgree(None, None, 0)
-    said = np.array([[one[i], other[i]] for i in places], dtype=np.float64)
+    outcomes = np.array([[one[i], other[i]] for i in places], dtype=np.float64)
     counts: NDArray[np.float64] = np.zeros((3, 3))
-    np.add.at(counts, tuple((2 * said).astype(np.int64).T), 1)
+    np.add.at(counts, tuple((2 * outcomes).astype(np.int64).T), 1)
     prompts = np.array(places) % (n_prompts or len(one))
-    alike, all_one = said[:, 0] == said[:, 1], np.ones(len(places))
+    alike, all_one = outcomes[:, 0] == outcomes[:, 1], np.ones(len(places))
     (same,) = ratios(prompts, np.zeros_like(prompts), alike, all_one, 1, seed=seed)
-    # Which of the two models is named first means nothing: each prompt counts in both orders.
+    # The order of the two models is arbitrary: each prompt counts in both orders.
     return JudgesAgree(same, cohen_kappa(counts + counts[::-1, ::-1]), len(places))
 
 
 def order_bias(orders: Sequence[tuple[float, float] | None], seed: int = 0) -> dict[str, Any] | None:
-    """Does it matter to a judge which answer it reads first? For report.json; None without any prompt read twice.
+    """Order bias of a judge, for report.json. None if no prompt was judged in both orders.
 
     Args:
         orders: the outcome with the first model's answer shown first, and with it shown second.

@@ -1,7 +1,7 @@
-"""Accuracy by the size of a model: points with intervals, whether larger is worse, table and figure.
+"""Accuracy by model size (inverse scaling): points with intervals, difference of largest and smallest, CSV and figure.
 
-A question may be asked in several phrasings, of models of several seeds: what is resampled is what the questions are
-about, in each seed's world. How far runs differ by their training alone is seen in `by_seed`.
+A question may have several phrasings and models of several seeds: topics within each seed's world are resampled.
+`by_seed` shows how much training runs differ.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ CHANCE: dict[str, Any] = {"linestyle": (0, (1, 3)), "linewidth": 1.1, "zorder": 
 
 
 class Answer(NamedTuple):
-    """Whether one question was answered rightly."""
+    """Whether one question was answered correctly."""
 
     seed: int
     about: str
@@ -28,7 +28,7 @@ class Answer(NamedTuple):
 
 
 def right(answers: Sequence[int], probabilities: Sequence[Sequence[float]]) -> list[bool]:
-    """Of each question whether the right choice is the likeliest; `answers` are the right ones' indices."""
+    """Whether the right choice of each question is the likeliest. `answers`: indices of the right choices."""
     likeliest = [max(range(len(row)), key=row.__getitem__) for row in probabilities]
     return [one == other for one, other in zip(likeliest, answers, strict=True)]
 
@@ -45,7 +45,7 @@ def point(answers: Sequence[Answer]) -> dict[str, Any]:
 
 
 def difference(smallest: Sequence[Answer], largest: Sequence[Answer]) -> Interval:
-    """Accuracy of the largest model less that of the smallest, on the same questions."""
+    """Accuracy of the largest minus that of the smallest model, on the same questions."""
     gaps: dict[tuple[int, str], list[int]] = {}
     for one, other in zip(smallest, largest, strict=True):
         gaps.setdefault((other.seed, other.about), []).append(other.right - one.right)
@@ -56,7 +56,7 @@ def difference(smallest: Sequence[Answer], largest: Sequence[Answer]) -> Interva
 
 
 def summary(result: Mapping[str, Any]) -> Iterator[str]:
-    """A line for each task: from the smallest model to the largest."""
+    """A line per task: from the smallest model to the largest."""
     sizes = result["sizes"]
     for name, task in result["tasks"].items():
         first, last = (size["tasks"][name]["accuracy"]["mean"] for size in (sizes[0], sizes[-1]))
@@ -70,7 +70,7 @@ def summary(result: Mapping[str, Any]) -> Iterator[str]:
 
 
 def write_table(result: Mapping[str, Any], path: Path) -> None:
-    """A row for each size and task."""
+    """Write CSV with a row per size and task."""
     with path.open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file)
         table.writerow(["task", "parameters", "accuracy", "low", "high", "loss", "seconds"])
@@ -81,7 +81,7 @@ def write_table(result: Mapping[str, Any], path: Path) -> None:
 
 
 def draw(result: Mapping[str, Any], folder: Path, name: str) -> list[Path]:
-    """Draws accuracy by parameters as <name>.svg and <name>.png into `folder`. Returns both."""
+    """Draw accuracy by parameters as <name>.svg and <name>.png in `folder`. Returns both paths."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -90,12 +90,12 @@ def draw(result: Mapping[str, Any], folder: Path, name: str) -> list[Path]:
         figure = Figure(figsize=(6.6, 4.2), layout="constrained", facecolor="white")
         axes = figure.add_subplot(xlabel="parameters (dotted: guessing)", ylabel="accuracy", title="Accuracy by size")
         x = [size["parameters"] for size in result["sizes"]]
-        for (task, told), colour in zip(result["tasks"].items(), OTHER_COLOURS, strict=False):
+        for (task, info), colour in zip(result["tasks"].items(), OTHER_COLOURS, strict=False):
             rows = [size["tasks"][task]["accuracy"] for size in result["sizes"]]
             means = [row["mean"] for row in rows]
             span = [[row["mean"] - row["low"] for row in rows], [row["high"] - row["mean"] for row in rows]]
             axes.errorbar(x, means, yerr=span, fmt="o-", color=colour, markersize=5, capsize=3, label=task)
-            axes.axhline(told["chance"], color=colour, **CHANCE)
+            axes.axhline(info["chance"], color=colour, **CHANCE)
         axes.set_xscale("log")
         axes.set_xticks(x, [_short(n) for n in x])
         axes.minorticks_off()

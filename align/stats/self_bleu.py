@@ -1,8 +1,8 @@
-"""BLEU of each text against all the others, in time that grows with their words and not with their pairs.
+"""Self-BLEU: BLEU-4 of each text against all others, in time linear in the words.
 
-A library scores a text against its references: of 1,000 answers each has 999, and their runs of words would be counted
-a million times. Here each run's largest count in any text is found once, and the second largest, in another text: that
-of the others is the second where the largest is the text's own.
+A library counts the n-grams of all references for each text: for 1,000 answers, a million times. Here each n-gram's
+largest count in any text is found once, and the second largest in another text: for the text with the largest count,
+the maximum over the others is the second.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 MAX_RUN = 4  # words: BLEU-4
-FLOOR = 0.1  # counted instead of no match of one length of run, where another has matches
+FLOOR = 0.1  # count for an n-gram length without matches, if another length has some
 
 Run = tuple[str, ...]
 
 
 class Most(NamedTuple):
-    """The largest count of a run in one text, which that is, and the largest in any other."""
+    """An n-gram's largest count in a text, that text, and the largest count in any other."""
 
     here: int
     text: int
@@ -28,11 +28,10 @@ class Most(NamedTuple):
 
 
 def self_bleu(texts: Sequence[Sequence[str]]) -> list[float]:
-    """BLEU-4 (Papineni et al. 2002) of each text, 0 to 1, the others being its references. [] for fewer than two.
+    """BLEU-4 (Papineni et al. 2002) of each text against the others, 0 to 1. [] for fewer than two texts.
 
-    As sacrebleu's sentence_bleu(smooth_method="floor"): where no run of one length matches, 0.1 is counted; lengths of
-    run that the text is too short for are left out; the reference of the nearest length, of two the shorter, decides
-    about brevity.
+    Equals sacrebleu's sentence_bleu(smooth_method="floor"): 0.1 is counted for an n-gram length without matches;
+    lengths longer than the text are ignored; the reference of the nearest length (of two, the shorter) decides brevity.
     """
     if len(texts) < 2:
         return []
@@ -43,13 +42,13 @@ def self_bleu(texts: Sequence[Sequence[str]]) -> list[float]:
 
 
 def counted(words: Sequence[str]) -> Counter[Run]:
-    """How often each run of one to four words is in a text."""
+    """Counts of all n-grams of one to four words."""
     sizes = range(1, MAX_RUN + 1)
     return Counter(run for size in sizes for run in zip(*(words[start:] for start in range(size)), strict=False))
 
 
 def largest(runs: Sequence[Counter[Run]]) -> dict[Run, Most]:
-    """Of every run its largest counts."""
+    """The largest counts of every n-gram."""
     most: dict[Run, Most] = {}
     for index, counts in enumerate(runs):
         for run, count in counts.items():
@@ -62,7 +61,7 @@ def largest(runs: Sequence[Counter[Run]]) -> dict[Run, Most]:
 
 
 def bleu(index: int, n_words: int, counts: Counter[Run], most: dict[Run, Most], by_length: list[int]) -> float:
-    """BLEU-4 of the text `index`; `by_length` has the lengths of all texts, sorted."""
+    """BLEU-4 of text `index`. `by_length`: sorted lengths of all texts."""
     matches, totals = [0] * MAX_RUN, [0] * MAX_RUN
     for run, count in counts.items():
         best = most[run]
@@ -76,7 +75,7 @@ def bleu(index: int, n_words: int, counts: Counter[Run], most: dict[Run, Most], 
 
 
 def nearest_other(n_words: int, by_length: list[int]) -> int:
-    """The nearest length to `n_words` when one of that length is taken away; of two as near the shorter."""
+    """The nearest length to `n_words` after removing one text of that length; of two, the shorter."""
     place = bisect_left(by_length, n_words)
     if by_length[place + 1 : place + 2] == [n_words]:
         return n_words

@@ -1,17 +1,17 @@
-"""Two ways to ask, compared while the answers come in: a test that may be looked at after every question.
+"""Sequential test of two models or prompts, for A/B tests: valid after every question, with early stopping.
 
-A p-value counts on a number of questions that was fixed beforehand. Who looks after every batch and stops at the first
-p < 0.05 finds a difference far too often where there is none. This test holds at any look.
+A p-value assumes a fixed number of questions. Looking after every batch and stopping at the first p < 0.05 finds false
+differences far too often. This test is valid at every look.
 
-Only questions on which exactly one of the two is right say anything. If both ways are equally good, each such question
-falls to A with probability 1/2. The Bayes factor of "with some probability, any as likely as any other" against that,
-after n of them, k of which fell to A, is
+Only questions on which exactly one of the two is right count. If both are equally good, A is the right one with
+probability 1/2. The Bayes factor of a uniform prior on that probability against 1/2, after n such questions, k of them
+for A, is
 
     B(k + 1, n - k + 1) * 2^n = 2^n / ((n + 1) * (n choose k))
 
-Where there is no difference it is a martingale that begins at 1, so that it ever reaches 1 / alpha has at most
-probability alpha (Ville 1939; Robbins 1970, "Statistical Methods Related to the Law of the Iterated Logarithm"). The
-test stops when it does. The shares that it would not yet have rejected are an interval that holds at any look too.
+Without a difference it is a martingale that starts at 1, so the probability that it ever reaches 1 / alpha is at most
+alpha (Ville 1939; Robbins 1970, "Statistical Methods Related to the Law of the Iterated Logarithm"). The test stops
+there. The shares that are not rejected form an interval that is valid at every look too.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from align.stats.bootstrap import Interval
 
 
 class Look(NamedTuple):
-    """What the questions so far say."""
+    """The state of the test after some questions."""
 
     n_only_a: int  # questions on which A alone is right
     n_only_b: int
-    bayes_factor: float  # for a difference, over none
+    bayes_factor: float  # evidence for a difference against none
     decision: Literal["a", "b", "undecided"]  # which is better
-    share: Interval  # of the questions that only one gets right, those that A does
+    share: Interval  # of A among questions that exactly one gets right
 
 
 def look(n_only_a: int, n_only_b: int, alpha: float = 0.05) -> Look:
-    """The test after so many questions. Raises ValueError for counts below 0, or alpha outside 0 and 1."""
+    """The state of the test. Raises ValueError for negative counts or alpha outside (0, 1)."""
     if n_only_a < 0 or n_only_b < 0:
         raise ValueError(f"{n_only_a} and {n_only_b} are no counts")
     if not 0 < alpha < 1:
@@ -50,7 +50,7 @@ def look(n_only_a: int, n_only_b: int, alpha: float = 0.05) -> Look:
 
 
 def log_bayes_factor(n_only_a: int, n_only_b: int, share: float = 0.5) -> float:
-    """Logarithm of the Bayes factor of any share of A's against this one."""
+    """Log Bayes factor of a uniform prior on A's share against this share."""
     from scipy.special import betaln, xlogy
 
     log_any = betaln(n_only_a + 1, n_only_b + 1)

@@ -1,7 +1,7 @@
-"""Could it be chance? Tests of two models, or two ways to ask, on the same prompts.
+"""Paired significance tests of two models on the same prompts: McNemar's test and the permutation test.
 
-A p-value is how often chance alone would give a difference at least as large, if there were none. It says nothing about
-how large the difference is: for that there are the intervals of `align.stats.bootstrap`.
+A p-value is the probability of a difference at least as large if there is none. It does not say how large the
+difference is: for that see the intervals of `align.stats.bootstrap`.
 """
 
 from __future__ import annotations
@@ -13,21 +13,22 @@ from numpy.typing import ArrayLike, NDArray
 
 from align.stats.bootstrap import CHUNK_ELEMENTS, Interval, bootstrap_mean, checked, unvaried
 
-EXACT_UP_TO = 16  # prompts with a difference: 65,536 ways to give them signs
+EXACT_UP_TO = 16  # differing prompts: 65,536 sign patterns
 
 
 class Comparison(NamedTuple):
-    """Two on the same prompts."""
+    """A paired comparison."""
 
-    difference: Interval  # mean of a less b, over prompts
+    difference: Interval  # mean of a - b over prompts
     p: float  # two-sided
 
 
 def mcnemar(a_correct: ArrayLike, b_correct: ArrayLike) -> Comparison:
-    """Is A right more often than B? By the prompts on which just one of them is right.
+    """McNemar's exact test (1947): is A right more often than B?
 
-    McNemar 1947, in its exact form: of n such prompts each would be A's with probability 1/2, so the p-value is
-    binomial. The i-th of both belong to the i-th prompt. Raises ValueError for anything but True, False, 1 or 0.
+    Only prompts on which exactly one is right count; under the null hypothesis each is A's with probability 1/2, so the
+    p-value is binomial. The i-th of both belong to the i-th prompt. Raises ValueError for anything but True, False, 1
+    or 0.
     """
     from scipy.stats import binomtest
 
@@ -37,18 +38,18 @@ def mcnemar(a_correct: ArrayLike, b_correct: ArrayLike) -> Comparison:
             raise ValueError(f"{name} holds {wrong[0]:g}: each must be True or False")
     only_a, only_b = int((a > b).sum()), int((b > a).sum())
     p = float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
-    same = np.ptp(a - b) == 0  # then no resample can differ, and the bootstrap would be sure
+    same = np.ptp(a - b) == 0  # then the bootstrap interval would have width 0
     return Comparison(unvaried(float(a[0] - b[0]), len(a), lowest=-1.0) if same else bootstrap_mean(a - b), p)
 
 
 def paired_permutation(
     a_scores: ArrayLike, b_scores: ArrayLike, n_permutations: int = 10_000, seed: int = 0
 ) -> Comparison:
-    """Does A score higher than B? By swapping the two on prompts chosen at random.
+    """Paired permutation test: does A score higher than B?
 
-    If there is no difference, A's and B's score of a prompt might as well be swapped (Fisher 1935; Dror et al. 2018,
-    "The Hitchhiker's Guide to Testing Statistical Significance in NLP"). All ways to swap are tried where at most 16
-    prompts differ, else `n_permutations` of them, and the p-value is (1 + those as extreme) / (1 + n_permutations)
+    Without a difference, A's and B's scores of a prompt are exchangeable (Fisher 1935; Dror et al. 2018, "The
+    Hitchhiker's Guide to Testing Statistical Significance in NLP"). All sign patterns are tried if at most 16 prompts
+    differ, else `n_permutations` random ones, and the p-value is (1 + those as extreme) / (1 + n_permutations)
     (Phipson & Smyth 2010), which is never 0.
     """
     a, b = _pair(a_scores, b_scores)

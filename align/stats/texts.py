@@ -1,32 +1,31 @@
-"""What a model's answers are like, right or wrong: how long, how repetitive, how much alike, how often refusals.
+"""Text statistics of answers: length, repetition, refusals, diversity; and contradictions between samples.
 
-Answers are added portion by portion, `figures` gives a block of plain numbers at any time. Intervals are {mean, low,
-high} at 95%; an answer is to a prompt of its own. Words are runs of letters and digits, and single marks, lower case.
+Answers are added portion by portion; `figures` returns a block of plain numbers at any time. Intervals are {mean, low,
+high} at 95%. Words are runs of letters and digits, and single punctuation marks, in lower case.
 
 `Texts`
-    n, empty                      answers, and the share of them without a word; the rest is about all answers
+    n, empty                      number of answers, and the share without a word; the rest is over all answers
     words, tokens                 {mean: interval, min, p5, p25, median, p75, p95, max} of their lengths
-    repeating                     share of the answers in which four words in a row come again
-    seq_rep_4                     1 - different / all runs of four words, by answer: seq-rep-4 of Welleck et al. 2019
+    repeating                     share of answers in which a run of four words repeats
+    seq_rep_4                     1 - distinct / all runs of four words, per answer: seq-rep-4 of Welleck et al. 2019
                                   (1908.04319, equation 10), on words; 0 for an answer of fewer than four
-    refusal_phrases               share of the answers with one of `REFUSALS`, as XSTest (2308.01263) matches strings: a
-                                  stand-in where nobody judges, which misses some refusals and accuses some answers
-    distinct_1, _2, _3            different / all runs of 1, 2, 3 words in the sample (Li et al. 2016, 1510.03055)
-    self_bleu                     mean BLEU-4 of an answer of the sample, all others being its references (Zhu et al.
-                                  2018, 1802.01886): 1 where all answers are the same
-    n_sample                      answers in the sample: at most `SAMPLE`, none of them empty
+    refusal_phrases               share of answers with one of `REFUSALS`, as XSTest (2308.01263) matches strings: a
+                                  substitute for a judge, with false negatives and false positives
+    distinct_1, _2, _3            distinct / all runs of 1, 2, 3 words in the sample (Li et al. 2016, 1510.03055)
+    self_bleu                     mean BLEU-4 of an answer against all others in the sample (Zhu et al. 2018,
+                                  1802.01886): 1 if all answers are equal
+    n_sample                      answers in the sample: at most `SAMPLE`, without empty ones
 
-Both diversities depend on how many answers they are of: compare them between models where `n_sample` is the same.
-Memory is that of the sample, and a few numbers for each answer.
+distinct and self_bleu depend on `n_sample`: compare models with equal `n_sample`. Memory: the sample, and a few numbers
+per answer.
 
-`Contradictions`, of several samples for each prompt from which an answer was extracted
-    n_prompts, n_without          prompts with two answers or more, and those with fewer, of which the rest says nothing
-    contradicting                 share of the prompts whose answers are not all the same
-    disagreement                  how often two answers to one prompt differ; unlike the share it does not grow with the
-                                  number of samples
+`Contradictions`, of several samples per prompt with an extracted answer
+    n_prompts, n_without          prompts with at least two answers, and those with fewer, which are ignored
+    contradicting                 share of prompts with differing answers
+    disagreement                  how often two answers to one prompt differ; independent of the number of samples
 
-Where a prompt has one right answer, two different ones contradict each other. It takes no second model to see, and it
-is not the whole of contradiction: sentences of one answer may contradict each other too.
+If a prompt has one right answer, two different answers contradict each other. This needs no second model. It does not
+find contradictions within one answer.
 """
 
 from __future__ import annotations
@@ -42,8 +41,8 @@ from typing import Any
 from align.stats.bootstrap import bootstrap_mean, wilson
 from align.stats.self_bleu import self_bleu
 
-SAMPLE = 1000  # answers that are compared with each other
-REPEATED = 4  # words in a row that come again
+SAMPLE = 1000  # most answers in the sample
+REPEATED = 4  # words of a repeated run
 QUANTILES = {"min": 0.0, "p5": 0.05, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95, "max": 1.0}
 REFUSALS = (
     *("i can not", "i cannot", "i can't", "i could not", "i couldn't", "i will not", "i won't", "i would not"),
@@ -66,16 +65,16 @@ _WORD = re.compile(r"\w+|[^\w\s]")
 
 
 class Texts:
-    """Takes in answers; tells what they are like."""
+    """Collects answers and computes their statistics."""
 
     def __init__(self, seed: int = 0) -> None:
         self.seed, self.n, self.n_empty, self.n_refusing = seed, 0, 0, 0
         self.n_words, self.n_tokens, self.repeated = array("q"), array("q"), array("d")
         self.sample: list[tuple[float, list[str]]] = []  # a heap
-        self.rng = Random(f"texts {seed}")  # the same for every model: of the same prompts the same are sampled
+        self.rng = Random(f"texts {seed}")  # the same for every model, so the same prompts are sampled
 
     def add(self, answers: Sequence[str], n_tokens: Sequence[int] | None = None) -> None:
-        """`n_tokens`: the length of each answer in the model's own tokens, if it is to be reported."""
+        """`n_tokens`: length of each answer in the model's tokens, optional."""
         for answer in answers:
             words = words_of(answer)
             self.n += 1
@@ -87,14 +86,14 @@ class Texts:
         self.n_tokens.extend(n_tokens or ())
 
     def _maybe_sample(self, words: list[str]) -> None:
-        """Keeps the answers with the highest of random numbers: each is in the sample as likely as any other."""
+        """Reservoir sample: keep the answers with the highest random numbers."""
         drawn = self.rng.random()
         if words:
             keep = heappush if len(self.sample) < SAMPLE else heappushpop
             keep(self.sample, (drawn, words))
 
     def figures(self) -> dict[str, Any]:
-        """The block that is told above; {n: 0} of no answers."""
+        """The block described above; {n: 0} without answers."""
         if not self.n:
             return {"n": 0}
         found: dict[str, Any] = {"n": self.n, "empty": _share(self.n_empty, self.n)}
@@ -112,14 +111,14 @@ class Texts:
 
 
 class Contradictions:
-    """Takes in the answers extracted from several samples for each prompt; tells how often they differ."""
+    """Collects answers extracted from several samples per prompt; computes how often they differ."""
 
     def __init__(self, seed: int = 0) -> None:
         self.seed, self.n_without = seed, 0
         self.disagreeing = array("d")  # for each prompt, the share of its pairs of answers that differ
 
     def add(self, prompts: Iterable[Sequence[str | None]]) -> None:
-        """For each prompt its answers, brought to one spelling; None where none could be extracted."""
+        """Each prompt's normalised answers; None where none was extracted."""
         for answers in prompts:
             counts = Counter(answer for answer in answers if answer is not None)
             n = counts.total()
@@ -129,7 +128,7 @@ class Contradictions:
             self.disagreeing.append(1 - sum(same * (same - 1) for same in counts.values()) / (n * (n - 1)))
 
     def figures(self) -> dict[str, Any]:
-        """The block that is told above."""
+        """The block described above."""
         n = len(self.disagreeing)
         return {
             "n_prompts": n,
@@ -140,7 +139,7 @@ class Contradictions:
 
 
 def words_of(text: str) -> list[str]:
-    """Words and marks, lower case, with one kind of apostrophe."""
+    """Words and punctuation marks, in lower case, with one kind of apostrophe."""
     return _WORD.findall(text.lower().replace("’", "'"))
 
 
@@ -152,19 +151,19 @@ _REFUSALS = tuple(_spaced(words_of(phrase)) for phrase in REFUSALS)
 
 
 def refuses(words: Sequence[str]) -> bool:
-    """Whether one of `REFUSALS` stands among the words of an answer."""
+    """Whether an answer contains one of `REFUSALS`."""
     text = _spaced(words)
     return any(phrase in text for phrase in _REFUSALS)
 
 
 def repeated_share(words: Sequence[str], size: int) -> float:
-    """1 - different / all runs of `size` words; 0 where there is no such run."""
+    """1 - distinct / all runs of `size` words; 0 without any run."""
     runs = list(zip(*(words[start:] for start in range(size)), strict=False))
     return 1 - len(set(runs)) / len(runs) if runs else 0.0
 
 
 def distinct(answers: Iterable[Sequence[str]], size: int) -> float | None:
-    """Different / all runs of `size` words through all answers. None where there is no such run."""
+    """Distinct / all runs of `size` words over all answers. None without any run."""
     n, seen = 0, set()
     for words in answers:
         runs = list(zip(*(words[start:] for start in range(size)), strict=False))
@@ -174,7 +173,7 @@ def distinct(answers: Iterable[Sequence[str]], size: int) -> float | None:
 
 
 def lengths(values: Sequence[int], seed: int = 0) -> dict[str, Any]:
-    """The mean with its interval, and quantiles."""
+    """Mean with its interval, and quantiles."""
     import numpy as np
 
     spread = np.quantile(np.asarray(values), list(QUANTILES.values()))

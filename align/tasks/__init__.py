@@ -1,5 +1,5 @@
-"""Questions whose answers are known: templates and few examples, choices by likelihood, generated answers, perplexity.
+"""Benchmarks with known answers: multiple choice by likelihood, generated answers, perplexity; few-shot prompts.
 
-Reading order: `task` (what a recipe says), `template` (how a question is put), `choice`, `generate` and `perplexity`
-(how each kind is measured), `results` (what a report is told).
+Reading order: `settings` (recipe keys), `task` (runs a task), `template` (prompts), `choice`, `generate` and
+`perplexity` (the three kinds), `results` (the report's block).
 """

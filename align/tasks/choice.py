@@ -1,10 +1,10 @@
-"""Which of several choices a model finds likeliest, by log-likelihood: nothing is sampled.
+"""Multiple choice: the choice with the highest log-likelihood. Nothing is sampled.
 
-A choice's log-likelihood is a sum over its tokens, so long choices lose. GPT-3 (2005.14165, section 2.4) divides by the
-number of tokens; dividing by bytes makes models of different tokenizers comparable. `raw` divides by nothing, and the
-probabilities over the choices, for calibration, are the softmax of that.
+A choice's log-likelihood is a sum over its tokens, so long choices are at a disadvantage. GPT-3 (2005.14165, section
+2.4) divides by the number of tokens; dividing by bytes makes models of different tokenizers comparable. `raw` does not
+divide; its softmax gives the probabilities of the choices, for calibration.
 
-No choice is scored with the EOS after it.
+Choices are scored without EOS.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from align.tasks.results import Outcome
 from align.tasks.template import Template
 from align.text.values import n_shared
 
-Row = tuple[list[int], list[int]]  # tokens given, tokens scored
+Row = tuple[list[int], list[int]]  # context tokens, scored tokens
 
 
 def ask_choices(
@@ -28,60 +28,65 @@ def ask_choices(
     model: Any,
     metric: str = "per_token",
 ) -> list[Outcome]:
-    """An outcome for each question with its examples; its choice is the likeliest by `metric`."""
-    asked = [template.ask(one, shown, model.plain) for one, shown in zip(questions, examples, strict=True)]
-    rows_of = choice_rows(questions, asked, template, model)
-    fitting = [max(len(given) + len(said) for given, said in rows) <= model.max_tokens for rows in rows_of]
+    """One outcome per question with its examples. The choice is the likeliest by `metric`."""
+    prompts = [template.ask(one, shown, model.plain) for one, shown in zip(questions, examples, strict=True)]
+    rows_of = choice_rows(questions, prompts, template, model)
+    fitting = [
+        max(len(context) + len(choice_ids) for context, choice_ids in rows) <= model.max_tokens for rows in rows_of
+    ]
     found = iter(model.logprobs([row for rows, fits in zip(rows_of, fitting, strict=True) if fits for row in rows]))
     outcomes = []
     for question, rows, shown, fits in zip(questions, rows_of, examples, fitting, strict=True):
         if fits:
-            sums, sizes = [math.fsum(next(found)) for _ in rows], [len(said) for _, said in rows]
+            sums, sizes = [math.fsum(next(found)) for _ in rows], [len(choice_ids) for _, choice_ids in rows]
             n_bytes = [len(template.written(question, i).encode()) for i in range(len(rows))]
-            outcomes.append(judged(question, sums, sizes, n_bytes, metric))
+            outcomes.append(outcome_of(question, sums, sizes, n_bytes, metric))
         else:
             outcomes.append(Outcome(question.place, {}, too_long(len(shown), model.max_tokens)))
     return outcomes
 
 
-def choice_rows(questions: Sequence[Question], asked: Sequence[Any], template: Template, model: Any) -> list[list[Row]]:
-    """For each question a row for each choice: what is given, and the choice after it."""
+def choice_rows(
+    questions: Sequence[Question], prompts: Sequence[Any], template: Template, model: Any
+) -> list[list[Row]]:
+    """For each question, one row per choice: context tokens and choice tokens."""
     if model.plain:
         return [
             _split(model, text, [template.continuation(question, i, True) for i in range(len(question.choices))])
-            for question, text in zip(questions, asked, strict=True)
+            for question, text in zip(questions, prompts, strict=True)
         ]
     from align.text.encode import encode_responses
 
-    given = model.prompt_ids(asked)
-    said = [
+    context = model.prompt_ids(prompts)
+    choice_ids = [
         encode_responses(
             model.tokenizer,
             [(turns, template.continuation(question, i, False)) for i in range(len(question.choices))],
         )
-        for question, turns in zip(questions, asked, strict=True)
+        for question, turns in zip(questions, prompts, strict=True)
     ]
-    return [[(ids, answer[:-1]) for answer in answers] for ids, answers in zip(given, said, strict=True)]
+    return [[(ids, answer[:-1]) for answer in answers] for ids, answers in zip(context, choice_ids, strict=True)]
 
 
 def _split(model: Any, text: str, continuations: Sequence[str]) -> list[Row]:
-    """Text and continuation are tokenised as one, and parted where the tokens of all continuations begin to differ
-    from the text's own: a token may reach over the end of the text."""
+    """Tokenise text and continuation together, and split where the tokens of any continuation differ from the text's.
+
+    A token may span the end of the text."""
     own, *wholes = model.prompt_ids([text, *(text + continuation for continuation in continuations)])
     n = min(n_shared(own, whole) for whole in wholes)
     return [(whole[:n], whole[n:]) for whole in wholes]
 
 
-def judged(
+def outcome_of(
     question: Question,
     sums: Sequence[float],
     n_tokens: Sequence[int],
     n_bytes: Sequence[int],
     metric: str = "per_token",
 ) -> Outcome:
-    """The outcome from each choice's log-likelihood and how long it is."""
+    """The outcome from the log-likelihood and length of each choice."""
     if not all(math.isfinite(value) for value in sums):
-        return Outcome(question.place, {}, "a choice's log-likelihood is not a number; look at the model's weights")
+        return Outcome(question.place, {}, "a choice's log-likelihood is not a number; check the model's weights")
     if not all(n_tokens):
         return Outcome(question.place, {}, "a choice has no token of its own; write it without special tokens")
     by = {
@@ -90,26 +95,26 @@ def judged(
         "per_byte": [value / n for value, n in zip(sums, n_bytes, strict=True)],
     }
     scores = {name: float(_first_highest(values) == question.right) for name, values in by.items()}
-    said = question.choices[_first_highest(by[metric])]
-    return Outcome(question.place, scores, said=said, probabilities=softmax(sums), right=question.right)
+    chosen = question.choices[_first_highest(by[metric])]
+    return Outcome(question.place, scores, said=chosen, probabilities=softmax(sums), right=question.right)
 
 
 def softmax(values: Sequence[float]) -> tuple[float, ...]:
-    """Probabilities in proportion to exp(value)."""
+    """Probabilities proportional to exp(value)."""
     highest = max(values)
     weights = [math.exp(value - highest) for value in values]
     return tuple(weight / sum(weights) for weight in weights)
 
 
 def chance(questions: Sequence[Question]) -> float:
-    """How often guessing is right."""
+    """Accuracy of guessing."""
     return sum(1 / len(question.choices) for question in questions) / len(questions)
 
 
 def too_long(shots: int, max_tokens: int) -> str:
-    """Why a question was not asked."""
+    """The reason why a question was skipped."""
     shown = f"with {shots} example{'' if shots == 1 else 's'} it" if shots else "it"
-    return f"a question was left out: {shown} does not fit into {max_tokens} tokens; give fewer shots or more room"
+    return f"a question was skipped: {shown} does not fit into {max_tokens} tokens; use fewer shots or more tokens"
 
 
 def _first_highest(values: Sequence[float]) -> int:

@@ -1,7 +1,7 @@
-"""Questions that a model answers in words: exact match, F1 and ROUGE-L of what it generates.
+"""Generated answers: exact match, F1 and ROUGE-L of a model's answers to questions.
 
-With several votes each question is sampled that often, and the answer that most samples end in counts:
-self-consistency (Wang et al., 2203.11171).
+With several votes each question is sampled that often, and the most frequent answer counts: self-consistency
+ (Wang et al., 2203.11171).
 """
 
 from __future__ import annotations
@@ -28,38 +28,38 @@ def ask_questions(
     metrics: Sequence[str],
     seed: int,
 ) -> list[Outcome]:
-    """An outcome for each question with its examples."""
-    asked = [template.ask(one, shown, text_model.plain) for one, shown in zip(questions, examples, strict=True)]
+    """One outcome per question with its examples."""
+    prompts = [template.ask(one, shown, text_model.plain) for one, shown in zip(questions, examples, strict=True)]
     stop = template.stops_at(text_model.plain)
-    samples = [text_model.answer(asked, how, seed * 1000 + vote, stop) for vote in range(votes)]
+    samples = [text_model.answer(prompts, how, seed * 1000 + vote, stop) for vote in range(votes)]
     outcomes = []
-    for question, shown, replies in zip(questions, examples, zip(*samples, strict=True), strict=True):
-        texts = [reply.text for reply in replies if reply is not None]
+    for question, shown, completions in zip(questions, examples, zip(*samples, strict=True), strict=True):
+        texts = [completion.text for completion in completions if completion is not None]
         if len(texts) == votes:
-            outcomes.append(judged(question, texts, template, metrics))
+            outcomes.append(outcome_of(question, texts, template, metrics))
         else:
             outcomes.append(Outcome(question.place, {}, too_long(len(shown), text_model.max_tokens)))
     return outcomes
 
 
-def judged(question: Question, texts: Sequence[str], template: Template, metrics: Sequence[str]) -> Outcome:
-    """The outcome of one question from its samples. Where no answer is found, it is wrong."""
+def outcome_of(question: Question, texts: Sequence[str], template: Template, metrics: Sequence[str]) -> Outcome:
+    """The outcome of one question from its samples. Without an extracted answer it is wrong."""
     answers = [template.extracted(answer) or answer for answer in question.answers]
     found = [template.extracted(text) for text in texts]
     chosen = majority(found, template.number)
-    said = None if chosen is None else found[chosen]
+    answer_text = None if chosen is None else found[chosen]
     scores = {}
     for name in metrics:
         if name == "exact":
-            scores[name] = _right(said, answers, template.number)
+            scores[name] = _right(answer_text, answers, template.number)
         else:
-            scores[name] = 0.0 if said is None else MEASURES[name](said, answers)
+            scores[name] = 0.0 if answer_text is None else MEASURES[name](answer_text, answers)
     samples: tuple[str | None, ...] = ()
     if len(texts) > 1:
         scores["exact_single"] = fmean(_right(one, answers, template.number) for one in found)
         samples = tuple(None if one is None else key_of(one, template.number) for one in found)
-    return Outcome(question.place, scores, said=texts[chosen or 0], found=said, samples=samples)
+    return Outcome(question.place, scores, said=texts[chosen or 0], found=answer_text, samples=samples)
 
 
-def _right(said: str | None, answers: Sequence[str], number: bool) -> float:
-    return 0.0 if said is None else exact(said, answers, number)
+def _right(answer_text: str | None, answers: Sequence[str], number: bool) -> float:
+    return 0.0 if answer_text is None else exact(answer_text, answers, number)

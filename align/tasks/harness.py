@@ -1,15 +1,15 @@
-"""Standard benchmarks: a model of ours in EleutherAI's evaluation harness, `lm-eval`, under the name `align`.
+"""Standard benchmarks: run a model in EleutherAI's evaluation harness, `lm-eval`, as model type `align`.
 
     pip install '.[lm-eval]'
     python -m align.tasks.harness run --model align --model_args path=runs/ppo/model --apply_chat_template \\
         --tasks arc_easy,gsm8k --output_path runs/benchmarks
 
-Everything after `harness` is the harness's own command line (`--help`), its tasks come from the hub or, with
-`--include_path`, from a folder. `path` is what `model.path` is in a recipe: a run's model/, a Hugging Face folder or
-name, or an adapter, which is merged into its base; `template` a file with another chat template than its own. For a
-base model leave out --apply_chat_template.
+Everything after `harness` is the harness's own command line (`--help`). Its tasks come from the hub or, with
+`--include_path`, from a folder. `path` is a recipe's `model.path`: a run's model/, a Hugging Face folder or name, or an
+adapter, which is merged into its base. `template` is a file with another chat template. For a base model leave out
+--apply_chat_template.
 
-The harness puts no BOS before a text unless the tokenizer does so itself; the tasks of an evaluation always do.
+The harness adds BOS before a text only if the tokenizer does; the tasks of an evaluation always add it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ except ImportError:
 
 @register_model("align")
 class AlignLM(HFLM):
-    """A model that is loaded as a recipe's `model` section is, in fp32, on the device that there is."""
+    """A model loaded like a recipe's `model` section, in fp32, on the available device."""
 
     def __init__(
         self,
@@ -47,8 +47,8 @@ class AlignLM(HFLM):
         template: str | None = None,
         **others: Any,
     ) -> None:
-        """`others` are HFLM's, such as batch_size and enable_thinking. `device` is accelerate's choice, whatever the
-        harness says."""
+        """`others` are HFLM's arguments, such as batch_size and enable_thinking. `device` is ignored: accelerate
+        chooses it."""
         from align.models.language import with_ends
         from align.models.load import load_causal_lm, max_positions
         from align.text.tokenizer import load_tokenizer, rows_needed
@@ -63,11 +63,11 @@ class AlignLM(HFLM):
 
     @property
     def eot_token_id(self) -> int:
-        """What the harness cuts an answer at, beside the task's own stops; generation stops at every end."""
+        """The token at which the harness cuts an answer; generation stops at every end token."""
         return ends_of(self.tokenizer).turn
 
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
-        """The harness writes a choice right behind the generation prompt; a template may begin answers with a space."""
+        """Add the template's leading space: the harness writes a choice directly after the generation prompt."""
         if context.endswith(self._before_answer) and not continuation.startswith(self._lead):
             continuation = self._lead + continuation
         found: tuple[list[int], list[int]] = super()._encode_pair(context, continuation)
@@ -75,7 +75,7 @@ class AlignLM(HFLM):
 
 
 def _answer_marks(tokenizer: Any) -> tuple[str, str]:
-    """What the chat template writes before an answer, and what the answer itself begins with in it, such as a space."""
+    """The chat template's text before an answer, and its first characters within the answer, such as a space."""
     user, answered = {"role": "user", "content": "x"}, {"role": "assistant", "content": "x"}
     alone = tokenizer.apply_chat_template([user], tokenize=False)
     asked = tokenizer.apply_chat_template([user], tokenize=False, add_generation_prompt=True)

@@ -1,4 +1,4 @@
-"""Whether an answer in words is right, and how far it is from one that is."""
+"""Metrics of generated answers: normalisation, exact match, F1, ROUGE-L, majority vote."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ _NUMBER = re.compile(r"-?(?:\d[\d,]*\.?\d*|\.\d+)")
 
 
 def normalised(text: str) -> str:
-    """Lower case, without punctuation, articles and more than single spaces, as SQuAD's evaluation (1606.05250) does.
+    """Lower case, without punctuation, articles and extra spaces, as in SQuAD's evaluation (1606.05250).
 
-    A text that has nothing else, such as "+" or "a", stays as it is.
+    A text of nothing else, such as "+" or "a", is only lower-cased.
     """
     left = " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
     return left or text.strip().lower()
 
 
 def number_of(text: str) -> str | None:
-    """The first number in a text in one way of writing: "$1,234.50." is "1234.5". None if there is none.
+    """The first number in a text, normalised: "$1,234.50." is "1234.5". None if there is none.
 
-    GSM8K's answers are numbers with thousands' commas, and models add units, currency and a full stop.
+    GSM8K's answers have thousands separators, and models add units, currency and a full stop.
     """
     found = _NUMBER.search(text.replace("−", "-").replace("$", ""))
     if found is None:
@@ -39,17 +39,17 @@ def number_of(text: str) -> str | None:
 
 
 def key_of(text: str, number: bool) -> str:
-    """What two answers have in common that say the same."""
+    """The normalised form by which two answers are compared."""
     return (number_of(text) if number else None) or normalised(text)
 
 
 def exact(said: str, answers: Sequence[str], number: bool = False) -> float:
-    """1 if the answer is one of the right ones after normalisation, else 0."""
+    """1 if the normalised answer is one of the right ones, else 0."""
     return float(key_of(said, number) in {key_of(answer, number) for answer in answers})
 
 
 def f1(said: str, answers: Sequence[str]) -> float:
-    """Harmonic mean of precision and recall over the words of the closest right answer (SQuAD, 1606.05250)."""
+    """F1 of words with the closest right answer (SQuAD, 1606.05250)."""
     return max(_f1(normalised(said).split(), normalised(answer).split()) for answer in answers)
 
 
@@ -59,7 +59,7 @@ def _f1(said: list[str], answer: list[str]) -> float:
 
 
 def rouge_l(said: str, answers: Sequence[str]) -> float:
-    """F-measure of the longest common subsequence of words with the closest right answer (Lin 2004), no stemming."""
+    """ROUGE-L F-measure with the closest right answer (Lin 2004), without stemming."""
     from rouge_score.rouge_scorer import RougeScorer
 
     scorer = RougeScorer(["rougeL"], use_stemmer=False)
@@ -67,9 +67,9 @@ def rouge_l(said: str, answers: Sequence[str]) -> float:
 
 
 def majority(said: Sequence[str | None], number: bool = False) -> int | None:
-    """Index of an answer that most samples agree on; of as many votes, the one that was said first. None if none.
+    """Index of the most frequent answer; of equal counts, the first. None without any answer.
 
-    Self-consistency (Wang et al., 2203.11171): the samples that give no answer have no vote.
+    Self-consistency (Wang et al., 2203.11171): samples without an answer do not vote.
     """
     keys = [None if text is None else key_of(text, number) for text in said]
     votes = Counter(key for key in keys if key is not None)

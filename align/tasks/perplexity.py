@@ -1,12 +1,12 @@
-"""How well a model predicts texts: perplexity per token, word and byte, and bits per byte.
+"""Perplexity of texts: per token, word and byte, and bits per byte.
 
-A document begins after BOS (EOS for a model without BOS), as in training, so its first token is predicted too; EOS at
-its end is not. One that is longer than the model's positions is read in windows that overlap: each moves on by
-`stride` tokens, half a window unless said otherwise, and only tokens that no window before it had are scored. So after
-the first window every token is predicted from at least window - stride tokens before it.
+A document starts after BOS (EOS for a model without BOS), as in training, so its first token is scored too; EOS at its
+end is not. A document longer than the model's positions is read in overlapping windows: each moves by `stride` tokens
+(default: half a window) and scores only new tokens. So after the first window every token has at least window - stride
+tokens of context.
 
-Tokens differ between tokenizers; words (parted by white space) and bytes do not. Every figure is a sum over all
-documents divided by a sum over all documents, exp(-sum log p / sum of tokens), and documents are what is resampled.
+Tokens differ between tokenizers; words (separated by white space) and bytes do not. Every figure is a ratio of sums
+over all documents, exp(-sum log p / sum of tokens); documents are resampled for its interval.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ COUNTS = ("tokens", "words", "bytes")
 
 
 class Window(NamedTuple):
-    """Tokens start to end go through the model; those from `first` on are scored."""
+    """Tokens start:end go through the model; tokens first:end are scored."""
 
     start: int
     first: int
@@ -35,7 +35,7 @@ class Window(NamedTuple):
 
 
 def windows(n: int, width: int, stride: int) -> Iterator[Window]:
-    """The windows over n tokens, the first of which is given and not scored."""
+    """The windows over n tokens. The first token is context only."""
     first = 1
     while first < n:
         end = min(n, width if first == 1 else first + stride)
@@ -44,7 +44,7 @@ def windows(n: int, width: int, stride: int) -> Iterator[Window]:
 
 
 def read_documents(documents: Sequence[Document], text_model: Any, stride: int | None) -> list[Outcome]:
-    """An outcome for each document: its negative log-likelihood in nats, its counts, its bits per byte."""
+    """One outcome per document: negative log-likelihood in nats, counts, bits per byte."""
     outcomes: list[Outcome] = []
     for begin in range(0, len(documents), AT_ONCE):
         now = documents[begin : begin + AT_ONCE]
@@ -59,20 +59,20 @@ def read_documents(documents: Sequence[Document], text_model: Any, stride: int |
 
 
 def stride_of(text_model: Any, stride: int | None) -> int:
-    """Tokens that a window moves on by: at most so many that one token of context is left."""
+    """Tokens by which a window moves; at least one token of context remains."""
     return min(stride or max(1, text_model.max_tokens // 2), text_model.max_tokens - 1)
 
 
 def _outcome(document: Document, nll: float, n_tokens: int) -> Outcome:
     if not math.isfinite(nll):
-        return Outcome(document.source, {}, "a document's log-likelihood is not a number; look at the model's weights")
+        return Outcome(document.source, {}, "a document's log-likelihood is not a number; check the model's weights")
     n_words, n_bytes = len(document.text.split()), len(document.text.encode())
     scores = {"nll": nll, "tokens": float(n_tokens), "words": float(n_words), "bytes": float(n_bytes)}
     return Outcome(document.source, scores | {"bits_per_byte": nll / math.log(2) / n_bytes})
 
 
 def perplexities(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """The block of a round: each figure with its interval over documents, and the counts."""
+    """A round's block: each figure with its interval over documents, and counts."""
     measured = scored(outcomes)
     block: dict[str, Any] = {"n": len(measured), "scores": {}}
     if not measured:

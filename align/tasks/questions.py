@@ -1,4 +1,4 @@
-"""The rows of a task's files.
+"""Read the rows of a task's files.
 
 choice      {"question": str, "choices": [str, ...], "answer": int}    the index of the right one
 generate    {"question": str, "answer": str or [str, ...]}             any of them is right
@@ -17,17 +17,17 @@ from align.text.rows import Row
 
 
 class Question(NamedTuple):
-    """A question and what is right."""
+    """A question with its right answers."""
 
     text: str
-    answers: tuple[str, ...]  # any of them; of a choice the right one alone
-    place: str  # the file and line that it stands in
+    answers: tuple[str, ...]  # any of them is right; for choices, the right one
+    place: str  # file:line
     choices: tuple[str, ...] = ()
     right: int = 0  # index of the right choice
 
 
 def read_questions(path: str, split: str, columns: Mapping[str, str], with_choices: bool) -> list[Question]:
-    """The questions of a file. Raises `UserError` for a row that cannot be asked, or a file without rows."""
+    """The questions of a file. Raises `UserError` for an invalid row, or a file without rows."""
     make = _choice if with_choices else _open_question
     questions = [make(row, columns) for row in iter_rows(path, split)]
     return _some(questions, path)
@@ -79,7 +79,7 @@ def _value(row: Row, name: str, columns: Mapping[str, str]) -> Any:
     if column not in row.values:
         raise UserError(
             f"{row.source}: no column {column!r}; there are {', '.join(map(repr, row.values))}. "
-            f"Name the one that holds it: columns: {{{name}: ...}}"
+            f"Map the right one with columns: {{{name}: ...}}"
         )
     return row.values[column]
 

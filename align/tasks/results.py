@@ -1,20 +1,20 @@
-"""What came of a task: an outcome for each question, figures with intervals, and what could not be had.
+"""Results of a task: one outcome per question, scores with intervals, comparison of two models.
 
-The report's block of a task, as `block` makes it:
+The report's block of a task, `Result.block`:
 
-    kind, metric                    choice, generate or perplexity; the score that models are compared by
-    n                               questions (documents), before any is left out
-    rounds[i].shots                 how many solved examples stood before each question
-    rounds[i].n                     questions that were answered and measured
+    kind, metric                    choice, generate or perplexity; the score by which models are compared
+    n                               questions (documents), including skipped ones
+    rounds[i].shots                 number of solved examples before each question
+    rounds[i].n                     questions that were measured
     rounds[i].scores.<name>         {mean, low, high} over questions
-    rounds[i].n_without_answer      generate: answers in which nothing was found; they count as wrong
-    rounds[i].contradictions        generate, several votes: how often samples disagree, as align.stats.texts tells
-    rounds[i].chance                choice: what guessing would get
-    rounds[i].{tokens, words, bytes, window, stride}      perplexity: what was read, and how
+    rounds[i].n_without_answer      generate: answers without an extracted answer; they count as wrong
+    rounds[i].contradictions        generate, several votes: how often samples disagree; see align.stats.texts
+    rounds[i].chance                choice: accuracy of guessing
+    rounds[i].{tokens, words, bytes, window, stride}      perplexity: amount of text, and windows
 
-Scores: `raw`, `per_token` and `per_byte` of choices (right by the likelihood as it is, over tokens, over bytes);
-`exact`, `f1`, `rouge_l` and, where several samples vote, `exact_single` (one sample's share of right answers);
-`per_token`, `per_word` and `per_byte` perplexity and `bits_per_byte`. Bounds are null where one document is all.
+Scores: `raw`, `per_token` and `per_byte` of choices (accuracy by total likelihood, per token, per byte);
+`exact`, `f1`, `rouge_l` and, with several votes, `exact_single` (accuracy of a single sample);
+`per_token`, `per_word` and `per_byte` perplexity and `bits_per_byte`. Bounds are null for a single document.
 """
 
 from __future__ import annotations
@@ -30,28 +30,28 @@ from align.stats.significance import mcnemar, paired_permutation
 
 
 class Outcome(NamedTuple):
-    """One question to one model."""
+    """One model's result on one question."""
 
-    place: str  # where it stands: file:line
-    scores: dict[str, float]  # empty where there is none
-    reason: str = ""  # then, why
+    place: str  # file:line
+    scores: dict[str, float]  # empty if not measured
+    reason: str = ""  # why not measured
     said: str = ""  # the answer, or the choice
-    found: str | None = None  # of a generated answer: what the template extracts from it
+    found: str | None = None  # the answer extracted from a generated text
     probabilities: tuple[float, ...] = ()  # over the choices, for calibration
     right: int | None = None  # index of the right choice
-    samples: tuple[str | None, ...] = ()  # where several vote: each sample's answer, in one spelling
+    samples: tuple[str | None, ...] = ()  # with several votes: each sample's normalised answer
 
 
 class Round(NamedTuple):
-    """All questions with one number of examples."""
+    """Results with one number of examples."""
 
     shots: int
     outcomes: list[Outcome]
-    block: dict[str, Any]  # its part of the report
+    block: dict[str, Any]  # for the report
 
 
 class Result(NamedTuple):
-    """A task's outcome for one model."""
+    """One model's results on a task."""
 
     kind: str
     metric: str
@@ -64,7 +64,7 @@ class Result(NamedTuple):
         return {"kind": self.kind, "metric": self.metric, "n": n, "rounds": [one.block for one in self.rounds]}
 
     def problems(self, where: str) -> list[Problem]:
-        """What could not be asked or measured, each reason with its count; `where` as in tasks.gsm8k.base."""
+        """Skipped or unmeasured questions as problems, each reason with its count. `where`: as in tasks.gsm8k.base."""
         counts: dict[str, int] = {}
         for one in self.rounds:
             for outcome in one.outcomes:
@@ -74,30 +74,29 @@ class Result(NamedTuple):
 
 
 def scored(outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """Those that were measured."""
+    """The measured outcomes."""
     return [outcome for outcome in outcomes if outcome.scores]
 
 
 def summary(outcomes: Sequence[Outcome], names: Sequence[str]) -> dict[str, Any]:
-    """Each score's mean with its interval, and over how many questions."""
+    """Mean and interval of each score, and the number of questions."""
     measured = scored(outcomes)
     scores = {name: interval([outcome.scores[name] for outcome in measured])._asdict() for name in names if measured}
     return {"n": len(measured), "scores": scores}
 
 
 def interval(values: Sequence[float]) -> Interval:
-    """Wilson's for shares of right answers, which holds for few questions too; else by bootstrap."""
+    """Wilson's interval for 0/1 scores, which is valid for few questions too; else bootstrap."""
     if set(values) <= {0.0, 1.0}:
         return wilson(int(sum(values)), len(values))
     return bootstrap_mean(values) if np.ptp(values) > 0 else unvaried(values[0], len(values))
 
 
 def compare(a: Result, b: Result) -> list[dict[str, Any]]:
-    """A less B by the task's metric, a dict for each number of examples: {shots, n, mean, low, high, p}.
+    """A minus B by the task's metric, a dict per number of examples: {shots, n, mean, low, high, p}.
 
-    Paired over the questions that both were measured on: McNemar's test of right and wrong, else by permutation. Of
-    perplexities the bits per byte of each document are compared; there less is better. With A tuned from B this is the
-    alignment tax.
+    Paired over questions measured on both: McNemar's test for 0/1 scores, else the permutation test. Perplexity is
+    compared by bits per byte of each document, where less is better. If A was tuned from B, this is the alignment tax.
     """
     rows = []
     for one, other in zip(a.rounds, b.rounds, strict=True):

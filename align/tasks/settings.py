@@ -1,4 +1,4 @@
-"""The recipe keys of a task. Nothing heavy is imported: --help is quick.
+"""Recipe keys of a task. Imports nothing heavy, so that --help is quick.
 
 tasks:
   gsm8k: {kind: generate, path: data/gsm8k.jsonl.gz, template: data/prompts/gsm8k.yaml, shots: [0, 4], limit: 200}
@@ -21,7 +21,7 @@ METRICS: dict[str, tuple[Metric, ...]] = {
 }
 BY_DEFAULT: dict[str, tuple[Metric, ...]] = METRICS | {"generate": ("exact", "f1")}
 
-# Keys that not every kind reads.
+# Keys that only some kinds read.
 ASKED = ("choice", "generate")
 READ_BY: dict[str, tuple[str, ...]] = dict.fromkeys(("template", "examples", "shots", "metrics"), ASKED)
 READ_BY |= dict.fromkeys(("max_tokens", "votes", "temperature"), ("generate",)) | {"stride": ("perplexity",)}
@@ -31,7 +31,7 @@ class Task(Section):
     """Questions with known answers, or texts to predict."""
 
     kind: Literal["choice", "generate", "perplexity"]
-    """choice: the likeliest of several choices; generate: an answer in words; perplexity: how texts are predicted."""
+    """choice: the likeliest of several choices; generate: a generated answer; perplexity: likelihood of texts."""
     path: str
     """A file, folder or hub name: rows {question, choices, answer}, {question, answer} or {text}."""
     split: str = "test"
@@ -39,24 +39,24 @@ class Task(Section):
     columns: dict[str, str] = Field(default_factory=dict)
     """Maps our column names to the file's: {question: ctx}."""
     limit: int | None = Field(None, gt=0)
-    """Ask only so many, the first."""
+    """Use only the first so many rows."""
     template: str | None = None
-    """A file that says how questions are put, as data/prompts/gsm8k.yaml."""
+    """Prompt template, such as data/prompts/gsm8k.yaml."""
     shots: list[int] = Field(default_factory=lambda: [0])
-    """How many solved examples stand before a question; each number is a round of its own."""
+    """Numbers of solved examples before a question (few-shot); each number is a separate round."""
     examples: str | None = None
-    """Where examples come from; by default from the rows of path after the first `limit`."""
+    """File with examples. Default: the rows of path after the first `limit`."""
     metrics: list[Metric] | None = Field(None, min_length=1)
-    """What is measured; models are compared by the first. choice: per_token (GPT-3's), raw, per_byte; generate: exact,
+    """Metrics; models are compared by the first. choice: per_token (GPT-3's), raw, per_byte; generate: exact,
     f1, rouge_l."""
     max_tokens: int = Field(256, gt=0)
     """Longest answer."""
     votes: int = Field(1, gt=0, le=1000)
-    """Samples of each question, of whose answers the most frequent counts (self-consistency)."""
+    """Samples per question; the most frequent answer counts (self-consistency)."""
     temperature: float | None = Field(None, ge=0)
-    """Of the sampling; by default 0, the likeliest token, and with several votes 0.7 (2203.11171)."""
+    """Sampling temperature. Default: 0 (greedy), or 0.7 with several votes (2203.11171)."""
     stride: int | None = Field(None, gt=0)
-    """Tokens by which a window over a long text moves on; by default half of the window."""
+    """Tokens by which a window over a long text moves. Default: half of the window."""
 
     @model_validator(mode="after")
     def _has_an_effect(self) -> Self:
@@ -66,25 +66,25 @@ class Task(Section):
             ):
                 raise ValueError(f"{key} has no effect with kind: {self.kind}; leave it out")
         if self.kind != "perplexity" and self.template is None:
-            raise ValueError("template is missing; name a file that says how questions are put, see data/prompts/")
+            raise ValueError("template is missing; give a prompt template, see data/prompts/")
         if wrong := [name for name in self.metrics or () if name not in METRICS[self.kind]]:
             raise ValueError(f"metrics: {wrong[0]} is none of {self.kind}; there are {', '.join(METRICS[self.kind])}")
         if self.votes > 1 and self.temperature == 0:
-            raise ValueError(f"votes: {self.votes} at temperature 0 would be the same answer each time; raise it")
+            raise ValueError(f"votes: {self.votes} samples at temperature 0 are all equal; raise temperature")
         return self
 
     @model_validator(mode="after")
     def _shots(self) -> Self:
         if not self.shots or min(self.shots) < 0 or len(set(self.shots)) < len(self.shots):
-            raise ValueError(f"shots = {self.shots}: give numbers from 0 on, each once")
+            raise ValueError(f"shots = {self.shots}: give different numbers of at least 0")
         if max(self.shots) > 0 and self.examples is None and self.limit is None:
             raise ValueError(
-                f"shots = {self.shots}: the examples need rows that are not asked; give examples, a file of their own, "
-                "or limit, and they come from the rows after it"
+                f"shots = {self.shots}: examples need rows of their own; give examples, a separate file, or limit, and "
+                "the rows after it become examples"
             )
         return self
 
     @property
     def measured(self) -> tuple[Metric, ...]:
-        """What is measured, the metric that models are compared by first."""
+        """The metrics; models are compared by the first."""
         return tuple(self.metrics or BY_DEFAULT[self.kind])

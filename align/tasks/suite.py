@@ -1,11 +1,11 @@
-"""All tasks to all models: the report's block `tasks`, and what alignment cost.
+"""Run one task on all models: the report's block `tasks.<name>`, and the change from tuning (alignment tax).
 
 tasks.<name>
-    kind, metric, n            as align.tasks.results tells
-    models.<model>.rounds      its figures, a round for each number of examples
-    models.<model>.change      of a model that came from another: [{shots, n, mean, low, high, p}], its score less
-                               that of the other, question by question
-    models.<model>.came_from   the other
+    kind, metric, n            see align.tasks.results
+    models.<model>.rounds      its scores, a round per number of examples
+    models.<model>.change      of a tuned model: [{shots, n, mean, low, high, p}], its score minus that of the model it
+                               came from, paired by question
+    models.<model>.came_from   the model it came from
     models.<model>.calibration choices: {every, top} of align.stats.calibration, of the round with most examples
 """
 
@@ -30,13 +30,13 @@ def task_block(
     seed: int,
     problems: list[Problem],
 ) -> dict[str, Any]:
-    """One task's block. A model that cannot be asked becomes a problem, and the others are.
+    """The block of one task. A model that fails becomes a problem; the others continue.
 
     Args:
-        name: of the task, in the recipe.
-        text_models: the models by name, each a `TextModel` or what answers as one does.
-        came_from: the model that each was tuned from, where there is one.
-        problems: what goes wrong is added to them.
+        name: the task's name in the recipe.
+        text_models: by name, each a `TextModel` or an `EvalModel`.
+        came_from: the model that each was tuned from, if any.
+        problems: failures are appended.
     """
     results: dict[str, Result] = {}
     for model, text_model in text_models.items():
@@ -59,7 +59,7 @@ def task_block(
 
 
 def _calibrated(result: Result) -> dict[str, Any]:
-    """Of choices: is the model right as often as it is sure?"""
+    """Calibration on a choice task, else {}."""
     last: Round = max(result.rounds, key=lambda one: one.shots)
     known = [one for one in last.outcomes if one.probabilities and one.right is not None]
     if not known:

@@ -1,4 +1,4 @@
-"""A task of a recipe: its files are read, and a model is asked."""
+"""Prepare a task (read files, draw examples) and run it on a model."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from align.text.records import Document
 
 
 class Prepared(NamedTuple):
-    """A task's rows as they will be asked, the same for every model."""
+    """A task's rows, the same for every model."""
 
     questions: list[Question]
-    examples: list[list[Question]]  # of each question, as many as the largest number of shots
+    examples: list[list[Question]]  # per question, as many as the largest number of shots
     documents: list[Document]
     template: Template | None
 
     @property
     def n(self) -> int:
-        """How many questions or documents."""
+        """Number of questions or documents."""
         return len(self.questions) + len(self.documents)
 
 
 def prepare(task: Task, seed: int) -> Prepared:
-    """Reads a task's files. Raises `UserError` for whatever is wrong in them, so before any model is loaded."""
+    """Read a task's files. Raises `UserError` for errors in them, before any model is loaded."""
     if task.kind == "perplexity":
         return Prepared([], [], read_texts(task.path, task.split, task.columns)[: task.limit], None)
     template = load_template(str(task.template))
@@ -55,14 +55,14 @@ def _has_letters(rows: Sequence[Question], task: Task) -> None:
 
 
 def draw_examples(question: Question, pool: Sequence[Question], n: int, seed: int, source: str) -> list[Question]:
-    """n of the pool for this question, never itself: GPT-3 draws them anew for each question.
+    """Draw n examples from the pool for this question, never the question itself; as GPT-3, anew for each question.
 
-    They follow from the seed and the question, and fewer are the first of more: what is added from one number of shots
-    to the next is examples, not other ones. No two of the pool have the same text.
+    They depend on the seed and the question, and fewer shots are the first of more. No two examples in the pool have
+    the same text.
     """
     if len(pool) <= n > 0:  # one of them may be the question itself
         raise UserError(
-            f"{source}: {len(pool)} different examples, but {n} shots want at least {n + 1}; give more rows"
+            f"{source}: {len(pool)} different examples, but {n} shots need at least {n + 1}; give more rows"
         )
     chance, drawn = random.Random(f"{seed} {question.text}"), dict[str, Question]()
     while len(drawn) < n:
@@ -73,7 +73,7 @@ def draw_examples(question: Question, pool: Sequence[Question], n: int, seed: in
 
 
 def run_task(task: Task, text_model: Any, seed: int, prepared: Prepared | None = None) -> Result:
-    """Asks one model. `text_model` is a `TextModel`, or answers as one does."""
+    """Run a task on one model, a `TextModel` or an `EvalModel`."""
     rows = prepared or prepare(task, seed)
     if task.kind == "perplexity":
         return Result(task.kind, "bits_per_byte", [_read(task, text_model, rows.documents)])

@@ -1,11 +1,11 @@
-"""How a question is put to a model: an instruction, a few solved examples, the question itself (GPT-3, 2005.14165).
+"""Few-shot prompt template: an instruction, a few solved examples, the question (GPT-3, 2005.14165).
 
-A base model reads a text: examples and question are written out one after the other, as `example` says, and the model
-goes on where the answer belongs. A chat model reads turns: every example is a turn of the user and one of the
-assistant. So the model sees a solved example exactly as it saw a conversation in training, its end marked by EOS; in a
-single turn it would have to guess from separators where an answer ends, which only a base model has practice in.
+A base model reads one text: examples and question in the form of `example`, which the model continues with the answer.
+A chat model reads messages: each example is a user message and an assistant message. So it sees solved examples in the
+form of its training data, ended by EOS; in a single message it would have to infer the end of an answer from
+separators, which only a base model has practice with.
 
-A template is a YAML file; data/prompts/ has some.
+A template is a YAML file; see data/prompts/.
 """
 
 from __future__ import annotations
@@ -28,35 +28,35 @@ _NAMES = ("question", "choices", "answer")
 
 
 class Template(Section):
-    """How questions are put, and how answers are read."""
+    """A prompt template, and the extraction of answers."""
 
     instruction: str = ""
-    """What to do, said once before everything."""
+    """Instruction, once at the start."""
     example: str
     """A solved example as a base model reads it: {question}, {choices} if there are any, and {answer} at the end."""
     turn: str = "{question}"
-    """What the user says to a chat model: {question}, and {choices} if there are any. The answer is the next turn."""
+    """User message for a chat model: {question}, and {choices} if there are any."""
     separator: str = "\n\n"
-    """Stands between instruction, examples and question."""
+    """Text between instruction, examples and question."""
     choice: str = "{letter}. {choice}"
-    """How each of {choices} is written, on a line of its own."""
+    """Format of each of {choices}, one per line."""
     answers: Literal["text", "letter"] = "text"
-    """Whether a choice is answered by its text or by its letter."""
+    """Form of the answer to a choice question: its text or its letter."""
     stop: str | None = Field(None, min_length=1)
-    """Where the answer of a base model ends; by default at the separator. A chat model says EOS."""
+    """End of a base model's answer. Default: the separator. A chat model ends with EOS."""
     extract: list[str] = Field(default_factory=list)
-    """Regular expressions for the final answer, in group 1. The first that matches counts, where it matches last.
-    None takes the whole answer. A right answer in the data is read in the same way, or whole if none matches."""
+    """Regular expressions whose group 1 is the final answer. The first expression that matches counts, at its last
+    match. Empty: the whole answer. Right answers in the data are extracted too; whole if none matches."""
     number: bool = False
-    """Whether answers are numbers: 1,234 and $1234.00 are then the same."""
+    """Compares answers as numbers: 1,234 equals $1234.00."""
     cot: bool = False
-    """Chain of thought: whether examples show the way to the answer, or only what `extract` finds in it."""
+    """Chain of thought: examples show the whole answer, not only what `extract` finds in it."""
 
     @field_validator("separator")
     @classmethod
     def _parts(cls, separator: str) -> str:
         if not separator:
-            raise ValueError("without a separator nothing shows where an example ends; give one, as '\\n\\n'")
+            raise ValueError("separator is empty, so examples have no visible end; give one, such as '\\n\\n'")
         return separator
 
     @model_validator(mode="after")
@@ -65,15 +65,15 @@ class Template(Section):
             text = getattr(self, key)
             unknown = [name for name in re.findall(r"\{(\w+)\}", text) if name not in names]
             if unknown:
-                raise ValueError(f"{key}: {{{unknown[0]}}} is not known here; there are {', '.join(names)}")
+                raise ValueError(f"{key}: {{{unknown[0]}}} is not a placeholder here; there are {', '.join(names)}")
         for key in ("example", "turn"):
             text = getattr(self, key)
             if text.count("{question}") != 1:
-                raise ValueError(f"{key} = {text!r}: write {{question}} once, where the question belongs")
+                raise ValueError(f"{key} = {text!r}: write {{question}} exactly once")
             if self.answers == "letter" and text.count("{choices}") != 1:
-                raise ValueError(f"{key} = {text!r}: answers: letter needs {{choices}} once, or no letter is seen")
+                raise ValueError(f"{key} = {text!r}: answers: letter needs {{choices}} exactly once")
         if self.example.count("{answer}") != 1 or not self.example.endswith("{answer}"):
-            raise ValueError(f"example = {self.example!r}: end it with {{answer}}, where the model is to go on")
+            raise ValueError(f"example = {self.example!r}: end it with {{answer}}, where the model continues")
         return self
 
     @model_validator(mode="after")
@@ -86,11 +86,11 @@ class Template(Section):
             if compiled.groups < 1:
                 raise ValueError(f"extract: {pattern!r} has no group; put the answer in parentheses")
         if self.cot and not self.extract:
-            raise ValueError("cot: true needs extract, to find the answer after the thoughts that lead to it")
+            raise ValueError("cot: true needs extract, to find the final answer after the reasoning")
         return self
 
     def ask(self, question: Question, examples: Sequence[Question], plain: bool) -> str | list[Message]:
-        """The question after its examples: a text for a base model, turns for a chat model."""
+        """The prompt with examples: a text for a base model, messages for a chat model."""
         return self._as_text(question, examples) if plain else self._as_turns(question, examples)
 
     def _as_text(self, question: Question, examples: Sequence[Question]) -> str:
@@ -106,7 +106,7 @@ class Template(Section):
         return turns[:-1]
 
     def continuation(self, question: Question, index: int, plain: bool) -> str:
-        """What a model says that answers with this choice: the end of a base model's text, or a turn."""
+        """The continuation that answers with this choice: the end of a base model's text, or a message."""
         return (self._gap() if plain else "") + self.written(question, index)
 
     def written(self, question: Question, index: int) -> str:
@@ -114,14 +114,14 @@ class Template(Section):
         return LETTERS[index] if self.answers == "letter" else question.choices[index].strip()
 
     def answer(self, question: Question) -> str:
-        """The right answer as an example shows it."""
+        """The right answer in the form of an example."""
         if question.choices:
             return self.written(question, question.right)
         whole = question.answers[0].strip()
         return whole if self.cot else self.extracted(whole) or whole
 
     def extracted(self, text: str) -> str | None:
-        """The final answer in what a model said; None if there is none."""
+        """The final answer in a completion; None if there is none."""
         if not self.extract:
             return text.strip() or None
         for pattern in self.extract:
@@ -130,14 +130,14 @@ class Template(Section):
         return None
 
     def stops_at(self, plain: bool) -> str | None:
-        """Where an answer is cut."""
+        """The stop string of an answer."""
         return (self.stop or self.separator) if plain else None
 
     def _instructions(self) -> list[str]:
         return [self.instruction.strip()] if self.instruction.strip() else []
 
     def _before(self, question: Question) -> str:
-        """What stands before the answer, but for spaces: a word's token carries the space before it."""
+        """The text before the answer, without trailing spaces: a word's token includes the space before it."""
         return self._filled(self.example.removesuffix("{answer}").rstrip(" "), question)
 
     def _gap(self) -> str:
@@ -153,10 +153,10 @@ class Template(Section):
 
 
 def load_template(path: str | Path) -> Template:
-    """A template from its file. Raises `UserError` that names the file and the key."""
+    """Read a template. Raises `UserError` with file and key."""
     return build(Template, read_yaml(own_or_shipped(str(path))), str(path))
 
 
 def _filled(text: str, values: dict[str, str]) -> str:
-    """Only the names given are replaced, once: braces in a question or in LaTeX stay as they are."""
+    """Replace only the given names, once: braces in a question or in LaTeX are kept."""
     return re.sub(r"\{(\w+)\}", lambda match: values.get(match[1], match[0]), text)

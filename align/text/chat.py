@@ -1,23 +1,21 @@
-"""The chat template: how a conversation is written out as one text.
+"""Default chat templates for tokenizers that have none: they write a conversation as one text.
 
-A tokenizer that brings a template keeps it. Any other gets one of two:
+A tokenizer keeps its own template. Without one it gets one of two:
 
-- with the markers `<|user|>`, `<|assistant|>`, `<|system|>` among its special tokens (those trained here have them)
+- if `<|user|>`, `<|assistant|>`, `<|system|>` are among its special tokens (as in those trained here):
   `<|user|> What is 2+2?<|assistant|> 4<|endoftext|>`
-- without them, a plain text form that needs no new token
+- else a plain text form that needs no new token:
   `User: What is 2+2?\\n\\nAssistant: 4<|endoftext|>`
 
-Both strip a turn's content and put one space before it, but for code of several lines whose first one is indented: that
-begins as it is. In a byte-level vocabulary a word carries the space before it,
-so the first word of a turn is the same token as in running text, and a model that only ever read documents knows it.
-The space stands on the answer's side of the generation prompt: sampling begins right after the marker or the colon, as
-in training. An empty answer is EOS alone.
+Both strip each content and put one space before it, except for multi-line code with an indented first line, which is
+kept. In a byte-level vocabulary a word includes the space before it, so the first word of a message is the same token
+as in running text, which a base model knows. The space belongs to the answer, not to the generation prompt: sampling
+begins right after the marker or the colon, as in training. An empty answer is EOS alone.
 
-Where the tokenizer itself begins a text with BOS, as Gemma's and Llama's, both begin with it: such a model has seen no
-text without.
+If the tokenizer itself begins texts with BOS, as Gemma's and Llama's do, both templates begin with BOS too.
 
-Both mark the assistant's turns with `{% generation %}`, which `apply_chat_template(return_assistant_tokens_mask=True)`
-needs.
+Both wrap the assistant's messages in `{% generation %}` for
+`apply_chat_template(return_assistant_tokens_mask=True)`.
 """
 
 from __future__ import annotations
@@ -57,19 +55,19 @@ TEXT_TEMPLATE = _TEMPLATE % {
 
 
 def ensure_chat_template(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Gives a tokenizer without a chat template one of ours; `save_pretrained` then keeps it with the tokenizer."""
+    """Sets one of our templates on a tokenizer that has none. `save_pretrained` saves it with the tokenizer."""
     if tokenizer.chat_template is None:
         template = MARKER_TEMPLATE if has_markers(tokenizer) else TEXT_TEMPLATE
         tokenizer.chat_template = "{{ bos_token }}" * len(own_bos(tokenizer)) + template
 
 
 def is_ours(template: object) -> bool:
-    """Whether a tokenizer's template is one that `ensure_chat_template` lends."""
+    """Whether a template is one that `ensure_chat_template` sets."""
     return str(template).removeprefix("{{ bos_token }}") in (MARKER_TEMPLATE, TEXT_TEMPLATE)
 
 
 def own_bos(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """BOS, if this tokenizer begins every text with it by itself, else nothing."""
+    """[BOS] if this tokenizer begins every text with BOS, else []."""
     begun = list(tokenizer("x")["input_ids"])[:1]
     return begun if begun == [tokenizer.bos_token_id] else []
 
@@ -80,6 +78,6 @@ def has_markers(tokenizer: PreTrainedTokenizerBase) -> bool:
 
 
 def special_tokens(tokenizer: PreTrainedTokenizerBase) -> set[str]:
-    """The texts that this tokenizer reads as one special token each."""
+    """The texts of all special tokens of this tokenizer."""
     added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
     return added | set(tokenizer.all_special_tokens)

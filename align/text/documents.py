@@ -1,13 +1,13 @@
-"""A text file as documents.
+"""Splits a text file into documents.
 
-A file may hold one text or thousands. It is cut by the first of these rules that finds something:
+A file may hold one text or thousands. The first rule that matches cuts it:
 
-1. at every `<|endoftext|>`, the usual separator of corpora, which is left out;
-2. before headings ` = Title = `, as WikiText begins its articles;
-3. into blocks of whole paragraphs (parted by blank lines; lines where there is no blank one), each ended when it has
-   2000 characters or more.
+1. at every `<|endoftext|>`, the usual separator of corpora, which is removed;
+2. before headings ` = Title = `, which begin WikiText's articles;
+3. into blocks of whole paragraphs (or lines, if there is no blank line); a block ends when it has 2000 characters or
+   more.
 
-So a short file is one document, a long one has parts that can be held out for validation, and no line is cut.
+So a short file is one document, a long file has parts that can be held out for validation, and no line is cut.
 """
 
 from __future__ import annotations

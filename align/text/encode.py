@@ -1,14 +1,14 @@
-"""Conversations, prompts and answers as tokens, through whatever chat template the tokenizer has.
+"""Encodes conversations, prompts and answers as tokens with the tokenizer's chat template, and decodes answers.
 
-The rule that everything here keeps: the tokens of a prompt in training are exactly those seen at sampling,
+One rule holds everywhere: a prompt has the same tokens in training and in sampling:
 
     encode_conversation(prompt + [assistant: answer]).ids == encode_prompt(prompt) + encode_response(prompt, answer)
 
-For this a written conversation is cut before and after each answer (`align.text.spans`). A span is tokenised together
-with what stands before it, back to the last added token, and has the tokens that are its own there: those of the whole
-text, as `apply_chat_template` gives them. Only where a token would reach over the start of an answer is it cut.
-Only the template decides about BOS: none is added on top, whatever the tokenizer does by default. Special tokens that
-are written out in a content are removed first, with one warning.
+The rendered conversation is cut before and after each answer (`align.text.spans`). Each span is tokenised together
+with the text before it, back to the last added token, and keeps its own tokens: those that `apply_chat_template` gives
+for the whole text. Only a token that would cross the start of an answer is cut. The template alone decides about BOS:
+none is added, whatever the tokenizer does by default. Special tokens that are written out in a content are removed
+first, with one warning.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-CHUNK = 1000  # texts that are given to the tokenizer at once: enough for its threads, little memory
+CHUNK = 1000  # texts in one call of the tokenizer: enough for its threads, little memory
 
 
 class Encoded(NamedTuple):
-    """A conversation as tokens. `is_target[t]` says whether token t belongs to an answer, and is thus learned."""
+    """A conversation as tokens. `is_target[t]`: token t belongs to an answer and is trained on."""
 
     ids: list[int]
     is_target: list[bool]
@@ -45,35 +45,35 @@ class Encoded(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """What became of the conversations given to `encode_conversations`. A conversation may become several rows."""
+    """Counts of `encode_conversations`. A conversation may become several rows."""
 
     kept: int
-    truncated: int  # of those kept
-    too_long: int  # left out, where too_long="drop"
-    without_answer: int  # left out: the prompt alone fills max_tokens, so nothing would be learned
-    not_learned: int = 0  # left out: no answer in them is to be learned
-    unrolled: int = 0  # conversations that became several rows, since the template rewrites earlier answers
-    added_rows: int = 0  # of these
+    truncated: int  # among those kept
+    too_long: int  # left out because of too_long="drop"
+    without_answer: int  # left out: the prompt alone fills max_tokens
+    not_learned: int = 0  # left out: no answer is a training target
+    unrolled: int = 0  # conversations that became several rows, because the template rewrites earlier answers
+    added_rows: int = 0  # rows that unrolling added
     added_tokens: int = 0
 
     def lines(self, max_tokens: int) -> list[str]:
-        """For the log: one line for each thing that happened to some rows."""
+        """Log lines for conversations that were cut, left out or unrolled."""
         total = self.kept + self.too_long + self.without_answer
         reasons = [
             (self.truncated, "cut"),
             (self.too_long, "left out as too long"),
-            (self.without_answer, "left out, for the prompt alone fills them"),
+            (self.without_answer, "left out, because the prompt alone fills them"),
         ]
         lines = [
             f"{count} of {total} conversations {what} (max_tokens={max_tokens})" for count, what in reasons if count
         ]
         if self.not_learned:
-            lines.append(f"{self.not_learned} conversations left out: no answer in them is to be learned")
+            lines.append(f"{self.not_learned} conversations left out: no answer in them is a training target")
         if self.unrolled:
             lines.append(
                 f"{self.unrolled} conversations became {self.unrolled + self.added_rows} rows, {self.added_tokens:,} "
-                "tokens more: the chat template writes an answer otherwise once other turns follow it, so each is "
-                "learned after its own history; targets=last learns the last alone"
+                "more tokens: the chat template rewrites an answer when other messages follow it, so each answer is "
+                "trained on after its own history. targets=last trains on the last answer only"
             )
         return lines
 
@@ -81,19 +81,19 @@ class Counts(NamedTuple):
 def encode_conversation(
     tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], max_tokens: int, last_only: bool = False
 ) -> Encoded:
-    """A demonstration as tokens, its end cut off at `max_tokens`.
+    """A demonstration as tokens, cut at `max_tokens`.
 
-    Targets are the answers of every assistant turn that is to be learned, or of the last one only; its end is part of
-    an answer. Raises `UserError` when the template cannot write these turns (see `align.text.spans`), or rewrites
-    them so that they are several rows.
+    Targets are all assistant messages that are to be learned, or the last one only. The token that ends an answer is
+    part of it. Raises `UserError` if the template cannot write these messages (see `align.text.spans`), or rewrites
+    earlier answers so that they need several rows.
     """
     writer = Writer(tokenizer)
     rows = writer.conversation(tuple(messages), last_only)
     _warn_removed(tokenizer, writer)
     if len(rows) > 1:
         raise UserError(
-            f"this chat template rewrites earlier answers, so that this conversation is {len(rows)} rows; call "
-            "encode_conversations, or learn the last answer only"
+            f"this chat template rewrites earlier answers, so this conversation needs {len(rows)} rows; call "
+            "encode_conversations, or train on the last answer only"
         )
     return _encoded(tokenizer, rows, max_tokens)[0]
 
@@ -106,10 +106,10 @@ def encode_conversations(
     too_long: Literal["truncate", "drop"] = "truncate",
     last_only: bool = False,
 ) -> tuple[list[Encoded], Counts]:
-    """`encode_conversation` for many, in order and without those that teach nothing; and what was cut or left out.
+    """`encode_conversation` for many, in order, and counts. Conversations without a target are left out.
 
-    A conversation whose earlier answers the template rewrites is several rows, one after the other.
-    Raises `UserError` that names the row which the template refuses, or that says why no row is left.
+    If the template rewrites earlier answers, a conversation becomes several consecutive rows.
+    Raises `UserError` that names the row that the template refuses, or says why no row is left.
     """
     writer = Writer(tokenizer)
     written = []
@@ -135,7 +135,7 @@ def encode_conversations(
 
 
 def _unrolled(conversations: list[list[Row]], encoded: list[Encoded]) -> tuple[int, int, int]:
-    """Conversations of several rows, the rows that they have besides the last, and the tokens of these."""
+    """The number of conversations with several rows, of their rows except the last, and of the tokens in these."""
     ends = list(accumulate(len(rows) for rows in conversations))
     several = [(end - len(rows), end) for rows, end in zip(conversations, ends, strict=True) if len(rows) > 1]
     added = [row for start, end in several for row in encoded[start : end - 1]]
@@ -143,7 +143,7 @@ def _unrolled(conversations: list[list[Row]], encoded: list[Encoded]) -> tuple[i
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[int]:
-    """The tokens that a model sees before it answers: the turns, the generation prompt, and nothing after it."""
+    """The tokens that a model sees before it answers: the messages and the generation prompt."""
     return encode_prompts(tokenizer, [messages])[0]
 
 
@@ -151,7 +151,7 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message
 def encode_prompts(
     tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Sequence[Message]], sources: Iterable[str] = ()
 ) -> list[list[int]]:
-    """`encode_prompt` for many. Raises `UserError` when the template refuses one of them; `sources` name their rows."""
+    """`encode_prompt` for many. Raises `UserError` if the template refuses one. `sources` name the rows in errors."""
     writer, rows = Writer(tokenizer), []
     for messages, source in zip(prompts, chain(sources, repeat("")), strict=False):
         with _with_source(source):
@@ -161,7 +161,7 @@ def encode_prompts(
 
 
 def encode_response(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], response: str) -> list[int]:
-    """The tokens of an answer to these turns: they follow `encode_prompt`'s and end in exactly one end."""
+    """The tokens of an answer. They follow those of `encode_prompt` and end in exactly one end token."""
     return encode_responses(tokenizer, [(messages, response)])[0]
 
 
@@ -182,9 +182,9 @@ def encode_responses(
 def encode_documents(
     tokenizer: PreTrainedTokenizerBase, texts: Iterable[str], chunk: int = CHUNK
 ) -> Iterator[list[int]]:
-    """The tokens of each text, ending in EOS, and beginning with BOS if the tokenizer does that by itself.
+    """The tokens of each text, with EOS at the end, and with BOS at the start if the tokenizer adds it by itself.
 
-    Reads `chunk` texts at a time, so that a corpus can be streamed.
+    Reads `chunk` texts at a time, so a corpus can be streamed.
     """
     without_special_tokens, bos = special_token_remover(tokenizer), own_bos(tokenizer)
     remaining = iter(texts)
@@ -193,24 +193,24 @@ def encode_documents(
 
 
 class DecodedAnswer(NamedTuple):
-    """A sampled answer: what is said, and what was thought before it."""
+    """A sampled answer as text, and the thoughts before it."""
 
     text: str
     thoughts: str = ""
 
 
 def decode_response(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
-    """The text of sampled tokens up to the first end, without thoughts, special tokens and the space around it."""
+    """Sampled tokens up to the first end token as text, without thoughts, special tokens and surrounding space."""
     return decode_answer(tokenizer, ids).text
 
 
 def decode_answer(
     tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], prompt_ids: Sequence[int] = ()
 ) -> DecodedAnswer:
-    """Sampled tokens up to the first end as text, with the thoughts apart that its template has marks for.
+    """Sampled tokens up to the first end token as text. Thoughts that the template marks are returned separately.
 
-    `prompt_ids` are the tokens before it, since a generation prompt may open the thought. A thought that was never
-    closed leaves no answer.
+    `prompt_ids` are the tokens before the answer, because a generation prompt may open the thought. A thought that is
+    never closed leaves an empty answer.
     """
     ends = ends_of(tokenizer).ids
     answer = list(takewhile(lambda token: token not in ends, ids))
@@ -225,7 +225,7 @@ def decode_answer(
 def _split_thoughts(
     tokenizer: PreTrainedTokenizerBase, answer: list[int], marks: Marks, prompt_ids: Sequence[int]
 ) -> tuple[str, str | None]:
-    """The thoughts and the answer, special tokens included; no answer where no mark stands in it."""
+    """The thoughts and the answer, special tokens included. The answer is None if there is no thought mark."""
     if not any(marks):
         return "", None
     written = str(tokenizer.decode(answer, skip_special_tokens=False)).strip()
@@ -245,7 +245,7 @@ def _split_thoughts(
 
 @contextmanager
 def _with_source(source: str) -> Iterator[None]:
-    """Refusals begin with the place of the row that is refused, where it has one."""
+    """Prefixes a `UserError` with the source of the row, if it has one."""
     try:
         yield
     except UserError as error:
@@ -253,12 +253,12 @@ def _with_source(source: str) -> Iterator[None]:
 
 
 def _warn_removed(tokenizer: PreTrainedTokenizerBase, writer: Writer) -> None:
-    """Says once for each token of a tokenizer that it was taken out of contents."""
+    """Warns once for each special token that was removed from contents."""
     warned: set[str] = vars(tokenizer).setdefault("_align_removed", set())
     if new := {token: count for token, count in writer.taken_out.items() if token not in warned}:
         warned.update(new)
         counted = ", ".join(f"{token} ({count} texts)" for token, count in new.items())
-        _LOG.warning("special tokens of this tokenizer stand in contents and are taken out: %s", counted)
+        _LOG.warning("special tokens of this tokenizer were found in contents and removed: %s", counted)
 
 
 def _encoded(tokenizer: PreTrainedTokenizerBase, rows: list[Row], max_tokens: int) -> list[Encoded]:
@@ -273,9 +273,9 @@ def _encoded(tokenizer: PreTrainedTokenizerBase, rows: list[Row], max_tokens: in
 
 
 def _span_ids(tokenizer: PreTrainedTokenizerBase, rows: list[Row], last_only: bool = False) -> list[list[list[int]]]:
-    """The tokens of each span of each row, or of each row's last span alone.
+    """The tokens of each span of each row, or only of each row's last span.
 
-    All go through the tokenizer at once, each text once: several times faster than one by one.
+    The tokenizer gets every distinct text once, all in one call: several times faster than one by one.
     """
     known = _TokenizedSpans(tokenizer, rows, last_only)
     turn = ends_of(tokenizer).turn
@@ -288,7 +288,7 @@ def _span_ids(tokenizer: PreTrainedTokenizerBase, rows: list[Row], last_only: bo
 
 
 class _TokenizedSpans:
-    """Pieces with what stands before them, and the tokens of all these texts."""
+    """Spans with their contexts, and the tokens of all these texts."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, rows: list[Row], last_only: bool) -> None:
         added = [*tokenizer.added_tokens_decoder.values()]
@@ -303,7 +303,7 @@ class _TokenizedSpans:
         self._ids = dict(zip(wanted, _tokenise(tokenizer, wanted), strict=True))
 
     def ids(self, context: str, text: str) -> list[int]:
-        """The tokens of a text where it stands after this context."""
+        """The tokens of a text after this context."""
         if not context:
             return self._ids[text]
         given, both = self._ids[context], self._ids[context + text]

@@ -1,4 +1,4 @@
-"""What the keys beside a format's own columns say of a row (`align.text.keys` lists them)."""
+"""Applies the keys that a row has besides its format's own columns (listed in `align.text.keys`)."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from align.text.parsers import Parsed
 from align.text.records import Message, Ranking
 from align.text.values import BadRow, Messages, Values, listed, number, scalar, shown, turn_text
 
-FoundKeys = dict[str, tuple[str, Any]]  # by the name of a key its spelling and value: what `keys.found` gives
+FoundKeys = dict[str, tuple[str, Any]]  # key name -> (spelling, value), as `keys.found` returns
 
-BAD_ANSWER = "the row says that its answer is a bad one"
-UNREAD_LABEL = "a label that is neither true nor false was not read"
+BAD_ANSWER = "the row's label marks its answer as bad"
+UNREAD_LABEL = "the label is neither true nor false and was ignored"
 NOT_LEARNED = "marked as not to be learned"
 
 
 def with_keys(row: Values, parsed: Parsed, own: frozenset[str], asks: str) -> Parsed:
-    """What the keys beside a format's own columns say; `asks` is the column that is the user's turn as one text.
+    """Applies a row's extra keys. `asks` is the column with the user's message as one text.
 
-    Raises `BadRow` for one that is refused or contradicts the row.
+    Raises `BadRow` for a key that is refused or contradicts the row.
     """
     found = keys.found(row, keys.IN_ROWS, own)
     if parsed.text or not found:
@@ -33,7 +33,7 @@ def with_keys(row: Values, parsed: Parsed, own: frozenset[str], asks: str) -> Pa
     if name and good is None:
         parsed = parsed._replace(note=parsed.note or UNREAD_LABEL)
     elif name and parsed.ranks:
-        raise BadRow(f"{name} = {shown(label)} beside answers with an order: which does it mean?{keys.unless(name)}")
+        raise BadRow(f"{name} = {shown(label)}: the answers are ranked, so one label is ambiguous{keys.unless(name)}")
     _check_mask(found)
     prompt = _with_question_parts(found, parsed.prompt, isinstance(row.get(asks), str))
     if "system" in found:
@@ -47,31 +47,33 @@ def with_keys(row: Values, parsed: Parsed, own: frozenset[str], asks: str) -> Pa
 
 
 def _check_mask(found: FoundKeys) -> None:
-    """Raises `BadRow` for a mask of another role than the user."""
+    """Raises `BadRow` if the mask is for another role than the user."""
     _, role = found.get("mask", keys.NOTHING)
     if role is not None and str(role).lower() not in ("user", "human"):
         raise BadRow(
-            f"mask = {shown(role)}: only User can be masked; mark turns with weight, 1 or 0{keys.unless('mask')}"
+            f"mask = {shown(role)}: only User can be masked; set weight to 1 or 0 in messages{keys.unless('mask')}"
         )
 
 
 def _with_question_parts(found: FoundKeys, prompt: Messages, is_one_text: bool) -> Messages:
-    """The last turn with the row's context before it and its options after it."""
+    """Adds the row's context before the last message and its options after it."""
     context, options = (found.get(name, keys.NOTHING) for name in ("context", "options"))
     names = [name for name, _ in (context, options) if name]
     if not names:
         return prompt
     if not is_one_text:
-        raise BadRow(f"{names[0]} beside turns: write it into the turn that needs it{keys.unless(names[0])}")
-    asked = "\n".join([prompt[-1].content, *(_lettered(options[1], options[0]) if options[0] else [])])
+        raise BadRow(
+            f"{names[0]} is only read with a prompt that is one text; write it into a message{keys.unless(names[0])}"
+        )
+    question = "\n".join([prompt[-1].content, *(_lettered(options[1], options[0]) if options[0] else [])])
     before = [turn_text(context[1], context[0])] if context[0] else []
-    return (*prompt[:-1], prompt[-1]._replace(content="\n\n".join([*before, asked])))
+    return (*prompt[:-1], prompt[-1]._replace(content="\n\n".join([*before, question])))
 
 
 def _lettered(options: Any, name: str) -> list[str]:
-    """Options as lines: "A. iron", "B. apple". They come as a list, by letter, or as ARC's {text, label}.
+    """Options as lines: "A. iron", "B. apple". They are a list, a mapping by letter, or ARC's {text, label}.
 
-    Texts that all begin with their letters stay as they are.
+    Texts that already begin with their letters are kept.
     """
     options = listed(options)
     if isinstance(options, dict) and isinstance(options.get("text"), list) and isinstance(options.get("label"), list):
@@ -90,7 +92,7 @@ def _lettered(options: Any, name: str) -> list[str]:
 
 
 def _with_first(prompt: Messages, turn: Message, name: str) -> Messages:
-    """The turns after one of the row's own. Raises `BadRow` where they begin with another of its role."""
+    """Puts a row's system message or tools first. Raises `BadRow` if the messages already begin with different ones."""
     tools = prompt[:1] if turn.role == "system" and prompt and prompt[0].role == "tools" else ()
     rest = prompt[len(tools) :]
     if not (rest and rest[0].role == turn.role):
@@ -98,7 +100,7 @@ def _with_first(prompt: Messages, turn: Message, name: str) -> Messages:
     if rest[0] != turn:
         began = shown(rest[0].content)
         raise BadRow(
-            f"{name} = {shown(turn.content)}, but the turns begin with the {turn.role}'s {began}; which of them?"
+            f"{name} = {shown(turn.content)}, but the messages begin with {turn.role} {began}; remove one of them"
         )
     return prompt
 
@@ -109,14 +111,14 @@ def _with_thoughts(found: FoundKeys, parsed: Parsed) -> Messages:
         return parsed.answers
     thoughts = turn_text(value, name)
     if thoughts.lower() in ("on", "off"):
-        raise BadRow(f"{name} = {shown(thoughts)} is a switch; set data.template_options, one for all rows")
+        raise BadRow(f"{name} = {shown(thoughts)} is a switch; set data.template_options instead, for all rows")
     if len(parsed.answers) != 1 or parsed.answers[0].thoughts not in ("", thoughts):
-        raise BadRow(f"{name}: whose thoughts are these? Put them into the turn that has them{keys.unless(name)}")
+        raise BadRow(f"{name} does not say which answer it belongs to; write it into that message{keys.unless(name)}")
     return (parsed.answers[0]._replace(thoughts=thoughts),)
 
 
 def with_ranking_keys(ranking: Ranking, row: Values, parsed: Parsed, margins: str) -> Ranking:
-    """Annotator, source and margin of a row, each of them where it is given."""
+    """Adds annotator, source and margin of the row to the ranking."""
     annotator, origin = ("" if row.get(name) is None else str(row[name]) for name in ("annotator", "source"))
     margin = scalar(row.get("margin"))
     if margins == "scores":
@@ -124,13 +126,13 @@ def with_ranking_keys(ranking: Ranking, row: Values, parsed: Parsed, margins: st
     elif margin is None:
         margin = ranking.margin
     elif isinstance(margin, bool) or not isinstance(margin, int | float) or not 0 <= margin <= sys.float_info.max:
-        raise BadRow(f"margin must be a number from 0 on, found {shown(margin)}")
+        raise BadRow(f"margin must be a number of at least 0, found {shown(margin)}")
     return ranking._replace(annotator=annotator, origin=origin, margin=None if margin is None else float(margin))
 
 
 def _score_margin(row: Values, parsed: Parsed) -> float:
     if parsed.spread is not None and parsed.spread < 0:
-        raise BadRow("the better answer has the lower score; data.margins=scores wants a higher one")
+        raise BadRow("the better answer has the lower score; data.margins=scores needs a higher one")
     if parsed.spread is not None:
         return parsed.spread
     found = keys.found(row, keys.IN_ROWS, frozenset(row) - keys.SCORES)
@@ -140,6 +142,6 @@ def _score_margin(row: Values, parsed: Parsed) -> float:
     chosen, rejected = (number(value, name) for name, value in both)
     if chosen < rejected:
         raise BadRow(
-            f"{both[0][0]} = {chosen:g} is below {both[1][0]} = {rejected:g}, so the other answer is the better"
+            f"{both[0][0]} = {chosen:g} is below {both[1][0]} = {rejected:g}, so the rejected answer is better"
         )
     return chosen - rejected

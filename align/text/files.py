@@ -1,7 +1,7 @@
-"""The files that data sets come in, row by row: .json .jsonl .csv .tsv .txt (each also .gz), .parquet and .arrow.
+"""Reads data files row by row: .json .jsonl .csv .tsv .txt (each also .gz), .parquet and .arrow.
 
-A row that cannot be read is a `Broken` one among the others; a file that cannot be read at all is a `UserError`. NaN is
-null, also as a CSV file's cell, and each text of a CSV file is a `Cell`.
+A row that cannot be read is yielded as `Broken`; a file that cannot be read raises `UserError`. NaN becomes null, also
+in a CSV cell. Each text of a CSV file is a `Cell`.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ from align.text.unpacking import ROW, WHOLE, Unpacked, batches
 from align.text.values import shown
 
 _TEXTS = (".json", ".jsonl", ".csv", ".tsv", ".txt")
-_TABLES = (".parquet", ".arrow")  # Arrow's streams are what `datasets` saves
+_TABLES = (".parquet", ".arrow")  # `datasets` saves Arrow streams
 EXTENSIONS = (*_TEXTS, *(f"{extension}.gz" for extension in _TEXTS), *_TABLES)
 KNOWN = ".json .jsonl .csv .tsv .txt (each also .gz), .parquet and .arrow"
 
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/v1"
-_HALF = re.compile(r"\\u[dD][89a-fA-F]")  # half of a surrogate pair, as JSON may write it, or one of two that belong
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")  # a surrogate, single or in a pair, as JSON may write it
 
 
 class _BadJSON(ValueError):
-    """JSON that Python would read, but not as it was meant. Its text is the reason."""
+    """JSON that Python would read wrongly. Its text is the reason."""
 
 
 def extension_of(name: str) -> str | None:
-    """The extension that says a data file's format, or None."""
+    """The data file extension of a file name, or None."""
     matching = [extension for extension in EXTENSIONS if name.lower().endswith(extension)]
     return max(matching, key=len, default=None)
 
 
 def write_lines(path: Path, rows: Iterable[Any]) -> None:
-    """JSON lines in a file that appears when it is whole."""
+    """Writes rows as JSON lines. The file appears only when it is complete."""
     writing = path.with_name(f".{path.name}.writing")
     with writing.open("w", encoding="utf-8") as file:
         for row in rows:
@@ -52,14 +52,14 @@ def write_lines(path: Path, rows: Iterable[Any]) -> None:
 
 
 def file_rows(file: Path) -> Iterator[Row | Broken]:
-    """The rows of one file. Raises `UserError` for an unknown extension, or a file that cannot be read at all."""
+    """The rows of one file. Raises `UserError` for an unknown extension or a file that cannot be read."""
     extension = extension_of(file.name)
     if file.exists() and not file.is_file():
-        raise UserError(f"{file}: is a pipe or a device; save what comes out of it as a file")
+        raise UserError(f"{file}: this is a pipe or a device; save its output as a file")
     if _is_pointer(file):
-        raise UserError(f"{file}: is a Git LFS pointer, not the file; run git lfs pull where it was cloned")
+        raise UserError(f"{file}: this is a Git LFS pointer, not the data; run git lfs pull in its repository")
     if extension is None:
-        raise UserError(f"{file}: cannot tell its format from its name; the formats are {KNOWN}")
+        raise UserError(f"{file}: unknown file extension; the known ones are {KNOWN}")
     if extension in _TABLES:
         yield from _table_rows(file)
         return
@@ -101,11 +101,11 @@ def _json_row(line: bytes, source: str) -> Row | Broken:
 
 
 def _decoded(text: str) -> Any:
-    """What `_DECODER.decode` gives, in less time for a line that begins with its JSON."""
+    """The same as `_DECODER.decode`, but faster for a line that begins with its JSON."""
     if not text.startswith("{"):
         return _DECODER.decode(text)
     value, end = _DECODER.raw_decode(text)
-    return value if not text[end:].strip() else _DECODER.decode(text)  # which says what is too much
+    return value if not text[end:].strip() else _DECODER.decode(text)  # raises an error with the position
 
 
 def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -113,7 +113,7 @@ def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
-        raise _BadJSON(f"the key {twice!r} stands twice in one object, {shown(found)}")
+        raise _BadJSON(f"the key {twice!r} is given twice in one object, {shown(found)}")
     return found
 
 
@@ -122,28 +122,28 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_no_key_twice, parse_constant=_CON
 
 
 def _why(error: Exception) -> str:
-    """Why JSON cannot be read, where it is not its syntax."""
+    """The reason for an error in JSON that is not a syntax error."""
     if isinstance(error, UnicodeDecodeError):
         return _not_utf8(error)
     if isinstance(error, RecursionError):
         return "not valid JSON (nested too deeply)"
-    return str(error) if isinstance(error, _BadJSON) else "a number has more digits than can be read"
+    return str(error) if isinstance(error, _BadJSON) else "a number has too many digits"
 
 
 def object_row(value: Any, source: str) -> Row | Broken:
-    """A row, if the value has named columns."""
+    """A row, or `Broken` if the value is not an object."""
     if isinstance(value, dict):
         return Row(value, source)
     return Broken(source, f"a row is an object with named columns, found {_kind(value)}")
 
 
 def without_nan(values: dict[str, Any]) -> dict[str, Any]:
-    """A row of a table, whose numbers are NaN where there is none."""
+    """A row of a table with NaN replaced by None."""
     return {name: None if isinstance(value, float) and value != value else value for name, value in values.items()}
 
 
 def _whole(row: Row | Broken) -> Row | Broken:
-    """The row, unless a column, or its name, has half of a surrogate pair: no tokenizer or log could write it."""
+    """The row, or `Broken` if a column or its name has half of a surrogate pair, which cannot be encoded as UTF-8."""
     for column in row.values.items() if isinstance(row, Row) else ():
         try:
             json.dumps(column, ensure_ascii=False).encode("utf-8")
@@ -158,7 +158,7 @@ def _json_rows(stream: IO[bytes], name: str) -> Iterator[Row | Broken]:
         text = content.decode("utf-8-sig")
         rows = _rows_in(_DECODER.decode(text), name)
     except json.JSONDecodeError as error:
-        if error.msg == "Extra data" and error.lineno > 1:  # JSON Lines under the name .json, which the hub has much of
+        if error.msg == "Extra data" and error.lineno > 1:  # JSON Lines named .json, common on the hub
             yield from _jsonl_rows(io.BytesIO(content), name)
             return
         raise UserError(f"{name}:{error.lineno}: not valid JSON ({error.msg} at column {error.colno})") from None
@@ -171,7 +171,7 @@ def _json_rows(stream: IO[bytes], name: str) -> Iterator[Row | Broken]:
 
 
 def _rows_in(given: Any, name: str) -> Sequence[Any]:
-    """The rows of a .json file: a list of them, {"data": [...]}, one row alone, or columns."""
+    """The rows of a .json file: a list of rows, {"data": [...]}, one row, or columns."""
     if isinstance(given, list):
         return given
     if isinstance(given, dict) and isinstance(given.get("data"), list):
@@ -182,14 +182,14 @@ def _rows_in(given: Any, name: str) -> Sequence[Any]:
         if any(isinstance(value, str) or _are_turns(value) for value in given.values()):
             return [given]
     found = f"an object with {', '.join(map(repr, given))}" if isinstance(given, dict) else _kind(given)
-    able = 'a list of objects or {"data": [...]}, one row, or columns of one length'
-    raise UserError(f"{name}: a .json file is {able}; found {found}")
+    able = 'a list of objects, {"data": [...]}, one row, or columns of one length'
+    raise UserError(f"{name}: a .json file must be {able}; found {found}")
 
 
 def _columns(given: dict[str, Any]) -> dict[str, list[Any]]:
-    """Columns of one length, as lists or as pandas writes them ({"0": ..., "1": ...}); none where this is a row.
+    """Columns of one length, as lists or as pandas writes them ({"0": ..., "1": ...}); empty if this is a row.
 
-    A list of objects is no column: it holds the turns of a row.
+    A list of objects is not a column but the messages of a row.
     """
     values = list(given.values())
     if values and all(isinstance(value, dict) and value.keys() == values[0].keys() for value in values):
@@ -203,7 +203,7 @@ def _are_turns(value: Any) -> bool:
 
 
 def _csv_rows(stream: IO[bytes], name: str, delimiter: str = ",") -> Iterator[Row | Broken]:
-    csv.field_size_limit(2**31 - 1)  # a cell is a text here, and may be longer than the default's 131072 characters
+    csv.field_size_limit(2**31 - 1)  # a cell may be longer than the default of 131072 characters
     text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
     reader = csv.reader(text, strict=True, delimiter=delimiter)
     try:
@@ -215,7 +215,7 @@ def _csv_rows(stream: IO[bytes], name: str, delimiter: str = ",") -> Iterator[Ro
                 yield _csv_row(header, cells, f"{name}:{number}")
             number = reader.line_num + 1
     except csv.Error as error:
-        help = "a cell that has quotes stands in quotes, and its own are doubled"
+        help = "a cell with quotes must be quoted, with its own quotes doubled"
         raise UserError(f"{name}:{reader.line_num}: not valid CSV: {error}; {help}") from None
 
 
@@ -224,10 +224,10 @@ def _csv_row(header: list[str], cells: list[str], source: str) -> Row | Broken:
         return Broken(source, f"{len(cells)} cells, but the header has {len(header)} ({', '.join(header)})")
     try:
         "".join(cells).encode("utf-8")
-    except UnicodeEncodeError:  # a byte that surrogateescape let through
+    except UnicodeEncodeError:  # surrogateescape let an invalid byte through
         return Broken(source, "not UTF-8 text")
     values = dict(zip(header, map(Cell, cells), strict=True))
-    if "nan" in cells or "NaN" in cells:  # as pandas writes a missing value that was made a text, and reads one
+    if "nan" in cells or "NaN" in cells:  # pandas writes and reads missing values so
         return Row({name: None if cell in ("nan", "NaN") else cell for name, cell in values.items()}, source)
     return Row(values, source)
 

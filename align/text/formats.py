@@ -1,8 +1,9 @@
-"""The formats that data sets come in, and the five kinds of record that can be made of them.
+"""The data formats, and how their rows become the five kinds of records.
 
-`LAYOUTS` lists them; docs/formats.md shows a row of each, and what can be made of it. What else a row may say is in
-`align.text.keys`. A document made of turns is their contents with blank lines between. A prompt is what comes before
-the last answer. Answers to be scored may be unranked, as `align.generate` writes them; chosen comes before rejected.
+`LAYOUTS` lists the formats. docs/formats.md shows a row of each and the records that it can become. Other keys of a row
+are in `align.text.keys`. A document made of messages is their contents with blank lines between. A prompt is everything
+before the last answer. Answers to be scored may be unranked, as `align.generate` writes them; chosen comes before
+rejected.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ Record = Document | Conversation | Prompt | Ranking | Answers
 
 
 class Layout(NamedTuple):
-    """How one format is laid out."""
+    """One format: its columns, its parser and the records that it can become."""
 
-    columns: tuple[str, ...]  # those that tell it
+    columns: tuple[str, ...]  # a row with all of these has this format
     parse: Callable[[Values], Parsed]
     kinds: frozenset[Kind]
-    optional: tuple[str, ...] = ()  # more columns of its own
-    asks: str = ""  # the column that is the user's turn, where it is one text: context and options go with it
-    parts: Callable[[Values, str], Iterable[Values]] | None = None  # the rows in a row, where it holds several
+    optional: tuple[str, ...] = ()  # more columns of this format
+    asks: str = ""  # the column with the user's message; context and options are added if it is one text
+    parts: Callable[[Values, str], Iterable[Values]] | None = None  # splits a row that holds several
 
 
 _TEXT: frozenset[Kind] = frozenset({"documents"})
@@ -39,7 +40,7 @@ _ANSWER: frozenset[Kind] = _PROMPT | {"conversations", "answers"}
 _ORDER: frozenset[Kind] = _ANSWER | {"rankings"}
 _SCORED: frozenset[Kind] = frozenset({"prompts", "answers"})
 
-# In the order in which they are recognised: what has more to say comes first.
+# In the order of recognition: formats with more columns come first.
 LAYOUTS: dict[str, Layout] = {
     "ranking": Layout(("prompt", "responses"), parsers.parse_ranking, _ORDER, ("ranks", "scores"), "prompt"),
     "arena": Layout(
@@ -84,30 +85,30 @@ LAYOUTS: dict[str, Layout] = {
 }
 OWN = {name: frozenset((*layout.columns, *layout.optional)) for name, layout in LAYOUTS.items()}
 
-NOTHING_LEARNED = "no answer in it is to be learned"
+NOTHING_LEARNED = "no answer in it is a training target"
 
 _ACTING = {name: keys.ACTING - own for name, own in OWN.items()}
 _LEARNED = attrgetter("learned")
 _SINGLE_MESSAGES = frozenset(("message_id", "parent_id", "text", "role"))
 _HELPS = {
-    ("helpsteer", "conversations"): "; its answers are rated, not said to be good: "
-    "data.columns={completion: response} learns them all",
-    ("prompt", "conversations"): "; name the column that holds the answer, as data.columns={completion: response}",
+    ("helpsteer", "conversations"): "; its answers have ratings, but no label good or bad. "
+    "data.columns={completion: response} trains on all of them",
+    ("prompt", "conversations"): "; map the column with the answer, such as data.columns={completion: response}",
 }
 
 
 def recognise(row: Values, kind: Kind, source: str) -> str:
-    """The format of a row, by its columns. Where documents are wanted, a column `text` is taken before all others.
+    """The format of a row, by its columns. For documents a column `text` is preferred.
 
-    Raises `UserError` that says which columns were found and which formats there are.
+    Raises `UserError` with the columns of the row and all known formats.
     """
     if kind == "documents" and "text" in row:
         return "text"
     found = [name for name, layout in LAYOUTS.items() if row.keys() >= set(layout.columns)]
     if row.keys() >= _SINGLE_MESSAGES:
         raise UserError(
-            f"{source}: these are the single messages of OpenAssistant's trees; take the file with a tree in each row "
-            "(its name has 'trees' in it)"
+            f"{source}: these are single messages of OpenAssistant's trees; use the file with one tree in each row "
+            "('trees' is in its name)"
         )
     if "hh" in found and not parsers.has_transcripts(row):
         found.remove("hh")
@@ -115,28 +116,28 @@ def recognise(row: Values, kind: Kind, source: str) -> str:
         known = "\n".join(f"  {name}: {', '.join(layout.columns)}" for name, layout in LAYOUTS.items() if name != "hh")
         raise UserError(
             f"{source}: no format has the columns {', '.join(map(str, row)) or '(none)'}; map them with data.columns, "
-            f"as {{prompt: question}}. The formats and their columns:\n{known}"
+            f"such as {{prompt: question}}. The formats and their columns:\n{known}"
         )
     return found[0]
 
 
 def reads(margins: str = "column") -> dict[str, frozenset[str]]:
-    """The keys of a row that are read, or refused, in each format; for `align.text.keys.Unread`."""
+    """The keys of a row that each format reads or refuses; for `align.text.keys.Unread`."""
     unread = keys.SCORES if margins == "column" else frozenset[str]()
-    beside = {True: keys.OF_TEXTS - unread, False: keys.ROW_NAMES - unread}
-    return {name: own | beside[LAYOUTS[name].kinds == _TEXT] for name, own in OWN.items()}
+    extra = {True: keys.OF_TEXTS - unread, False: keys.ROW_NAMES - unread}
+    return {name: own | extra[LAYOUTS[name].kinds == _TEXT] for name, own in OWN.items()}
 
 
 def check_kind(name: str, kind: Kind, source: str) -> None:
-    """Raises `UserError` when no records of this kind can be made of a format."""
+    """Raises `UserError` if a format cannot become records of this kind."""
     if kind not in LAYOUTS[name].kinds:
         able = ", ".join(other for other, layout in LAYOUTS.items() if kind in layout.kinds)
         more = _HELPS.get((name, kind), "")
-        raise UserError(f"{source}: {kind} cannot be made of the format {name}; they are made of {able}{more}")
+        raise UserError(f"{source}: the format {name} has no {kind}; formats that have are {able}{more}")
 
 
 def map_columns(row: Values, columns: dict[str, str]) -> Values:
-    """The row under our column names. `columns` maps ours to the file's; a column that the row lacks stays missing."""
+    """The row with our column names. `columns` maps ours to the file's. A column that the row lacks stays missing."""
     if not columns:
         return row
     taken = set(columns.values())
@@ -145,30 +146,30 @@ def map_columns(row: Values, columns: dict[str, str]) -> Values:
 
 
 def check_columns(row: Values, columns: dict[str, str], source: str) -> None:
-    """Raises `UserError` when a mapped column is not in the file."""
+    """Raises `UserError` if a mapped column is not in the file."""
     for ours, theirs in columns.items():
         if theirs not in row:
             found = ", ".join(map(str, row)) or "(none)"
-            raise UserError(f"{source}: data.columns maps {ours} to {theirs}, but the columns are {found}")
+            raise UserError(f"{source}: data.columns maps {ours} to {theirs}, but the file's columns are {found}")
 
 
 def to_document(parsed: Parsed, source: str = "") -> Document:
-    """The text, or the turns and the best answer with blank lines between.
+    """The text, or the messages and the best answer with blank lines between.
 
-    Raises `BadRow` where they have thoughts, `LeftOut` for a row that is not to be learned.
+    Raises `BadRow` if they have thoughts, `LeftOut` for a row that is not to be learned.
     """
     if not parsed.learned or parsed.good is False:
         raise _left_out(parsed)
     turns = (*parsed.prompt, *_best(parsed))
     if any(turn.thoughts for turn in turns):
-        raise BadRow("thoughts have no place of their own in a document; set data.thoughts to inline or drop")
+        raise BadRow("a document cannot hold thoughts separately; set data.thoughts to inline or drop")
     return Document(parsed.text or "\n\n".join(turn.text for turn in turns), source)
 
 
 def to_conversation(parsed: Parsed, source: str = "") -> Conversation:
-    """The prompt and the best answer; turns after the last answer are left out.
+    """The prompt and the best answer. Messages after the last answer are left out.
 
-    Raises `BadRow` where there is none, `LeftOut` where no answer is to be learned.
+    Raises `BadRow` if there is no answer, `LeftOut` if no answer is to be learned.
     """
     if not parsed.learned or parsed.good is False:
         raise _left_out(parsed)
@@ -178,7 +179,7 @@ def to_conversation(parsed: Parsed, source: str = "") -> Conversation:
     messages = (*parsed.prompt, *best)
     last = max((i for i, turn in enumerate(messages) if turn.role == "assistant"), default=-1)
     if last < 0:
-        raise BadRow("there is no answer in this row")
+        raise BadRow("this row has no answer")
     if not messages[last].text:
         raise BadRow("the best answer is empty")
     if not any(turn.learned for turn in messages if turn.role == "assistant"):
@@ -187,26 +188,27 @@ def to_conversation(parsed: Parsed, source: str = "") -> Conversation:
 
 
 def to_prompt(parsed: Parsed, source: str = "") -> Prompt:
-    """What the assistant is to answer."""
+    """The messages before the answer."""
     return Prompt(parsed.prompt, source)
 
 
 def to_ranking(parsed: Parsed, source: str = "") -> Ranking:
-    """The answers in their order. Raises `BadRow` where they have none, or more to them than a text, `LeftOut` where
-    they are not to be learned.
+    """The ranked answers.
+
+    Raises `BadRow` if they have no ranks or are more than texts, `LeftOut` if they are not to be learned.
     """
     if not parsed.ranks:
-        raise BadRow("these answers have no ranks yet; rank them first")
+        raise BadRow("these answers have no ranks; rank them first")
     if not _are_learned(parsed):
         raise LeftOut(NOT_LEARNED)
     return Ranking(parsed.prompt, _texts(parsed), parsed.ranks, source=source, margin=parsed.margin)
 
 
 def to_answers(parsed: Parsed, source: str = "") -> Answers:
-    """Every answer, in the order of the row. Raises `BadRow` where there is none, or more to one than a text."""
+    """All answers, in the order of the row. Raises `BadRow` if there is none, or if one is more than a text."""
     found = _texts(parsed) or parsed.unranked
     if not found:
-        raise BadRow("there is no answer in this row to score")
+        raise BadRow("this row has no answer to score")
     return Answers(parsed.prompt, found, parsed.ranks, source, parsed.good, _are_learned(parsed))
 
 
@@ -222,9 +224,9 @@ MAKERS: dict[Kind, Callable[[Parsed, str], Record]] = {
 def make(
     row: Values, name: str, kind: Kind, source: str, how: Handling = AS_THEY_ARE
 ) -> tuple[Record, tuple[str, ...]]:
-    """The record in a row of the named format, and the rules that were applied to it.
+    """The record of a row of the named format, and the rules that changed it.
 
-    Raises `BadRow` for a row that is not what the format says, `LeftOut` for one that a rule of the format leaves out.
+    Raises `BadRow` for a row that breaks the format, `LeftOut` for a row that a rule of the format leaves out.
     """
     layout = LAYOUTS[name]
     parsed = layout.parse(row)
@@ -249,7 +251,7 @@ def make(
 
 
 def parts_of(row: Values, name: str, kind: Kind) -> Iterable[Values]:
-    """The rows in a row: itself, but for a format whose rows hold several. Raises `BadRow` where it cannot be told."""
+    """The parts of a row: the row itself, unless the format's rows hold several. Raises `BadRow` for malformed ones."""
     parts = LAYOUTS[name].parts
     return (row,) if parts is None else parts(row, kind)
 
@@ -271,7 +273,7 @@ def _best(parsed: Parsed) -> tuple[Message, ...]:
 def _texts(parsed: Parsed) -> tuple[str, ...]:
     for answer in parsed.answers:
         if answer.calls:
-            raise BadRow("an answer that calls a tool can be learned in a conversation, not ranked or scored")
+            raise BadRow("an answer that calls a tool can be learned in a conversation, but not ranked or scored")
         if answer.thoughts:
-            raise BadRow("answers to rank or score are texts alone; set data.thoughts to inline or drop")
+            raise BadRow("answers to rank or score cannot have thoughts; set data.thoughts to inline or drop")
     return tuple(answer.content for answer in parsed.answers)

@@ -1,16 +1,16 @@
-"""A recipe's `data` section as records, for training and for validation.
+"""Loads a recipe's `data` section as records, split into training and validation.
 
-What happens, in this order: each source is read, its format recognised by its first row; rows become records, at most
-`limit` of them; the validation rows are parted from the rest; sources are repeated or thinned by their weights. Records
-stay in the order of the files: the loops shuffle.
+Steps, in this order: each source is read, and its first row decides the format; rows become records, at most `limit` of
+them; validation rows are held out; weights repeat or thin the sources. Records stay in the order of the files; the
+training loops shuffle.
 
 A validation share is held out by prompt: rows with the same prompt (documents with the same text) are on the same side.
-Prompts are held out in the order of a hash of the prompt and the seed. All whose hash lies below the fraction are, so
-that a prompt held out in one stage is held out in the next, whatever other rows that has; then more, until the share is
-reached. At least one is held out, and at least one stays.
+Each prompt gets a hash in [0, 1) of prompt and seed. Prompts with a hash below the fraction are held out, so a prompt
+that one stage holds out is held out in the next stage too, whatever its other rows are. If that is less than the share,
+prompts with the next hashes follow. At least one prompt is held out and at least one stays.
 
-A validation path has the format and columns of the rest. A hub name without "@split", or a folder of several splits, is
-read at the split "validation".
+A validation path is read with the same format and columns. A hub name without "@split", or a folder of several splits,
+is read at the split "validation".
 """
 
 from __future__ import annotations
@@ -37,23 +37,23 @@ from align.text.rows import uncollected
 
 RecordType = TypeVar("RecordType")
 
-GLUED = f"{SEPARATOR} stands in the text: cut there into documents"
-N_NAMED = 5  # files that are named in the log; the rest are counted
+GLUED = f"the text has {SEPARATOR} in it: split there into documents"
+N_NAMED = 5  # unread files that the log lists; the rest are counted
 
 
 @dataclass(frozen=True)
 class SourceReport:
-    """What was found in one source."""
+    """Counts of one source."""
 
     path: str
     format: str
-    n_rows: int  # records, rows left out and broken ones
+    n_rows: int  # records, rows left out and broken rows
     n_records: int
     weight: float
     n_broken: int
-    left_out: dict[str, int]  # by the rule that left them out
-    notes: dict[str, int]  # by the rule that was applied to them
-    unread: tuple[str, ...] = ()  # which keys nobody reads, and how many rows have them
+    left_out: dict[str, int]  # rows left out, by rule
+    notes: dict[str, int]  # rows changed, by rule
+    unread: tuple[str, ...] = ()  # keys that are not read, with counts
 
     def lines(self) -> list[str]:
         weight = "" if self.weight == 1 else f", weight {self.weight:g}"
@@ -67,32 +67,32 @@ class SourceReport:
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What was read and what became of it; `lines()` is for the log."""
+    """What was read and how it was used; `lines()` is for the log."""
 
     kind: Kind
     sources: tuple[SourceReport, ...]
     n_train: int  # after weighting
     n_validation: int
-    n_shared_prompts: int  # validation rows whose prompt is trained on too; only a validation path can have them
+    n_shared_prompts: int  # validation rows with a training prompt; only a validation path can have them
     skipped: tuple[Broken, ...]  # the first few broken rows
-    no_data: tuple[str, ...] = ()  # files in a folder that are about the data
+    no_data: tuple[str, ...] = ()  # files in a folder that describe the data
 
     def lines(self) -> list[str]:
-        """For the log: sources, counts, and the broken rows that were skipped, with reasons."""
-        told = [line for source in self.sources for line in source.lines()]
-        told += [f"  {row.source}: {row.reason}" for row in self.skipped]
+        """Log lines: sources, counts, and skipped rows with reasons."""
+        lines = [line for source in self.sources for line in source.lines()]
+        lines += [f"  {row.source}: {row.reason}" for row in self.skipped]
         more = f" and {len(self.no_data) - N_NAMED} more" * (len(self.no_data) > N_NAMED)
-        told += [f"not read, for they are no data: {', '.join(self.no_data[:N_NAMED])}{more}"] if self.no_data else []
+        lines += [f"files that are not data: {', '.join(self.no_data[:N_NAMED])}{more}"] if self.no_data else []
         held_out = f" to train on, {self.n_validation}" if self.n_validation else ", none"
-        told += [f"{self.n_train} {self.kind}{held_out} held out for validation"]
+        lines += [f"{self.n_train} {self.kind}{held_out} held out for validation"]
         if self.n_shared_prompts:
-            told += [f"warning: {self.n_shared_prompts} validation rows have a prompt that is trained on too"]
-        return told
+            lines += [f"warning: {self.n_shared_prompts} validation rows have a prompt that is also in training"]
+        return lines
 
 
 @dataclass(frozen=True)
 class Loaded(Generic[RecordType]):
-    """Records in the order of their files, and how they came to be."""
+    """Records in the order of their files, and a report."""
 
     train: list[RecordType]
     validation: list[RecordType]
@@ -116,20 +116,20 @@ def load(data: Data, kind: Literal["rankings"], seed: int) -> Loaded[Ranking]: .
 def load(data: Data, kind: Literal["answers"], seed: int) -> Loaded[Answers]: ...
 @uncollected()
 def load(data: Data, kind: Kind, seed: int) -> Loaded[Any]:
-    """The records of this kind that a recipe's data section names; the same seed gives the same.
+    """Loads the records of this kind from a recipe's data section. The result depends only on data and seed.
 
-    Raises `UserError` for a source that is not there, has no rows, is in no known format or in one that this kind
-    cannot be made of; for a broken row, unless `data.on_error` is "skip"; when nothing is left to train on or hold out.
+    Raises `UserError` for a source that does not exist, has no rows, has an unknown format or one without this kind of
+    record; for a broken row, unless `data.on_error` is "skip"; if nothing is left to train on or to hold out.
     """
     broken = BrokenRows(data.on_error)
     sources = _sources(data)
     reads = [_read(source, data, kind, broken, limit) for source, limit in _with_limits(sources, data.limit)]
     weights = [source.weight for source in sources]
     if isinstance(data.validation, str):
-        apart = _read(Source(path=data.validation, split="validation"), data, kind, broken, data.limit)
+        held_out = _read(Source(path=data.validation, split="validation"), data, kind, broken, data.limit)
         kept = [read.records for read in reads]
-        validation = apart.records
-        reads = [*reads, apart]
+        validation = held_out.records
+        reads = [*reads, held_out]
     else:
         kept, held = _split_by_prompt([read.records for read in reads], data.validation, seed)
         validation = _weighted(held, [min(weight, 1) for weight in weights], f"{seed}:validation")
@@ -138,7 +138,7 @@ def load(data: Data, kind: Kind, seed: int) -> Loaded[Any]:
 
 
 def prompt_text(record: Record) -> str:
-    """What a record is held out by: its prompt, or a document's text."""
+    """The text by which a record is held out: its prompt, or a document's text."""
     if isinstance(record, Document):
         return record.text
     if isinstance(record, Ranking | Answers):
@@ -151,19 +151,19 @@ def prompt_text(record: Record) -> str:
 def _sources(data: Data) -> list[Source]:
     given = data.path if isinstance(data.path, list) else [data.path]
     if not given:
-        raise UserError("data.path is an empty list; name at least one file, folder or hub data set")
+        raise UserError("data.path is an empty list; give at least one file, folder or hub data set")
     return [Source(path=source) if isinstance(source, str) else source for source in given]
 
 
 def _with_limits(sources: list[Source], limit: int | None) -> Iterator[tuple[Source, int | None]]:
-    """The limit is shared by the sources in proportion to their weights, one row at least for each."""
+    """Divides the limit among the sources in proportion to their weights, at least one row each."""
     total = sum(source.weight for source in sources)
     for source in sources:
         yield source, None if limit is None else max(1, int(limit * source.weight / total))
 
 
 def _read(source: Source, data: Data, kind: Kind, broken: BrokenRows, limit: int | None) -> _Read:
-    """The records of one source, up to the limit. Raises `UserError` when there is none."""
+    """The records of one source, up to the limit. Raises `UserError` if there is none."""
     given, name = source.format or data.format, ""
     records: list[Record] = []
     left_out: Counter[str] = Counter()
@@ -222,9 +222,9 @@ def _nothing_left(report: SourceReport, broken: BrokenRows) -> UserError:
 
 
 def _split_by_prompt(parts: list[list[Any]], fraction: float, seed: int) -> tuple[list[list[Any]], list[list[Any]]]:
-    """Each part as (what stays, what is held out); all rows with one prompt are on one side.
+    """Splits each part into (kept, held out). All rows with one prompt are on one side.
 
-    Raises `UserError` when a share is wanted of fewer than two prompts.
+    Raises `UserError` if there are fewer than two prompts to split.
     """
     if fraction == 0:
         return parts, [[] for _ in parts]
@@ -233,8 +233,8 @@ def _split_by_prompt(parts: list[list[Any]], fraction: float, seed: int) -> tupl
     if len(places) < 2:
         n_rows = sum(map(len, parts))
         raise UserError(
-            f"data.validation={fraction:g}: cannot hold out a share of {n_rows} row{'s' * (n_rows > 1)} with one prompt"
-            "; add rows, set data.validation=0, or give it a path"
+            f"data.validation={fraction:g}: cannot split {n_rows} row{'s' * (n_rows > 1)} with one prompt; add rows, "
+            "set data.validation=0, or give a path"
         )
     ordered = sorted(places, key=lambda text: places[text])
     n_wanted = max(1, round(fraction * len(ordered)), sum(place < fraction for place in places.values()))
@@ -246,13 +246,13 @@ def _split_by_prompt(parts: list[list[Any]], fraction: float, seed: int) -> tupl
 
 
 def _place(text: str, seed: int) -> float:
-    """A number in [0, 1) that hangs on the text and the seed alone, the same on every machine."""
+    """A number in [0, 1) that depends only on the text and the seed, the same on every machine."""
     digest = hashlib.blake2b(f"{seed}\n{text}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") / 2**64
 
 
 def _weighted(parts: list[list[Any]], weights: Sequence[float], seed: str) -> list[Any]:
-    """Each part as often as its weight says, one after the other; a fraction takes rows at random, in their order."""
+    """Repeats each part by its weight. The fractional part of a weight adds a random subset, in order."""
     records = []
     for index, (part, weight) in enumerate(zip(parts, weights, strict=True)):
         passes, fraction = divmod(weight, 1)

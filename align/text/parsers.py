@@ -35,28 +35,28 @@ from align.text.values import (
 
 
 class Parsed(NamedTuple):
-    """A row of any format: a text, or turns that end with the user's and any number of answers to them."""
+    """A parsed row of any format: a text, or a prompt with any number of answers."""
 
     text: str = ""
     prompt: Messages = ()
-    answers: Messages = ()  # the assistant's
-    ranks: tuple[int, ...] = ()  # of the answers, 1 is best; empty where there is no order
-    unranked: tuple[str, ...] = ()  # answers that nobody has ordered yet: there to be scored, not to be learned from
-    note: str = ""  # the rule that was applied to this row, if it needed one; counted for the log
-    spread: float | None = None  # the best answer's score less the worst's
-    margin: float | None = None  # as `Ranking` has it, where the format says it
-    good: bool | None = None  # whether the answer is a good one, where the row says it
+    answers: Messages = ()  # assistant messages
+    ranks: tuple[int, ...] = ()  # of the answers, 1 is best; empty if they are not ranked
+    unranked: tuple[str, ...] = ()  # answers without ranks: to be scored, not to be learned from
+    note: str = ""  # the rule that changed this row, if any; counted for the log
+    spread: float | None = None  # the best answer's score minus the worst answer's
+    margin: float | None = None  # as in `Ranking`, if the format has it
+    good: bool | None = None  # whether the answer is labelled good
     learned: bool = True  # whether the row is to be learned
 
 
-EMPTY_TURN = "a turn of the transcript is empty"
+EMPTY_TURN = "a message of the transcript is empty"
 NO_SHARED_PROMPT = "chosen and rejected do not answer the same prompt"
 SAME_ANSWER = "chosen and rejected are the same: kept as a tie"
-DIFFER_EARLIER = "chosen and rejected differ in more than the last turn: the first answers that differ were taken"
-AFTER_ANSWER = "turns after the last answer were left out"
+DIFFER_EARLIER = "chosen and rejected differ before the last message: the first differing answers were taken"
+AFTER_ANSWER = "messages after the last answer were left out"
 
 REPEATED = "chosen and rejected repeat the prompt: it was cut off"
-TRANSCRIPT = "a transcript in the prompt was read as turns"
+TRANSCRIPT = "a transcript in the prompt was read as messages"
 
 _ANSWERS = "\n\nAssistant:"
 _STOPS = ".?!:。？！："
@@ -64,12 +64,12 @@ _TRANSCRIPT_TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):")
 
 
 def parse_text(row: Values) -> Parsed:
-    """{text}: kept as it is, space included."""
+    """{text}: kept unchanged, white space included."""
     return Parsed(text=string(value_of(row, "text"), "text"))
 
 
 def parse_prompt(row: Values) -> Parsed:
-    """{prompt}: a string, which is a user's turn, or messages that end with one."""
+    """{prompt}: a string, which is a user message, or messages that end with one."""
     return Parsed(prompt=prompt_of(row))
 
 
@@ -77,29 +77,29 @@ def parse_prompt_completion(row: Values) -> Parsed:
     """{prompt, completion}: two strings, or two lists of messages (TRL's conversational form)."""
     prompt, completion = prompt_of(row), turns_or_text(value_of(row, "completion"))
     if isinstance(completion, str):
-        return Parsed(prompt=prompt, answers=(said(turn_text(completion, "completion")),))
+        return Parsed(prompt=prompt, answers=(text_answer(turn_text(completion, "completion")),))
     return _demonstration(_after(prompt, messages_of(completion, "completion")))
 
 
 def parse_messages(row: Values) -> Parsed:
-    """{messages}: turns with role and content."""
+    """{messages}: messages with role and content."""
     return _demonstration(messages_of(listed(value_of(row, "messages")), "messages"))
 
 
 def parse_alpaca(row: Values) -> Parsed:
-    """{instruction, input, output}: the user's turn is the instruction and, after a blank line, the input if any.
+    """{instruction, input, output}: the user message is the instruction and, after a blank line, the input if any.
 
     LLaMA-Factory's `history` (pairs of a question and an answer) comes before it.
     """
-    *before, asked = prompt_of(row, "instruction")
+    *before, question = prompt_of(row, "instruction")
     if given := optional(row, "input"):
-        asked = asked._replace(content=f"{asked.content}\n\n{given}")
-    answer = said(turn_text(value_of(row, "output"), "output"))
-    return Parsed(prompt=(*_history(row.get("history")), *before, asked), answers=(answer,))
+        question = question._replace(content=f"{question.content}\n\n{given}")
+    answer = text_answer(turn_text(value_of(row, "output"), "output"))
+    return Parsed(prompt=(*_history(row.get("history")), *before, question), answers=(answer,))
 
 
 def _history(value: Any) -> Messages:
-    """Pairs of a question and an answer as turns; or turns, where user and assistant alternate."""
+    """Pairs of a question and an answer as messages; also messages in which user and assistant alternate."""
     given = listed(value)
     if is_missing(given) or given in ("", []):
         return ()
@@ -109,31 +109,33 @@ def _history(value: Any) -> Messages:
             return turns
     if not (isinstance(given, list) and all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in given)):
         raise BadRow(f"history must be a list of [question, answer], found {shown(given)}")
-    said = [(turn_text(question, "history"), turn_text(answer, "history")) for question, answer in given]
-    return tuple(turn for asked, answer in said for turn in (Message("user", asked), Message("assistant", answer)))
+    texts = [(turn_text(question, "history"), turn_text(answer, "history")) for question, answer in given]
+    return tuple(turn for one, other in texts for turn in (Message("user", one), Message("assistant", other)))
 
 
 def parse_sharegpt(row: Values) -> Parsed:
-    """{conversations}: turns with from (human, gpt, system) and value."""
+    """{conversations}: messages with from (human, gpt, system) and value."""
     return _demonstration(messages_of(listed(value_of(row, "conversations")), "conversations"))
 
 
 def parse_question_answer(row: Values) -> Parsed:
-    """{question, answer}: two strings, as GSM8K."""
-    return Parsed(prompt=prompt_of(row, "question"), answers=(said(turn_text(value_of(row, "answer"), "answer")),))
+    """{question, answer}: two strings, as in GSM8K."""
+    return Parsed(
+        prompt=prompt_of(row, "question"), answers=(text_answer(turn_text(value_of(row, "answer"), "answer")),)
+    )
 
 
 def parse_sharegpt_preference(row: Values) -> Parsed:
-    """{conversations, chosen, rejected}: turns that both share, and one turn each."""
+    """{conversations, chosen, rejected}: the shared messages, and one message each."""
     shared = messages_of(listed(value_of(row, "conversations")), "conversations")
     chosen, rejected = (messages_of(as_list(value_of(row, name)), name) for name in ("chosen", "rejected"))
     return compared((*shared, *chosen), (*shared, *rejected))
 
 
 def parse_hh(row: Values) -> Parsed:
-    """{chosen, rejected}: HH-RLHF's transcripts; a `prompt` column, where there is one, is the beginning of both.
+    """{chosen, rejected}: HH-RLHF's transcripts. A `prompt` column is the beginning of both, and they may repeat it.
 
-    They may repeat the prompt. Two turns of one speaker in a row are one turn. One with an empty turn is left out.
+    Consecutive messages of one role are joined. A transcript with an empty message is left out.
     """
     beginning = string(row["prompt"], "prompt", may_be_empty=True) if not is_missing(row.get("prompt")) else ""
     both = [string(value_of(row, name), name) for name in ("chosen", "rejected")]
@@ -143,13 +145,13 @@ def parse_hh(row: Values) -> Parsed:
 
 
 def parse_preference(row: Values) -> Parsed:
-    """{prompt, chosen, rejected}, or {chosen, rejected} whose shared beginning is the prompt; strings or messages.
+    """{prompt, chosen, rejected}, or {chosen, rejected} with the prompt as shared beginning; strings or messages.
 
-    The shared beginning of two strings is cut back to whole words. Messages may repeat the prompt or not.
+    The shared beginning of two strings is cut back to whole words. Messages may repeat the prompt.
     """
     chosen, rejected = turns_or_text(value_of(row, "chosen")), turns_or_text(value_of(row, "rejected"))
     begun = row.get("prompt") or chosen
-    if isinstance(begun, str) and _ANSWERS in begun and has_transcripts(row):  # in a file whose first row has none
+    if isinstance(begun, str) and _ANSWERS in begun and has_transcripts(row):  # the first row had no transcript
         return parse_hh(row)
     prompt = prompt_of(row) if not is_missing(row.get("prompt")) else ()
     if isinstance(chosen, str) != isinstance(rejected, str):
@@ -163,27 +165,27 @@ def parse_preference(row: Values) -> Parsed:
         chosen, rejected = turn_text(chosen, "chosen"), turn_text(rejected, "rejected")
         return _unrepeated(prompt, chosen, rejected) or _pair(prompt, chosen, rejected)
     words = re.sub(r"\S+$", "", chosen[: n_shared(chosen, rejected)])
-    asked, begin = words.strip(), len(words.rstrip())
+    question, begin = words.strip(), len(words.rstrip())
     answers = [trimmed(text[begin:]) for text in (chosen, rejected)]
-    if not (asked and all(answers)):
-        raise BadRow("chosen and rejected do not begin with the same prompt and go on differently; add a prompt column")
-    return _pair((Message("user", asked),), *answers)
+    if not (question and all(answers)):
+        raise BadRow("chosen and rejected have no shared prompt with two different answers; add a prompt column")
+    return _pair((Message("user", question),), *answers)
 
 
 def _ask_for_prompt(row: Values, chosen: Any) -> None:
-    """Raises `BadRow` where another column than `prompt` may well be the prompt."""
+    """Raises `BadRow` if another column may be the prompt."""
     known = ("prompt", "chosen", "rejected")
     texts = [name for name, value in row.items() if name not in known and _may_ask(value)]
     texts = [name for name in texts if name not in keys.ROW_NAMES and not name.startswith("_")]
     if texts and not is_transcript(chosen) and (isinstance(chosen, str) or _begins_with_answer(chosen)):
         raise BadRow(
-            f"there is no column prompt, but {', '.join(texts)}; say which is the prompt, data.columns="
-            f"{{prompt: {texts[0]}}}, or that it is not, data.columns={{_{texts[0]}: {texts[0]}}}"
+            f"there is no column prompt, but {', '.join(texts)}; if that is the prompt, set data.columns="
+            f"{{prompt: {texts[0]}}}, else data.columns={{_{texts[0]}: {texts[0]}}}"
         )
 
 
 def _may_ask(value: Any) -> bool:
-    """Whether a value is a text, or turns."""
+    """Whether a value is a text or messages."""
     if isinstance(value, str):
         return bool(value.strip())
     return isinstance(value, list) and any(isinstance(turn, dict) for turn in value)
@@ -194,35 +196,38 @@ def _begins_with_answer(turns: Any) -> bool:
 
 
 def _after(prompt: Messages, turns: Messages) -> Messages:
-    """The turns of an answer, after the prompt unless they repeat it. Raises `BadRow` where they have another one."""
+    """The prompt and the messages of an answer, which may repeat the prompt. Raises `BadRow` for another prompt."""
     if turns[0].role == "assistant" or not prompt:
         return (*prompt, *turns)
     if prompt[-1] not in turns:
-        raise BadRow(f"the turns lack the prompt's last one, {shown(prompt[-1].content)}; leave out one or the other")
+        raise BadRow(
+            f"the messages do not contain the prompt's last one, {shown(prompt[-1].content)}; remove the prompt "
+            "column or the first messages"
+        )
     system = [turn for turn in prompt[:1] if turn.role == "system" and turns[0].role != "system"]
     return (*system, *turns)
 
 
 def _unrepeated(prompt: Messages, *answers: str) -> Parsed | None:
-    """The pair whose answers both begin with the prompt, without it; none if they do not.
+    """The pair without the prompt, if both answers begin with it; else None.
 
-    One word without a full stop is not enough: answers may begin with the same one. Nor is one answer of two.
+    One word without a full stop is not enough, because answers may begin with the same word.
     """
-    asked = prompt[-1].content
-    if not (answers[0].startswith(asked) and answers[1].startswith(asked)):
+    question = prompt[-1].content
+    if not (answers[0].startswith(question) and answers[1].startswith(question)):
         return None
-    rests = [answer.removeprefix(asked) for answer in answers]
-    if asked[-1] not in _STOPS and (len(asked.split()) == 1 or any(rest[:1].strip() for rest in rests)):
+    rests = [answer.removeprefix(question) for answer in answers]
+    if question[-1] not in _STOPS and (len(question.split()) == 1 or any(rest[:1].strip() for rest in rests)):
         return None
-    chosen, rejected = (turn_text(rest, "an answer after the prompt that it repeats") for rest in rests)
+    chosen, rejected = (turn_text(rest, "an answer without the repeated prompt") for rest in rests)
     return _pair(prompt, chosen, rejected, REPEATED)
 
 
 def parse_ranking(row: Values) -> Parsed:
-    """{prompt, responses, ranks}: K >= 2 answers, rank 1 is best, equal ranks are ties; or no ranks at all.
+    """{prompt, responses, ranks}: K >= 2 answers, rank 1 is best, equal ranks are ties. Ranks may be missing.
 
-    Where there are scores and no ranks, the highest score is best. An answer may be empty here: a model can say
-    nothing, and people rank that too. Ranks are renumbered from 1 on.
+    With scores but no ranks, the highest score is best. An answer may be empty: a model can answer nothing, and
+    annotators rank that too. Ranks are renumbered from 1.
     """
     prompt, responses, ranks = prompt_of(row), listed(value_of(row, "responses")), listed(row.get("ranks"))
     if is_missing(ranks) and not is_missing(row.get("scores")) and isinstance(responses, list) and len(responses) > 1:
@@ -233,30 +238,30 @@ def parse_ranking(row: Values) -> Parsed:
         raise BadRow(f"responses must be a list of at least 2 answers, found {shown(responses)}")
     if not (isinstance(ranks, list) and len(ranks) == len(responses)):
         raise BadRow(f"{len(responses)} responses need as many ranks, found {shown(ranks)}")
-    answers = tuple(said(text) for text in _texts(responses))
+    answers = tuple(text_answer(text) for text in _texts(responses))
     order = {rank: place for place, rank in enumerate(sorted({rank_of(rank) for rank in ranks}), start=1)}
     return Parsed("", prompt, answers, tuple(order[rank_of(rank)] for rank in ranks))
 
 
 def _by_scores(prompt: Messages, responses: list[Any], scores: Any) -> Parsed:
-    """Answers in the order of their scores, equal ones as ties."""
+    """Ranks answers by their scores; equal scores are ties."""
     if not (isinstance(scores, list) and len(scores) == len(responses)):
         raise BadRow(f"{len(responses)} responses need as many scores, found {shown(scores)}")
     found = [number(score, "a score") for score in scores]
     order = {score: place for place, score in enumerate(sorted(set(found), reverse=True), start=1)}
-    answers = tuple(said(text) for text in _texts(responses))
+    answers = tuple(text_answer(text) for text in _texts(responses))
     return Parsed("", prompt, answers, tuple(order[score] for score in found), spread=max(found) - min(found))
 
 
 def is_transcript(value: Any) -> bool:
-    """Whether a value is written as HH-RLHF writes its dialogues, or as one with words before it, which is refused."""
+    """Whether a value is a dialogue as HH-RLHF writes it, also one with text before it, which is refused later."""
     if not isinstance(value, str) or _ANSWERS not in value:
         return False
     return value.lstrip()[:6] == "Human:" or ("\n\nHuman:" in value and value.rstrip().endswith(_ANSWERS))
 
 
 def has_transcripts(row: Values) -> bool:
-    """Whether the texts that are compared in a row go on with a transcript, or are one."""
+    """Whether the row's prompt, or chosen if there is none, is a transcript."""
     prompt = row.get("prompt")
     if isinstance(prompt, str) and prompt and not prompt.isspace():
         return is_transcript(prompt) and isinstance(row["chosen"], str)
@@ -264,17 +269,17 @@ def has_transcripts(row: Values) -> bool:
 
 
 def _demonstration(turns: Messages) -> Parsed:
-    """Messages as a prompt and its answer; where they end with the user's, there is a prompt only."""
+    """Splits messages into prompt and answer. If they do not end with the assistant, all are the prompt."""
     if turns[-1].role != "assistant":
         return Parsed(prompt=turns)
     return Parsed(prompt=turns[:-1], answers=turns[-1:])
 
 
 def compared(chosen: Messages, rejected: Messages) -> Parsed:
-    """Two conversations as a prompt, the turns that they share, and two answers.
+    """Two conversations as a pair: the shared messages are the prompt, the first differing answers are compared.
 
-    What comes after the last answer is left out. When more than the last turn differs, the first two answers that
-    differ are taken, for only these answer the same prompt. When the user's turns differ first, there is no such pair.
+    Messages after the last answer are left out. Only the first two differing answers have the same prompt, so later
+    differences are left out too. If user messages differ first, there is no pair: `LeftOut`.
     """
     cut = [_until_last_answer(turns) for turns in (chosen, rejected)]
     note = AFTER_ANSWER if [len(turns) for turns in cut] != [len(chosen), len(rejected)] else ""
@@ -290,13 +295,13 @@ def compared(chosen: Messages, rejected: Messages) -> Parsed:
     return _pair(chosen[:n_before], parting[0], parting[1], note)
 
 
-def said(text: str) -> Message:
-    """An answer that is a text and no more."""
+def text_answer(text: str) -> Message:
+    """An assistant message with only a text."""
     return Message("assistant", text)
 
 
 def _pair(prompt: Messages, chosen: str | Message, rejected: str | Message, note: str = "") -> Parsed:
-    one, other = [said(answer) if isinstance(answer, str) else answer for answer in (chosen, rejected)]
+    one, other = [text_answer(answer) if isinstance(answer, str) else answer for answer in (chosen, rejected)]
     answers = (one, other)
     if one == other:
         return Parsed("", prompt, answers, (1, 1), note=SAME_ANSWER)
@@ -306,32 +311,32 @@ def _pair(prompt: Messages, chosen: str | Message, rejected: str | Message, note
 def _until_last_answer(turns: Messages) -> Messages:
     answers = [index for index, turn in enumerate(turns) if turn.role == "assistant"]
     if not answers:
-        raise BadRow("there is no turn of the assistant")
+        raise BadRow("there is no assistant message")
     return turns[: answers[-1] + 1]
 
 
 def _transcript(text: str) -> Messages:
     before, *parts = _TRANSCRIPT_TURN.split(text.strip())
     if before or not parts:
-        raise BadRow(f'a transcript begins with "Human:", found {shown(text)}; take out what stands before')
+        raise BadRow(f'a transcript must begin with "Human:", found {shown(text)}; remove the text before it')
     turns: list[Message] = []
-    for text_model, said in zip(parts[::2], map(_spoken, parts[1::2]), strict=True):
-        role: Role = "user" if text_model == "Human" else "assistant"
-        if not said:
+    for name, content in zip(parts[::2], map(_content, parts[1::2]), strict=True):
+        role: Role = "user" if name == "Human" else "assistant"
+        if not content:
             raise LeftOut(EMPTY_TURN)
         if turns and turns[-1].role == role:
-            turns[-1] = Message(role, f"{turns[-1].content}\n\n{said}")
+            turns[-1] = Message(role, f"{turns[-1].content}\n\n{content}")
         else:
-            turns.append(Message(role, said))
+            turns.append(Message(role, content))
     return tuple(turns)
 
 
-def _spoken(text: str) -> str:
+def _content(text: str) -> str:
     return trimmed(text.removeprefix(" ")) if text.strip() else ""
 
 
 def prompt_of(row: Values, name: str = "prompt") -> Messages:
-    """The column of the prompt: a text, which is a user's turn or a transcript, or messages that end with one."""
+    """The messages of the prompt column: a text (user message or transcript), or messages that end with the user."""
     value = turns_or_text(value_of(row, name))
     if is_transcript(value):
         return answerable(_transcript(value.rstrip().removesuffix("Assistant:")))
@@ -343,7 +348,7 @@ def prompt_of(row: Values, name: str = "prompt") -> Messages:
 
 
 def _unranked(responses: Any) -> tuple[str, ...]:
-    """Answers without ranks; none where they are not a list of texts, since a prompt can be had of such a row too."""
+    """Answers without ranks. Empty if they are not a list of texts: the row can still give a prompt."""
     if not (isinstance(responses, list) and all(isinstance(response, str) for response in responses)):
         return ()
     return _texts(responses)

@@ -1,6 +1,6 @@
-"""The layouts of single published collections, read as `align.text.parsers` reads the common ones.
+"""Parsers for single published data sets: Dolly, HelpSteer, SHP, Chatbot Arena's battles, OpenAssistant's trees.
 
-Most hold what people said of two answers: Chatbot Arena's battles, HelpSteer's preferences, SHP, OpenAssistant's trees.
+Most hold human preferences between two answers. Parsers of the common formats are in `align.text.parsers`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator
 
 from align.text.messages import messages_of
-from align.text.parsers import SAME_ANSWER, Parsed, compared, parse_messages, parse_ranking, prompt_of, said
+from align.text.parsers import SAME_ANSWER, Parsed, compared, parse_messages, parse_ranking, prompt_of, text_answer
 from align.text.values import BadRow, LeftOut, Messages, Values, listed, number, rank_of, shown, turn_text, value_of
 
 TREE = ("message_tree_id", "tree_state", "prompt")
@@ -22,37 +22,37 @@ _RANKS = {"a": (1, 2), "b": (2, 1), "tie": (1, 1), "bad": (1, 1)}
 
 
 def parse_dolly(row: Values) -> Parsed:
-    """{instruction, response}: the context, if any, stands before the instruction, as in every format of one text."""
-    answer = said(turn_text(value_of(row, "response"), "response"))
+    """{instruction, response}: a context, if any, is put before the instruction (`align.text.keys`)."""
+    answer = text_answer(turn_text(value_of(row, "response"), "response"))
     return Parsed(prompt=prompt_of(row, "instruction"), answers=(answer,))
 
 
 def parse_helpsteer(row: Values) -> Parsed:
-    """{prompt, response, helpfulness}: an answer with people's ratings, to be scored; it is not said to be good."""
+    """{prompt, response, helpfulness}: a rated answer, to be scored. It has no label good or bad."""
     return Parsed(prompt=prompt_of(row), unranked=(turn_text(value_of(row, "response"), "response"),))
 
 
 def parse_helpsteer2(row: Values) -> Parsed:
-    """{prompt, response_1, response_2, preference_strength}: below 0 the first answer is better, at 0 they tie."""
+    """{prompt, response_1, response_2, preference_strength}: below 0 the first answer is better, 0 is a tie."""
     texts = tuple(turn_text(value_of(row, name), name) for name in ("response_1", "response_2"))
     return _judged(prompt_of(row), texts, _by_strength(row, "preference_strength"))
 
 
 def parse_helpsteer3(row: Values) -> Parsed:
-    """{context, response1, response2, overall_preference}: context is the turns before; else as helpsteer2."""
+    """{context, response1, response2, overall_preference}: context is the prompt's messages; else as helpsteer2."""
     texts = tuple(turn_text(value_of(row, name), name) for name in ("response1", "response2"))
     context = messages_of(listed(value_of(row, "context")), "context")
     return _judged(context, texts, _by_strength(row, "overall_preference"))
 
 
 def parse_shp(row: Values) -> Parsed:
-    """{history, human_ref_A, human_ref_B, labels}: 1 where the first comment is the better one, 0 where the second."""
-    asked = prompt_of(row, "history")
+    """{history, human_ref_A, human_ref_B, labels}: 1 if the first comment is better, 0 if the second."""
+    prompt = prompt_of(row, "history")
     texts = tuple(turn_text(value_of(row, name), name) for name in ("human_ref_A", "human_ref_B"))
     label = value_of(row, "labels")
     if label not in (0, 1, "0", "1"):
         raise BadRow(f"labels must be 1 (human_ref_A is better) or 0, found {shown(label)}")
-    parsed = _judged(asked, texts, "a" if int(label) else "b")
+    parsed = _judged(prompt, texts, "a" if int(label) else "b")
     if row.get("score_A") is None or row.get("score_B") is None:
         return parsed
     scores = [number(row[name], name) for name in ("score_A", "score_B")]
@@ -60,21 +60,23 @@ def parse_shp(row: Values) -> Parsed:
 
 
 def parse_arena(row: Values) -> Parsed:
-    """{conversation_a, conversation_b, winner}: model_a, model_b or a tie, of both good or both bad."""
+    """{conversation_a, conversation_b, winner}: winner is model_a, model_b, tie, or tie (bothbad)."""
     a, b = (messages_of(listed(value_of(row, name)), name) for name in ("conversation_a", "conversation_b"))
     return _with_verdict(compared(a, b), _winner(row))
 
 
 def parse_arena_pairs(row: Values) -> Parsed:
-    """{prompt, response_a, response_b}: texts, or lists of as many. Who won is in winner, or in winner_model_a,
-    winner_model_b and winner_tie; without these, nobody has judged them yet.
+    """{prompt, response_a, response_b}: texts, or lists of equal length. The winner is in winner, or in winner_model_a,
+    winner_model_b and winner_tie. Without these columns the answers are unranked.
     """
-    asked, *answers = (_as_texts(row, name) for name in ("prompt", "response_a", "response_b"))
-    if not len(asked) == len(answers[0]) == len(answers[1]):
-        raise BadRow(f"{len(asked)} prompts need as many answers, found {len(answers[0])} and {len(answers[1])}")
+    questions, *answers = (_as_texts(row, name) for name in ("prompt", "response_a", "response_b"))
+    if not len(questions) == len(answers[0]) == len(answers[1]):
+        raise BadRow(f"{len(questions)} prompts need as many answers, found {len(answers[0])} and {len(answers[1])}")
     both = [
         tuple(
-            turn for user, text in zip(asked, texts, strict=True) for turn in (*prompt_of({"prompt": user}), said(text))
+            turn
+            for user, text in zip(questions, texts, strict=True)
+            for turn in (*prompt_of({"prompt": user}), text_answer(text))
         )
         for texts in answers
     ]
@@ -85,8 +87,8 @@ def parse_arena_pairs(row: Values) -> Parsed:
 
 
 def parse_oasst(row: Values) -> Parsed:
-    """{message_tree_id, tree_state, prompt}: OpenAssistant's trees. The best-ranked replies are the conversation; each
-    prompt with two ranked replies is a ranking.
+    """{message_tree_id, tree_state, prompt}: OpenAssistant's trees. The best-ranked replies make the conversation. Each
+    prompt with at least two ranked replies is a ranking.
     """
     if "responses" in row:
         return parse_ranking(row)
@@ -100,22 +102,22 @@ def parse_oasst(row: Values) -> Parsed:
 
 
 def oasst_parts(row: Values, kind: str) -> list[Values]:
-    """The rows in a tree: messages, or rankings where they are wanted. A tree that has none is a row itself.
+    """The rows of a tree: rankings if `kind` needs them, else messages. A tree without any is returned as one row.
 
-    Raises `BadRow` for replies that are none.
+    Raises `BadRow` for malformed replies.
     """
     root = row.get("prompt")
-    beside = {name: value for name, value in row.items() if name not in TREE}
+    others = {name: value for name, value in row.items() if name not in TREE}
     found: list[Values] = []
     if isinstance(root, dict) and row.get("tree_state") == "ready_for_export" and _is_kept(root):
         found = list(_rankings((), root)) if kind in ("rankings", "answers") else _best_path(root)
-    return [{**beside, **part} for part in found] or [row]
+    return [{**others, **part} for part in found] or [row]
 
 
-def _rankings(before: tuple[Values, ...], asked: Values) -> Iterator[Values]:
-    """Each message of a user in the tree whose replies were ranked, with all that came before it."""
-    turns = (*before, _turn(asked))
-    replies = _replies(asked)
+def _rankings(before: tuple[Values, ...], message: Values) -> Iterator[Values]:
+    """Yields each user message of the tree with ranked replies, after all messages before it."""
+    turns = (*before, _turn(message))
+    replies = _replies(message)
     ranked = [reply for reply in replies if reply.get("rank") is not None]
     if len(ranked) > 1:
         texts, ranks = ([reply.get(name) for reply in ranked] for name in ("text", "rank"))
@@ -133,7 +135,7 @@ def _best_path(root: Values) -> list[Values]:
 
 
 def _replies(message: Values) -> list[Values]:
-    """The replies that were kept, the best-ranked first. Raises `BadRow` for what cannot be replies."""
+    """The replies that were not removed, the best-ranked first. Raises `BadRow` for malformed replies."""
     given = message.get("replies") or []
     if not (isinstance(given, list) and all(isinstance(reply, dict) for reply in given)):
         raise BadRow(f"replies must be a list of messages, found {shown(given)}")
@@ -150,9 +152,9 @@ def _turn(message: Values) -> Values:
 
 
 def _judged(prompt: Messages, texts: tuple[str, ...], verdict: str | float) -> Parsed:
-    """Two answers and which is better: a, b or tie, or a strength (below 0 for the first), which is the margin too."""
+    """Two answers with a verdict: a, b or tie, or a strength (below 0 if the first is better), used as margin."""
     if isinstance(verdict, str):
-        return _with_verdict(Parsed("", prompt, tuple(map(said, texts)), (1, 2)), verdict)
+        return _with_verdict(Parsed("", prompt, tuple(map(text_answer, texts)), (1, 2)), verdict)
     better = "tie" if verdict == 0 else "a" if verdict < 0 else "b"
     return _judged(prompt, texts, better)._replace(margin=abs(verdict))
 
@@ -186,7 +188,7 @@ def _flag(side: str) -> str:
 
 
 def _as_texts(row: Values, name: str) -> list[str]:
-    """One text or several; the Kaggle set writes several as JSON."""
+    """One text or several. The Kaggle data set writes several as JSON."""
     value = listed(value_of(row, name))
     if not isinstance(value, list):
         return [turn_text(value, name)]

@@ -1,6 +1,6 @@
-"""The five kinds of record that the stages read, whatever format a file was written in.
+"""The five kinds of records that the stages read: Document, Conversation, Prompt, Ranking, Answers.
 
-`align.text.formats` turns the rows of a data set into these; nothing after it knows how a file was laid out.
+`align.text.formats` turns the rows of any format into these. Code after it does not depend on the file's format.
 """
 
 from __future__ import annotations
@@ -13,22 +13,23 @@ Role = Literal["system", "user", "assistant", "tool", "tools"]
 
 
 class Message(NamedTuple):
-    """One turn of a conversation. What a row says of tools is here too, so that it goes wherever a prompt goes.
+    """One message of a conversation, with its thoughts and tool calls.
 
-    A first turn of the role "tools" holds the tools that may be called, as JSON (`tools` of `apply_chat_template`).
+    A first message with the role "tools" holds the tools that may be called, as JSON (`tools` of
+    `apply_chat_template`), so they stay with the prompt.
     """
 
     role: Role
     content: str
-    thoughts: str = ""  # what the assistant thought before it said `content` (`reasoning_content`)
+    thoughts: str = ""  # the assistant's thoughts before `content` (`reasoning_content`)
     calls: str = ""  # the tools that the assistant calls: `tool_calls` as JSON
-    name: str = ""  # the tool whose result this is
-    call_id: str = ""  # which call it answers (`tool_call_id`)
-    learned: bool = True  # an answer that is not is context: never a target
+    name: str = ""  # in a tool message: the tool
+    call_id: str = ""  # in a tool message: the call that it answers (`tool_call_id`)
+    learned: bool = True  # False: the answer is context, never a training target
 
     @classmethod
     def of(cls, turn: dict[str, Any]) -> Message:
-        """A turn as `as_dict` writes it; calls may be JSON already."""
+        """A message from the form that `as_dict` writes. Calls may already be JSON."""
         calls = turn.get("tool_calls") or ""
         return cls(
             turn["role"],
@@ -41,28 +42,28 @@ class Message(NamedTuple):
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """The turn under the names that rows and chat templates have for its parts; without those that it lacks."""
-        said: dict[str, Any] = {"role": self.role, "content": self.content}
+        """The message with the keys of rows and chat templates, without empty ones."""
+        message: dict[str, Any] = {"role": self.role, "content": self.content}
         if self.thoughts:
-            said["reasoning_content"] = self.thoughts
+            message["reasoning_content"] = self.thoughts
         if self.calls:
-            said["tool_calls"] = json.loads(self.calls)
+            message["tool_calls"] = json.loads(self.calls)
         if self.name:
-            said["name"] = self.name
+            message["name"] = self.name
         if self.call_id:
-            said["tool_call_id"] = self.call_id
+            message["tool_call_id"] = self.call_id
         if not self.learned:
-            said["weight"] = 0
-        return said
+            message["weight"] = 0
+        return message
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """Every text that is kept of it."""
+        """All texts of the message."""
         return (self.content, self.thoughts, self.calls, self.name, self.call_id)
 
     @property
     def text(self) -> str:
-        """All that is said in it, for people and judges: its content, and the calls where there are some."""
+        """The message as people and judges see it: its content, and its calls if there are any."""
         return "\n".join(part for part in (self.content, self.calls) if part) if self.calls else self.content
 
 
@@ -70,53 +71,53 @@ class Document(NamedTuple):
     """A text to pretrain on."""
 
     text: str
-    source: str = ""  # "file.jsonl:12", for messages about this record
+    source: str = ""  # "file.jsonl:12", for error messages
 
 
 class Conversation(NamedTuple):
-    """A demonstration: turns that end with the assistant's."""
+    """A demonstration: messages that end with the assistant's."""
 
     messages: tuple[Message, ...]
     source: str = ""
 
 
 class Prompt(NamedTuple):
-    """What the assistant is to answer: turns that end with the user's."""
+    """A prompt: messages that end with the user's or a tool's."""
 
     messages: tuple[Message, ...]
     source: str = ""
 
 
 class Ranking(NamedTuple):
-    """K >= 2 answers to one prompt in somebody's order. Rank 1 is best; equal ranks are ties."""
+    """K >= 2 answers to one prompt, ranked by an annotator. Rank 1 is best; equal ranks are ties."""
 
     prompt: tuple[Message, ...]
     responses: tuple[str, ...]
     ranks: tuple[int, ...]
     annotator: str = ""
-    source: str = ""  # the place of this record, for messages about it
-    origin: str = ""  # the row's own column `source`: the collection that it comes from
-    margin: float | None = None  # how much better the best answer is than the worst, in the annotators' measure
+    source: str = ""  # file and line, for error messages
+    origin: str = ""  # the row's column `source`: its collection
+    margin: float | None = None  # how much better the best answer is than the worst, on the annotators' scale
 
 
 class Answers(NamedTuple):
-    """Any number of answers to one prompt, to be scored; ranks as in `Ranking` where somebody has ordered them."""
+    """Any number of answers to one prompt, to be scored. Ranks are as in `Ranking`, empty if there are none."""
 
     prompt: tuple[Message, ...]
     responses: tuple[str, ...]
     ranks: tuple[int, ...] = ()
     source: str = ""
-    good: bool | None = None  # whether they are good ones, where the row says it (`label`)
-    learned: bool = True  # whether the row's marks let them be learned
+    good: bool | None = None  # whether they are good, if the row has a label
+    learned: bool = True  # False if the row is marked as not to be learned
 
 
 def last_question(messages: Sequence[Message]) -> str:
-    """What the user asked last, for functions and lists of samples: a prompt may end with a tool's result."""
+    """The last user message, for reward functions and lists of samples. A prompt may end with a tool's result."""
     return next((turn for turn in reversed(messages) if turn.role == "user"), messages[-1]).content
 
 
 def plain(messages: tuple[Message, ...]) -> str | list[dict[str, Any]]:
-    """A prompt as rows hold it: a single user turn is a string, a conversation a list of messages."""
+    """A prompt as rows store it: a single user message is a string, a conversation a list of messages."""
     if len(messages) == 1 and messages[0].role == "user":
         return messages[0].content
     return [message.as_dict() for message in messages]

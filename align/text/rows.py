@@ -1,4 +1,4 @@
-"""A row as a data set has it, and the rows that cannot be read."""
+"""Rows of data files, broken rows, and the count of broken rows."""
 
 from __future__ import annotations
 
@@ -10,45 +10,43 @@ from typing import Any, Literal, NamedTuple
 
 from align.errors import UserError
 
-N_LISTED = 20  # broken rows that are kept for the log; the rest are only counted
+N_LISTED = 20  # broken rows that the log lists; the rest are only counted
 
 
 class Cell(str):
-    """A text of a CSV file: the only kind in which a list, a number, or true and false may be written out."""
+    """A text from a CSV file: the only texts that may hold a list, a number, true or false."""
 
     __slots__ = ()
 
 
 class Row(NamedTuple):
-    """One row as it was found, and where: "file.jsonl:12" (line) or "file.json:row 3", both from 1."""
+    """One row and its source: "file.jsonl:12" (line) or "file.json:row 3", both from 1."""
 
     values: dict[str, Any]
     source: str
 
 
 class Broken(NamedTuple):
-    """A row that cannot be read, and why."""
+    """A row that cannot be read, with the reason."""
 
     source: str
     reason: str
 
     def error(self) -> UserError:
-        return UserError(
-            f"{self.source}: {self.reason}; mend this row, or set data.on_error=skip to leave out such rows"
-        )
+        return UserError(f"{self.source}: {self.reason}; fix this row, or set data.on_error=skip to skip such rows")
 
 
 @dataclass
 class BrokenRows:
-    """Stops at the first broken row, or counts them and keeps the first few to list."""
+    """Raises at the first broken row, or counts broken rows and keeps the first few for the log."""
 
     on_error: Literal["stop", "skip"] = "stop"
     count: int = 0
     listed: list[Broken] = field(default_factory=list)
-    no_data: list[str] = field(default_factory=list)  # files of a folder that are about the data (a licence): not read
+    no_data: list[str] = field(default_factory=list)  # files of a folder that are not data (a licence)
 
     def add(self, broken: Broken) -> None:
-        """Raises `UserError` unless broken rows are to be skipped."""
+        """Counts a broken row. Raises `UserError` unless broken rows are skipped."""
         if self.on_error == "stop":
             raise broken.error()
         self.count += 1
@@ -58,7 +56,7 @@ class BrokenRows:
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """Python's collector of cycles rests: rows hold none and stay, and it would look through all of them each time."""
+    """Turns Python's garbage collector off: rows have no cycles, and each collection would scan all of them."""
     was_on = gc.isenabled()
     gc.disable()
     try:

@@ -1,16 +1,16 @@
-"""A conversation as the template writes it, and where in it the answers stand.
+"""Renders a conversation with the chat template and finds the span of each answer in it.
 
-A written conversation is cut into spans: an answer, or what stands between two answers. An answer is what the template
-writes after its generation prompt, up to and including the token that ends the turn (`align.text.ends`). What it writes
-after that (the newline of ChatML) begins the next span, for no model is asked to say it.
+The rendered text is cut into spans: an answer, or the text between two answers. An answer is the text that the template
+writes after its generation prompt, up to and including the token that ends the message (`align.text.ends`). Text after
+that token (ChatML's newline) belongs to the next span, because no model has to generate it.
 
-Three kinds of templates make this less than plain.
+Three kinds of templates need special care:
 
-- One that ends a turn without such a token, or only before the next turn. An end is appended where an answer is the
-  last, and nowhere else: a prompt is exactly what the template writes.
-- One that writes an answer otherwise once other turns follow it: those of reasoning models drop its thoughts. Such a
-  conversation becomes several rows, one for each answer that was rewritten, each after its history as it was then.
-- One whose generation prompt opens a thought. An answer with thoughts goes on from there.
+- Templates that end a message without such a token, or write it only before the next message. The end token is appended
+  if the answer is the last message, and only then: a prompt is exactly the text that the template writes.
+- Templates that rewrite an answer when other messages follow it: those of reasoning models drop its thoughts. Such a
+  conversation becomes several rows, one for each rewritten answer, each after its history at that point.
+- Templates with a generation prompt that opens a thought. An answer with thoughts continues from there.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ if TYPE_CHECKING:
 
 
 class Span(NamedTuple):
-    """A stretch of a written conversation."""
+    """A part of a rendered conversation."""
 
     text: str
-    turn: int | None = None  # the turn that it is the answer of
-    append_end: bool = False  # the template does not write the token that an answer ends with
+    turn: int | None = None  # index of the assistant message, if it is an answer
+    append_end: bool = False  # the end token has to be appended, because the template does not write it
     is_target: bool = False
 
 
 Row = list[Span]
 
-_NAME = re.compile(r'"name": *"([^"]+)"')  # of a function that is called
+_NAME = re.compile(r'"name": *"([^"]+)"')  # the name of a called function
 
 
 class Writer:
-    """Writes conversations out with a tokenizer's chat template, in spans."""
+    """Renders conversations with a tokenizer's chat template, as spans."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._template = Template.of(tokenizer)
@@ -56,20 +56,21 @@ class Writer:
         self._specials = special_tokens(tokenizer)
         self._marks = [pair for pair in THOUGHT_MARKS if pair[0] in self._specials]
         self._remove = special_token_remover(tokenizer)
-        self.taken_out: Counter[str] = Counter()  # special tokens that stood in contents, and in how many
-        self._clean = lru_cache(maxsize=4096)(self._cleaned)  # each turn is written several times
-        self._written = lru_cache(maxsize=1024)(self._write)  # answers to one prompt write it once
+        self.taken_out: Counter[str] = Counter()  # special tokens removed from contents, with counts
+        self._clean = lru_cache(maxsize=4096)(self._cleaned)  # each message is rendered several times
+        self._written = lru_cache(maxsize=1024)(self._write)  # answers share their prompt
         self._cut = lru_cache(maxsize=1024)(self._cut_prompt)
 
     def conversation(self, messages: Messages, last_only: bool = False) -> list[Row]:
-        """The rows of a demonstration, whose last turn is the assistant's: together they teach each answer once.
+        """The rows of a demonstration: together they have each answer once as a target.
 
-        One row, unless the template rewrites earlier answers. What an assistant says before anybody has asked is not
-        learned.
-        Raises `UserError` when the template refuses these turns, or does not write one of them.
+        One row, unless the template rewrites earlier answers. An assistant message before the first user message is
+        never a target.
+        Raises `UserError` if the last message is not the assistant's, if the template refuses these messages, or if it
+        does not write one of them.
         """
         if not messages or messages[-1].role != "assistant":
-            raise UserError("a demonstration ends with the assistant's turn; this one does not")
+            raise UserError("a demonstration must end with an assistant message; this one does not")
         final = len(messages) - 1
         wanted = {i for i in _answers(messages) if messages[i].learned and (i == final or not last_only)}
         rows: list[Row] = []
@@ -84,18 +85,18 @@ class Writer:
         return rows[::-1]
 
     def prompt(self, prompt: Messages) -> Row:
-        """The spans of a prompt and the generation prompt after it: together exactly what the template writes.
+        """The spans of a prompt with the generation prompt: together exactly the text that the template writes.
 
-        Answers that it writes as they were said are spans of their own.
+        Answers that the template does not rewrite are separate spans.
         """
         return self._cut(prompt)
 
     def text(self, prompt: Messages) -> Span:
-        """A prompt in one span: what stands before its answer."""
+        """A prompt with the generation prompt as one span."""
         return Span(self._written(prompt, True))
 
     def answer(self, prompt: Messages, answer: Message) -> Span:
-        """An answer as the template writes it after this prompt. Raises `UserError` if it does not go on from there."""
+        """An answer as the template writes it after this prompt. Raises `UserError` if it does not follow on."""
         before = self._written(prompt, True)
         through = self._written((*prompt, answer), False)
         answer = self._clean(answer)
@@ -115,31 +116,31 @@ class Writer:
             answer = self._until_end(through[len(before) :])
             text = answer.text
             rest = whole[len(before) + len(text) :]
-            if answer.append_end:  # some templates write an end only before the next turn
+            if answer.append_end:  # some templates write an end token only before the next message
                 space = rest[: len(rest) - len(rest.lstrip())]
                 end = next((space + end for end in self._ends if rest.startswith(space + end)), None)
                 text += end or ""
-            is_as_said = through.startswith(before) and whole.startswith(before + text)
-            if is_as_said and not (answer.append_end and end is None):
+            is_unchanged = through.startswith(before) and whole.startswith(before + text)
+            if is_unchanged and not (answer.append_end and end is None):
                 spans += [Span(before[done:]), Span(text, index)]
                 done = len(before) + len(text)
         return [*spans, Span(whole[done:])]
 
     def _after_opening(self, before: str, through: str, prompt: Messages, answer: Message) -> str:
-        """What follows a generation prompt that opens a thought, of which the template then writes nothing."""
+        """The answer after a generation prompt that opens a thought, if the template does not write that opening."""
         opening = opened_by(before)
         start, _, space = before.rpartition(opening) if opening else ("", "", "")
         written = through.removeprefix(start)
         closing = dict(THOUGHT_MARKS).get(opening, "")
         content = answer.content
-        said = f"{opening}\n{answer.thoughts.strip()}\n{closing}\n\n{content}" if answer.thoughts else content.lstrip()
-        spoken = said.rpartition(closing)[2].strip() if closing else ""
-        lead, spoken, after = written.partition(spoken) if spoken else ("", "", "")
+        full = f"{opening}\n{answer.thoughts.strip()}\n{closing}\n\n{content}" if answer.thoughts else content.lstrip()
+        visible = full.rpartition(closing)[2].strip() if closing else ""
+        lead, visible, after = written.partition(visible) if visible else ("", "", "")
         if not (opening and through.startswith(start)) or lead.strip():
-            raise _does_not_go_on(before, through, prompt, answer)
-        if not (said.startswith(opening) and closing in said):
+            raise _does_not_continue(before, through, prompt, answer)
+        if not (full.startswith(opening) and closing in full):
             raise _no_thoughts(opening)
-        return said.removeprefix(opening).removeprefix(space).lstrip(" ") + (after if spoken else written)
+        return full.removeprefix(opening).removeprefix(space).lstrip(" ") + (after if visible else written)
 
     def _until_end(self, text: str) -> Span:
         for end in self._ends:
@@ -154,7 +155,7 @@ class Writer:
         return written
 
     def _cleaned(self, turn: Message) -> Message:
-        """A turn without special tokens, but for those that mark the thoughts at an answer's beginning."""
+        """A message without special tokens, except those around thoughts at the start of an answer."""
         content = turn.content
         kept = ""
         for opening, closing in self._marks if turn.role == "assistant" else ():
@@ -176,22 +177,22 @@ class Writer:
 
 
 def _check_whole(number: int, answer: Message, written: str) -> None:
-    """Raises `UserError` if an answer that is to be learned was not written whole."""
+    """Raises `UserError` if the template did not write all of a target answer."""
     if answer.content.strip() in written and not (answer.thoughts or answer.calls):
-        return  # as most: the parts of a content that is there are there
-    for said in [*answer_parts(answer.content), answer.thoughts.strip(), *_NAME.findall(answer.calls)]:
-        if said not in written:
-            raise _not_written(number, answer, said, written)
+        return  # the usual case
+    for part in [*answer_parts(answer.content), answer.thoughts.strip(), *_NAME.findall(answer.calls)]:
+        if part not in written:
+            raise _not_written(number, answer, part, written)
 
 
 def _answers(messages: Messages) -> list[int]:
-    """The assistant's turns that somebody asked for."""
-    asked = next((i for i, turn in enumerate(messages) if turn.role in ("user", "tool")), len(messages))
-    return [i for i, turn in enumerate(messages) if i > asked and turn.role == "assistant"]
+    """Indices of the assistant messages after the first user or tool message."""
+    first = next((i for i, turn in enumerate(messages) if turn.role in ("user", "tool")), len(messages))
+    return [i for i, turn in enumerate(messages) if i > first and turn.role == "assistant"]
 
 
 def check_written(template: Template, turns: Messages, written: str) -> None:
-    """Raises `UserError` if a turn is not in what was written of all. Thoughts of earlier turns need not be."""
+    """Raises `UserError` if a message is missing in the rendered text. Thoughts of earlier messages may be missing."""
     for number, turn in enumerate(turns, start=1):
         if turn.content.strip() in written and not turn.calls:
             continue
@@ -201,66 +202,66 @@ def check_written(template: Template, turns: Messages, written: str) -> None:
             wanted = [*_NAME.findall(turn.calls)[:1], *answer_parts(turn.content)[-1:]]
         else:
             wanted = [turn.content.strip()]
-        for said in wanted:
-            if said not in written and json.dumps(said, ensure_ascii=False)[1:-1] not in written:  # as gpt-oss writes
-                raise _not_written(number, turn, said, "")
+        for text in wanted:
+            if text not in written and json.dumps(text, ensure_ascii=False)[1:-1] not in written:  # as gpt-oss writes
+                raise _not_written(number, turn, text, "")
 
 
 def special_token_remover(tokenizer: PreTrainedTokenizerBase) -> Callable[[str], str]:
-    """Takes special tokens that are written out in a text (`</s>` in a web page) out of it: they would end a turn."""
+    """A function that removes special tokens from a text (`</s>` in a web page): they would end a message."""
     texts = special_tokens(tokenizer)
-    if tokenizer.eos_token_id is not None:  # encoders end no turn
-        texts.add(str(tokenizer.convert_ids_to_tokens(ends_of(tokenizer).turn)))  # which need not be a special token
+    if tokenizer.eos_token_id is not None:  # encoders have none
+        texts.add(str(tokenizer.convert_ids_to_tokens(ends_of(tokenizer).turn)))  # may not be a special token
     longest_first = sorted(texts, key=len, reverse=True)
     pattern = re.compile("|".join(map(re.escape, longest_first)))
 
     def remove(text: str) -> str:
-        while pattern.search(text):  # again, for what is left may close up to another: <|us<|pad|>er|>
+        while pattern.search(text):  # again, because removing one may form another: <|us<|pad|>er|>
             text = pattern.sub("", text)
         return text
 
     return remove
 
 
-def _does_not_go_on(before: str, through: str, prompt: Messages, answer: Message) -> UserError:
+def _does_not_continue(before: str, through: str, prompt: Messages, answer: Message) -> UserError:
     helps = [
-        "give data.template a template that writes under add_generation_prompt exactly what it writes before an "
-        "assistant turn"
+        "set data.template to a template whose generation prompt is exactly the text that it writes before an "
+        "assistant message"
     ]
     if answer.thoughts:
-        helps.append("data.thoughts=drop leaves thoughts out, data.template_options may let the template think")
+        helps.append("data.thoughts=drop removes thoughts; data.template_options may switch thinking on")
     elif len(answer_parts(answer.content)) > 1:
-        helps.append("data.template_options may let the template think, else take the thoughts out of the contents")
+        helps.append("data.template_options may switch thinking on; else remove the thoughts from the contents")
     if prompt[-1].role == "assistant":
-        helps.append("data.same_role=join makes one turn of two of the assistant's")
+        helps.append("data.same_role=join joins two assistant messages")
     shared = n_shared(before, through)
     return UserError(
-        "this chat template does not write an answer right after its generation prompt: the prompt goes on with "
-        f"{before[shared:][:40]!r}, the answered conversation with {through[shared:][:40]!r}; "
+        "this chat template does not write the answer right after its generation prompt: the prompt continues with "
+        f"{before[shared:][:40]!r}, the conversation with the answer with {through[shared:][:40]!r}; "
         + "; or ".join(helps[::-1])
     )
 
 
 def _no_thoughts(opening: str) -> UserError:
     return UserError(
-        f"this chat template's generation prompt opens a thought ({opening}), and this answer has none; give rows "
-        "thoughts (reasoning_content), switch thinking off if the template can (data.template_options="
-        "{enable_thinking: false}), or give a template without it (data.template)"
+        f"the generation prompt of this chat template opens a thought ({opening}), but this answer has none; add "
+        "thoughts to the rows (reasoning_content), switch thinking off if the template can (data.template_options="
+        "{enable_thinking: false}), or set data.template to one without thoughts"
     )
 
 
-def _not_written(number: int, turn: Message, said: str, found: str) -> UserError:
+def _not_written(number: int, turn: Message, missing: str, found: str) -> UserError:
     instead = f"; it writes {found[:60]!r}" if found else ""
     if turn.role == "system":
-        helps = "data.system=merge puts system turns before the user's, data.system=drop leaves them out"
-    elif turn.role in ("tools", "tool") or (turn.calls and said in turn.calls):
-        helps = "data.template can name a template that knows tools"
-        helps += ", data.columns={_tools: tools} leaves them unread" if turn.role == "tools" else ""
-    elif said == turn.thoughts.strip():
-        helps = "data.thoughts=inline writes thoughts into the answer, data.thoughts=drop leaves them out"
+        helps = "data.system=merge merges system messages into the next user message, data.system=drop removes them"
+    elif turn.role in ("tools", "tool") or (turn.calls and missing in turn.calls):
+        helps = "set data.template to a template that writes tools"
+        helps += ", or ignore them with data.columns={_tools: tools}" if turn.role == "tools" else ""
+    elif missing == turn.thoughts.strip():
+        helps = "data.thoughts=inline writes thoughts into the answer, data.thoughts=drop removes them"
     else:
-        helps = "data.template can name a template that writes it"
+        helps = "set data.template to a template that writes it"
     return UserError(
-        f"the chat template does not write all of turn {number} ({turn.role}): {said[:60]!r} is not in it{instead}; "
-        f"{helps}"
+        f"the chat template does not write all of message {number} ({turn.role}): {missing[:60]!r} is missing"
+        f"{instead}; {helps}"
     )

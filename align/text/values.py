@@ -1,7 +1,7 @@
-"""Values of a row as they stand in files: texts, lists, turns. What cannot be right is a `BadRow`, with the reason.
+"""Reads and checks single values of a row: texts, lists, numbers. A wrong value raises `BadRow` with the reason.
 
-A string is a string, whatever it looks like. Only in a cell of a CSV file, which has nothing else, a list is read that
-is written as JSON, and a number, or true and false; one that Python wrote there (pandas' to_csv) is refused.
+A string stays a string, whatever it looks like. Only a CSV cell may hold a list (as JSON), a number, true or false. A
+list in Python's form (pandas' to_csv) is refused.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Messages = tuple[Message, ...]
 
 
 class BadRow(Exception):
-    """A row that is not what its format says. Its text is the reason."""
+    """A row that breaks its format. Its text is the reason."""
 
 
 class LeftOut(Exception):
@@ -29,17 +29,17 @@ class LeftOut(Exception):
 
 _TEXT_PARTS = ("text", "input_text", "output_text")
 _MEDIA = ("image", "image_url", "audio", "video")
-_ELSEWHERE = dict.fromkeys(("thinking", "reasoning"), "; thoughts are the turn's reasoning_content")
-_ELSEWHERE |= dict.fromkeys(("tool_use", "tool_call"), "; calls are the turn's tool_calls")
+_ELSEWHERE = dict.fromkeys(("thinking", "reasoning"), "; write thoughts to the message's reasoning_content")
+_ELSEWHERE |= dict.fromkeys(("tool_use", "tool_call"), "; write calls to the message's tool_calls")
 _PART = '{"type": "text", "text": "..."}'
 _WORDS = {"": None, "nan": None, "none": None, "null": None, "true": True, "false": False}
-# Lists of texts, of turns or of pairs, numpy's (without commas) too; or one turn alone.
+# Lists of texts, messages or pairs, also numpy's (without commas); or one message.
 _PYTHON_LIST = re.compile(r"""\s*((array\()?\[[\[(\s]*(\{\s*)?u?['"]|\{'(role|from|content|value)')""")
 
 
 def value_of(row: Values, name: str) -> Any:
     if name not in row:
-        raise BadRow(f"no column {name!r}; there are {', '.join(map(str, row)) or 'none'}")
+        raise BadRow(f"no column {name!r}; the columns are {', '.join(map(str, row)) or 'none'}")
     value = row[name]
     if is_missing(value):
         raise BadRow(f"{name} is null")
@@ -47,12 +47,12 @@ def value_of(row: Values, name: str) -> Any:
 
 
 def is_missing(value: Any) -> bool:
-    """Null, or the NaN that pandas has in its place."""
+    """Whether a value is null, or NaN, which pandas writes for null."""
     return value is None or (isinstance(value, float) and value != value)
 
 
 def optional(row: Values, name: str) -> str:
-    """The text of a column that may be missing, null or empty: then ""."""
+    """The text of a column; "" if it is missing, null or empty."""
     value = row.get(name)
     return "" if is_missing(value) else trimmed(string(value, name, may_be_empty=True))
 
@@ -65,7 +65,7 @@ def string(value: Any, name: str, may_be_empty: bool = False) -> str:
     if not value.isascii():
         try:
             value.encode("utf-8")
-        except UnicodeEncodeError:  # JSON can write half of a surrogate pair, which no tokenizer can read
+        except UnicodeEncodeError:  # JSON can hold half of a surrogate pair, which no tokenizer can read
             raise BadRow(f"{name} is not valid Unicode (half of a surrogate pair)") from None
     return value
 
@@ -76,20 +76,20 @@ def turn_text(value: Any, name: str) -> str:
 
 
 def trimmed(text: str) -> str:
-    """A text without the space around it, but code keeps the indentation of its first line.
+    """A text without surrounding white space. Code keeps the indentation of its first line.
 
-    Code is known by a later line that is indented as much, by two spaces or a tab at least. " Red" is "Red".
+    A text is code if a later line has the same indentation, of at least two spaces or a tab. " Red" becomes "Red".
     """
-    said = text.strip()
-    if "\n" in said and text[0].isspace():
-        indent = text[: text.index(said[0])].rpartition("\n")[2]
-        if (len(indent) > 1 or indent == "\t") and f"\n{indent}" in said:
-            return indent + said
-    return said
+    stripped = text.strip()
+    if "\n" in stripped and text[0].isspace():
+        indent = text[: text.index(stripped[0])].rpartition("\n")[2]
+        if (len(indent) > 1 or indent == "\t") and f"\n{indent}" in stripped:
+            return indent + stripped
+    return stripped
 
 
 def listed(value: Any) -> Any:
-    """The list that a CSV file's cell holds; anything else as it is. Raises `BadRow` for a list that Python wrote."""
+    """The list in a CSV cell; any other value unchanged. Raises `BadRow` for a list in Python's form."""
     if not (isinstance(value, Cell) and value.lstrip().startswith(("[", "array([", "{'"))):
         return value
     try:
@@ -97,14 +97,14 @@ def listed(value: Any) -> Any:
     except (ValueError, RecursionError):
         if _PYTHON_LIST.match(value) and value.rstrip()[-1] in "])}":
             raise BadRow(
-                "a cell holds a list as Python writes it (pandas' to_csv), not JSON; "
-                "write such columns with json.dumps, or the data as JSON Lines or Parquet"
+                "a cell has a list in Python's form (pandas' to_csv), not in JSON; write such columns with json.dumps, "
+                "or save the data as JSON Lines or Parquet"
             ) from None
         return value
 
 
 def turns_or_text(value: Any) -> Any:
-    """`listed`, where a text may stand instead of turns: a cell's list that holds no object is a text."""
+    """`listed` for columns with messages or a text: a CSV cell with a list without objects is a text."""
     if not isinstance(value, Cell):
         return value
     found = listed(value)
@@ -112,7 +112,7 @@ def turns_or_text(value: Any) -> Any:
 
 
 def scalar(value: Any) -> Any:
-    """The number, true or false that a CSV file's cell holds, null where it is empty; anything else as it is."""
+    """The number, true or false in a CSV cell, null if it is empty; any other value unchanged."""
     if not isinstance(value, Cell):
         return value
     text = value.strip().lower()
@@ -127,20 +127,20 @@ def scalar(value: Any) -> Any:
 
 
 def as_list(value: Any) -> Any:
-    """A list, or the one turn in its place."""
+    """A list; one object becomes a list of one."""
     if isinstance(value, Cell) and value.lstrip().startswith('{"'):
         value = listed(Cell(f"[{value}]"))
     return [value] if isinstance(value, dict) else listed(value)
 
 
 def joined_parts(content: Any, where: str) -> Any:
-    """A content in parts (OpenAI's {type, text}, LLaMA-Factory's {type, value}) as one text; any other as it is."""
+    """Joins a content in parts (OpenAI's {type, text}, LLaMA-Factory's {type, value}); any other is unchanged."""
     return "".join(_part(part, where) for part in content) if isinstance(content, list) else content
 
 
 def _part(part: Any, where: str) -> str:
     if not isinstance(part, dict):
-        raise BadRow(f"{where} has content that is not text: a part {shown(part)}; a part is an object, {_PART}")
+        raise BadRow(f"{where} has content that is not text: a part {shown(part)}; a part must be {_PART}")
     media = next((key for key in _MEDIA if part.get(key) is not None), "text")
     kind = media if part.get("type") in (None, "", "text") else part["type"]
     if kind not in _TEXT_PARTS:
@@ -148,12 +148,14 @@ def _part(part: Any, where: str) -> str:
         raise BadRow(f"{where} has content that is not text: a part of the type {shown(kind)}; only text is read{more}")
     text = part.get("text") if part.get("text") is not None else part.get("value")
     if not isinstance(text, str):
-        raise BadRow(f"{where} has content that is not text: a part with {', '.join(map(repr, part))}; one is {_PART}")
+        raise BadRow(
+            f"{where} has content that is not text: a part with {', '.join(map(repr, part))}; a part must be {_PART}"
+        )
     return text
 
 
 def number(value: Any, name: str) -> float:
-    """A finite number, also one that stands in a CSV file's cell."""
+    """A finite number, also from a CSV cell."""
     found = scalar(value)
     is_number = isinstance(found, int | float) and not isinstance(found, bool)
     if not is_number or not abs(found) <= sys.float_info.max:
@@ -175,6 +177,6 @@ def shown(value: Any) -> str:
 
 
 def n_shared(one: Sequence[Any], other: Sequence[Any]) -> int:
-    """How many items two sequences, or characters two texts, begin with alike."""
+    """The length of the common beginning of two sequences or texts."""
     differing = (i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
     return next(differing, min(len(one), len(other)))

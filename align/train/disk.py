@@ -1,4 +1,4 @@
-"""What a run writes: counted before it starts, and what to do when the disk is full all the same."""
+"""Disk space: estimates what a run writes before it starts, and explains what to do if the disk is full."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from align.train.state import WRITING, Stateful, bytes_of, remove_leftovers, ste
 
 
 def written(recipe: Any, roles: Sequence[Role], workload: Workload) -> dict[str, float]:
-    """Bytes by parts of the run folder, at most; one checkpoint is written beside those that are kept.
+    """The most bytes that each part of the run folder takes. One checkpoint is written before an old one is removed.
 
-    Files of text are small beside them, and a tokenizer takes some MB: they are left out.
+    Text files and the tokenizer are small and left out.
     """
-    keeps_best = _asks(recipe, "evaluation", "best")
+    keeps_best = _is_set(recipe, "evaluation", "best")
     found = {"checkpoints": 0.0}
     for role in roles:
         if role.kind not in ("trained", "adapter"):
@@ -36,18 +36,18 @@ def written(recipe: Any, roles: Sequence[Role], workload: Workload) -> dict[str,
     return found
 
 
-def _asks(recipe: Any, section: str, key: str) -> bool:
+def _is_set(recipe: Any, section: str, key: str) -> bool:
     return bool(getattr(getattr(recipe, section, None), key, None))
 
 
 def _copies_kept(recipe: Any) -> int:
-    """Copies of a policy in its checkpoint: the best one so far, the average, the reference that follows."""
+    """Copies of the policy in its checkpoint: the best so far, the moving average, a reference that is updated."""
     keys = (("evaluation", "best"), ("ppo", "ema"), ("kl", "reference_every"))
-    return sum(_asks(recipe, section, key) for section, key in keys)
+    return sum(_is_set(recipe, section, key) for section, key in keys)
 
 
 def disk_line(recipe: Any, roles: Sequence[Role], workload: Workload) -> str:
-    """What a run writes and what is free, for people."""
+    """A line with the bytes that a run writes and the free disk space."""
     found = written(recipe, roles, workload)
     parts = ", ".join(f"{name} {size_text(size)}" for name, size in found.items())
     free = size_text(free_disk(recipe.output))
@@ -55,20 +55,22 @@ def disk_line(recipe: Any, roles: Sequence[Role], workload: Workload) -> str:
 
 
 def check_disk(recipe: Any, roles: Sequence[Role], workload: Workload) -> None:
-    """Raises `UserError` for a run that writes more than is free."""
+    """Raises `UserError` if a run writes more than the free disk space."""
     free = free_disk(recipe.output)
-    n_written = 24.0 * (recipe.train.keep_checkpoints + 2)  # bytes a parameter, a bound that is quick to have
+    n_written = 24.0 * (
+        recipe.train.keep_checkpoints + 2
+    )  # bytes per parameter: an upper bound that is quick to compute
     if n_written * sum(count_parameters(role.config) for role in roles if role.kind in ("trained", "adapter")) < free:
         return
     if sum(written(recipe, roles, workload).values()) > free:
         raise UserError(
-            f"{disk_line(recipe, roles, workload)}. Make room, choose an output on another disk, or keep less: "
-            "train.keep_checkpoints=1 (train.check_memory=false tries anyway)"
+            f"{disk_line(recipe, roles, workload)}. Free some space, choose an output on another disk, or keep fewer "
+            "checkpoints: train.keep_checkpoints=1 (train.check_memory=false tries anyway)"
         )
 
 
 def free_disk(output: str) -> float:
-    """Bytes that a run may write: what its disk has free, and what stands in its folder and will be replaced."""
+    """Bytes that a run may write: the free space of its disk and the files in its folder, which it replaces."""
     folder = Path(output)
     there = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
     own = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
@@ -76,17 +78,17 @@ def free_disk(output: str) -> float:
 
 
 def no_room(folder: Path, parts: dict[str, Stateful], error: object, command: str) -> str:
-    """What a full disk leaves of a run, and how to go on. Removes what was written of a checkpoint."""
+    """The message for a full disk: what is saved and how to continue. Removes an unfinished checkpoint."""
     checkpoints = folder / "checkpoints"
     unfinished = max(folder.iterdir(), key=lambda path: path.stat().st_mtime_ns)
-    needed = "what a run writes in all is told by --dry-run"
+    needed = "--dry-run shows what a run writes"
     if (checkpoints / WRITING).exists():
         unfinished, needed = checkpoints, f"a checkpoint takes {size_text(bytes_of(parts))}"
     free = size_text(shutil.disk_usage(folder).free)
     remove_leftovers(checkpoints)
     saved = steps_saved(checkpoints)
-    safe = f"the checkpoint of step {saved[-1]} is whole" if saved else "no checkpoint was saved yet"
+    safe = f"The checkpoint of step {saved[-1]} is safe" if saved else "No checkpoint was saved yet"
     return (
         f"{folder / unfinished.name.lstrip('.')} cannot be written: {error}. Free on its disk: {free}; {needed}. "
-        f"Of this run {safe}. Make room, then go on with: {command}"
+        f"{safe}. Free some space, then continue with: {command}"
     )

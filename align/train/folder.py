@@ -1,7 +1,7 @@
-"""Whose a run's folder is: a new run claims it, and never touches what somebody may still need.
+"""Run folders: a new run claims its folder and never overwrites results or checkpoints by accident.
 
-A folder belongs to the recipe.yaml in it. One with a result or a checkpoint is gone on with (`resume`), replaced
-(`overwrite`), or left alone.
+A folder belongs to the recipe.yaml in it. A folder with a result or a checkpoint is continued (`resume`), replaced
+(`overwrite`), or left unchanged.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from align.errors import UserError, check_place
 from align.train.inputs import DATE, check_same, date_of, inputs
 from align.train.state import remove, remove_leftovers, steps_saved, write_whole
 
-# What may differ between an interrupted run and its resumption, because no number depends on it.
+# Keys that may change when a run is resumed, because no result depends on them.
 FREE_TO_CHANGE = {
     "resume",
     "overwrite",
@@ -28,7 +28,7 @@ FREE_TO_CHANGE = {
     "train.check_memory",
     "train.save_dtype",
     "train.track",
-    "reward.url",  # where the server stands; that it serves the same model is for the user to see to
+    "reward.url",  # the server may move; the user must make sure that it serves the same model
     "reward.timeout_s",
     "reward.retries",
     "reward.url_batch",
@@ -36,9 +36,9 @@ FREE_TO_CHANGE = {
 
 
 def claim(folder: Path, recipe: Any) -> None:
-    """Makes `folder` this recipe's run folder. Raises `UserError` rather than touch what somebody may still need."""
+    """Makes `folder` this recipe's run folder. Raises `UserError` if it holds another run or other files."""
     check_place(folder)
-    stands_on = inputs(recipe)
+    contents = inputs(recipe)
     began = {DATE: {DATE: date_of(recipe).isoformat()}}
     if folder.exists() and any(folder.iterdir()):
         if not (folder / "recipe.yaml").exists() or (folder / "pipeline.json").exists():
@@ -47,39 +47,41 @@ def claim(folder: Path, recipe: Any) -> None:
             _clear(folder)
         elif (folder / "result.json").exists():
             raise UserError(
-                f"output: {folder} holds a finished run; choose another output, or replace it: overwrite=true"
+                f"output: {folder} has a finished run; choose another output, or replace it with overwrite=true"
             )
         elif steps_saved(folder / "checkpoints"):
             if not recipe.resume:
                 raise UserError(
-                    f"output: {folder} holds an interrupted run; go on: resume=true, or replace it: overwrite=true"
+                    f"output: {folder} has an interrupted run; continue it with resume=true, or replace it with "
+                    "overwrite=true"
                 )
             _same_recipe(folder, recipe)
-            check_same(folder, stands_on)
-        else:  # it ended before its first checkpoint: nothing in it is worth keeping
+            check_same(folder, contents)
+        else:  # it ended before its first checkpoint: nothing to keep
             _clear(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "recipe.yaml").touch()  # from here on the folder is a run's: a kill leaves nothing that is in the way
+    (folder / "recipe.yaml").touch()  # marks the folder as a run's, so a run killed now can be started again
     write_whole(folder / "recipe.yaml", to_yaml(recipe))
-    write_whole(folder / "inputs.json", json.dumps(stands_on | began, indent=2) + "\n")
+    write_whole(folder / "inputs.json", json.dumps(contents | began, indent=2) + "\n")
 
 
 def claim_experiment(folder: Path, recipe: Any) -> None:
-    """The same for a folder of several runs, which a command takes up by itself.
+    """`claim` for the folder of an experiment with several runs, which its command continues by itself.
 
-    Raises `UserError` where another recipe's numbers would be mixed with its own.
+    Raises `UserError` if the folder is from another recipe.
     """
     check_place(folder)
     wanted = to_yaml(recipe.model_copy(update={"overwrite": False}))
     found = folder / "recipe.yaml"
     if folder.exists() and any(folder.iterdir()):
         if not found.is_file() or (folder / "pipeline.json").exists() or (folder / "environment.json").exists():
-            raise UserError(f"output: {folder} exists and is not this command's folder; choose another output")
+            raise UserError(f"output: {folder} exists and is not a folder of this command; choose another output")
         if found.read_text(encoding="utf-8") == wanted:
             return
         if not recipe.overwrite:
             raise UserError(
-                f"output: {folder} was made with another recipe; choose another output, or replace it: overwrite=true"
+                f"output: {folder} was made with another recipe; choose another output, or replace it with "
+                "overwrite=true"
             )
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -87,7 +89,7 @@ def claim_experiment(folder: Path, recipe: Any) -> None:
 
 
 def _clear(folder: Path) -> None:
-    """Removes a run but for its recipe.yaml, without which what a kill leaves would belong to nobody."""
+    """Removes a run except recipe.yaml, which marks the folder as a run's if this process is killed."""
     (folder / "result.json").unlink(missing_ok=True)
     remove_leftovers(folder)
     remove(folder / "checkpoints")
@@ -104,7 +106,7 @@ def _same_recipe(folder: Path, recipe: Any) -> None:
     changed = [key for key in {**before, **now} if before.get(key) != now.get(key) and key not in FREE_TO_CHANGE]
     if changed:
         listed = ", ".join(f"{key} ({before.get(key)} then, {now.get(key)} now)" for key in changed)
-        raise UserError(f"resume: this recipe differs from the one that {folder} was begun with: {listed}")
+        raise UserError(f"resume: this recipe differs from the one that {folder} was started with: {listed}")
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:

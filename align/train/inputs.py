@@ -1,6 +1,6 @@
-"""What a run stands on: its data, the models that it starts from and those that score it, by their contents.
+"""The inputs of a run: hashes of its data, of the models that it starts from and of those that score it.
 
-A run that goes on with other data, or an adapter on another base, would have figures that belong to neither.
+A resumed run must have the same inputs; otherwise its figures would belong to neither.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from align.errors import UserError
 from align.models.fingerprint import file_fingerprint, fingerprint
 from align.text.readers import files_of
 
-# The keys of recipes that name a file, folder or hub name.
+# The recipe keys with a file, folder or hub name.
 NAMES = ("path", "validation", "critic", "demonstrations", "template")
-DATE = "date"  # the key under which the day of a run's beginning is kept
-DATA = ("data", "ptx", "demonstrations")  # those of them whose first word says that they name data; others name models
-# Key of the recipe -> file, model folder or hub name -> what it holds, as a hash. Files are named as seen from where
-# their folder stands, so that a folder with its runs may be moved.
+DATE = "date"  # the key for the start date of a run
+DATA = ("data", "ptx", "demonstrations")  # keys that begin with these name data; the others name models
+# Recipe key -> file, model folder or hub name -> hash of its contents. File names are relative to the parent of their
+# folder, so a folder with its runs may be moved.
 Inputs = dict[str, dict[str, str]]
 
 
 def inputs(recipe: Any) -> Inputs:
-    """What the keys of a recipe name, as it is now."""
+    """The current hashes of everything that a recipe names."""
     found: Inputs = {}
     for key, name, split in _named(recipe.model_dump(mode="json"), "", "train"):
         held = found.setdefault(key, {})
@@ -37,29 +37,29 @@ def inputs(recipe: Any) -> Inputs:
 
 
 def check_same(folder: Path, now: Inputs) -> None:
-    """Raises `UserError` if the run in `folder` was begun with other contents."""
+    """Raises `UserError` if the run in `folder` was started with other contents."""
     if not (folder / "inputs.json").is_file():
-        print(f"{folder} does not say what its data and models held when it began, so they are not compared")
+        print(f"{folder} has no inputs.json, so its data and models are not compared with those of its start")
         return
     before: Inputs = json.loads((folder / "inputs.json").read_text(encoding="utf-8"))
     changed = [f"{key} ({words})" for key in {**before, **now} if key != DATE and (words := _changes(before, now, key))]
     if changed:
         raise UserError(
-            f"resume: {folder} was begun with other contents of {', '.join(changed)}. Put back what it stands on, or "
-            "begin anew: overwrite=true, or remove the folder"
+            f"resume: {folder} was started with other contents of {', '.join(changed)}. Restore them, or start again "
+            "with overwrite=true, or remove the folder"
         )
 
 
 def _changes(before: Inputs, now: Inputs, key: str) -> str:
     then, here = before.get(key, {}), now.get(key, {})
     different = [name for name in sorted({**then, **here}) if then.get(name) != here.get(name)]
-    told = [f"{name} {'has changed' if name in then and name in here else 'is new'}" for name in different]
-    told = [f"{name} is gone" if name not in here else text for name, text in zip(different, told, strict=True)]
-    return ", ".join(told[:3]) + ", ..." * (len(told) > 3)
+    words = [f"{name} {'has changed' if name in then and name in here else 'is new'}" for name in different]
+    words = [f"{name} is missing" if name not in here else text for name, text in zip(different, words, strict=True)]
+    return ", ".join(words[:3]) + ", ..." * (len(words) > 3)
 
 
 def _named(tree: Any, key: str, split: str) -> Iterator[tuple[str, str, str]]:
-    """(key, name, split of a data set) of all that a recipe names."""
+    """Yields (key, name, split) for every file, folder and hub name in a recipe."""
     if isinstance(tree, list):
         for item in tree:
             yield from _named(item, key, split)
@@ -78,13 +78,13 @@ def _held(key: str, name: str, split: str) -> dict[str, str]:
         return {path.name if path.is_dir() else name: fingerprint(sections.Model(path=name))}
     if not path.exists():
         return {name: _hub_commit(name)}
-    shards = sorted(path.glob("*.bin"))  # what `align.prepare` writes
+    shards = sorted(path.glob("*.bin"))  # written by `align.prepare`
     files = (*files_of(path, split), *shards)
     return {os.path.relpath(file, path.parent): file_fingerprint(file) for file in files}
 
 
 def _hub_commit(name: str) -> str:
-    """The commit of a hub data set in the local store, "" if it has none there."""
+    """The commit of a hub data set in the local cache, "" if it is not there."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
     repository = name.partition("@")[0].partition(":")[0].replace("/", "--")
@@ -93,7 +93,7 @@ def _hub_commit(name: str) -> str:
 
 
 def date_of(recipe: Any) -> datetime.date:
-    """The day that a run's chat templates write: that of its beginning, however often it goes on."""
+    """The date for a run's chat templates: its start date, also after it is resumed."""
     begun = Path(recipe.output) / "inputs.json"
     if recipe.resume and begun.is_file():
         held = json.loads(begun.read_text(encoding="utf-8")).get(DATE, {})
@@ -102,7 +102,7 @@ def date_of(recipe: Any) -> datetime.date:
 
 
 def tokenizer_of(recipe: Any) -> Any:
-    """The tokenizer of the model that a run starts from, with the recipe's template and the date of its beginning."""
+    """The tokenizer of the model that a run starts from, with the recipe's template and the run's start date."""
     from align.text.template import fix_date
     from align.text.tokenizer import load_tokenizer
 

@@ -1,4 +1,4 @@
-"""The machine that a run finds: devices and precision (through `accelerate`), versions, peak memory."""
+"""The machine: devices and precision (through `accelerate`), versions, free and peak memory."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ PACKAGES = ("align", "torch", "transformers", "tokenizers", "accelerate", "peft"
 
 
 def accelerator(precision: Literal["auto", "fp32", "bf16"], device: str = "auto") -> Accelerator:
-    """The `Accelerator` for a recipe's precision: one process here, or one of many under `accelerate launch`."""
+    """The `Accelerator` for a recipe's precision, for one process or for one of many under `accelerate launch`."""
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
-    AcceleratorState._reset_state()  # a pipeline runs its stages in one process, each with a precision of its own
+    AcceleratorState._reset_state()  # a pipeline runs stages with different precisions in one process
     chosen = resolve_precision(precision)
     return Accelerator(mixed_precision="bf16" if chosen == "bf16" else "no", cpu=device == "cpu")
 
 
 def resolve_precision(precision: Literal["auto", "fp32", "bf16"]) -> Literal["fp32", "bf16"]:
-    """`auto` as bf16 where the hardware multiplies it natively. Raises `UserError` for bf16 on a GPU without it."""
+    """Resolves `auto`: bf16 if the hardware multiplies it natively. Raises `UserError` for bf16 on a GPU without it."""
     if torch.cuda.is_available():
         native = torch.cuda.is_bf16_supported(including_emulation=False)
         if precision == "bf16" and not native:
-            raise UserError(f"train.precision: {torch.cuda.get_device_name()} does not compute bf16; use fp32")
+            raise UserError(f"train.precision: {torch.cuda.get_device_name()} does not support bf16; set fp32")
     else:
         native = torch.ops.mkldnn._is_mkldnn_bf16_supported() and _cpu_multiplies_bf16()
     if precision == "auto":
@@ -55,7 +55,7 @@ def _cpu_multiplies_bf16() -> bool:
 
 
 def environment() -> dict[str, Any]:
-    """What is needed to repeat a run: versions, machine, commit and command."""
+    """The environment of a run, for repeating it: versions, machine, commit and command."""
     return {
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         **_software(),
@@ -67,7 +67,7 @@ def environment() -> dict[str, Any]:
 
 @cache
 def _software() -> dict[str, Any]:
-    """What does not change while this process lives; asking git and the packages takes as long as a small step."""
+    """The part that does not change in this process. Cached, because git and package versions take time."""
     return {
         "git_commit": git_commit(),
         "python": platform.python_version(),
@@ -78,7 +78,7 @@ def _software() -> dict[str, Any]:
 
 
 def git_commit() -> str | None:
-    """The commit of the checkout that this package runs from, with `+` if it was changed; None if it is no checkout."""
+    """The commit of this checkout, with `+` if files were changed; None if this is not a checkout."""
     here = Path(__file__).parents[2]
     if not (here / ".git").exists():
         return None
@@ -110,16 +110,16 @@ def _cpu_name() -> str:
 
 
 def resident_memory() -> int:
-    """Bytes of this process that are in memory."""
+    """The resident memory of this process, in bytes."""
     import psutil
 
     return psutil.Process().memory_info().rss
 
 
 def free_memory(proc: Path = Path("/proc/meminfo"), group: Path = Path("/sys/fs/cgroup")) -> float:
-    """Bytes that the machine can still give: what Linux says is available, and what a container's limit leaves.
+    """Free memory in bytes: Linux's MemAvailable, or what a container's limit leaves if that is less.
 
-    Files whose pages are in memory count as available, since they can be read again.
+    Cached pages of files count as free, because they can be read again.
     """
     import psutil
 
@@ -132,14 +132,14 @@ def free_memory(proc: Path = Path("/proc/meminfo"), group: Path = Path("/sys/fs/
         statistics = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
         used = int((group / "memory.current").read_text()) - int(statistics.get("inactive_file", 0))
         return min(free, int((group / "memory.max").read_text()) - used)
-    except (OSError, ValueError):  # no group, or one without a limit ("max")
+    except (OSError, ValueError):  # no control group, or one without a limit ("max")
         return free
 
 
 class PeakMemory:
-    """The largest resident memory of this process while the block runs, sampled 20 times a second, in MB.
+    """Measures the peak resident memory of this process within the block, in MB, sampled 20 times a second.
 
-    On a GPU also the peak that PyTorch allocated there.
+    On a GPU also the peak of PyTorch's allocations.
     """
 
     def __enter__(self) -> PeakMemory:

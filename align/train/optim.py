@@ -1,4 +1,4 @@
-"""The optimizer, and the learning rate as a pure function of the step, so that resuming has no schedule to restore."""
+"""The optimizer and the learning rate schedule, a pure function of the step, so resuming has no schedule to restore."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from align.sections import Optim
 
 
 def build_optimizer(settings: Optim, *modules: torch.nn.Module) -> torch.optim.Optimizer:
-    """AdamW over the trained parameters of `modules`; weight decay falls on matrices only."""
+    """AdamW over the trained parameters of `modules`. Weight decay applies to matrices only."""
     trained = list({id(p): p for module in modules for p in trained_parameters(module).values()}.values())
     groups = [
         {"params": [p for p in trained if p.dim() >= 2], "weight_decay": settings.weight_decay},
@@ -24,10 +24,10 @@ def build_optimizer(settings: Optim, *modules: torch.nn.Module) -> torch.optim.O
     if settings.name == "adamw8bit":
         try:
             from bitsandbytes.optim import AdamW8bit
-        except Exception as error:  # whatever a package or a library that is not right raises
+        except Exception as error:  # a broken package or library may raise anything
             raise UserError(
-                f"optim.name = adamw8bit: this machine cannot do it ({type(error).__name__}: {error}). Install or "
-                "upgrade bitsandbytes (pip install -U bitsandbytes), or set optim.name=adamw"
+                f"optim.name = adamw8bit: this machine does not support it ({type(error).__name__}: {error}). Install "
+                "or upgrade bitsandbytes (pip install -U bitsandbytes), or set optim.name=adamw"
             ) from None
         return AdamW8bit(groups, **arguments)
     fused = all(p.device.type in ("cpu", "cuda") for p in trained)
@@ -35,7 +35,7 @@ def build_optimizer(settings: Optim, *modules: torch.nn.Module) -> torch.optim.O
 
 
 def learning_rate(settings: Optim, step: int, n_steps: int) -> float:
-    """The learning rate of step `step` (from 0) of `n_steps`: linear warm-up, then the schedule to its final ratio."""
+    """The learning rate of step `step` (from 0) of `n_steps`: linear warm-up, then the schedule down to final_ratio."""
     if step < settings.warmup_steps:
         return settings.learning_rate * (step + 1) / settings.warmup_steps
     if settings.schedule == "constant":

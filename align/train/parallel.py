@@ -1,4 +1,4 @@
-"""One process or many: each takes its share of a batch's rows, and sums are over all of them."""
+"""Data parallelism: each process takes its share of a batch's rows; sums and gradients are over all processes."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ Item = TypeVar("Item")
 
 
 def say(*lines: str) -> None:
-    """Prints lines, from the first process alone. Works before there is an `Accelerator`."""
+    """Prints lines, only from the first process. Works without an `Accelerator`."""
     if os.environ.get("RANK", "0") == "0":
         for line in lines:
             print(line, flush=True)
 
 
 def my_share(rows: Sequence[Item], accelerator: Accelerator) -> list[Item]:
-    """Every n-th row, for this one of n processes."""
+    """This process's share of the rows: every n-th row, for n processes."""
     return list(rows[accelerator.process_index :: accelerator.num_processes])
 
 
 def check_shares(accelerator: Accelerator, key: str, n_rows: int, least: int = 1) -> None:
-    """Raises `UserError` if a process would get fewer than `least` of the rows that `key` gives all of them.
+    """Raises `UserError` if a process would get fewer than `least` of the `n_rows` rows that `key` sets.
 
-    One without work would leave the others waiting for its gradients.
+    The other processes would wait for the gradients of a process without rows.
     """
     n = accelerator.num_processes
     if n_rows // n < least:
         each = "one" if least == 1 else str(least)
-        raise UserError(f"{key} = {n_rows}: each of {n} processes needs {each} at least; give {n * least} or more")
+        raise UserError(f"{key} = {n_rows}: each of {n} processes needs at least {each}; give {n * least} or more")
 
 
 def total(accelerator: Accelerator, *values: float | torch.Tensor) -> list[float]:
-    """Sums over all processes of numbers that each has counted for itself."""
+    """Sums each value over all processes."""
     counted = torch.stack([torch.as_tensor(value, dtype=torch.float64).cpu() for value in values])
     if accelerator.num_processes > 1:
         on_device = counted.to(accelerator.device, torch.float32 if accelerator.device.type == "mps" else None)
@@ -50,7 +50,7 @@ def total(accelerator: Accelerator, *values: float | torch.Tensor) -> list[float
 
 
 def gathered(accelerator: Accelerator, value: Item) -> list[Item]:
-    """What every process has, in their order."""
+    """The values of all processes, in order."""
     if accelerator.num_processes == 1:
         return [value]
     from accelerate.utils import gather_object
@@ -60,7 +60,7 @@ def gathered(accelerator: Accelerator, value: Item) -> list[Item]:
 
 @contextmanager
 def failing_together(accelerator: Accelerator) -> Iterator[None]:
-    """A `RewardError` in one process becomes one in all, so that none waits for ever and the first can save the run."""
+    """Raises a `RewardError` of one process in all, so that none waits forever and the first can save the run."""
     error: RewardError | None = None
     try:
         yield
@@ -70,11 +70,11 @@ def failing_together(accelerator: Accelerator) -> Iterator[None]:
     if error is not None:
         raise error
     if n_failed:
-        raise RewardError("the reward failed in another process, which tells why")
+        raise RewardError("the reward failed in another process; see its message")
 
 
 def synced_at_last(accelerator: Accelerator, model: torch.nn.Module, items: Iterable[Item]) -> Iterator[Item]:
-    """The micro-batches of a step; gradients cross between processes only at the last one."""
+    """Yields the micro-batches of a step. Gradients are synchronised between processes only at the last one."""
     waiting = list(items)
     for index, item in enumerate(waiting):
         last = index == len(waiting) - 1

@@ -1,4 +1,4 @@
-"""Before a run starts: does it fit the model and the memory, and what will it cost? What `--dry-run` prints."""
+"""Plans a run: checks that it fits the model's positions, the memory and the disk, and prints `--dry-run`."""
 
 from __future__ import annotations
 
@@ -34,29 +34,29 @@ if TYPE_CHECKING:
 
 
 class Device(NamedTuple):
-    """What a run computes on."""
+    """The device of a run."""
 
     kind: Literal["cpu", "gpu"]
     memory: float  # bytes that a run may take
-    is_here: bool = True  # or only named
+    is_here: bool = True  # False: a GPU given by --device-memory
 
-    def precision(self, asked: Literal["auto", "fp32", "bf16"]) -> Literal["fp32", "bf16"]:
-        """What a recipe's precision means here. A GPU that was only named has bf16."""
+    def precision(self, wanted: Literal["auto", "fp32", "bf16"]) -> Literal["fp32", "bf16"]:
+        """Resolves a recipe's precision on this device. A GPU given by --device-memory has bf16."""
         if not self.is_here:
-            return "bf16" if asked == "auto" else asked
-        return resolve_precision(asked)
+            return "bf16" if wanted == "auto" else wanted
+        return resolve_precision(wanted)
 
 
 class Sizes(NamedTuple):
     """The largest example of the data."""
 
     length: int  # tokens of its longest row
-    n_scored: int  # tokens of a row whose logits or scores are computed
-    rows: int = 1  # that are never taken apart: the answers of a ranking
+    n_scored: int  # tokens of a row with logits or scores
+    rows: int = 1  # rows that are never separated: the answers of a ranking
 
     @classmethod
     def of(cls, rows: Iterable[Any]) -> Sizes:
-        """Of rows that have `.ids` and `.is_target`."""
+        """The largest of rows with `.ids` and `.is_target`."""
         sizes = [(len(row.ids), sum(row.is_target)) for row in rows] or [(1, 1)]
         return cls(max(length for length, _ in sizes), max(1, *(scored for _, scored in sizes)))
 
@@ -69,15 +69,15 @@ R = TypeVar("R")
 
 
 def fitting(max_tokens: int, configs: Iterable[PretrainedConfig], key: str = "data.max_tokens") -> int:
-    """What of `max_tokens` all these models have positions for. Where that is less, it is said."""
+    """`max_tokens`, or the positions of these models if that is less, with a message."""
     limit = min(filter(None, map(max_positions, configs)), default=max_tokens)
     if limit < max_tokens:
-        say(f"{key} = {max_tokens}: the model has {limit} positions, so {limit} are used")
+        say(f"{key} = {max_tokens}: the model has {limit} positions, so {limit} is used")
     return min(limit, max_tokens)
 
 
 def fitted(recipe: R, config: PretrainedConfig) -> R:
-    """The recipe with a `data.max_tokens` that its own model has positions for."""
+    """The recipe with `data.max_tokens` lowered to the positions of its model."""
     given: Any = recipe
     most = fitting(given.data.max_tokens, [config])
     fits: R = given.model_copy(update={"data": given.data.model_copy(update={"max_tokens": most})})
@@ -85,7 +85,7 @@ def fitted(recipe: R, config: PretrainedConfig) -> R:
 
 
 def check_positions(config: PretrainedConfig, max_tokens: int, key: str) -> None:
-    """Raises `UserError` if sequences may be longer than the model that `key` names has positions for."""
+    """Raises `UserError` if sequences may exceed the positions of the model that `key` names."""
     limit = max_positions(config)
     if limit is not None and max_tokens > limit:
         raise UserError(
@@ -95,7 +95,7 @@ def check_positions(config: PretrainedConfig, max_tokens: int, key: str) -> None
 
 
 def requested_shape(dry_run: DryRun | bool) -> PretrainedConfig | None:
-    """The configuration that `--model-shape` names; then neither model nor data are looked at."""
+    """The configuration of `--model-shape`, if given. Then neither model nor data are read."""
     if isinstance(dry_run, DryRun) and dry_run.model_shape is not None:
         return model_shape(dry_run.model_shape)
     return None
@@ -104,7 +104,7 @@ def requested_shape(dry_run: DryRun | bool) -> PretrainedConfig | None:
 def plan_of_one_model(
     config: PretrainedConfig, sizes: Sizes, head: Literal["vocabulary", "scalar"], heads: int = 1
 ) -> Describe:
-    """Describes a run that trains one model: whole, or an adapter on its frozen base. `heads` counts scalar ones."""
+    """Describes a run that trains one model: all of it, or an adapter on its frozen base. `heads` are scalar heads."""
 
     def describe(recipe: Any, device: Device) -> Described:
         model = recipe.model if isinstance(recipe.model, sections.Model) else sections.Model(path="")
@@ -132,7 +132,7 @@ def with_adapter(
     passes: tuple[Any, ...],
     heads: int = 1,
 ) -> list[Role]:
-    """The roles of one trained model: itself, or its base and its adapter."""
+    """The roles of one trained model: the model, or its frozen base and its adapter."""
     if model.adapter == "none":
         return [Role(name, config, "trained", passes, head, heads=heads)]
     frozen: dict[str, Any] = {
@@ -144,7 +144,7 @@ def with_adapter(
 
 
 def shared_workload(recipe: Any, model: sections.Model, device: Device) -> dict[str, Any]:
-    """The keys of a `Workload` that mean the same in every stage."""
+    """The fields of a `Workload` that are the same in every stage."""
     return {
         "precision": device.precision(recipe.train.precision),
         "optimizer": recipe.optim.name,
@@ -155,7 +155,7 @@ def shared_workload(recipe: Any, model: sections.Model, device: Device) -> dict[
 
 
 def rows_at_once(length: int, max_tokens: int, n_rows: int) -> int:
-    """Rows of a micro-batch, as `align.text.batches.micro_batches` makes them of rows of this length."""
+    """Rows of a micro-batch if all have this length, as in `align.text.batches.micro_batches`."""
     return max(1, min(max_tokens // length, n_rows))
 
 
@@ -171,14 +171,14 @@ def print_plan(
 
 
 def print_memory(recipe: Any, describe: Describe, dry_run: DryRun | bool) -> None:
-    """Prints the estimated memory, and if it is too much, what would fit."""
-    asked = dry_run.device_memory if isinstance(dry_run, DryRun) else None
-    device = this_device() if asked is None else Device("gpu", asked, is_here=False)
+    """Prints the estimated memory. If it is too much, also prints a change that fits."""
+    given = dry_run.device_memory if isinstance(dry_run, DryRun) else None
+    device = this_device() if given is None else Device("gpu", given, is_here=False)
     print(f"precision: {device.precision(recipe.train.precision)}, device: {device.kind}")
     try:
         with _counting():
-            said = reach(describe(recipe, device)[0])
-        print(*said, sep="\n", end="\n" if said else "")
+            lines = reach(describe(recipe, device)[0])
+        print(*lines, sep="\n", end="\n" if lines else "")
         found = estimate_of(recipe, describe, device)
     except NotCountedError as error:
         print(error)
@@ -190,7 +190,7 @@ def print_memory(recipe: Any, describe: Describe, dry_run: DryRun | bool) -> Non
 
 
 def check_memory(recipe: Any, describe: Describe) -> None:
-    """Raises `UserError` with the smallest change that would fit, if a run needs more memory or disk than there is."""
+    """Raises `UserError` with the smallest change that fits, if a run needs more memory or disk than is free."""
     device = this_device()
     if not recipe.train.check_memory:
         return
@@ -208,13 +208,13 @@ def check_memory(recipe: Any, describe: Describe) -> None:
     if found.peak > device.memory:
         raise UserError(
             f"this run needs about {size_text(found.peak)} ({size_text(found.always)} always, the rest in "
-            f"{found.largest_phase}); free {'on this GPU' if device.kind == 'gpu' else 'in this machine'}: "
+            f"{found.largest_phase}); free {'on this GPU' if device.kind == 'gpu' else 'on this machine'}: "
             f"{size_text(device.memory)}. {remedy(recipe, describe, device)} (train.check_memory=false tries anyway)"
         )
 
 
 def this_device() -> Device:
-    """The device that this process would use, and what is free there."""
+    """The device of this process and its free memory."""
     if torch.cuda.is_available():
         free, _ = torch.cuda.mem_get_info(int(os.environ.get("LOCAL_RANK", 0)))
         return Device("gpu", free)
@@ -223,16 +223,16 @@ def this_device() -> Device:
 
 
 class NotCountedError(UserError):
-    """The code of a model does not run without data, so its memory cannot be counted."""
+    """A model's code does not run on fake tensors, so its memory cannot be counted."""
 
 
 def estimate_of(recipe: Any, describe: Describe, device: Device) -> Estimate:
-    """The estimate of a recipe. Raises `NotCountedError` for a model that cannot be counted."""
+    """Estimates the memory of a recipe. Raises `NotCountedError` if it cannot be counted."""
     with _counting():
         found = estimate(*describe(recipe, device))
     if not device.is_here:
         return found
-    # What libraries take is there to be measured on a CPU, and gone from what is free on a GPU.
+    # On a CPU the memory of libraries can be measured; on a GPU the free memory is already without it.
     return found._replace(libraries=resident_memory() if device.kind == "cpu" else 0.0)
 
 
@@ -242,11 +242,11 @@ def _counting() -> Iterator[None]:
         yield
     except (RuntimeError, ValueError, TypeError, AttributeError, NotImplementedError) as error:
         first_line = str(error).strip().partition("\n")[0]
-        raise NotCountedError(f"memory is not estimated: {type(error).__name__}: {first_line}") from None
+        raise NotCountedError(f"memory cannot be estimated: {type(error).__name__}: {first_line}") from None
 
 
 def remedy(recipe: Any, describe: Describe, device: Device) -> str:
-    """The smallest change with which a recipe fits, in words."""
+    """The smallest change that makes a recipe fit, as a message."""
     least: tuple[float, str] | None = None
     for keys in changes(recipe):
         for portions in (None, "least"):
@@ -257,17 +257,18 @@ def remedy(recipe: Any, describe: Describe, device: Device) -> str:
             if peak <= device.memory:
                 if portions:
                     tried, peak = _largest_portions(recipe, keys, describe, device)
-                return f"What would fit: {_words(tried)} (about {size_text(peak)})"
+                return f"What would fit: {_as_overrides(tried)} (about {size_text(peak)})"
             if least is None or peak < least[0]:
-                least = peak, _words(tried)
+                least = peak, _as_overrides(tried)
     assert least is not None
-    return f"No setting makes it fit: {least[1]} still needs {size_text(least[0])}; take a smaller model"
+    return f"No setting makes it fit: {least[1]} still needs {size_text(least[0])}; use a smaller model"
 
 
 def changes(recipe: Any) -> Iterator[dict[str, Any]]:
-    """What to change, from what costs nothing to what costs most; smaller portions are tried with each.
+    """Changes to try, from the cheapest to the costliest. Smaller token budgets are tried with each.
 
-    Smaller portions change no result, recomputing takes a third more time, 8-bit moments and adapters train otherwise.
+    Smaller budgets do not change results, recomputing takes a third more time, 8-bit moments and adapters change
+    training.
     """
     recompute = {"train.gradient_checkpointing": True}
     small_moments = {"optim.name": "adamw8bit"}
@@ -283,7 +284,7 @@ def changes(recipe: Any) -> Iterator[dict[str, Any]]:
 
 
 def changed(recipe: Any, keys: Mapping[str, Any]) -> Any:
-    """The recipe with some `section.key`s set."""
+    """The recipe with these `section.key`s changed."""
     for key, value in keys.items():
         section, name = key.split(".")
         recipe = recipe.model_copy(update={section: getattr(recipe, section).model_copy(update={name: value})})
@@ -291,7 +292,7 @@ def changed(recipe: Any, keys: Mapping[str, Any]) -> Any:
 
 
 def _portions(recipe: Any, divisor: int) -> dict[str, Any]:
-    """Token budgets, divided; what is below the longest row already goes row by row."""
+    """The token budgets divided by `divisor`. A budget below the longest row means one row at a time."""
     keys = {"train.micro_batch_tokens": max(1, recipe.train.micro_batch_tokens // divisor)}
     if hasattr(recipe, "rollout"):
         keys["rollout.batch_tokens"] = max(1, recipe.rollout.batch_tokens // divisor)
@@ -301,7 +302,7 @@ def _portions(recipe: Any, divisor: int) -> dict[str, Any]:
 def _largest_portions(
     recipe: Any, keys: dict[str, Any], describe: Describe, device: Device
 ) -> tuple[dict[str, Any], float]:
-    """The largest halving of the token budgets that fits: of the first alone, or of both."""
+    """The largest halving of the token budgets that fits: only the first budget, or both."""
     divisor = 1
     while True:
         divisor *= 2
@@ -312,15 +313,16 @@ def _largest_portions(
                 return keys | portions, peak
 
 
-def _words(keys: Mapping[str, Any]) -> str:
+def _as_overrides(keys: Mapping[str, Any]) -> str:
     return " ".join(f"{key}={str(value).lower() if isinstance(value, bool) else value}" for key, value in keys.items())
 
 
 def _surely_fits(described: Described, device: Device) -> bool:
-    """Whether a bound that is too high for any transformer fits; counting takes seconds, and small runs are many.
+    """Whether an upper bound for any transformer fits. Counting takes seconds; this is quick for small runs.
 
-    For each role 24 bytes a parameter (weights, gradients, moments and a copy); for the largest pass 500 bytes a token,
-    layer and number of the width (a block of GPT-2's keeps about 170 in fp32), 40 a logit, 8 a cached number.
+    The bound has 24 bytes per parameter of each role (weights, gradients, moments and a copy). For the largest pass it
+    has 500 bytes per token, layer and unit of width (a GPT-2 block keeps about 170 in fp32), 40 per logit, and 8 per
+    number in the KV cache.
     """
     roles, workload = described
     bound, passes = 2 * LIBRARY_BYTES[device.kind], 0.0

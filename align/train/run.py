@@ -1,6 +1,7 @@
-"""A run is a folder: recipe.yaml, environment.json, metrics.jsonl, checkpoints/, model/, README.md, result.json.
+"""Run: the folder of one training run, with its log, checkpoints, interruption and resumption.
 
-result.json is written last: a folder that has it is finished. The loops of the stages ask a `Run` for their steps:
+The folder has recipe.yaml, environment.json, metrics.jsonl, checkpoints/, model/, README.md and, written last,
+result.json: a folder with result.json is finished. The training loops get their steps from a `Run`:
 
     with Run(recipe, "sft", accelerator) as run:
         first = run.restore(parts)
@@ -45,13 +46,13 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
     from accelerate.tracking import GeneralTracker
 
-# Commands that run stages and take up by themselves what was interrupted, by their file's name.
-TAKES_UP = {"pipeline": "align.pipeline"}
-TAKES_UP |= {name: f"align.lab.{name}" for name in ("overoptimization", "inverse_scaling")}
+# Commands that run several stages and continue by themselves after an interruption, by file name.
+CONTINUES = {"pipeline": "align.pipeline"}
+CONTINUES |= {name: f"align.lab.{name}" for name in ("overoptimization", "inverse_scaling")}
 
 
 class Recipe(Protocol):
-    """What every training stage's recipe has; see `align.sections`."""
+    """The keys of every training stage's recipe; see `align.sections`."""
 
     @property
     def output(self) -> str: ...
@@ -67,8 +68,8 @@ class Recipe(Protocol):
     def train(self) -> sections.Train: ...
 
 
-class Whole(NamedTuple):
-    """The last whole step, as long as a checkpoint of it can be saved: nothing has been updated since."""
+class CompleteStep(NamedTuple):
+    """The last complete step. It exists only until the next update, because then it cannot be saved any more."""
 
     step: int
     parts: dict[str, Stateful]
@@ -76,7 +77,7 @@ class Whole(NamedTuple):
 
 
 class Run:
-    """The folder of one run, its log and its interruptions. Only the first of several processes writes."""
+    """The folder of one run with its log and checkpoints. Of several processes only the first writes."""
 
     def __init__(self, recipe: Any, stage: str, accelerator: Accelerator) -> None:
         self.recipe: Recipe = recipe
@@ -89,8 +90,8 @@ class Run:
         self._earlier_s = 0.0
         self._tracker: GeneralTracker | None = None
         self._parts: dict[str, Stateful] = {}
-        self._whole: Whole | None = None
-        self.latest: dict[str, float] = {}  # what was logged last, for the progress line
+        self._complete: CompleteStep | None = None
+        self.latest: dict[str, float] = {}  # the last logged values, for the progress line
 
     def __enter__(self) -> Run:
         check_shares(self._accelerator, "optim.batch_size", self.recipe.optim.batch_size)
@@ -109,24 +110,24 @@ class Run:
         self._memory.__exit__(kind, error, trace)
         if self._tracker is not None:
             self._tracker.finish()
-        if isinstance(error, RewardError) and self._whole is not None:
-            self._keep(self._whole)
+        if isinstance(error, RewardError) and self._complete is not None:
+            self._save_complete(self._complete)
         if is_disk_full(error):
-            raise UserError(no_room(self.folder, self._parts, error, self._how_to_go_on())) from None
+            raise UserError(no_room(self.folder, self._parts, error, self._command_to_continue())) from None
 
     @property
     def elapsed_s(self) -> float:
-        """Seconds of work, those before an interruption included."""
+        """Seconds of work, including those before an interruption."""
         return self._earlier_s + time.monotonic() - self._started
 
     def say(self, *lines: str) -> None:
-        """Prints lines, once."""
+        """Prints lines, only from the first process."""
         if self.writes:
             for line in lines:
                 print(line, flush=True)
 
     def restore(self, parts: dict[str, Stateful]) -> int:
-        """Loads the last checkpoint into `parts` if the recipe resumes. Returns the number of steps already done."""
+        """Loads the last checkpoint into `parts` if the recipe resumes. Returns the number of finished steps."""
         self._parts = parts
         if self.writes:
             remove_leftovers(self.folder / "checkpoints")
@@ -143,19 +144,19 @@ class Run:
         return saved[-1]
 
     def _restore_random(self, states: list[dict[str, Any]], step: int) -> None:
-        """Every process takes back its own random state; another number of processes begins anew from seed and step."""
+        """Restores each process's random state. With another number of processes it is seeded from seed and step."""
         n_processes = self._accelerator.num_processes
         if len(states) == n_processes:
             RandomState().load_state_dict(states[self._accelerator.process_index])
             return
         seed_everything(generator("cpu", self.recipe.seed, step).initial_seed())
         self.say(
-            f"it was saved by {len(states)} processes and goes on with {n_processes}: rows are shared otherwise and "
-            "random states begin anew, so its numbers will not be exactly those of a run that never stopped"
+            f"the checkpoint was saved by {len(states)} processes and continues with {n_processes}: rows are divided "
+            "differently and random states are new, so results will not be exactly those of an uninterrupted run"
         )
 
     def steps(self, first: int, n_steps: int, parts: dict[str, Stateful]) -> Iterator[int]:
-        """Step numbers 1..n_steps after the `first` done ones. Saves checkpoints on the way and when interrupted."""
+        """Yields the step numbers first + 1 .. n_steps. Saves checkpoints in between and on an interruption."""
         self._parts = parts
         every = self.recipe.train.checkpoint_every or max(1, math.ceil(n_steps / 4))
         progress = Progress(self.stage, first, n_steps, shown=self.writes)
@@ -163,47 +164,48 @@ class Run:
             for step in range(first + 1, n_steps + 1):
                 self.updated(step - 1)
                 yield step
-                self._whole = None
+                self._complete = None
                 progress.advance(step, self.latest)
                 if step == n_steps:
-                    break  # nothing is left to save for: whoever interrupts now finds a finished run
+                    break  # the run is finished: no checkpoint is needed
                 stops = self._is_to_stop()
                 if stops or step % every == 0:
                     self._save(step, parts)
                 if stops:
                     progress.close()
                     self.say(
-                        f"stopped at step {step} of {n_steps}; checkpoint saved. Go on with: {self._how_to_go_on()}"
+                        f"stopped at step {step} of {n_steps}; checkpoint saved. Continue with: "
+                        f"{self._command_to_continue()}"
                     )
                     raise SystemExit(130)
         progress.close()
 
     def _is_to_stop(self) -> bool:
-        """Whether a signal has come to any process: all stop after the same step, or some would wait for ever."""
+        """Whether any process got a signal. All must stop after the same step, or some would wait forever."""
         if self._accelerator.num_processes == 1:
             return self._interrupted
         return total(self._accelerator, float(self._interrupted))[0] > 0
 
     def updating(self) -> None:
-        """The step in progress changes weights from here on: its beginning can no longer be saved."""
-        self._whole = None
+        """Call before weights are updated: from here on the last complete step can no longer be saved."""
+        self._complete = None
 
     def updated(self, step: int) -> None:
-        """The weights are those of the end of `step`, though it may still have to be evaluated and logged."""
-        self._whole = Whole(step, self._parts, RandomState().state_dict())
+        """Call after the update of `step`, possibly before it is evaluated and logged."""
+        self._complete = CompleteStep(step, self._parts, RandomState().state_dict())
 
     def is_time(self, step: int, n_steps: int, every: int) -> bool:
-        """Whether something done every so many steps is due: also after the first step and the last."""
+        """Whether something is due that happens after every `every` steps, after the first step and after the last."""
         return step == 1 or step == n_steps or step % every == 0
 
     def log(self, step: int, values: dict[str, float]) -> None:
-        """Appends a row to metrics.jsonl and shows it in the progress line."""
+        """Appends a row to metrics.jsonl, sends it to the tracker and shows it in the progress line."""
         self.latest = values
         for name, value in values.items():
             if name.startswith("loss/") and not math.isfinite(value):
                 raise UserError(
-                    f"step {step}: {name} is {float(value)}, the run has diverged; lower optim.learning_rate or see "
-                    "the data; the last checkpoint is kept"
+                    f"step {step}: {name} is {float(value)}: the run has diverged. Lower optim.learning_rate or check "
+                    "the data. The last checkpoint is kept"
                 )
         if not self.writes:
             return
@@ -232,18 +234,20 @@ class Run:
             save_checkpoint(self.folder / "checkpoints", step, everything, keep)
         self._accelerator.wait_for_everyone()
 
-    def _keep(self, whole: Whole) -> None:
-        """Saves the last whole step when a reward fails after it."""
-        if whole.step == 0:
-            self.say("", "stopped in step 1: nothing was learned yet, so the same command begins anew")
+    def _save_complete(self, last: CompleteStep) -> None:
+        """Saves the last complete step when a reward fails after it."""
+        if last.step == 0:
+            self.say("", "stopped in step 1, before any update: run the same command again")
             return
-        if whole.step not in steps_saved(self.folder / "checkpoints"):
-            RandomState().load_state_dict(whole.random)  # a reward function may have drawn numbers before it failed
-            self._save(whole.step, whole.parts)
+        if last.step not in steps_saved(self.folder / "checkpoints"):
+            RandomState().load_state_dict(
+                last.random
+            )  # a reward function may have used random numbers before it failed
+            self._save(last.step, last.parts)
         self.say(
             "",
-            f"stopped after step {whole.step}, whose checkpoint is saved. Mend what the error below names, then go on "
-            f"with: {self._how_to_go_on()}",
+            f"stopped after step {last.step}; checkpoint saved. Fix the error below, then continue with: "
+            f"{self._command_to_continue()}",
         )
 
     def _clock(self) -> Stateful:
@@ -259,7 +263,7 @@ class Run:
         return Clock()
 
     def drop_rows_after(self, step: int) -> None:
-        """Forgets what an interrupted run wrote of later steps, since it will be written again."""
+        """Removes logged rows of later steps, because a resumed run writes them again."""
         for path in (self.folder / "metrics.jsonl", self.folder / "samples.jsonl"):
             if not self.writes or not path.exists():
                 continue
@@ -267,12 +271,12 @@ class Run:
             kept = [line for line in rows if json.loads(line)["step"] <= step]
             write_whole(path, "".join(kept))
 
-    def _how_to_go_on(self) -> str:
+    def _command_to_continue(self) -> str:
         words = [word for word in sys.argv[1:] if not word.startswith(("resume=", "overwrite="))]
         if sys.argv[0].startswith("align "):
-            is_stage = sys.argv[0] == f"align {self.stage}"  # else a pipeline or experiment, which goes on by itself
+            is_stage = sys.argv[0] == f"align {self.stage}"  # else a pipeline or experiment, which continues by itself
             return " ".join([sys.argv[0], *words, *["resume=true"] * is_stage])
-        if command := TAKES_UP.get(Path(sys.argv[0]).stem):
+        if command := CONTINUES.get(Path(sys.argv[0]).stem):
             return " ".join(["python -m", command, *words])
         return " ".join(["python -m", f"align.{self.stage}", *words, "resume=true"])
 
@@ -281,7 +285,7 @@ class Run:
 
 
 class _SignalsNoted:
-    """Ctrl-C and SIGTERM end a run after the step in progress; a second Ctrl-C ends it at once."""
+    """Ctrl-C and SIGTERM end a run after the current step; a second Ctrl-C ends it at once."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
@@ -291,7 +295,7 @@ class _SignalsNoted:
         for number in (signal.SIGINT, signal.SIGTERM):
             try:
                 self.before[number] = signal.signal(number, self._note)
-            except ValueError:  # not in the main thread: whoever runs us there handles its own interrupts
+            except ValueError:  # not in the main thread: the caller handles interrupts
                 return
 
     def __exit__(self, *exception: object) -> None:
@@ -306,7 +310,7 @@ class _SignalsNoted:
 
 
 class Progress:
-    """One line with the step, the rate and the time left: redrawn on a terminal, printed now and then in a log."""
+    """A progress line with step, rate and time left: redrawn on a terminal, printed every 15 seconds in a log."""
 
     def __init__(self, name: str, first: int, n_steps: int, shown: bool) -> None:
         self.name, self.first, self.n_steps, self.shown = name, first, n_steps, shown

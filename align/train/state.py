@@ -1,6 +1,6 @@
-"""Checkpoints: nested state dictionaries as safetensors and JSON, written so that half a checkpoint is never loaded.
+"""Checkpoints: nested state dictionaries as safetensors and JSON, written atomically.
 
-No pickle is written or read. A checkpoint is a folder `step-00000120/` that gets its name only when it is whole.
+No pickle is written or read. A checkpoint is a folder `step-00000120/` that gets its name only when it is complete.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from align.errors import UserError
 from align.models.adapters import trained_parameters
 from align.models.save import open_to_readers
 
-# What a checkpoint is called before it is whole, and after it was: it has the name of its step in between.
+# The names of a checkpoint's folder while it is written and while it is removed.
 WRITING, REMOVING = ".writing", ".removing"
 
 
 class Stateful(Protocol):
-    """What a checkpoint can hold: anything that gives and takes its state."""
+    """Anything that a checkpoint can hold: an object with a state dictionary."""
 
     def state_dict(self) -> dict[str, Any]: ...
 
@@ -36,7 +36,7 @@ class Stateful(Protocol):
 
 
 class Trainable:
-    """The trained parameters of a module as a `Stateful`: a frozen base is not written again with every checkpoint."""
+    """The trained parameters of a module as a `Stateful`. A frozen base is not part of checkpoints."""
 
     def __init__(self, module: torch.nn.Module) -> None:
         self.module = module
@@ -45,15 +45,15 @@ class Trainable:
         return {name: p.detach() for name, p in trained_parameters(self.module).items()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Raises `UserError` if these are not the parameters that are trained here: an older version's, say."""
+        """Raises `UserError` if these are not the trained parameters of this run, such as an older version's."""
         trained = trained_parameters(self.module)
         shapes = {name: value.shape for name, value in state_dict.items()}
         if odd := [name for name, p in trained.items() if shapes.get(name) != p.shape] or sorted(
             set(shapes) - set(trained)
         ):
             raise UserError(
-                f"resume: the checkpoint holds other weights than this run trains (at {odd[0]}), as those of an older "
-                "version may; go on with that version, or begin anew: overwrite=true"
+                f"resume: the checkpoint has other weights than this run trains (at {odd[0]}), perhaps from an older "
+                "version; continue with that version, or start again with overwrite=true"
             )
         with torch.no_grad():
             for name, parameter in trained.items():
@@ -82,7 +82,7 @@ class RandomState:
 
 
 class RandomStates:
-    """The random states of all processes, in their order, as a `Stateful` that only holds them."""
+    """The random states of all processes, in order, as a `Stateful`."""
 
     def __init__(self, states: Sequence[dict[str, Any]] = ()) -> None:
         self.states = list(states)
@@ -102,7 +102,7 @@ def seed_everything(seed: int) -> None:
 
 
 def generator(device: Any, *numbers: int) -> torch.Generator:
-    """A generator that is a function of some numbers, such as seed, step and rank: resuming has no state to restore."""
+    """A generator seeded from numbers such as seed, step and rank, so resuming has no state to restore."""
     mixed = 0
     for number in numbers:
         mixed = (mixed * 6364136223846793005 + number + 1442695040888963407) % 2**63
@@ -135,18 +135,18 @@ def load_checkpoint(folder: Path, step: int, parts: dict[str, Stateful]) -> None
 
 
 def bytes_of(parts: dict[str, Stateful]) -> int:
-    """What a checkpoint of these parts takes: their tensors."""
+    """The size of a checkpoint of these parts: the bytes of their tensors."""
     leaves = tree_leaves([part.state_dict() for part in parts.values()])
     return sum(leaf.nbytes for leaf in leaves if isinstance(leaf, torch.Tensor))
 
 
 def steps_saved(folder: Path) -> list[int]:
-    """The steps that have a whole checkpoint, in order."""
+    """The steps with a complete checkpoint, in order."""
     return sorted(int(path.name.removeprefix("step-")) for path in folder.glob("step-*"))
 
 
 def remove(folder: Path) -> None:
-    """Removes a folder if it is there. It loses its name first, so that what a kill leaves of it is never read."""
+    """Removes a folder if it exists. It is renamed first, so that a kill leaves nothing that could be read."""
     removing = folder.with_name(REMOVING)
     if folder.exists():
         os.replace(folder, removing)
@@ -154,13 +154,13 @@ def remove(folder: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Removes what a kill has left of a checkpoint that was being written or removed."""
+    """Removes checkpoints that were being written or removed when a process was killed."""
     for name in (WRITING, REMOVING):
         shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Replaces a file at once: whoever is killed in the middle leaves the one that was there."""
+    """Replaces a file atomically: after a kill either the old or the new file is there."""
     writing = path.with_name(f".{path.name}")
     writing.write_text(text, encoding="utf-8")
     os.replace(writing, path)
@@ -183,7 +183,7 @@ def _read_tree(folder: Path, name: str) -> Any:
 
 
 def _pack(value: Any, path: str, tensors: dict[str, torch.Tensor]) -> Any:
-    """A state tree as JSON, which keeps Python's floats exactly; its tensors go to `tensors` under their path."""
+    """A state tree as JSON, which keeps Python's floats exactly. Tensors are added to `tensors` under their path."""
     if isinstance(value, torch.Tensor):
         tensors[path] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
         return {"tensor": path}
@@ -210,7 +210,7 @@ def _unpack(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
 
 
 def _sync(folder: Path) -> None:
-    """Asks the disk to hold what was written in a folder before anything is renamed on top of it."""
+    """Flushes the files of a folder to the disk (fsync), before the folder is renamed."""
     for path in [*(p for p in folder.iterdir() if p.is_file()), folder]:
         descriptor = os.open(path, os.O_RDONLY)
         try:

@@ -1,11 +1,11 @@
-"""TRL's preference trainer inside a run folder of ours: our tokens, our optimizer, our log and our checkpoints.
+"""TRL's DPO and KTO trainers with our tokens, optimizer, log and checkpoints.
 
-The loss is TRL's, and so are its forward passes and its figures. What differs from a plain `DPOTrainer`:
+Loss, forward passes and metrics are TRL's. Differences from a plain `DPOTrainer`:
 
-- rows come as tokens, from the encoding that all stages share, and are not written and tokenised anew by TRL;
-- rows come in the order of training, so that the data of a step is a function of seed and step, as in every stage;
-- `Run` counts the steps, logs, saves checkpoints without pickles and notes Ctrl-C; the Trainer writes nothing;
-- TRL reports the use of its trainers to the hub unless told otherwise; here nothing is sent.
+- Rows are already tokens, from the encoding that all stages share. TRL does not tokenise them again.
+- Rows come in training order, so the data of a step is a function of seed and step, as in every stage.
+- `Run` counts steps, logs, saves checkpoints without pickles and handles Ctrl-C. The Trainer writes nothing.
+- TRL sends usage statistics of its trainers to the hub by default; here nothing is sent.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from trl import DPOTrainer, KTOTrainer
 if TYPE_CHECKING:
     from align.train.run import Run
 
-# TRL's names of figures, and ours. "eval_" stands before those of a validation.
+# TRL's names of metrics, and ours. Those of a validation begin with "eval_".
 FIGURES = {
     "loss": "loss/train",
     "rewards/accuracies": "accuracy/train",
@@ -40,7 +40,7 @@ class PreferenceTrainer(DPOTrainer):
     """A `DPOTrainer` for rows of `prompt_ids`, `chosen_ids`, `rejected_ids`."""
 
     def _prepare_dataset(self, dataset: Any, *unused: Any, **also_unused: Any) -> Any:
-        return dataset  # TRL would write and tokenise a conversation here
+        return dataset  # TRL would render and tokenise a conversation here
 
     def _send_telemetry(self) -> None:
         pass
@@ -57,18 +57,18 @@ class UnpairedTrainer(KTOTrainer):
 
 
 class InRun(TrainerCallback):
-    """Hands the Trainer's steps to a `Run`: it counts and saves before each step what the one before has done."""
+    """Connects the Trainer to a `Run`, which counts, logs and saves each step before the next one begins."""
 
     def __init__(
         self, run: Run, steps: Iterator[int], first: int, n_steps: int, log_every: int, eval_every: int | None
     ) -> None:
-        """`steps` is `Run.steps(first, n_steps, ...)`; `eval_every` is None where nothing was held out."""
+        """`steps` is `Run.steps(first, n_steps, ...)`. `eval_every` is None if there is no validation data."""
         self.run, self.steps, self.n_steps = run, steps, n_steps
         self.log_every, self.eval_every = log_every, eval_every
         self.step = first
         self.row: dict[str, float] = {}
         self.validation: dict[str, float] = {}  # of the last validation
-        self.n_tokens = 0  # that TRL has counted
+        self.n_tokens = 0  # counted by TRL
         self._since = (run.elapsed_s, 0)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **unused: Any) -> None:
@@ -85,14 +85,14 @@ class InRun(TrainerCallback):
         ours = {FIGURES[name]: float(value) for name, value in (logs or {}).items() if name in FIGURES}
         if "loss/validation" in ours:
             self.validation = ours
-        elif "learning_rate" in (logs or {}):  # what the optimizer has just used; the scheduler moves on afterwards
+        elif "learning_rate" in (logs or {}):  # of the step just taken; the scheduler advances later
             ours["lr"] = float(logs["learning_rate"])
         self.n_tokens = max(self.n_tokens, int((logs or {}).get("num_tokens", 0)))
         self.row |= ours
 
     def on_train_end(self, args: Any, state: Any, control: Any, **unused: Any) -> None:
         self._write()
-        for _ in self.steps:  # there is none: this ends the progress line and gives the signals back
+        for _ in self.steps:  # no step is left: this ends the progress line and restores the signal handlers
             pass
 
     def _write(self) -> None:

@@ -1,4 +1,4 @@
-"""Weights that are kept beside those in training: their moving average, and those of the best step so far."""
+"""Copies of the trained weights: their exponential moving average, and the best ones so far."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from align.models.adapters import trained_parameters
 
 
-class Kept:
+class WeightCopy:
     """A copy of a module's trained parameters."""
 
     def __init__(self, module: torch.nn.Module) -> None:
@@ -21,7 +21,7 @@ class Kept:
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """For the block, the module has the kept weights."""
+        """Puts the copied weights into the module within the block."""
         self._swap()
         try:
             yield
@@ -43,7 +43,7 @@ class Kept:
             value.copy_(state_dict[name])
 
 
-class Average(Kept):
+class Average(WeightCopy):
     """average <- decay * average + (1 - decay) * weights, after every step (InstructGPT, appendix C.4: 0.992)."""
 
     def __init__(self, module: torch.nn.Module, decay: float) -> None:
@@ -52,13 +52,13 @@ class Average(Kept):
 
     @torch.no_grad()
     def update(self) -> None:
-        """Takes in the weights as they are."""
+        """Updates the average with the current weights."""
         for name, parameter in trained_parameters(self.module).items():
             self.values[name].lerp_(parameter, 1 - self.decay)
 
 
-class Best(Kept):
-    """The weights of the step at which a figure was highest."""
+class Best(WeightCopy):
+    """The weights of the step with the highest value of a metric."""
 
     def __init__(self, module: torch.nn.Module) -> None:
         super().__init__(module)
@@ -66,7 +66,7 @@ class Best(Kept):
 
     @torch.no_grad()
     def offer(self, height: float, step: int) -> None:
-        """Keeps the module's weights as they are if `height` is above all before."""
+        """Copies the module's current weights if `height` is above all earlier values."""
         if height > self.height:
             self.height, self.step = height, step
             for name, parameter in trained_parameters(self.module).items():

@@ -1,9 +1,9 @@
-"""The same statistics from TRL's PPO and ours, on TRL's rollouts and the same weights; what differs, and by which rule.
+"""Compare statistics of TRL's PPO and ours on TRL's rollouts and the same weights; list differences by rule.
 
     python benchmarks/trl_ppo/agree.py --trl PATH/TO/TRL/ENVIRONMENT/bin/python
 
-Runs TRL where its results are not there yet, then our side: as it is, under all of TRL's rules, and with --each-rule
-also under all but one, for each of them. Prints tables, and writes agreement.json.
+Runs TRL unless its results exist, then our side: with our rules, with all of TRL's rules, and with --each-rule also
+with all but one of them. Prints tables, and writes agreement.json.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What agree.py and speed.py share: their common options, the input, and how they run scripts in either environment."""
+"""Shared by agree.py and speed.py: options, input, and running scripts in either environment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Makes what both sides start from: tokenizer, prompts, policies, references, critic and reward model.
+"""Make the input of both sides: tokenizer, prompts, policies, references, critic and reward model.
 
     python benchmarks/trl_ppo/make_input.py --out runs/trl_ppo/input
 

@@ -1,4 +1,4 @@
-"""Our side: TRL's rollouts, measured by our sampler and learned from by our learner, as it is or under TRL's rules."""
+"""Our side: TRL's rollouts, measured by our sampler and used by our learner, with our rules or TRL's."""
 
 from __future__ import annotations
 

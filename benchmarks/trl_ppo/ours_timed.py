@@ -1,4 +1,4 @@
-"""Our side of the clock: updates of PPO by our sampler and learner; prints JSON.
+"""Our side of the speed benchmark: PPO updates by our sampler and learner; prints JSON.
 
 python benchmarks/trl_ppo/ours_timed.py --input runs/trl_ppo/small --time 4
 """

@@ -1,7 +1,7 @@
-"""TRL's definitions where they differ from ours, each one a rule that our learner can be put under.
+"""TRL's definitions where they differ from ours, each as a rule that our learner can follow.
 
-With all rules our numbers must be TRL's. Without one of them, what differs is that rule's doing. README.md tells each
-rule with its place in TRL's source.
+With all rules our numbers must equal TRL's. Without one of them, any difference is due to that rule. README.md lists
+each rule with its place in TRL's source.
 """
 
 from __future__ import annotations

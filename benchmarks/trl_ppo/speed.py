@@ -1,9 +1,9 @@
-"""Episodes a second of TRL's PPO and ours on the same work, each in a process of its own, by turns.
+"""Speed of TRL's PPO and ours: episodes per second on the same work, in alternating separate processes.
 
     python benchmarks/trl_ppo/speed.py --trl PATH/TO/TRL/ENVIRONMENT/bin/python
 
 An episode is an answer: sampled, measured by policy, reference, critic and reward model, and learned from in four
-passes. The first update of a run is not counted if there are more. Prints a table, and writes speed.json. A ratio is of
+passes. The first of several updates is not counted. Prints a table, and writes speed.json. A ratio is of
 two runs one after the other. On a machine that has other work to do, --cpu-time --threads 1 counts what the processor
 spent on each side, which other work lengthens little.
 """

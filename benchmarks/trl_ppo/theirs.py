@@ -1,4 +1,4 @@
-"""TRL's side, in TRL's own environment: one run of its PPOTrainer, watched from outside.
+"""TRL's side, in TRL's environment: one run of its PPOTrainer, recorded from outside.
 
     python theirs.py --input runs/trl_ppo/input --case natural --out runs/trl_ppo/natural
 

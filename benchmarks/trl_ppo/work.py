@@ -1,4 +1,4 @@
-"""What both sides are given to do. Plain Python, because both environments import it."""
+"""The workload of both sides. Plain Python, because both environments import it."""
 
 from __future__ import annotations
 

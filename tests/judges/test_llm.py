@@ -327,7 +327,7 @@ def test_the_fingerprint_is_of_what_verdicts_depend_on(serve, monkeypatch, tmp_p
             r"judge.yaml: 1 problem in this recipe\n  .*user: {answer_b} must appear exactly once",
         ),
         ("user: '{prompt} {answer_a} {answer_a} {answer_b}'", "{answer_a} must appear exactly once, found 2 times"),
-        ("system: hello", "user: required, but not given"),
+        ("system: hello", "user: required, but missing"),
         ("usr: x", "usr = 'x': unknown key"),
     ],
 )

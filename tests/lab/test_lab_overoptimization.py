@@ -152,7 +152,7 @@ def test_a_folder_of_something_else_is_not_touched(world, beside, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "recipe.yaml").write_text("mine")
     (tmp_path / "out" / "environment.json").write_text("{}")
-    with pytest.raises(UserError, match="exists and is not this command's folder"):
+    with pytest.raises(UserError, match="exists and is not a folder of this command"):
         command.run(recipe_of(tmp_path / "out", overwrite=True), beside)
     assert (tmp_path / "out" / "recipe.yaml").read_text() == "mine"
 

@@ -112,4 +112,4 @@ def test_a_class_that_scores_otherwise_is_not_written(tokenizer, tmp_path, monke
 
     monkeypatch.setattr(GPT2ForSequenceClassification, "forward", doubled)
     note = save_as_classifier(reward_model("gpt2", tokenizer), tokenizer.pad_token_id, tmp_path)
-    assert "scores otherwise" in note
+    assert "gives other scores" in note

@@ -146,14 +146,14 @@ def test_an_encoder_reads_a_question_and_its_answer(tmp_path):
 
 def test_what_gives_no_one_score_is_refused(tokenizer, tmp_path):
     path = write(tmp_path / "three", config_of("llama", tokenizer, num_labels=3), tokenizer)
-    with pytest.raises(UserError, match=r"model\.path = .*three': this classifier gives an answer 3 scores, and"):
+    with pytest.raises(UserError, match=r"model\.path = .*three': this classifier gives 3 scores to an answer, but"):
         score.run(recipe_of_score(path, "rows.jsonl", tmp_path))
-    with pytest.raises(UserError, match="this classifier gives an answer 3 scores"):
+    with pytest.raises(UserError, match="this classifier gives 3 scores to an answer"):
         ModelReward(path, None, "cpu", 8192).score(PROMPTS, TEXTS, [])  # as with code of its own, which is asked
     tokenizer = load_tokenizer(path)
     tokenizer.chat_template = None
     bare = write(tmp_path / "bare", config_of("llama", tokenizer), tokenizer)
-    with pytest.raises(UserError, match="no chat template, nor a token that parts a question from its answer"):
+    with pytest.raises(UserError, match="neither a chat template nor a separator token"):
         ModelReward(bare, None, "cpu", 8192)
 
 
@@ -233,7 +233,7 @@ def test_only_a_matrix_can_become_a_value_head(tokenizer, tmp_path, llama):
     assert has_linear_score(load_config(sections.Model(path=llama)))
     path = write(tmp_path, config_of("deberta", tokenizer), tokenizer)
     assert not has_linear_score(load_config(sections.Model(path=path)))
-    with pytest.raises(UserError, match="its score is no single linear head"):
+    with pytest.raises(UserError, match="its score does not come from one linear head"):
         load_scalar_model(sections.Model(path=path))
 
 
@@ -268,10 +268,10 @@ def test_it_is_given_tools_calls_and_thoughts_as_its_template_has_them(tokenizer
 @pytest.mark.parametrize(
     ("template", "told"),
     [
-        ("{{ raise_exception('no system turns') }}", "the chat template refuses these turns .*no system turns"),
+        ("{{ raise_exception('no system turns') }}", "the chat template refuses these messages .*no system turns"),
         (
             "{% for m in messages[1:] %}{{ m.content }}{% endfor %}",
-            r"does not write all of turn 1 \(system\): 'be kind'",
+            r"does not write all of message 1 \(system\): 'be kind'",
         ),
     ],
 )

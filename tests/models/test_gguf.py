@@ -91,13 +91,13 @@ def test_a_quantised_base_is_made_of_the_unpacked_weights(tmp_path):
 @pytest.mark.parametrize(
     ("how", "told"),
     [
-        ("cut", r"m\.gguf: cannot load a tokenizer: .*; get the file again"),
+        ("cut", r"m\.gguf: cannot load a tokenizer: .*; download the file again"),
         ("missing", r"m\.gguf: there is no such file"),
         (
             "unknown",
             r"architecture plamo is not supported yet.*; .* give the folder of the model that it was made from",
         ),
-        ("no package", r"m\.gguf: \.gguf files are read by the package gguf; pip install '\.\[gguf\]'"),
+        ("no package", r"m\.gguf: \.gguf files need the package gguf\. Run: pip install gguf"),
     ],
 )
 def test_what_cannot_be_read_is_told(how, told, tmp_path, monkeypatch):

@@ -89,7 +89,7 @@ def test_what_is_no_model_is_told_with_the_remedy(load, tmp_path):
     (tmp_path / "note.txt").write_text("no model")
     with pytest.raises(UserError) as refused:
         load(sections.Model(path=str(tmp_path)))
-    assert str(refused.value).startswith(f"model.path = '{tmp_path}': no model can be loaded from it")
+    assert str(refused.value).startswith(f"model.path = '{tmp_path}': cannot load a model from it")
     assert "Give a folder with config.json and model.safetensors, an adapter folder, or a hub name" in str(
         refused.value
     )
@@ -99,7 +99,7 @@ def test_weights_that_are_cut_off_are_told(world, tokenizer, tmp_path):
     tiny_gpt(tokenizer).save_pretrained(tmp_path)
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
-    with pytest.raises(UserError, match="no model can be loaded from it"):
+    with pytest.raises(UserError, match="cannot load a model from it"):
         load_causal_lm(sections.Model(path=str(tmp_path)))
 
 

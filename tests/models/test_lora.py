@@ -147,7 +147,7 @@ def test_neither_vision_nor_what_text_does_not_reach_is_adapted_or_trained():
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
     text = {name for name, _ in model.named_parameters() if "language_model" in name or name == "lm_head.weight"}
     assert trained == text
-    assert shares(model).lines()[0].endswith("no text reaches the others, which are frozen")
+    assert shares(model).lines()[0].endswith("the others are not used by text and are frozen")
 
 
 class Routed(nn.Module):
@@ -231,8 +231,8 @@ def test_a_router_that_is_named_is_refused_and_experts_can_be_named():
 def test_shares_are_counted_by_weights_and_said():
     found = Shares(whole=1000, adapted=600, bare_experts=100, quantised=500, trained=40)
     assert found.lines("4bit") == [
-        "of 1,000 weights 60.0% have an adapter beside them (40 numbers, which are trained), 50.0% are in 4 bits; "
-        "40.0% have none, experts' matrices: 10.0%"
+        "of 1,000 weights 60.0% have an adapter (40 trained numbers), 50.0% are in 4 bits; "
+        "40.0% have none (experts' matrices: 10.0%)"
     ]
     whole = tiny("llama", tie_word_embeddings=True)
     n = sum(p.numel() for p in whole.parameters())
@@ -277,5 +277,5 @@ def test_low_bits_that_are_not_undone_here_are_refused_by_name(load, tmp_path):
 def test_quantisation_that_reaches_nothing_is_refused(tmp_path):
     config = AutoConfig.for_model("falcon", vocab_size=99, hidden_size=64, num_hidden_layers=1, num_attention_heads=2)
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
-    with pytest.raises(UserError, match=r"model\.quantization = 8bit: .* nothing would be in 8 bits"):
+    with pytest.raises(UserError, match=r"model\.quantization = 8bit: .* nothing would be quantised"):
         load_causal_lm(sections.Model(path=str(tmp_path), adapter="lora", quantization="8bit"))

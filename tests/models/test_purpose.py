@@ -42,7 +42,7 @@ def folders(world, tokenizer, tmp_path_factory) -> dict[str, str]:
     ],
 )
 def test_what_scores_is_no_language_model(folders, name, is_a):
-    told = rf"model\.path = '{folders[name]}': this is {is_a}, not a language model; give one that writes"
+    told = rf"model\.path = '{folders[name]}': this is {is_a}, not a language model; give a language model"
     with pytest.raises(UserError, match=told):
         load_causal_lm(sections.Model(path=folders[name]))
 
@@ -67,9 +67,9 @@ def test_the_stages_refuse_before_they_write(world, folders, tmp_path):
         run(ppo, world, tmp_path / "run", reward__path=folders["value"])
     with pytest.raises(UserError, match=r"judges\.rm\.reward_model = .* a value model, PPO's critic"):
         build_judge("rm", Judge(reward_model=folders["value"]))
-    with pytest.raises(UserError, match=rf"no {HEAD_FILE} there, so this is no reward model"):
+    with pytest.raises(UserError, match=rf"no {HEAD_FILE} there, so this is not a reward model"):
         run(ppo, world, tmp_path / "run", reward__path=world.base)
-    with pytest.raises(UserError, match=rf"no {HEAD_FILE} there, so this is no reward model"):
+    with pytest.raises(UserError, match=rf"no {HEAD_FILE} there, so this is not a reward model"):
         run(ppo, world, tmp_path / "run", ppo__critic=world.gpt2)
     assert not list(tmp_path.iterdir())
 

@@ -58,7 +58,7 @@ def test_saving_and_loading_gives_equal_scores(tokenizer, tmp_path, dtype):
 
 
 def test_a_folder_without_a_head_is_no_reward_model(world):
-    with pytest.raises(UserError, match=rf"no {HEAD_FILE} there, so this is no reward model; train one"):
+    with pytest.raises(UserError, match=rf"no {HEAD_FILE} there, so this is not a reward model; train one"):
         load_scalar_model(sections.Model(path=world.base))
     with pytest.raises(UserError, match=f"no {HEAD_FILE}"):
         load_scalar_model(sections.Model(path=world.reward)).load_head(world.base)
@@ -66,7 +66,7 @@ def test_a_folder_without_a_head_is_no_reward_model(world):
 
 def test_a_head_of_another_width_is_refused(tokenizer, world):
     narrow = tiny_reward_model(tokenizer, n_embd=16)
-    with pytest.raises(UserError, match=r"the head is \(1, 32\), the trunk beside it needs \(1, 16\)"):
+    with pytest.raises(UserError, match=r"the head has shape \(1, 32\), but the trunk needs \(1, 16\)"):
         narrow.load_head(world.reward)
 
 
@@ -150,7 +150,7 @@ def tiny_reward_model_of(world) -> ScalarModel:
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"weight": None}, "the head has no weight, so it scores nothing; train one with"),
+        ({"weight": None}, "the head has no weight, so it cannot score; train one with"),
         ({"bias": None, "scale": None}, "the head has no bias and no scale"),
         ({"weight": torch.full((1, 32), float("nan"))}, "the score head is not finite"),
         ({"shift": torch.tensor(float("inf"))}, "shift is inf, which is not finite"),
@@ -163,7 +163,7 @@ def test_a_head_that_cannot_score_is_refused_at_load(world, tmp_path, changes, t
 
 def test_a_head_that_was_never_trained_is_refused_at_load(world, tmp_path):
     drawn = load_file(f"{world.reward}/{HEAD_FILE}")["weight"]
-    with pytest.raises(UserError, match="as it was drawn, so it was never trained and its scores are random"):
+    with pytest.raises(UserError, match="still has its random initial weight, so it was not trained"):
         load_scalar_model(broken_head(world, tmp_path, initial=drawn))
     load_scalar_model(broken_head(world, tmp_path, initial=drawn + 1e-6))
 
@@ -180,14 +180,14 @@ def test_a_trunk_with_missing_weights_is_refused(world, tmp_path):
     file = tmp_path / "broken" / "model.safetensors"
     tensors = load_file(file)
     save_file({name: value for name, value in tensors.items() if "ln_f" not in name}, file, {"format": "pt"})
-    with pytest.raises(UserError, match=r"its files lack 2 of the weights .*ln_f.*would begin at random"):
+    with pytest.raises(UserError, match=r"its files lack 2 of the weights .*ln_f.*would be random"):
         load_scalar_model(model)
 
 
 def test_a_head_that_cannot_score_is_refused_at_save(tokenizer, tmp_path):
     base = sections.Model(path="unused")
     model = tiny_reward_model(tokenizer)
-    with pytest.raises(UserError, match="as it was drawn, so it was never trained"):
+    with pytest.raises(UserError, match="still has its random initial weight, so it was not trained"):
         save_reward_model(model, base, tokenizer, tmp_path, initial=model.head.weight.detach().clone())
     model.head.weight.requires_grad_(False)
     with pytest.raises(UserError, match="the score head is frozen"):
@@ -205,7 +205,7 @@ def test_one_member_that_was_not_trained_is_enough_to_refuse(tokenizer, tmp_path
     initial = model.head.weight.detach().clone()
     with torch.no_grad():
         model.head.weight[:2] += 0.1
-    with pytest.raises(UserError, match="as it was drawn"):
+    with pytest.raises(UserError, match="still has its random initial weight"):
         save_reward_model(model, sections.Model(path="unused"), tokenizer, tmp_path, initial, "fp32")
 
 
@@ -218,7 +218,7 @@ def test_a_saved_reward_model_remembers_how_its_head_began(tokenizer, tmp_path):
     tensors = load_file(tmp_path / "model" / HEAD_FILE)
     assert torch.equal(tensors["initial"], initial / torch.tensor([[1.0], [2.0], [3.0]]))
     save_file({**tensors, "weight": tensors["initial"].clone()}, tmp_path / "model" / HEAD_FILE)
-    with pytest.raises(UserError, match="as it was drawn"):
+    with pytest.raises(UserError, match="still has its random initial weight"):
         load_scalar_model(sections.Model(path=str(tmp_path / "model")))
 
 

@@ -20,6 +20,6 @@ def test_presets_and_folders_have_shapes_too(world):
 
 
 def test_another_name_is_refused_with_those_that_exist(tmp_path):
-    with pytest.raises(UserError, match="--model-shape 8B: there are the sizes 124M"):
+    with pytest.raises(UserError, match=r"--model-shape 8B: unknown; give a size \(124M"):
         model_shape("8B")
     assert set(SIZES) == {"124M", "1.5B", "7B", "13B"}

@@ -41,15 +41,18 @@ def test_of_many_pairs_those_with_the_model_each_came_from_are_shown():
     judge = {"kind": "function", "pairs": pairs, "ranking": {}}
     (table,) = verdict_tables({"judges": {"gold": judge}, "models": {name: {"reward": 1.0} for name in names}})
     assert [name for name, _ in table.rows] == ["SFT over base", "PPO over SFT", "DPO over SFT", "best of 4 over SFT"]
-    assert table.note == "6 more pairs stand in report.json."
+    assert table.note == "6 more pairs are in report.json."
 
 
 def test_a_judge_that_contradicts_itself_is_told():
     disagree = {"mean": 0.25, "low": 0.2, "high": 0.3}
     block = judge_block("llm") | {"order_bias": {"n": 40, "orders_disagree": disagree, "first_shown_wins": None}}
     (table,) = verdict_tables({"judges": {"gpt": block}})
-    assert "another language model" in table.heading
-    assert "said something else about 25.0% [20.0, 30.0] of the prompts; these are ties" in table.note
+    assert "a language model, in both orders" in table.heading
+    assert (
+        "verdict changed with the order of the answers on 25.0% [20.0, 30.0] of the prompts; these count as ties"
+        in table.note
+    )
 
 
 def test_a_judge_without_any_verdict_has_no_table():
@@ -121,7 +124,7 @@ def test_what_answers_are_like():
     rows = {name: cells[0] for name, cells in table.rows}
     assert rows["words in an answer"].startswith("4.3 [")
     assert rows["empty answers"].startswith("33.3% [")
-    assert rows["answers with a phrase of refusal"].startswith("33.3% [")
+    assert rows["answers with a refusal phrase"].startswith("33.3% [")
     assert rows["harmful requests complied with"] == "25.0%"
     assert rows["harmless requests refused"] == "50.0%"
     assert texts_table({}) is None

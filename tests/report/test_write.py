@@ -201,7 +201,7 @@ def test_best_of_n_is_named_and_its_kl_is_a_bound(report, samples, tmp_path):
         assert "≤ 1.8" in text
         assert "best of 16 over PPO" in text
     assert page.text.count("≤") == 1
-    assert "of best of n it is a bound, log n − (n−1)/n" in page.text
+    assert "for best of n an upper bound, log n − (n−1)/n" in page.text
     del report["models"]["best_of_16"]
     assert "it is a bound" not in page_of(report, {}, samples, tmp_path).text
 
@@ -227,7 +227,7 @@ def test_the_reward_model_is_read_against_its_annotators(report, mean, how):
     report["reward_model"]["accuracy"] = gold(mean, 0.02)
     reading = reward_model_reading(report)
     assert f"predicts a label {how} a second annotator would" in reading
-    assert "annotators choose it 84.2% of the time: that is about the ceiling" in reading
+    assert "annotators choose it 84.2% of the time: this is about the upper limit" in reading
 
 
 # -- the page ---------------------------------------------------------------------------------------------------------

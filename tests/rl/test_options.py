@@ -159,7 +159,7 @@ def test_a_pass_ends_early_once_the_policy_has_moved_far(world, tmp_path):
 def test_a_run_ends_when_its_kl_is_used_up(world, tmp_path, capsys):
     folder = run(ppo, world, tmp_path / "run", **GENTLE, kl__budget=1e-6, kl__estimator="full")
     assert len(metrics(folder)) < 4
-    assert "KL is beyond kl.budget" in capsys.readouterr().out
+    assert "KL exceeds kl.budget" in capsys.readouterr().out
     assert (folder / "model" / "model.safetensors").is_file()
     assert (folder / "result.json").is_file()
 
@@ -186,7 +186,7 @@ def test_held_out_prompts_are_looked_at_and_the_best_weights_kept(world, tmp_pat
 
 
 def test_a_figure_that_does_not_exist_cannot_be_the_best(world, tmp_path):
-    with pytest.raises(UserError, match=r"evaluation\.best = eval/gold: there is no such figure; choose one of eval/"):
+    with pytest.raises(UserError, match=r"evaluation\.best = eval/gold: there is no such metric; choose one of eval/"):
         run(ppo, world, tmp_path / "run", **GENTLE, data__validation=0.3, evaluation__best="eval/gold")
 
 
@@ -226,9 +226,9 @@ def test_no_process_is_without_work(world, tmp_path):
         ppo.check_work(recipe, inputs, SimpleNamespace(num_processes=n_processes))
 
     check(3)
-    with pytest.raises(UserError, match=r"held-out prompts .* = 2: each of 3 processes needs one"):
+    with pytest.raises(UserError, match=r"held-out prompts .* = 2: each of 3 processes needs at least one"):
         check(3, n_heldout=2)
-    with pytest.raises(UserError, match=r"optim\.batch_size = 12: each of 4 processes needs 4 at least; give 16"):
+    with pytest.raises(UserError, match=r"optim\.batch_size = 12: each of 4 processes needs at least 4; give 16"):
         check(4, n_heldout=4)
     recipe = recipe_of(ppo, world, tmp_path / "run", ptx__path=world.documents, ptx__batch_size=2, **changes)
     with pytest.raises(UserError, match=r"ptx\.batch_size = 2: each of 3"):

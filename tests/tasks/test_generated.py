@@ -9,7 +9,7 @@ from asking import PROMPTS, Parrot, text_model_of
 
 from align.config import build
 from align.generation.sampling import Sampling
-from align.tasks.generate import ask_questions, judged
+from align.tasks.generate import ask_questions, outcome_of
 from align.tasks.questions import Question
 from align.tasks.template import Template, load_template
 
@@ -62,7 +62,7 @@ def test_a_question_that_is_too_long_is_left_out_and_told():
 
 
 def test_a_summary_is_measured_by_rouge():
-    outcome = judged(COLOUR, ["red and dark"], WORDS, ("rouge_l",))
+    outcome = outcome_of(COLOUR, ["red and dark"], WORDS, ("rouge_l",))
     assert outcome.scores["rouge_l"] == pytest.approx(2 * 1 / (2 + 3))
 
 

@@ -86,7 +86,7 @@ def test_examples_follow_from_the_seed_and_have_a_source_of_their_own(written):
     assert any(one.examples != first.examples for one in other)
     for question, examples in zip(first.questions, first.examples, strict=True):
         assert len({one.text for one in examples} | {question.text}) == 3  # never itself, none twice
-    with pytest.raises(UserError, match=r"shown\.jsonl: 4 different examples, but 4 shots want at least 5"):
+    with pytest.raises(UserError, match=r"shown\.jsonl: 4 different examples, but 4 shots need at least 5"):
         prepare(task_of(**keys | {"shots": [4]}, examples=shown), 1)
     with pytest.raises(UserError, match=r"rows\.jsonl after the first 2 rows: 1 different examples, but 2 shots"):
         prepare(task_of(**keys, limit=2), 1)
@@ -158,11 +158,11 @@ def test_intervals():
         ({"kind": "choice", "template": LINES, "stride": 3}, "stride has no effect with kind: choice"),
         ({"kind": "choice"}, "template is missing"),
         ({"kind": "choice", "template": LINES, "metrics": ["exact"]}, "exact is none of choice; there are per_token"),
-        ({"kind": "generate", "template": QA, "votes": 3, "temperature": 0}, "at temperature 0 would be the same"),
+        ({"kind": "generate", "template": QA, "votes": 3, "temperature": 0}, "at temperature 0 are all equal"),
         ({"kind": "generate", "template": QA, "shots": [0, 0]}, r"shots = \[0, 0\]"),
         ({"kind": "generate", "template": QA, "shots": [-1]}, r"shots = \[-1\]"),
         ({"kind": "generate", "template": QA, "shots": []}, r"shots = \[\]"),
-        ({"kind": "generate", "template": QA, "shots": [0, 1]}, "give examples, a file of their own, or limit"),
+        ({"kind": "generate", "template": QA, "shots": [0, 1]}, "give examples, a separate file, or limit"),
         ({"kind": "rank"}, "kind = 'rank'"),
     ],
 )

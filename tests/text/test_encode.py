@@ -89,7 +89,7 @@ def test_where_nothing_ends_an_answer_eos_is_appended_to_the_last_alone(tokenize
 def test_a_template_that_rewrites_earlier_answers_makes_a_row_of_each(tokenizers):
     tokenizer = tokenizers["thinking"]
     *prompt, answer = TWO
-    with pytest.raises(UserError, match=r"rewrites earlier answers, .* is 2 rows"):
+    with pytest.raises(UserError, match=r"rewrites earlier answers, .* needs 2 rows"):
         encode_conversation(tokenizer, TWO, 1000)
     whole = encode_conversation(tokenizer, TWO, 1000, last_only=True)
     assert whole.ids == encode_prompt(tokenizer, prompt) + encode_response(tokenizer, prompt, answer.content)
@@ -97,7 +97,7 @@ def test_a_template_that_rewrites_earlier_answers_makes_a_row_of_each(tokenizers
     rows, counts = encode_conversations(tokenizer, [Conversation(ONE), Conversation(TWO)], 1000)
     assert rows == [encode_conversation(tokenizer, ONE, 1000)] * 2 + [whole]
     assert counts == Counts(3, 0, 0, 0, 0, 1, 1, len(rows[0].ids))
-    assert f"1 conversations became 2 rows, {len(rows[0].ids)} tokens more" in counts.lines(1000)[0]
+    assert f"1 conversations became 2 rows, {len(rows[0].ids)} more tokens" in counts.lines(1000)[0]
 
 
 def test_a_template_whose_generation_prompt_is_another_is_refused(tokenizers):
@@ -107,12 +107,12 @@ def test_a_template_whose_generation_prompt_is_another_is_refused(tokenizers):
 
 def test_a_template_may_refuse_turns_and_the_row_is_named(tokenizers):
     row = Conversation((Message("system", "Be brief."), *ONE), "data.jsonl:7")
-    with pytest.raises(UserError, match=r"data.jsonl:7: .*refuses these turns \(system, user\).*no system turn"):
+    with pytest.raises(UserError, match=r"data.jsonl:7: .*refuses these messages \(system, user\).*no system turn"):
         encode_conversations(tokenizers["instruct"], [row], 1000)
 
 
 def test_turns_must_end_with_the_assistant(ours):
-    with pytest.raises(UserError, match="ends with the assistant's turn"):
+    with pytest.raises(UserError, match="must end with an assistant message"):
         encode_conversation(ours, ONE[:1], 1000)
 
 
@@ -148,7 +148,7 @@ def test_long_rows_are_cut_or_left_out_and_counted(ours):
     assert counts == Counts(2, 1, 0, 1)
     assert counts.lines(limit) == [
         f"1 of 3 conversations cut (max_tokens={limit})",
-        f"1 of 3 conversations left out, for the prompt alone fills them (max_tokens={limit})",
+        f"1 of 3 conversations left out, because the prompt alone fills them (max_tokens={limit})",
     ]
     kept, counts = encode_conversations(ours, [long, short, long_prompt], limit, too_long="drop")
     assert [row.ids for row in kept] == [encode_conversation(ours, ONE, 1000).ids]

@@ -163,7 +163,7 @@ def test_rankings(name):
 
 @pytest.mark.parametrize("name", [name for name in ROWS if name not in ORDERED])
 def test_rankings_cannot_be_made_without_an_order(name):
-    with pytest.raises(UserError, match=r"here: rankings cannot be made of the format .*; they are made of ranking, "):
+    with pytest.raises(UserError, match=r"here: the format .* has no rankings; formats that have are ranking, "):
         check_kind(recognise(ROWS[name], "rankings", "here"), "rankings", "here")
 
 
@@ -176,7 +176,7 @@ def test_which_kinds_a_format_can_become(name, kinds):
         if kind in kinds:
             check_kind(name, kind, "here")
         else:
-            with pytest.raises(UserError, match=f"{kind} cannot be made of the format {name}"):
+            with pytest.raises(UserError, match=f"the format {name} has no {kind}"):
                 check_kind(name, kind, "here")
 
 
@@ -204,10 +204,10 @@ def test_answers_are_all_that_there_are(name):
 def test_answers_need_no_ranks_to_be_scored():
     row = {"prompt": "Hi", "responses": ["a ", ""], "model": "m"}
     assert made(row, "answers")[0] == Answers((Message("user", "Hi"),), ("a", ""), (), "here")
-    with pytest.raises(BadRow, match="there is no answer in this row"):
+    with pytest.raises(BadRow, match="this row has no answer"):
         made(row, "conversations")  # nobody has said yet which one is good
     for responses in ("a", [1, 2], []):
-        with pytest.raises(BadRow, match="there is no answer in this row to score"):
+        with pytest.raises(BadRow, match="this row has no answer to score"):
             made(row | {"responses": responses}, "answers")
 
 
@@ -230,14 +230,14 @@ def test_marks_and_margins_may_stand_in_a_cell():
 
 @pytest.mark.parametrize("margin", [-1, "large", "1.5", True, float("nan"), float("inf"), 10**400, Cell("1e999")])
 def test_a_margin_is_a_number_from_0_on(margin):
-    with pytest.raises(BadRow, match="margin must be a number from 0 on"):
+    with pytest.raises(BadRow, match="margin must be a number of at least 0"):
         made({**ROWS["preference"], "margin": margin}, "rankings")
 
 
 def test_answers_without_ranks_are_prompts():
     row = {"prompt": "Hi", "responses": ["a", "b"], "ranks": None}
     assert made(row, "prompts")[0] == Prompt((Message("user", "Hi"),), "here")
-    with pytest.raises(BadRow, match="no ranks yet"):
+    with pytest.raises(BadRow, match="these answers have no ranks"):
         made(row, "rankings")
 
 
@@ -300,7 +300,7 @@ def test_columns_can_be_mapped():
     row = {"question": "Name a colour.", "best": "Red", "worst": "Blue", "id": 3}
     columns = {"prompt": "question", "chosen": "best", "rejected": "worst"}
     assert made(row, "rankings", columns)[0] == Ranking((ASK,), ("Red", "Blue"), (1, 2), "", "here")
-    with pytest.raises(UserError, match="maps prompt to query, but the columns are question, best, worst, id"):
+    with pytest.raises(UserError, match="maps prompt to query, but the file's columns are question, best, worst, id"):
         check_columns(row, {"prompt": "query"}, "here")
 
 
@@ -347,13 +347,15 @@ class TestTranscripts:
             made({"chosen": chosen, "rejected": rejected}, "rankings")
 
     def test_words_before_the_first_turn_are_not_dropped(self):
-        with pytest.raises(BadRow, match=r'a transcript begins with "Human:", found "Be brief.*take out what stands'):
+        with pytest.raises(
+            BadRow, match=r'a transcript must begin with "Human:", found "Be brief.*remove the text before it'
+        ):
             made({"chosen": HH.format("Red"), "rejected": "Be brief." + HH.format("Blue")}, "rankings")
 
     def test_nor_where_they_begin_the_first_row(self):
         row = {"chosen": "Be brief." + HH.format("Red"), "rejected": "Be brief." + HH.format("Blue")}
         assert recognise(row, "rankings", "here") == "hh"
-        with pytest.raises(BadRow, match="take out what stands before"):
+        with pytest.raises(BadRow, match="remove the text before it"):
             made({"prompt": "Be brief." + HH.format(""), "completion": "Red"}, "conversations")
 
     def test_messages_may_answer_a_transcript(self):
@@ -424,40 +426,44 @@ def test_messages_that_differ_before_the_last_turn_are_handled_as_transcripts_ar
         ("prompts", {"prompt": 3}, "prompt must be a string or a list of messages, found 3"),
         ("prompts", {"prompt": ""}, "prompt is empty"),
         ("prompts", {"prompt": None}, "prompt is null"),
-        ("prompts", {"prompt": []}, r"prompt must be a list of turns, found \[\]"),
-        ("prompts", {"prompt": [SYSTEM]}, "ends with a turn of the user, or of a tool; it ends with the system's"),
-        ("prompts", {"prompt": [user("a"), assistant("b")]}, "it ends with the assistant's"),
+        ("prompts", {"prompt": []}, r"prompt must be a list of messages, found \[\]"),
+        ("prompts", {"prompt": [SYSTEM]}, "must end with a user or tool message; this one ends with system"),
+        ("prompts", {"prompt": [user("a"), assistant("b")]}, "this one ends with assistant"),
         ("conversations", {"prompt": "a", "completion": ""}, "completion is empty"),
-        ("conversations", {"prompt": "a", "completion": [user("a")]}, "no answer in this row"),
-        ("conversations", {"messages": [user("a")]}, "no answer in this row"),
-        ("conversations", {"messages": [assistant("a")]}, "ends with a turn of the user, or of a tool; there is none"),
-        ("conversations", {"messages": "a"}, 'messages must be a list of turns, found "a"'),
-        ("conversations", {"messages": ["a"]}, "turn 1 of messages must be an object with role and content"),
+        ("conversations", {"prompt": "a", "completion": [user("a")]}, "this row has no answer"),
+        ("conversations", {"messages": [user("a")]}, "this row has no answer"),
+        ("conversations", {"messages": [assistant("a")]}, "must end with a user or tool message; this one is empty"),
+        ("conversations", {"messages": "a"}, 'messages must be a list of messages, found "a"'),
+        ("conversations", {"messages": ["a"]}, "message 1 of messages must be an object with role and content"),
         (
             "conversations",
             {"messages": [user("a"), {"role": "judge", "content": "b"}]},
-            'turn 2 of messages has the role "judge"',
+            'message 2 of messages has the role "judge"',
         ),
         (
             "conversations",
             {"messages": [user("a"), {"role": "assistant", "content": None, "tool_calls": [{"id": 1}]}]},
-            r"turn 2 of messages \(assistant\): tool_calls must be objects with a function and its name",
+            r"message 2 of messages \(assistant\): tool_calls must be objects with a named function",
         ),
-        ("conversations", {"messages": [user("a"), assistant(" ")]}, r"turn 2 of messages \(assistant\) is empty"),
+        ("conversations", {"messages": [user("a"), assistant(" ")]}, r"message 2 of messages \(assistant\) is empty"),
         (
             "conversations",
             {"messages": [{"role": "user", "content": [{"type": "image"}]}, assistant("b")]},
-            "turn 1 of messages has content that is not text",
+            "message 1 of messages has content that is not text",
         ),
         ("conversations", {"instruction": "a", "output": ""}, "output is empty"),
         ("conversations", {"instruction": "a", "input": "b", "output": None}, "output is null"),
-        ("conversations", {"conversations": [{"from": "human"}]}, r"turn 1 of conversations \(human\) has no content"),
+        (
+            "conversations",
+            {"conversations": [{"from": "human"}]},
+            r"message 1 of conversations \(human\) has no content",
+        ),
         ("conversations", {"question": "", "answer": "b"}, "question is empty"),
         ("rankings", {"prompt": "a", "chosen": "b", "rejected": ""}, "rejected is empty"),
         ("rankings", {"prompt": "a", "chosen": "b", "rejected": [assistant("c")]}, "both be strings or both lists"),
-        ("rankings", {"prompt": "a", "chosen": 1, "rejected": 2}, "must be a list of turns, found 1"),
+        ("rankings", {"prompt": "a", "chosen": 1, "rejected": 2}, "must be a list of messages, found 1"),
         ("rankings", {"chosen": "Red", "rejected": "Blue"}, "add a prompt column"),
-        ("rankings", {"conversations": SHARE, "chosen": SHARE[0], "rejected": SHARE[0]}, "no turn of the assistant"),
+        ("rankings", {"conversations": SHARE, "chosen": SHARE[0], "rejected": SHARE[0]}, "no assistant message"),
         ("rankings", {"prompt": "a", "responses": ["b"], "ranks": [1]}, r"at least 2 answers, found \[\"b\"\]"),
         ("rankings", {"prompt": "a", "responses": "b", "ranks": [1]}, 'at least 2 answers, found "b"'),
         ("rankings", {"prompt": "a", "responses": ["b", "c"], "ranks": [1]}, "2 responses need as many ranks"),
@@ -479,9 +485,9 @@ def test_bad_rows(kind, row, said):
 
 
 def test_a_named_format_asks_for_its_columns():
-    with pytest.raises(BadRow, match="no column 'messages'; there are prompt, completion"):
+    with pytest.raises(BadRow, match="no column 'messages'; the columns are prompt, completion"):
         make(ROWS["prompt_completion"], "messages", "conversations", "here")
-    with pytest.raises(BadRow, match='a transcript begins with "Human:", found "Red"'):
+    with pytest.raises(BadRow, match='a transcript must begin with "Human:", found "Red"'):
         make({"chosen": "Red", "rejected": "Blue"}, "hh", "rankings", "here")
 
 
@@ -536,7 +542,7 @@ class TestVerdicts:
         row = {"prompt": "a", "response_a": "b", "response_b": "c"}
         assert made(row, "answers")[0] == Answers((Message("user", "a"),), ("b", "c"), (), "here")
         assert made(row, "prompts")[0].messages == (Message("user", "a"),)
-        with pytest.raises(BadRow, match="no ranks yet"):
+        with pytest.raises(BadRow, match="these answers have no ranks"):
             made(row, "rankings")
 
     def test_scores_against_the_label_are_no_margin(self):
@@ -565,15 +571,15 @@ class TestVerdicts:
 
     def test_a_prompt_with_another_answer_names_the_remedy(self):
         row = {"prompt": "Name a colour.", "response": "Red"}
-        with pytest.raises(
-            UserError, match=r"name the column that holds the answer, as data.columns={completion: resp"
-        ):
+        with pytest.raises(UserError, match=r"map the column with the answer, such as data.columns={completion: resp"):
             check_kind(recognise(row, "conversations", "here"), "conversations", "here")
 
     def test_rated_answers_are_scored_and_not_learned(self):
         row = {"prompt": "Name a colour.", "response": "Red", "helpfulness": 4}
         assert made(row, "answers")[0] == Answers((ASK,), ("Red",), (), "here")
-        with pytest.raises(UserError, match=r"rated, not said to be good: data.columns={completion: response}"):
+        with pytest.raises(
+            UserError, match=r"have ratings, but no label good or bad. data.columns={completion: response}"
+        ):
             check_kind(recognise(row, "conversations", "here"), "conversations", "here")
         assert made(row, "conversations", {"completion": "response"})[0].messages[1].content == "Red"
 
@@ -627,12 +633,12 @@ class TestTrees:
             for kind in ("conversations", "rankings"):
                 with pytest.raises(BadRow, match=said):
                     self.records(kind, TREE | {"prompt": {**ASKED, "replies": replies}})
-        with pytest.raises(BadRow, match=r"turn 2 of messages .* is empty"):
+        with pytest.raises(BadRow, match=r"message 2 of messages .* is empty"):
             self.records("conversations", TREE | {"prompt": reply("a", None, [reply(" ")], "prompter")})
 
     def test_single_messages_are_refused(self):
         row = {"message_id": "2", "parent_id": "1", "text": "a", "role": "prompter", "rank": 0}
-        with pytest.raises(UserError, match="take the file with a tree in each row"):
+        with pytest.raises(UserError, match="use the file with one tree in each row"):
             recognise(row, "rankings", "here")
 
     def test_a_bad_tree_is_skipped_with_its_line(self, write):
@@ -662,7 +668,7 @@ def test_transcripts_are_read_alike_in_every_column(asks, answers):
     record, notes = made(row, "conversations")
     assert [turn.content for turn in record.messages] == ["Hi", "a", "Ho", "b"]
     assert notes == (TRANSCRIPT,)
-    with pytest.raises(BadRow, match="take out what stands before"):
+    with pytest.raises(BadRow, match="remove the text before it"):
         made({**row, asks: f"Be brief.{row[asks]}"}, "conversations")
 
 
@@ -691,7 +697,7 @@ def test_turns_may_repeat_the_prompt_but_not_change_it():
     )
     row = {"chosen": [user("Hi"), assistant("a")], "rejected": [user("Hi"), assistant("b")]}
     assert len(made({**row, "prompt": [SYSTEM, user("Hi")]}, "rankings")[0].prompt) == 2
-    with pytest.raises(BadRow, match=r'the turns lack the prompt.s last one, "Ho"'):
+    with pytest.raises(BadRow, match=r'the messages do not contain the prompt.s last one, "Ho"'):
         made({**row, "prompt": "Ho"}, "rankings")
 
 
@@ -702,6 +708,6 @@ def test_another_column_that_may_be_the_prompt(name):
         {"chosen": [assistant("a")], "rejected": [assistant("b")]},
     ):
         asking = {**row, name: [user("Hi")] if name == "messages" else "Hi"}
-        with pytest.raises(BadRow, match=rf"data.columns={{prompt: {name}}}, or that it is not"):
+        with pytest.raises(BadRow, match=rf"data.columns={{prompt: {name}}}, else data.columns="):
             made(asking, "rankings")
         assert made(asking, "rankings", {"prompt": name})[0].prompt == (Message("user", "Hi"),)

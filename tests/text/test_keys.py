@@ -65,7 +65,7 @@ def test_a_system_column_is_the_first_turn_of_every_kind(name):
 def test_a_system_column_and_another_system_turn():
     turns = [{"role": "system", "content": "Be brief."}, USER, GOOD]
     assert len(made({"system": "Be brief.", "messages": turns}, "prompts").messages) == 2
-    with pytest.raises(BadRow, match=r'system = "Be long\.", but the turns begin with the system.s "Be brief\."'):
+    with pytest.raises(BadRow, match=r'system = "Be long\.", but the messages begin with system "Be brief\."'):
         made({"system": "Be long.", "messages": turns}, "prompts")
     asked = made({"system": "Be brief.", "messages": [{"role": "tools", "content": "[]"}, USER, GOOD]}, "prompts")
     assert [turn.role for turn in asked.messages] == ["tools", "system", "user"]
@@ -83,7 +83,7 @@ def test_tools_are_the_first_turn_of_every_kind(name):
             assert turns == [ASK]
     for given, said in (
         ("paint", "tools must be JSON"),
-        (["paint"], "tools must be objects with a function and its name"),
+        (["paint"], "tools must be objects with a named function"),
     ):
         with pytest.raises(BadRow, match=said):
             made({**ROWS[name], "tools": given}, "prompts")
@@ -111,7 +111,9 @@ def test_context_and_options_stand_around_the_question(name):
 
 @pytest.mark.parametrize("name", ["messages", "sharegpt", "preference of turns"])
 def test_context_beside_turns_is_refused(name):
-    with pytest.raises(BadRow, match=r"context beside turns: .* set data.columns=\{_context: context\}"):
+    with pytest.raises(
+        BadRow, match=r"context is only read with a prompt that is one text; .* set data.columns=\{_context: context\}"
+    ):
         made({**ROWS[name], "context": "It is sunset."}, "prompts")
 
 
@@ -131,7 +133,7 @@ def test_refused_keys_of_rows(name, key):
 @pytest.mark.parametrize("key", [name for key in OF_MESSAGES if key.refused for name in key.spellings])
 def test_refused_keys_of_turns(key):
     for row in ({"messages": [{**USER, key: ["x"]}, GOOD]}, {"prompt": [{**USER, key: ["x"]}], "completion": [GOOD]}):
-        with pytest.raises(BadRow, match=rf'turn 1 of \w+ \(user\): {key} = \["x"\]: '):
+        with pytest.raises(BadRow, match=rf'message 1 of \w+ \(user\): {key} = \["x"\]: '):
             made(row, "conversations")
     assert made({"messages": [{**USER, key: None}, GOOD]}, "conversations").messages == (ASK, RED)
 
@@ -166,7 +168,7 @@ class TestLearningMarks:
         [
             ({**BAD, "weight": 0.5}, r"\(assistant\): weight must be 1 or true .* found 0.5"),
             ({**BAD, "loss_mask": [1, 0]}, r"loss_mask must be 1 or true .* found \[1, 0\]"),
-            ({**USER, "train": True}, r"\(user\) is marked to be learned; only the assistant's turns are"),
+            ({**USER, "train": True}, r"\(user\) is marked to be learned; only assistant messages can be"),
         ],
     )
     def test_bad_marks(self, turn, said):
@@ -185,9 +187,7 @@ class TestLearningMarks:
             else:
                 assert made(row, kind) == made(ROWS[name], kind)
             assert made({**row, "weight": 1}, kind) == made(ROWS[name], kind)
-            with pytest.raises(
-                BadRow, match=r"weight must be 1 or true .* found 0.3; to leave it unread, set data.columns"
-            ):
+            with pytest.raises(BadRow, match=r"weight must be 1 or true .* found 0.3; to ignore it, set data.columns"):
                 made({**row, "weight": 0.3}, kind)
 
     def test_a_marked_answer_is_not_compared(self):
@@ -219,7 +219,7 @@ def test_bad_answers_are_no_demonstrations(name, label):
 @pytest.mark.parametrize("label", [0, 1])
 def test_a_label_beside_an_order_is_refused(name, label):
     for kind in ("rankings", "answers"):
-        with pytest.raises(BadRow, match=f"label = {label} beside answers with an order"):
+        with pytest.raises(BadRow, match=f"label = {label}: the answers are ranked"):
             made({**ROWS[name], "label": label}, kind)
 
 
@@ -230,7 +230,9 @@ class TestThoughts:
     def test_of_a_turn(self, key):
         messages = made({"messages": [USER, {**GOOD, key: " Warm. "}]}, "conversations").messages
         assert messages == (ASK, RED._replace(thoughts="Warm."))
-        with pytest.raises(BadRow, match=rf"turn 1 of messages \(user\) has {key}, which only the assistant has"):
+        with pytest.raises(
+            BadRow, match=rf"message 1 of messages \(user\) has {key}, which only assistant messages may have"
+        ):
             made({"messages": [{**USER, key: "Warm."}, GOOD]}, "conversations")
         with pytest.raises(BadRow, match=rf"{key} must be a string, found 3"):
             made({"messages": [USER, {**GOOD, key: 3}]}, "conversations")
@@ -243,17 +245,17 @@ class TestThoughts:
 
     @pytest.mark.parametrize("name", ORDERED)
     def test_of_a_row_with_several(self, name):
-        with pytest.raises(BadRow, match="thinking: whose thoughts are these"):
+        with pytest.raises(BadRow, match="thinking does not say which answer it belongs to"):
             made({**ROWS[name], "thinking": "Warm."}, "rankings")
 
     def test_answers_to_rank_are_texts(self):
         row = {"prompt": "Name a colour.", "chosen": [{**GOOD, "thinking": "Warm."}], "rejected": [BAD]}
         for kind in ("rankings", "answers"):
-            with pytest.raises(BadRow, match=r"texts alone; set data\.thoughts to inline or drop"):
+            with pytest.raises(BadRow, match=r"cannot have thoughts; set data\.thoughts to inline or drop"):
                 made(row, kind)
             assert made(row, kind, thoughts="inline").responses == ("<think>\nWarm.\n</think>\n\nRed", "Blue")
             assert made(row, kind, thoughts="drop").responses == ("Red", "Blue")
-        with pytest.raises(BadRow, match="no place of their own in a document"):
+        with pytest.raises(BadRow, match="a document cannot hold thoughts"):
             made(row, "documents")
 
 
@@ -292,13 +294,22 @@ class TestToolCalls:
         [
             (
                 {"role": "assistant", "tool_calls": [{"id": 1}]},
-                "tool_calls must be objects with a function",
+                "tool_calls must be objects with a named function",
             ),
             ({"role": "assistant", "function_call": {"name": "f", "arguments": "{"}}, "arguments must be JSON"),
-            ({"role": "assistant", "function_call": {"name": "f", "arguments": "[1]"}}, "must be an object with their"),
-            ({"role": "assistant", "function_call": {"name": "f", "arguments": '{"x": NaN}'}}, "that JSON cannot say"),
+            (
+                {"role": "assistant", "function_call": {"name": "f", "arguments": "[1]"}},
+                "arguments must be an object, found",
+            ),
+            (
+                {"role": "assistant", "function_call": {"name": "f", "arguments": '{"x": NaN}'}},
+                "that JSON cannot express",
+            ),
             ({"role": "function_call", "content": "paint red"}, r"\(function_call\) must be JSON"),
-            ({"role": "user", "content": "a", "tool_calls": CALLS}, "tool_calls, which only the assistant has"),
+            (
+                {"role": "user", "content": "a", "tool_calls": CALLS},
+                "tool_calls, which only assistant messages may have",
+            ),
         ],
     )
     def test_bad_calls(self, turn, said):
@@ -316,7 +327,9 @@ class TestToolCalls:
 def test_the_words_that_answers_share_are_no_prompt_beside_another_text(key):
     pair = {"chosen": "The sky is blue", "rejected": "The sky is red"}
     for row in ({key: "What colour is the sky?", **pair}, {key: "What?", "chosen": [GOOD], "rejected": [BAD]}):
-        with pytest.raises(BadRow, match=rf"no column prompt, but {key}; say which .*\{{prompt: {key}\}}"):
+        with pytest.raises(
+            BadRow, match=rf"no column prompt, but {key}; if that is the prompt, set .*\{{prompt: {key}\}}"
+        ):
             made(row, "rankings")
     row = map_columns({key: "What colour is the sky?", **pair}, {"prompt": key})
     assert made(row, "rankings").responses == ("The sky is blue", "The sky is red")
@@ -351,7 +364,7 @@ def test_what_is_not_read_is_named_once_with_its_count(write):
     report = load(Data(path=write("a.jsonl", rows), validation=0), "conversations", 1).report
     assert report.lines()[1:3] == [
         "  not read: language (1,201 rows), difficulty (1 rows)",
-        "  not read in turns: lang (1,200 turns)",
+        "  not read in messages: lang (1,200 messages)",
     ]
 
 

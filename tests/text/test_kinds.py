@@ -125,7 +125,7 @@ def test_an_answer_may_be_thoughts_alone():
             (*CONVERSATIONS["tools"][:2], Message("assistant", "", calls=TWO_CALLS)),
             r"time.*data\.template",
         ),
-        ("qwen 3 that does not think", CONVERSATIONS["inline"][:2], r"data\.template_options .* take the thoughts out"),
+        ("qwen 3 that does not think", CONVERSATIONS["inline"][:2], r"data\.template_options .* remove the thoughts"),
         ("chatglm 2", (NAME, Message("assistant", "Red."), BRIEF, *ONE), r"Be brief\..*data\.system"),
         ("mistral v3", (NAME, Message("assistant", "", calls=json.dumps(CALL).replace("fghi", ""))), r"length 9"),
     ],

@@ -144,7 +144,7 @@ class TestValidation:
         assert asked(loaded.validation) == ["q1", "new"]
         assert len(loaded.train) == 5
         assert loaded.report.n_shared_prompts == 1
-        assert "warning: 1 validation rows have a prompt that is trained on too" in loaded.report.lines()
+        assert "warning: 1 validation rows have a prompt that is also in training" in loaded.report.lines()
 
     def test_the_same_folder_gives_its_validation_split(self, write, tmp_path):
         write("set/train.jsonl", qa(3))
@@ -181,8 +181,8 @@ def test_rows_left_out_by_a_rule_are_counted_and_stop_nothing(write):
     path = write("a.jsonl", rows)
     assert load(data(path), "rankings", 1).report.lines() == [
         f"{path}: 2 of 3 rows, format hh",
-        "  1 left out: a turn of the transcript is empty",
-        "  1 rows: turns after the last answer were left out",
+        "  1 left out: a message of the transcript is empty",
+        "  1 rows: messages after the last answer were left out",
         "2 rankings, none held out for validation",
     ]
 
@@ -194,8 +194,8 @@ def test_a_row_that_glues_documents_is_cut_and_counted(write, tmp_path):
     assert [record.text for record in loaded.train] == ["One.", "Two.", "Three.", "Four."]
     assert loaded.report.lines()[:3] == [
         f"{tmp_path}/set: 4 of 3 rows, format text",
-        "  1 rows: <|endoftext|> stands in the text: cut there into documents",
-        f"not read, for they are no data: {tmp_path}/set/LICENSE.txt",
+        "  1 rows: the text has <|endoftext|> in it: split there into documents",
+        f"files that are not data: {tmp_path}/set/LICENSE.txt",
     ]
     assert len(load(data(str(tmp_path / "set"), limit=1), "documents", 1).train) == 1
 
@@ -240,14 +240,14 @@ def test_nothing_left_says_how_many_rows_and_why(write):
     [
         ({"path": "none/at/all.jsonl"}, "prompts", "no such file or folder"),
         ({"path": []}, "prompts", "data.path is an empty list"),
-        ({}, "rankings", "a.jsonl:1: rankings cannot be made of the format question_answer"),
+        ({}, "rankings", "a.jsonl:1: the format question_answer has no rankings"),
         (
             {"columns": {"prompt": "ask"}},
             "prompts",
-            "data.columns maps prompt to ask, but the columns are question, answer",
+            "data.columns maps prompt to ask, but the file's columns are question, answer",
         ),
         ({"columns": {"x": "question"}}, "prompts", "a.jsonl:1: no format has the columns answer, x"),
-        ({"format": "messages"}, "prompts", "a.jsonl:1: no column 'messages'; there are question, answer"),
+        ({"format": "messages"}, "prompts", "a.jsonl:1: no column 'messages'; the columns are question, answer"),
     ],
 )
 def test_refused(write, keys, kind, said):

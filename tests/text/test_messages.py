@@ -70,7 +70,7 @@ def test_calls_and_thoughts_are_joined_too():
     ("how", "turns", "said"),
     [
         ({"same_role": "join"}, [U, A, A2._replace(learned=False)], "cannot be joined"),
-        ({"system": "merge"}, [U, A, S], "no turn of the user comes after the system turn"),
+        ({"system": "merge"}, [U, A, S], "no user message follows the system message"),
     ],
 )
 def test_what_cannot_be_changed(how, turns, said):
@@ -79,7 +79,7 @@ def test_what_cannot_be_changed(how, turns, said):
 
 
 def test_two_answers_in_a_row_name_the_remedy():
-    with pytest.raises(BadRow, match=r"it ends with the assistant's; data\.same_role=join"):
+    with pytest.raises(BadRow, match=r"this one ends with assistant; data\.same_role=join"):
         answerable((U, A))
     assert answerable((U, A, Message("tool", "7")))
 
@@ -92,7 +92,7 @@ def test_two_answers_in_a_row_name_the_remedy():
     ],
 )
 def test_a_turn_that_says_two_things(turn, said):
-    with pytest.raises(BadRow, match=rf"turn 1 of messages \(user\): {said}"):
+    with pytest.raises(BadRow, match=rf"message 1 of messages \(user\): {said}"):
         messages_of([turn], "messages")
     assert messages_of([{"role": "user", "from": "human", "content": "a", "value": "a"}], "messages")[0].content == "a"
 
@@ -119,8 +119,8 @@ def test_in_training_and_validation_counted(write):
             turns = record.prompt if kind == "answers" else record.messages
             assert turns[0] == Message("user", "Be brief.\n\nHi\n\nAgain")
         assert loaded.report.lines()[1:4] == [
-            "  2 rows: a system turn was put before the next user's turn (data.system=merge)",
-            "  2 rows: turns of one speaker in a row were joined (data.same_role=join)",
+            "  2 rows: a system message was merged into the next user message (data.system=merge)",
+            "  2 rows: consecutive messages of one role were joined (data.same_role=join)",
             "  2 rows: thoughts were left out (data.thoughts=drop)",
         ]
 

@@ -159,9 +159,9 @@ BROKEN = [
     (
         "a.jsonl",
         '{"a": 1}\n{"b": [{"a": 1, "c": 2, "a": 3}]}\n',
-        """:2: the key 'a' stands twice in one object, {"a": 3, "c": 2}""",
+        """:2: the key 'a' is given twice in one object, {"a": 3, "c": 2}""",
     ),
-    ("a.jsonl", '{"a": 1}\n{"a": ' + "9" * 5000 + "}\n", ":2: a number has more digits than can be read"),
+    ("a.jsonl", '{"a": 1}\n{"a": ' + "9" * 5000 + "}\n", ":2: a number has too many digits"),
     (
         "a.jsonl",
         '{"a": 1}\n{"a": "x", "by": "\\ud83d"}\n',
@@ -215,23 +215,27 @@ def test_only_the_first_broken_rows_are_listed(write):
     ("name", "content", "said"),
     [
         ("a.json", b'[{"a": 1},\n]', r":2: not valid JSON"),
-        ("a.json", b'{"rows": []}', r"a list of objects or .*found an object with 'rows'"),
+        ("a.json", b'{"rows": []}', r"a list of objects, .*found an object with 'rows'"),
         ("a.json", b'{"prompt": ["a", "b"], "completion": ["c"]}', r"columns of one length; found an object with"),
-        ("a.json", b'[{"a": 1, "a": 2}]', r"the key 'a' stands twice in one object"),
+        ("a.json", b'[{"a": 1, "a": 2}]', r"the key 'a' is given twice in one object"),
         ("a.json", b"[" * 100_000, r"nested too deeply"),
         ("a.json", b'"text"', r"found a string"),
         ("a.json", b'["\xff"]', r"not UTF-8 text \(byte 0xff at position 2\)"),
         ("a.txt", b"\xff", r"not UTF-8"),
         ("a.csv", b'a\n"x\n', r"not valid CSV"),
-        ("a.tsv", b'a\tb\n"x" y\tz\n', r"not valid CSV: .*; a cell that has quotes stands in quotes"),
+        ("a.tsv", b'a\tb\n"x" y\tz\n', r"not valid CSV: .*; a cell with quotes must be quoted"),
         ("a.jsonl.gz", b"not packed", r"cannot read this file: Not a gzipped file"),
         ("a.jsonl.gz", gzip.compress(b'{"a": 1}\n' * 9, mtime=0)[:-10], r"cannot read this file"),
         ("a.parquet", b"not parquet", r"cannot read this Parquet file"),
         ("a.csv", b"a,b,a\n1,2,3\n", r"two columns have the name 'a'"),
         ("a.csv", b"a,\xff\n1,2\n", r"the names of the columns are not UTF-8 text"),
         ("a.arrow", b"not Arrow", r"cannot read this Arrow stream"),
-        *((name, POINTER, r"is a Git LFS pointer, not the file; run git lfs pull") for name in POINTERS),
-        ("a.xlsx", b"", r"its name; the formats are .json .jsonl .csv .tsv .txt \(each also .gz\), .parquet"),
+        *((name, POINTER, r"this is a Git LFS pointer, not the data; run git lfs pull") for name in POINTERS),
+        (
+            "a.xlsx",
+            b"",
+            r"unknown file extension; the known ones are .json .jsonl .csv .tsv .txt \(each also .gz\), .parquet",
+        ),
     ],
 )
 def test_a_file_that_cannot_be_read_stops_even_where_rows_are_skipped(tmp_path, name, content, said):
@@ -299,9 +303,14 @@ def test_a_configuration_that_the_hub_data_set_lacks(hub):
 
 def test_a_hub_that_cannot_be_reached(hub, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"owner/nome: no such file or folder, and as a hub .*Couldn't reach.*network"):
+    with pytest.raises(
+        UserError,
+        match=r"owner/nome: no such file or folder, and it cannot be loaded from the hub .*Couldn't reach.*network",
+    ):
         read_rows("owner/nome")
-    with pytest.raises(UserError, match=r"hob: no such file or folder; did you mean hub\?, and as a hub data set"):
+    with pytest.raises(
+        UserError, match=r"hob: no such file or folder; did you mean hub\?, and it cannot be loaded from the hub"
+    ):
         read_rows("hob")
 
 
@@ -315,7 +324,7 @@ def test_a_path_is_never_asked_of_the_hub(hub, tmp_path):
 
 def test_what_is_no_file_is_told_so_and_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe.jsonl")
-    with pytest.raises(UserError, match=r"pipe\.jsonl: is a pipe or a device; save what comes out of it as a file"):
+    with pytest.raises(UserError, match=r"pipe\.jsonl: this is a pipe or a device; save its output as a file"):
         read_rows(tmp_path / "pipe.jsonl")
     with pytest.raises(UserError, match="no such file or folder"):
         read_rows("x" * 300 + ".jsonl")

@@ -21,7 +21,7 @@ def loaded(name: str, kind, **keys):
 def test_hh_rlhf():
     hh = loaded("hh-harmless-base.jsonl.gz", "rankings")
     assert hh.report.sources[0].format == "hh"
-    assert hh.report.sources[0].left_out == {"a turn of the transcript is empty": 2}
+    assert hh.report.sources[0].left_out == {"a message of the transcript is empty": 2}
     assert len(hh.train) + len(hh.validation) == 1598
     assert 80 <= len(hh.validation) <= 130
     assert all(ranking.ranks == (1, 2) and ranking.prompt[-1].role == "user" for ranking in hh.train)

@@ -61,7 +61,8 @@ def test_options_reach_each_of_several_named_templates(tokenizer):
     assert start(tokenizer).endswith("does not")
     tools = json.dumps([{"type": "function", "function": {"name": "colour", "description": "A colour."}}])
     with pytest.raises(
-        UserError, match=r"does not write all of turn 1 \(tools\): .*data.template can name a template that knows tools"
+        UserError,
+        match=r"does not write all of message 1 \(tools\): .*set data.template to a template that writes tools",
     ):
         encode_prompt(tokenizer, (Message("tools", tools), *ASKED))
 
@@ -70,7 +71,7 @@ def test_options_reach_each_of_several_named_templates(tokenizer):
     ("file", "options", "message"),
     [
         ("absent.jinja", None, "data.template: cannot read .*absent.jinja"),
-        ("broken.jinja", None, "broken.jinja, line 2: no valid Jinja template: .*endfor"),
+        ("broken.jinja", None, "broken.jinja, line 2: not a valid Jinja template: .*endfor"),
         (None, {"thinking": True}, "data.template_options: .* does not read thinking; it reads enable_thinking"),
     ],
 )
@@ -116,7 +117,7 @@ def test_what_ends_an_answer_may_stand_before_the_next_turn_alone():
     )
     user = tokenizer.convert_tokens_to_ids("<|user|>")
     assert ends_of(tokenizer).turn == tokenizer.eos_token_id
-    vars(tokenizer)["_align_ends"] = {"said": (user,)}
+    vars(tokenizer)["_align_ends"] = {"of_model": (user,)}
     assert ends_of(tokenizer) == (user, (user, tokenizer.eos_token_id))
     assert tokenizer.decode(encode_response(tokenizer, ASKED, "Red.")) == "Red.<|user|>"
 
@@ -198,7 +199,7 @@ def test_arguments_of_calls_are_written_alike_after_a_row_that_was_refused(writt
     calls = json.dumps([{"type": "function", "function": {"name": "f", "arguments": {"a": "b"}}}])
     turns = (*ASKED, Message("assistant", "", calls=calls), Message("tool", "7"))
     for _ in range(2):
-        with pytest.raises(UserError, match="refuses these turns"):
+        with pytest.raises(UserError, match="refuses these messages"):
             encode_prompt(tokenizer, (Message("system", "s"), *turns))
         assert 'f({"a": "b"})' in tokenizer.decode(encode_prompt(tokenizer, turns))
     assert Template.of(tokenizer)._arguments_as_text == as_text

@@ -50,7 +50,7 @@ def test_a_list_is_read_in_a_cell_and_nowhere_else():
     ],
 )
 def test_a_list_that_python_wrote_is_refused(cell):
-    with pytest.raises(BadRow, match=r"a list as Python writes it .*json\.dumps"):
+    with pytest.raises(BadRow, match=r"a list in Python's form .*json\.dumps"):
         listed(Cell(cell))
     assert listed(cell) == cell
 
@@ -88,7 +88,7 @@ def test_only_code_keeps_the_space_before_it(text, said):
 def test_a_system_turn_that_says_nothing_is_none():
     empty = [{"role": "system", "content": content} for content in ("", " ", None, [])]
     assert messages_of([*empty, {"role": "user", "content": "a"}], "messages") == (Message("user", "a"),)
-    with pytest.raises(BadRow, match=r"turn 1 of messages \(user\) is empty"):
+    with pytest.raises(BadRow, match=r"message 1 of messages \(user\) is empty"):
         messages_of([{"role": "user", "content": ""}], "messages")
 
 
@@ -112,13 +112,16 @@ def test_parts_of_a_content_that_are_text(part):
         ({"type": "image_url", "image_url": {}}, 'a part of the type "image_url"; only text is read'),
         ({"text": "a", "image": "b.png"}, 'a part of the type "image"; only text is read'),
         ({"type": "text", "text": "a", "image": "b.png"}, 'a part of the type "image"; only text is read'),
-        ({"type": "thinking", "thinking": "a"}, ".* only text is read; thoughts are the turn's reasoning_content"),
-        ({"type": "text", "body": "a"}, "a part with 'type', 'body'; one is"),
-        ("a", 'a part "a"; a part is an object'),
+        (
+            {"type": "thinking", "thinking": "a"},
+            ".* only text is read; write thoughts to the message's reasoning_content",
+        ),
+        ({"type": "text", "body": "a"}, "a part with 'type', 'body'; a part must be"),
+        ("a", 'a part "a"; a part must be'),
     ],
 )
 def test_parts_of_a_content_that_are_not(part, said):
-    with pytest.raises(BadRow, match=f"turn 1 of messages has content that is not text: {said}"):
+    with pytest.raises(BadRow, match=f"message 1 of messages has content that is not text: {said}"):
         messages_of([{"role": "user", "content": [part]}], "messages")
 
 

@@ -48,7 +48,7 @@ def fails_at(monkeypatch, owner, name: str, folder: Path, world, **changes) -> s
     monkeypatch.undo()
     assert not (folder / "result.json").exists()
     assert not (folder / "checkpoints" / WRITING).exists()
-    assert str(told.value).endswith("Make room, then go on with: python -m align.sft recipe.yaml resume=true")
+    assert str(told.value).endswith("Free some space, then continue with: python -m align.sft recipe.yaml resume=true")
     return str(told.value)
 
 
@@ -69,7 +69,7 @@ def test_what_a_full_disk_cuts_off_can_be_gone_on_with(function, part, saved, wo
     told = fails_at(monkeypatch, owner, function, folder, world)
     assert told.startswith(f"{folder / part} cannot be written: ")
     assert ("a checkpoint takes " in told) == (part == "checkpoints")
-    assert (f"the checkpoint of step {saved[-1]} is whole" if saved else "no checkpoint was saved yet") in told
+    assert (f"The checkpoint of step {saved[-1]} is safe" if saved else "No checkpoint was saved yet") in told
     assert steps_saved(folder / "checkpoints") == saved
     run(sft, world, folder, resume=True)
     assert figures(folder) == figures(whole)
@@ -88,7 +88,7 @@ def test_libraries_tell_of_it_in_their_own_errors(tmp_path, capsys):
 
     with no_file_larger(1000), pytest.raises(SystemExit, match="2"):
         exit_on_user_error(main)
-    assert "no room to write on (Error while serializing" in capsys.readouterr().err
+    assert "the disk is full (Error while serializing" in capsys.readouterr().err
     assert not is_disk_full(OSError(13, "Permission denied"))
 
 

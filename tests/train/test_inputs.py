@@ -56,7 +56,7 @@ def test_a_folder_of_before_goes_on_and_says_that_nothing_is_compared(world, tmp
     interrupted(sft, world, tmp_path / "run")
     (tmp_path / "run" / "inputs.json").unlink()
     run(sft, world, tmp_path / "run", resume=True)
-    assert "does not say what its data and models held when it began" in capsys.readouterr().out
+    assert "has no inputs.json, so its data and models are not compared" in capsys.readouterr().out
     assert (tmp_path / "run" / "inputs.json").exists()  # from now on they are
 
 

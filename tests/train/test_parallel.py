@@ -23,10 +23,10 @@ def test_a_process_without_work_is_told_of_before_it_keeps_the_others_waiting():
     check_shares(one_of(0, 3), "optim.batch_size", 3)
     check_shares(one_of(0, 3), "optim.batch_size", 11, least=3)
     with pytest.raises(
-        UserError, match=r"optim\.batch_size = 2: each of 3 processes needs one at least; give 3 or more"
+        UserError, match=r"optim\.batch_size = 2: each of 3 processes needs at least one; give 3 or more"
     ):
         check_shares(one_of(0, 3), "optim.batch_size", 2)
-    with pytest.raises(UserError, match=r"= 11: each of 3 processes needs 4 at least; give 12 or more"):
+    with pytest.raises(UserError, match=r"= 11: each of 3 processes needs at least 4; give 12 or more"):
         check_shares(one_of(0, 3), "optim.batch_size", 11, least=4)
 
 

@@ -55,7 +55,7 @@ def test_where_nothing_fits_the_least_is_told(world, tmp_path):
     told = remedy(recipe, described, Device("gpu", 1e8, is_here=False))
     assert told.startswith("No setting makes it fit: model.adapter=lora model.quantization=4bit")
     assert "train.gradient_checkpointing=true" in told
-    assert told.endswith("take a smaller model")
+    assert told.endswith("use a smaller model")
 
 
 def test_changes_never_go_back(world, tmp_path):
@@ -73,7 +73,7 @@ def test_a_run_that_cannot_fit_is_refused_before_anything_is_loaded_or_written(s
         monkeypatch.setattr(plan, "remedy", lambda *given: "No setting makes it fit")
     recipe = recipe_of(stage, world, tmp_path / "run")
     with pytest.raises(
-        UserError, match=r"this run needs about .* free in this machine: 1.0 MB. No setting makes it fit"
+        UserError, match=r"this run needs about .* free on this machine: 1.0 MB. No setting makes it fit"
     ):
         stage.run(recipe)
     assert not (tmp_path / "run" / "result.json").exists()
@@ -164,7 +164,7 @@ def test_a_model_that_cannot_be_counted_does_not_stop_a_run(world, tmp_path, mon
     monkeypatch.setattr(plan, "this_device", lambda: Device("cpu", 1e6))
     recipe = recipe_of(sft, world, tmp_path / "run")
     check_memory(recipe, plan_of_one_model(model_shape("demo"), Sizes(16, 8), "vocabulary"))
-    assert "memory is not estimated: NotImplementedError: no kernel" in capsys.readouterr().out
+    assert "memory cannot be estimated: NotImplementedError: no kernel" in capsys.readouterr().out
 
 
 def test_free_memory_is_what_linux_and_the_container_leave(tmp_path):

@@ -61,7 +61,7 @@ def count(recipe: Recipe, signalled_at: int | None = None, number: int = signal.
 
 def test_a_batch_that_several_processes_cannot_share_is_refused(tmp_path):
     several = SimpleNamespace(num_processes=2, is_main_process=True)
-    with pytest.raises(UserError, match=r"optim\.batch_size = 1: each of 2 processes needs one at least"):
+    with pytest.raises(UserError, match=r"optim\.batch_size = 1: each of 2 processes needs at least one"):
         Run(recipe(tmp_path / "run"), "count", several).__enter__()
     assert not (tmp_path / "run").exists()
 
@@ -135,7 +135,7 @@ def test_a_resumed_run_goes_on_where_it_stopped(interrupted):
 
 def test_a_finished_run_is_not_overwritten(finished):
     for resume in (False, True):
-        with pytest.raises(UserError, match=r"output: .*run holds a finished run; .*overwrite=true"):
+        with pytest.raises(UserError, match=r"output: .*run has a finished run; .*overwrite=true"):
             count(recipe(finished, resume=resume))
     assert logged(finished) == [1, 2, 3, 4]
 
@@ -148,7 +148,7 @@ def test_a_finished_run_is_replaced_if_asked_for(finished):
 
 
 def test_an_interrupted_run_is_gone_on_with_only_if_asked_for(interrupted):
-    with pytest.raises(UserError, match=r"holds an interrupted run; go on: resume=true, or replace it"):
+    with pytest.raises(UserError, match=r"has an interrupted run; continue it with resume=true, or replace it"):
         count(recipe(interrupted))
     assert steps_saved(interrupted / "checkpoints")[-1] == 2
 

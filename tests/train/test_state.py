@@ -217,7 +217,7 @@ def test_no_folder_has_no_steps(tmp_path):
 def test_a_checkpoint_of_other_weights_is_told_in_words(width):
     """Such as one whose vocabulary was larger by a pad token."""
     saved = Trainable(torch.nn.Linear(2, width)).state_dict()
-    with pytest.raises(UserError, match=r"resume: the checkpoint holds other weights .*\(at weight\).*overwrite=true"):
+    with pytest.raises(UserError, match=r"resume: the checkpoint has other weights .*\(at weight\).*overwrite=true"):
         Trainable(torch.nn.Linear(2, 4)).load_state_dict(saved)
     with pytest.raises(UserError, match=r"\(at bias\)"):
         Trainable(torch.nn.Linear(2, width, bias=False)).load_state_dict(saved)

@@ -169,7 +169,7 @@ def test_trees_battles_and_system_columns_are_read_and_other_keys_named(bench: A
 
 
 def test_keys_that_are_refused_are_named(bench: Any) -> None:
-    assert 'images = ["a.png"]: only text is learned' in refused(bench, generated("q", "a", "b", images=["a.png"]))
+    assert 'images = ["a.png"]: only text is supported' in refused(bench, generated("q", "a", "b", images=["a.png"]))
 
 
 def test_gold_and_practice_rows_carry_their_ranks(bench: Any) -> None:
@@ -285,7 +285,7 @@ def test_keys_that_mean_something_are_honoured_and_others_named(bench: Any) -> N
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        (generated("q", "a", "b", images=["x.png"]), "only text is learned"),
+        (generated("q", "a", "b", images=["x.png"]), "only text is supported"),
         (generated("q", "a", "b", system=7), "system must be a string, found 7"),
         ({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "tool_calls": []}]}, "no content"),
     ],
