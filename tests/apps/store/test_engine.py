@@ -129,7 +129,7 @@ def test_a_newer_database_is_refused(store: Store, url: str) -> None:
         session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     said = refused(url)
     with store.write() as session:
-        session.execute(text("UPDATE alembic_version SET version_num = '0002'"))
+        session.execute(text("UPDATE alembic_version SET version_num = '0003'"))
     assert "was written by a newer version" in said
     assert "update this program" in said
 
