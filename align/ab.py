@@ -1,6 +1,6 @@
 """A/B test of two prompt templates: asks the same questions with both until one is significantly better.
 
-    python -m align.ab recipes/ab.yaml
+    align ab recipes/ab.yaml
 
 After every batch it counts the questions that only one template got right and runs the sequential test of
 align/stats/sequential.py. The test stays valid when it stops early. It also stops when no question is left. Prints the

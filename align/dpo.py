@@ -1,6 +1,6 @@
 """DPO and related losses: train a policy on rankings directly, without a reward model or sampling.
 
-    python -m align.dpo recipes/dpo.yaml
+    align dpo recipes/dpo.yaml
 
 The baseline to PPO: the same SFT model, the same rankings, the same evaluation. The loss of a pair is
 -log sigmoid(beta ((log pi - log pi_ref)(chosen) - (log pi - log pi_ref)(rejected))), Rafailov et al. 2023 (2305.18290),

@@ -1,6 +1,6 @@
 """Evaluation: compares models on the same prompts and writes a report with confidence intervals.
 
-    python -m align.evaluate recipes/evaluate.yaml
+    align evaluate recipes/evaluate.yaml
 
 Writes report.json (its keys are documented in align/report/write.py), report.html and side_by_side.jsonl into `output`.
 Answers and scores are cached in `output`/cache: a killed evaluation continues, and a repeated one is quick.
@@ -235,8 +235,8 @@ def answers_report(
     report["texts"] = {name: described(own, recipe.seed) for name, own in answers.items()}
     report["stages"] = read_stages(recipe)
     report["recipe"] = to_yaml(recipe)
-    whole = [f"python -m align.pipeline {Path(recipe.stages).parent / 'recipe.yaml'}"] if recipe.stages else []
-    report["commands"] = [*whole, f"python -m align.evaluate {Path(recipe.output) / 'evaluate.yaml'}"]
+    whole = [f"align pipeline {Path(recipe.stages).parent / 'recipe.yaml'}"] if recipe.stages else []
+    report["commands"] = [*whole, f"align evaluate {Path(recipe.output) / 'evaluate.yaml'}"]
     return report
 
 

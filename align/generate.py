@@ -1,6 +1,6 @@
 """Samples several answers to each prompt, for annotators to rank.
 
-    python -m align.generate recipes/generate.yaml
+    align generate recipes/generate.yaml
 
 Writes JSONL rows {prompt, responses, model, temperature, seed}. If a model thinks before it answers, the row also has
 `response_thoughts`, one for each response.

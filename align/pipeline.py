@@ -1,6 +1,6 @@
 """Runs a whole pipeline: the recipe of every stage, in order. Finished stages are skipped.
 
-    python -m align.pipeline recipes/demo.yaml
+    align pipeline recipes/demo.yaml
 
 Each stage writes its own folder. pipeline.json lists the finished stages with their recipes, times and memory.
 After an interruption or a kill, the same command continues.

@@ -1,6 +1,6 @@
 """PPO: trains the policy against a reward model, with a KL penalty to the reference (InstructGPT step 3, 2203.02155).
 
-    python -m align.ppo recipes/ppo.yaml
+    align ppo recipes/ppo.yaml
 
 Each step samples an answer to every prompt of a batch and scores it. Every token's reward has a KL penalty to the
 reference (the SFT model). Policy and critic then take several passes of clipped updates (Schulman et al. 2017,

@@ -1,6 +1,6 @@
 """Turns documents into token shards for pretraining. Trains a tokenizer on them if none is given.
 
-    python -m align.prepare recipes/prepare.yaml
+    align prepare recipes/prepare.yaml
 
 Writes a folder: tokenizer/ (a Hugging Face tokenizer), train.bin and validation.bin (token ids; EOS ends each
 document), tokens.json (counts and dtype). `align.pretrain` reads such a folder, or calls this itself for documents.

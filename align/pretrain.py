@@ -1,6 +1,6 @@
 """Pretraining: trains a GPT on documents. The later stages align this base model.
 
-    python -m align.pretrain recipes/pretrain.yaml
+    align pretrain recipes/pretrain.yaml
 
 GPT-2's shape (Radford et al. 2019) trained as GPT-3 was (2005.14165, appendix B): documents packed end to end with EOS
 between them and no mask across, AdamW (0.9, 0.95), weight decay 0.1, gradients clipped at 1, warm-up, cosine to 10%.

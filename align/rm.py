@@ -1,6 +1,6 @@
 """Reward model: learns a scalar score from human rankings (InstructGPT step 2, 2203.02155).
 
-    python -m align.rm recipes/rm.yaml
+    align rm recipes/rm.yaml
 
 A scalar head on the SFT model or any causal model; an existing reward model is trained further with its own head.
 All pairs of a prompt's K answers are one example, weighted 1/C(K, 2), and each answer goes through the model once. The

@@ -1,6 +1,6 @@
 """Writes a JSON schema for each command's recipe, so editors complete keys, show descriptions and mark mistakes.
 
-    python -m align.schema [FOLDER=recipes/schema]
+    align schema [FOLDER=recipes/schema]
 
 The first line of a recipe names its schema for YAML plugins: `# yaml-language-server: $schema=schema/sft.json`.
 The schemas are generated from the recipe classes. Run this again after a change to one.

@@ -1,6 +1,6 @@
 """Scores the answers in a file with a reward model or an ensemble of them.
 
-    python -m align.score recipes/score.yaml
+    align score recipes/score.yaml
 
 Reads any format with answers: rankings, preferences, demonstrations, the output of align.generate. Writes JSONL rows
 {prompt, responses, scores, model} in the order of the file, with `member_scores` for several models, `ranks` if the

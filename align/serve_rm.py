@@ -1,7 +1,7 @@
 """Serves a reward model or an ensemble of them over HTTP.
 
-    python -m align.serve_rm recipes/serve_rm.yaml
-    python -m align.serve_rm model.path=runs/rm/model port=8001
+    align serve-rm recipes/serve_rm.yaml
+    align serve-rm model.path=runs/rm/model port=8001
 
 POST /score takes {"prompts": ["..."], "responses": ["..."]} and returns {"scores": [0.5]}. GET /health returns the
 model and the limits. PPO uses such a server with reward.url=http://127.0.0.1:8000/score. Scores are computed in fp32.

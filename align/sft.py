@@ -1,6 +1,6 @@
 """Supervised fine-tuning (SFT): trains a model on demonstrations (InstructGPT step 1, 2203.02155).
 
-    python -m align.sft recipes/sft.yaml
+    align sft recipes/sft.yaml
 
 Works with any causal language model and any conversation format. Only the assistant's messages are targets. The loss
 is the mean over all target tokens of a step, whatever the micro-batches.

@@ -3,7 +3,7 @@
     python benchmarks/label_load.py [--annotators 50] [--seconds 300] [--pace 5] [--workers 1]
         [--database PATH|postgresql://...]
 
-Starts `python -m apps.label serve`, logs all annotators in, a few at a time, and lets each work: claim, drafts,
+Starts `align label serve`, logs all annotators in, a few at a time, and lets each work: claim, drafts,
 a heartbeat, submit about every `pace` seconds; now and then skip, flag, undo, look back and revise; a lead's dashboard
 computes anew every ten seconds. Prints how long each kind of call took, as the annotators saw it, and what server,
 database and clients used of the processor meanwhile, the logins apart; then holds the database against what was

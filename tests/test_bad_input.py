@@ -118,7 +118,9 @@ GOES_WRONG = {
         is_server=True,
     ),
     "server says garbage": Wrong(
-        lambda scores: b"<html>", r"answered '<html>'; it must answer .*Is this the address", is_server=True
+        lambda scores: b"<html>",
+        r"answered '<html>'; it must answer .*Check that reward\.url is a reward server",
+        is_server=True,
     ),
 }
 CHANGES: dict[str, Any] = {

@@ -244,7 +244,7 @@ def test_a_run_leaves_what_every_stage_leaves(world, tmp_path, adapter, capsys):
     assert [row["step"] for row in metrics(folder)] == [1, 2, 3, 4]
     assert [path.name for path in (folder / "checkpoints").iterdir()] == ["step-00000002"]
     card = (folder / "README.md").read_text()
-    assert "Written by `python -m align.dpo`" in card
+    assert "Written by `align dpo`" in card
     assert (
         to_yaml(
             recipe_of(dpo, world, folder, model__adapter=adapter, train__steps=4, train__checkpoint_every=2)

@@ -232,7 +232,7 @@ def test_tasks_alone_need_no_prompts(world, tmp_path):
     evaluate.run(build(evaluate.Recipe, keys, "recipe"))
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["tasks"]["texts"]["models"]["sft"]["rounds"][0]["n"] == 1
-    with pytest.raises(UserError, match="give data, prompts to answer, or tasks"):
+    with pytest.raises(UserError, match=r"give data \(prompts to answer\) or tasks"):
         build(evaluate.Recipe, keys | {"tasks": {}}, "recipe")
 
 

@@ -1,4 +1,4 @@
-"""The README's table of estimates is what its command prints.
+"""The table of estimates in the hardware guide is what its command prints.
 
 python tests/test_memory_table.py      # prints the table
 """
@@ -20,6 +20,7 @@ from align.rl.plan import plan_of_shape
 from align.train.plan import Device, estimate_of
 
 ROOT = Path(__file__).parents[1]
+GUIDE = ROOT / "docs" / "guides" / "hardware.md"
 MODES = {
     "whole models": "",
     "LoRA on bf16": "model.adapter=lora",
@@ -29,9 +30,9 @@ MODES = {
 
 
 def command() -> list[str]:
-    """The words of the README's command after `python -m align.ppo`."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```sh\npython -m align\.ppo ([^`]*--model-shape[^`]*)```", readme)
+    """The words of the guide's command after `align ppo`."""
+    guide = GUIDE.read_text(encoding="utf-8")
+    blocks = re.findall(r"```sh\nalign ppo ([^`]*--model-shape[^`]*)```", guide)
     assert len(blocks) == 1
     return shlex.split(blocks[0].replace("\\\n", " "))
 
@@ -54,10 +55,10 @@ def head() -> list[str]:
 
 
 @pytest.mark.parametrize("size", ["124M", pytest.param("13B", marks=pytest.mark.slow)])  # the ends: ten seconds each
-def test_the_table_of_the_readme(size):
-    readme = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
-    assert set(head()) <= set(readme)
-    assert row(size) in readme
+def test_the_table_of_the_guide(size):
+    guide = GUIDE.read_text(encoding="utf-8").splitlines()
+    assert set(head()) <= set(guide)
+    assert row(size) in guide
 
 
 def test_a_smaller_base_takes_less_to_hold():

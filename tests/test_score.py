@@ -151,7 +151,7 @@ def test_prompts_alone_cannot_be_scored(world, tmp_path):
 
 
 def test_a_language_model_is_no_reward_model(world, tmp_path):
-    with pytest.raises(UserError, match=r"this is not a reward model; train one with python -m align\.rm"):
+    with pytest.raises(UserError, match=r"this is not a reward model; train one with `align rm`"):
         scored(world, world.rankings, tmp_path / "scores.jsonl", model={"path": world.base})
 
 

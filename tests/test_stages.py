@@ -42,7 +42,7 @@ def test_a_run_leaves_a_model_a_card_and_its_records(stage, world, tmp_path):
     assert expected <= {path.name for path in folder.iterdir()}
     assert [row["step"] for row in metrics(folder)] == [1, 2, 3, 4]
     card = (folder / "README.md").read_text()
-    assert f"Written by `python -m align.{stage.__name__.split('.')[-1]}`" in card
+    assert f"Written by `align {stage.__name__.split('.')[-1]}`" in card
     assert to_yaml(recipe_of(stage, world, folder, train__steps=4)).strip() in card
     assert not list(folder.rglob("*.bin")) or stage is pretrain  # safetensors only; tokens are numbers in a .bin
     assert not [path for kind in ("*.pt", "*.pkl", "*.pth") for path in folder.rglob(kind)]
@@ -249,7 +249,7 @@ def test_a_critic_with_fewer_positions_than_the_policy_is_refused(world, tokeniz
 
 def test_a_language_model_is_no_reward_model(world, tmp_path):
     told = refusal(ppo, world, tmp_path, reward__path=world.base)
-    assert "this is not a reward model; train one with python -m align.rm" in told
+    assert "this is not a reward model; train one with `align rm`" in told
 
 
 def test_a_critic_with_another_tokenizer_is_refused_with_the_remedy(world, tmp_path, capsys):

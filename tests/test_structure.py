@@ -1,4 +1,4 @@
-"""The house's rule: a room imports only from rooms below it. Imports inside functions count too."""
+"""A room imports only from rooms below it. Imports inside functions count too."""
 
 import ast
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 ALIGN = Path(__file__).parents[1] / "align"
 APPS = ALIGN.parent / "apps"
 
-# Each room and what it may lean on, from docs/architecture.md.
+# Each room and the rooms that it may import, from docs/architecture.md.
 BELOW: dict[str, set[str]] = {
     "errors": set(),
     "plots": set(),
@@ -31,7 +31,7 @@ BELOW: dict[str, set[str]] = {
     "tasks": {"errors", "shipped", "config", "sections", "text", "models", "train", "generation", "stats", "evals"},
 }
 
-# Commands that stand in a room and are at the top of the house all the same: see docs/architecture.md, "The lab".
+# Commands in a room that may import everything: see docs/architecture.md, decision 32.
 COMMANDS = {Path("lab/overoptimization.py"), Path("lab/inverse_scaling.py")}
 
 
@@ -69,7 +69,7 @@ def test_nothing_imports_a_command_that_stands_in_a_room() -> None:
         assert not [name for name in names if f"import {name}" in text or f"from {name} " in text], path
 
 
-# The apps' rooms, and which of them each may lean on, besides `align`.
+# The apps' rooms, and those that each may import, besides `align`.
 APPS_BELOW: dict[str, set[str]] = {
     "store": set(),
     "votes": {"store"},

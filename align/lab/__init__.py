@@ -9,7 +9,7 @@ Reading order; each file imports only files above it:
     people.py      simulated people: how they write answers, good and bad
     annotators.py  simulated annotators: rank answers by gold score plus noise
     exams.py       questions with right and wrong answers, for evaluation
-    corpora.py     web text, demonstrations and prompts as plain files (`python -m align.lab --out DIR`)
+    corpora.py     web text, demonstrations and prompts as plain files (`align lab --out DIR`)
     misconceptions.py    false beliefs, and web text that repeats them
     overoptimization.py  experiment: gold and proxy score against KL (a command, may import all of align)
     inverse_scaling.py   experiment: tasks on which larger models are worse (likewise)

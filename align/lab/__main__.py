@@ -1,4 +1,4 @@
-"""Write the lab's data as plain files: `python -m align.lab --out DIR [--seed 1] [--documents N] ...`.
+"""Write the lab's data as plain files: `align lab --out DIR [--seed 1] [--documents N] ...`.
 
 The same options write the same bytes. `align.lab.corpora` and the README.md in DIR describe the files.
 """

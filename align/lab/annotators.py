@@ -1,6 +1,6 @@
 """Simulated annotators: rank answers by gold score plus noise.
 
-    python -m align.lab.annotators answers.jsonl --out rankings.jsonl --seed 1
+    align rank answers.jsonl --out rankings.jsonl --seed 1
 
 An annotator sorts by gold score + Gumbel noise of scale `noise`. This is a Plackett-Luce model, so every pair of
 different answers follows Bradley-Terry: P(i above j) = sigmoid((g_i - g_j) / noise). The noise is set so that two

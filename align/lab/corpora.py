@@ -227,7 +227,7 @@ plain facts. Made by a program (`align.lab`) from a seed; no text was written by
 |---|---|---|---|
 {table}
 
-- **Made by** `python -m align.lab --out DIR {options}`; the same command writes the same bytes.
+- **Made by** `align lab --out DIR {options}`; the same command writes the same bytes.
 - **Licence**: Apache-2.0, as the program's.
 - **Language**: {n_words} lower-case words and marks. One word or mark stands between any two spaces.
 - **Web text** is an instruction, a new line and an answer ({habits_web}); or a few facts ({statements:.0%} of the

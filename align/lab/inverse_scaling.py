@@ -1,6 +1,6 @@
 """Inverse scaling: accuracy by model size on misconceptions that the web text repeats, and on controls.
 
-    python -m align.lab.inverse_scaling [RECIPE=recipes/inverse_scaling.yaml] [key.sub=value ...]
+    align inverse-scaling [RECIPE=recipes/inverse_scaling.yaml] [key.sub=value ...]
 
 Pretrains models of several sizes on the same web text, which repeats misconceptions (align/lab/misconceptions.py), and
 compares the log-likelihood of the choices of questions in the form of the web text. Larger models learn better what

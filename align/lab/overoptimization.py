@@ -1,6 +1,6 @@
 """Over-optimisation: gold and proxy score against sqrt(KL), for best-of-n and PPO, by size of the reward model.
 
-    python -m align.lab.overoptimization [RECIPE=recipes/demo/overoptimization.yaml] [key.sub=value ...]
+    align overoptimization [RECIPE=recipes/demo/overoptimization.yaml] [key.sub=value ...]
 
 Gao et al. 2022 (2210.10760) in the lab. From a finished demo it takes the SFT model, the rankings and the prompts;
 trains reward models on trunks of several depths, the first layers of the SFT model; optimises against each, by PPO with

@@ -11,7 +11,7 @@ from align.errors import UserError
 
 
 class World(Section):
-    """Writes the lab's files, as `python -m align.lab` does."""
+    """Writes the lab's files, as `align lab` does."""
 
     output: str
     """The folder to write."""
@@ -40,7 +40,7 @@ class World(Section):
 
 
 class Rank(Section):
-    """Has answers ranked by the lab's annotators, as `python -m align.lab.annotators` does."""
+    """Has answers ranked by the lab's annotators, as `align rank` does."""
 
     answers: str
     """Rows {prompt, responses} that align.generate wrote."""

@@ -22,7 +22,7 @@ Purpose = Literal["generate", "reward"]
 HeadRole = Literal["reward", "value"]
 
 HEAD_FILE = "score_head.safetensors"
-REMEDY = "train one with python -m align.rm"
+REMEDY = "train one with `align rm`"
 SCORES = re.compile("Classification|Reward")  # in the names of classes that give scores
 
 

@@ -170,7 +170,7 @@ def write_card(run_folder: Path, stage: str, recipe: Section, figures: dict[str,
     lines = [
         f"# {run_folder.name}",
         "",
-        f"Written by `python -m align.{stage}`. The weights are in `model/`, a Hugging Face folder.",
+        f"Written by `align {stage}`. The weights are in `model/`, a Hugging Face folder.",
         *_rounding(run_folder),
         "",
         "| figure | value |",

@@ -27,7 +27,7 @@ from align.report.tables import agreement_table, change_panels, task_tables, tex
 from align.report.verdict import claims_of, reward_model_reading, verdict
 from align.stats.bootstrap import Interval
 
-COMMANDS = ("python -m align.evaluate evaluate.yaml",)
+COMMANDS = ("align evaluate evaluate.yaml",)
 BOUND = "; for best of n an upper bound, log n − (n−1)/n"
 
 Shown = tuple[str, str, Sequence[Mapping[str, Any]]]  # heading, note, and rows of answers to some prompts

@@ -1,10 +1,10 @@
 """Standard benchmarks: run a model in EleutherAI's evaluation harness, `lm-eval`, as model type `align`.
 
     pip install '.[lm-eval]'
-    python -m align.tasks.harness run --model align --model_args path=runs/ppo/model --apply_chat_template \\
+    align lm-eval run --model align --model_args path=runs/ppo/model --apply_chat_template \\
         --tasks arc_easy,gsm8k --output_path runs/benchmarks
 
-Everything after `harness` is the harness's own command line (`--help`). Its tasks come from the hub or, with
+Everything after `lm-eval` is the harness's own command line (`--help`). Its tasks come from the hub or, with
 `--include_path`, from a folder. `path` is a recipe's `model.path`: a run's model/, a Hugging Face folder or name, or an
 adapter, which is merged into its base. `template` is a file with another chat template. For a base model leave out
 --apply_chat_template.

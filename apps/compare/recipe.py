@@ -1,6 +1,6 @@
 """Compare models side by side in a browser: all answer the same prompts.
 
-    python -m apps.compare recipes/compare_app.yaml
+    align compare recipes/compare_app.yaml
 
 Without `arena` the app is only for this machine. With it, people log in with their accounts of a ranking-app project,
 which also stores their votes; then the app can be served to others.

@@ -66,7 +66,7 @@ def serve(recipe: Recipe) -> None:
         print(f"{recipe.name} is at {recipe.origin or here}; Ctrl-C stops it", flush=True)
         if project is not None and not people.all_people(project.store):
             print(
-                f"nobody can log in yet: python -m apps.label invite {recipe.arena} --role admin --port {port}",
+                f"nobody can log in yet: align label invite {recipe.arena} --role admin --port {port}",
                 flush=True,
             )
         if recipe.host not in LOOPBACK and not (recipe.origin or "").startswith("https://"):

@@ -1,4 +1,4 @@
-"""Backing up the database while people work: `python -m apps.label backup project.yaml FILE`.
+"""Backing up the database while people work: `align label backup project.yaml FILE`.
 
 For SQLite the copy is a database file, ready for `database:`; for PostgreSQL it is an archive for `pg_restore`. Do not
 copy a SQLite file in use by other means: the changes in its write-ahead log would be missing.

@@ -1,4 +1,4 @@
-"""Exporting annotations as files: `python -m apps.label export project.yaml --out FOLDER`.
+"""Exporting annotations as files: `align label export project.yaml --out FOLDER`.
 
 rankings.jsonl     one row per ranking, {prompt, responses, ranks, annotator, source, ...}, which `align rm` reads
 preferences.jsonl  one row per pair that a ranking decides, {prompt, chosen, rejected, ...} as messages, TRL's

@@ -1,4 +1,4 @@
-"""Importing answers as tasks: `python -m apps.label import project.yaml answers.jsonl [...]`.
+"""Importing answers as tasks: `align label import project.yaml answers.jsonl [...]`.
 
 Reads the output of `align generate` and every format with answers (`align.text.formats`). Answers to the same prompt,
 from any rows and files, are grouped: 2 to 9 of them make a task. All rows are checked before anything is written. They

@@ -1,4 +1,4 @@
-"""Ordering the queue by the reward model's uncertainty: `python -m apps.label prioritise project.yaml scores.jsonl`.
+"""Ordering the queue by the reward model's uncertainty: `align label prioritise project.yaml scores.jsonl`.
 
 Reads the output of `align score`: {prompt, responses, scores, member_scores}. The uncertainty is the disagreement of
 the ensemble's members, or for one model the closeness of its scores (`apps.store.scores.uncertainty`).

@@ -1,4 +1,4 @@
-"""A project's progress in the terminal: `python -m apps.label status project.yaml`."""
+"""A project's progress in the terminal: `align label status project.yaml`."""
 
 from __future__ import annotations
 

@@ -248,7 +248,7 @@ def test_the_page_has_every_section(report, curves, samples, tmp_path):
         assert heading in page.text
     for told in ("1,500 prompts", "1.31 [1.27, 1.35]", "87.1%", "80.0% [76.0, 84.0]", "1 h 04 min", "2,100 MB"):
         assert told in page.text
-    assert "git checkout 3f2a9c1 python -m align.evaluate evaluate.yaml" in page.text
+    assert "git checkout 3f2a9c1 align evaluate evaluate.yaml" in page.text
     assert page.text.index("PPO is better than SFT") < page.text.index("refused rightly")
     assert verdict(report) in [tag.get("content") for tag in page.tags("meta")]
     assert len(page.tags("article")) == 10
