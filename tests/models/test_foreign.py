@@ -207,7 +207,7 @@ def test_ppo_is_rewarded_by_it_and_the_critic_starts_from_the_policy(world, othe
     encoder = write(tmp_path / "encoder", config_of("deberta", words), words)
     sources = [{"path": other, "name": "theirs"}, {"path": encoder, "weight": 0.5, "name": "encoder"}]
     changes: dict[str, Any] = {"reward__path": ..., "reward__sources": sources, "train__steps": 1}
-    changes |= {"optim__learning_rate": 1e-4}
+    changes |= {"optim__learning_rate": 1e-4, "reward__missing_eos": None}  # a sum of the two alone
     [row] = metrics(run(ppo, world, tmp_path / "run", **changes))
     assert f"the critic starts from {world.base}: no reward model has its tokenizer" in capsys.readouterr().out
     assert row["objective/scores"] == pytest.approx(

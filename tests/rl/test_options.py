@@ -23,7 +23,7 @@ from align.text.tokenizer import load_tokenizer, train_tokenizer
 
 pytestmark = pytest.mark.heavy
 
-GENTLE = {"optim__learning_rate": 0.003, "train__steps": 4}
+GENTLE = {"optim__learning_rate": 0.001, "train__steps": 4}
 
 
 def figures_of(world: Any, folder: Path, **changes: Any) -> list[dict[str, float]]:
@@ -42,7 +42,7 @@ def test_a_loop_of_ones_own(world, tmp_path):
     for step in (1, 2):
         rollouts = sampler.collect(prompts[:4], step)
         stats = learner.step(rollouts)
-    assert stats["lr"] == pytest.approx(0.003 * 0.75)  # linear, step 2 of 4
+    assert stats["lr"] == pytest.approx(0.001 * 0.75)  # linear, step 2 of 4
     assert {"objective/kl", "policy/approxkl_avg", "loss/value_avg", "val/explained_variance"} <= stats.keys()
     assert len(rollouts) == 4
 
@@ -74,11 +74,11 @@ def test_every_estimator_holds_the_policy_back_wherever_it_is_charged(world, tmp
     kl = []
     for coefficient in (0.01, 3.0):
         changes = {"kl__estimator": estimator, "kl__placement": placement, "kl__coefficient": coefficient}
-        changes |= GENTLE | {"train__steps": 6, "optim__learning_rate": 0.001}
+        changes |= GENTLE | {"train__steps": 8}
         rows = figures_of(world, tmp_path / str(coefficient), **changes)
         assert all(row["objective/kl"] >= 0 for row in rows)  # which k1 does not promise
         assert ("loss/kl_avg" in rows[0]) == (placement == "loss")
-        kl.append(sum(row["objective/kl"] for row in rows[3:]))
+        kl.append(sum(row["objective/kl"] for row in rows[6:]))  # once the penalty has had time to act
     assert kl[1] < kl[0]
 
 
