@@ -95,7 +95,7 @@ def test_what_is_there_is_not_made_again(made, capsys, monkeypatch):
     result = (made / "inverse_scaling.json").read_bytes()
     monkeypatch.setattr("align.pretrain.run", lambda _: pytest.fail("trained again"))
     command.run(recipe_of(made))
-    assert capsys.readouterr().out.count("done before") == 4
+    assert capsys.readouterr().out.count("finished already") == 4
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert (made / "inverse_scaling.json").read_bytes() == result
     with pytest.raises(UserError, match="was made with another recipe; choose another output, or replace it"):
