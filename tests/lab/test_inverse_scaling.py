@@ -136,7 +136,7 @@ def test_an_impossible_recipe_is_told(tmp_path, changes, message):
 
 
 def test_a_wrong_key_of_the_pretraining_is_told_before_anything_is_written(tmp_path):
-    with pytest.raises(UserError, match=r"(?s)pretrain, with what size-8x1 adds: .*optimizer = \{\}: unknown key"):
+    with pytest.raises(UserError, match=r"(?s)pretrain, with the keys of size-8x1: .*optimizer = \{\}: unknown key"):
         command.run(recipe_of(tmp_path / "out", pretrain={"optimizer": {}, "train": {"steps": 1}}))
     assert not (tmp_path / "out").exists()
 
