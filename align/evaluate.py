@@ -244,7 +244,7 @@ def summarise(recipe: Recipe, name: str, model_answers: Answers) -> dict[str, An
     """One model's block of the report: means, and the gold score with its interval."""
     from align.stats.bootstrap import bootstrap_mean
 
-    block: dict[str, Any] = {name: model_answers.mean(name) for name in model_answers.columns if name != "logprob"}
+    block: dict[str, Any] = {c: model_answers.mean(c) for c in model_answers.columns if c != "logprob"}
     block |= {"kl_to_sft": block.pop("kl")} if "kl" in block else {}
     if (gold := model_answers.known("gold")) is not None:
         block["gold"] = bootstrap_mean(gold, seed=recipe.seed)._asdict()

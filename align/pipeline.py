@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import shutil
 import sys
 import time
@@ -94,7 +95,7 @@ def run(recipe: Recipe, recipe_folder: Path, dry_run: bool = False, only: Sequen
             print(f"# {stage.name}", to_yaml(stage.recipe), sep="\n")
         return
     folder = Path(recipe.output)
-    done = begin(folder, recipe, planned)
+    done = begin(folder, seen_from(folder, recipe, recipe_folder), planned)
     for stage in planned:
         if only is not None and stage.name not in only:
             continue
@@ -122,6 +123,17 @@ def plan(recipe: Recipe, name: str, stage: Stage, recipe_folder: Path) -> Planne
     return Planned(
         name, build(getattr(module, recipe_name), given, f"{path} (stage {name})"), getattr(module, command.run)
     )
+
+
+def seen_from(folder: Path, recipe: Recipe, recipe_folder: Path) -> Recipe:
+    """The recipe with its stages' files relative to `folder`, so that the copy there runs too."""
+    stages = {
+        name: stage.model_copy(
+            update={"recipe": os.path.relpath((recipe_folder / stage.recipe).resolve(), folder.resolve())}
+        )
+        for name, stage in recipe.stages.items()
+    }
+    return recipe.model_copy(update={"stages": stages})
 
 
 def begin(folder: Path, recipe: Recipe, planned: list[Planned]) -> dict[str, Any]:

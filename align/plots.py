@@ -1,7 +1,7 @@
 """Figures of the report, as inline SVG: training curves, gold score against KL, lengths of answers.
 
-Drawn with `matplotlib.figure.Figure`, without pyplot: no display, no global state. Panels are white on a dark page too;
-the size keeps letters readable at half a page's width and on a phone.
+Uses `matplotlib.figure.Figure` without pyplot: no display, no global state. Panels are white on a dark page too. Their
+size keeps letters readable at half a page's width and on a phone.
 """
 
 from __future__ import annotations
@@ -100,21 +100,21 @@ TRAINING = (
     Curve("sft", "SFT loss", "nats per token", LOSSES,
           "The loss on the demonstrations' answers. Once validation turns up, more epochs do not help."),
     Curve("rm", "Reward model: loss", "nats per comparison", LOSSES,
-          "0.69 is a coin's toss, less where labels tie."),
+          "0.69 is chance level, less if labels tie."),
     Curve("rm", "Reward model: accuracy", "share", {"accuracy/train": "train", "accuracy/validation": "validation"},
-          "How often the preferred answer gets the higher reward. 0.5 is a coin's toss."),
+          "How often the preferred answer gets the higher reward. 0.5 is chance level."),
     Curve("dpo", "DPO: loss", "nats per pair", LOSSES,
-          "0.69, where policy and reference are the same, is a coin's toss."),
+          "0.69 is chance level: policy and reference are the same."),
     Curve("dpo", "DPO: accuracy", "share", {"accuracy/train": "train", "accuracy/validation": "validation"},
-          "How often the policy has moved towards the preferred answer more than towards the other."),
+          "How often the preferred answer has the higher implicit reward. 0.5 is chance level."),
 )  # fmt: skip
 PPO = (
     Curve("ppo", "Reward and gold score", "mean score", {"objective/scores": "reward model", "objective/gold": "gold"},
-          "PPO sees the reward and never the gold score. Where reward rises and gold does not, it over-optimises."),
+          "PPO sees the reward and never the gold score. If reward rises and gold does not, it over-optimises."),
     Curve("ppo", "KL from SFT", "nats per answer", {"objective/kl": "PPO"},
-          "How far the policy has moved. The KL penalty is the leash that holds it."),
+          "How far the policy has moved from the SFT model. The KL penalty limits it."),
     Curve("ppo", "Length of answers", "tokens", {"val/response_length": "PPO"},
-          "A reward that grows only with length is a reward model's weakness, not a better answer."),
+          "If the reward grows only with length, the reward model is wrong and the answers are not better."),
     Curve("ppo", "Clipped updates", "share of tokens", {"policy/clipfrac_avg": "PPO"},
           "How often PPO's clipping held an update back. Above about 0.3 the steps are too large."),
 )  # fmt: skip
@@ -138,7 +138,8 @@ def _reward_against_kl(curves: Curves) -> Panel:
     }
     svg = curve(series, "KL from SFT, nats", "mean score", "Reward against KL")
     return Panel(
-        svg, "What PPO is paid, and what that is worth, by how far it has moved. Where the two part, it is fooled."
+        svg,
+        "The reward model's score and the gold score, by KL. If they diverge, PPO exploits the reward model's errors.",
     )
 
 
@@ -176,8 +177,8 @@ def curve(series: Mapping[str, tuple[list[float], list[float]]], xlabel: str, yl
         if len(finite) > 1:
             axes.legend(loc="best")
         ends = {name: _running_mean(points)[[0, -1], 1] for name, points in finite.items()}
-        told = "; ".join(f"{name} goes from {first:.3g} to {last:.3g}" for name, (first, last) in ends.items())
-        return inline(figure, f"{title}, by {xlabel}: {told}.")
+        summary = "; ".join(f"{name} goes from {first:.3g} to {last:.3g}" for name, (first, last) in ends.items())
+        return inline(figure, f"{title}, by {xlabel}: {summary}.")
 
 
 def lengths_panel(lengths: Mapping[str, Mapping[str, Any]], title: str = "Length of answers") -> Panel:
@@ -192,8 +193,8 @@ def lengths_panel(lengths: Mapping[str, Mapping[str, Any]], title: str = "Length
         axes.set_ylim(0.4, len(lengths) + 0.6)
         axes.set_xlim(left=0)
         axes.grid(visible=False, axis="y")
-        told = "; ".join(f"{name} has a median of {found['median']:.0f} words" for name, found in lengths.items())
-        svg = inline(figure, f"{title}: {told}.")
+        summary = "; ".join(f"{name} has a median of {found['median']:.0f} words" for name, found in lengths.items())
+        svg = inline(figure, f"{title}: {summary}.")
     return Panel(svg, "Dot: median; bar: middle 50% of answers; line: middle 90%.")
 
 
@@ -204,10 +205,10 @@ def gold_against_kl(
 ) -> str:
     """Each model at (KL, gold) with its interval, and the path of a PPO run.
 
-    Over-optimisation shows as a path that goes on to the right and turns down (Gao et al. 2023, "Scaling Laws for
-    Reward Model Overoptimization"; their axis is the square root of the KL, too). `points` maps a model to (KL in nats,
-    mean, low, high). An estimate of a small KL can come out negative: it stands at 0. A model whose KL is missing has
-    no place on the axis: it is a level line. '' without a path and with fewer than two models to place.
+    With over-optimisation the path continues to the right and turns down (Gao et al. 2023, "Scaling Laws for Reward
+    Model Overoptimization", with the same square-root axis). `points` maps a model to (KL in nats, mean, low, high). An
+    estimate of a small KL may be negative; it is drawn at 0. A model without KL is drawn as a horizontal line. Returns
+    '' if there is no path and fewer than two models have a KL.
     """
     seen = {name: point for name, point in points.items() if _is_number(point[1])}
     way = _finite([kl for kl, _ in path], [gold for _, gold in path])
@@ -223,17 +224,17 @@ def gold_against_kl(
         kls = [kl for kl, *_ in seen.values() if kl is not None and math.isfinite(kl)]
         _square_root_axis(axes, max([*way[:, 0], *kls], default=0.0))
         axes.legend(loc="best")
-        return inline(figure, f"{title}: " + "; ".join(_told(name, point) for name, point in seen.items()) + ".")
+        return inline(figure, f"{title}: " + "; ".join(_described(name, point) for name, point in seen.items()) + ".")
 
 
-# -- what is drawn -----------------------------------------------------------------------------------------------------
+# -- drawing -----------------------------------------------------------------------------------------------------------
 
 
 def _line(axes: Axes, points: NDArray[np.float64], name: str, own: str) -> None:
     smooth = _running_mean(points)
     if smooth is not points:
         axes.plot(points[:, 0], points[:, 1], color=own, alpha=0.28, linewidth=0.9)
-    marker = "o" if len(points) == 1 else None  # a line of one point would not be seen
+    marker = "o" if len(points) == 1 else None  # a line of one point would be invisible
     axes.plot(smooth[:, 0], smooth[:, 1], color=own, label=name, marker=marker, markersize=4)
 
 
@@ -258,7 +259,7 @@ def _way(axes: Axes, way: NDArray[np.float64]) -> None:
 
 def _model(axes: Axes, name: str, point: Sequence[float | None], own: str) -> None:
     kl, mean, low, high = (value if _is_number(value) else None for value in point)
-    assert mean is not None  # the caller drew only those that have one
+    assert mean is not None  # the caller draws only models with a mean
     if kl is None:
         axes.axhline(mean, color=own, linestyle=(0, (4, 3)), linewidth=1.4, label=f"{name} (KL not known)")
         return
@@ -307,7 +308,7 @@ def _running_mean(points: NDArray[np.float64]) -> NDArray[np.float64]:
     return (sums[upper] - sums[lower]) / (upper - lower)[:, None]
 
 
-def _told(name: str, point: Sequence[float | None]) -> str:
+def _described(name: str, point: Sequence[float | None]) -> str:
     kl, mean, low, high = point
     text = f"{name} has gold score {mean:.2f}"
     if _is_number(low) and _is_number(high):
@@ -335,13 +336,13 @@ def canvas(xlabel: str, ylabel: str, title: str, height: float = SIZE[1]) -> Ite
 def inline(figure: Figure, label: str) -> str:
     """The figure's <svg> element: no header, metadata or links; sized by the page, with a label for screen readers."""
     buffer = io.StringIO()
-    no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))  # it would name a web site and the hour
+    no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))  # it would contain a web site and the time
     figure.savefig(buffer, format="svg", metadata=no_metadata)
     svg = buffer.getvalue()
     head, body = svg[svg.index("<svg") :].strip().split(">", 1)
     size = re.search(r'viewBox="[^"]*"', head)
     assert size is not None  # every SVG that matplotlib writes has one
-    # Its style sheet would reach out over the whole page: the same is said on the element, and inherited.
+    # Its style sheet would apply to the whole page, so the same style is set on the element and inherited.
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{html.escape(label)}" {size[0]} {SVG_STYLE}>'
     )

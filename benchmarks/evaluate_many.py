@@ -2,10 +2,10 @@
 
     python benchmarks/evaluate_many.py --demo runs/demo [--prompts 1000 10000] [--out FILE.json]
 
-Base, SFT and PPO of a finished demo answer so many different prompts of the lab, judged by the gold judge and the
-reward model, in a process of its own for each number, with an empty cache; then once more with a full one. Memory is
-the resident set of that process (psutil), sampled four times a second: its peak, and how much higher it was in the
-second half of the time than in the first.
+Base, SFT and PPO of a finished demo answer different prompts of the lab. The gold judge and the reward model score the
+answers. Each number of prompts has its own process, first with an empty cache, then with a full one. Memory is the
+resident set of that process (psutil), sampled four times a second: its peak, and the growth of the peak from the first
+to the second half of the time.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MB = 2**20
 
 
 def main() -> None:
-    """Prints a line for each number of prompts, and writes them where --out says."""
+    """Prints a line for each number of prompts, and writes the rows to --out."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--demo", type=Path, default=Path("runs/demo"), help="the folder of a finished demo")
     parser.add_argument("--prompts", type=int, nargs="+", default=[1000, 10000])
@@ -38,13 +38,13 @@ def main() -> None:
         for n in given.prompts:
             for again in (False, True):
                 rows.append(measure(given.demo, n, Path(folder)) | {"prompts": n, "cached": again})
-                print(told(rows[-1]), flush=True)
+                print(summary(rows[-1]), flush=True)
     if given.out:
         given.out.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
 
 
 def measure(demo: Path, n: int, folder: Path) -> dict[str, Any]:
-    """One evaluation in a process of its own."""
+    """One evaluation in its own process."""
     prompts = folder / f"{n}.jsonl"
     if not prompts.exists():
         tasks = sample_tasks("train", n, "evaluate many", distinct=True)
@@ -87,8 +87,8 @@ def resident(process: subprocess.Popen[bytes]) -> Any:
         time.sleep(0.25)
 
 
-def told(row: dict[str, Any]) -> str:
-    """A line about one evaluation."""
+def summary(row: dict[str, Any]) -> str:
+    """A line of output for one evaluation."""
     per_prompt = row["evaluate_s"] / row["prompts"] * 1000
     return (
         f"{row['prompts']:>7,} prompts x 3 models{', from the cache' if row['cached'] else '':<16}  "

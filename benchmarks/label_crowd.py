@@ -1,7 +1,7 @@
 """Simulated annotators on the ranking app's API, and a check of the database afterwards.
 
-Used by `label_load.py` and `tests/apps/label`. Each submission has a unique mark, so it can be found in the database:
-acknowledged ones must be there exactly once, unacknowledged ones at most once.
+Used by `label_load.py` and `tests/apps/label`. Each submission has a unique mark, by which it is found in the database.
+An acknowledged submission must be there exactly once, an unacknowledged one at most once.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from apps.store.engine import Store
 from apps.store.tables import Annotation, Person, Revision, Task
 
 PASSWORD = "four words or more"
-PATIENCE_S = 60.0  # for one call, over all its repetitions
+PATIENCE_S = 60.0  # for one call with all its retries
 ANSWER_S = 20.0  # for one answer
 FORM = "application/x-www-form-urlencoded"
 
 
 class Said(NamedTuple):
-    """What the server acknowledged."""
+    """A submission that the server acknowledged."""
 
     id: str
     revision: int
@@ -37,26 +37,26 @@ class Said(NamedTuple):
 
 
 class Notes:
-    """What was asked of the server, and what it answered."""
+    """Records of all requests and responses."""
 
     def __init__(self) -> None:
-        self.times: dict[str, list[float]] = defaultdict(list)  # seconds of each call that was answered with 200
-        self.failures: Counter[str] = Counter()  # no answer, or one that says to try again
+        self.times: dict[str, list[float]] = defaultdict(list)  # seconds of each call with status 200
+        self.failures: Counter[str] = Counter()  # no response, or one that asks for a retry
         self.refusals: Counter[str] = Counter()
         self.sent: set[str] = set()  # marks
         self.saved: dict[str, Said] = {}  # by mark
-        self.undos: Counter[str] = Counter()  # asked for, by annotation
+        self.undos: Counter[str] = Counter()  # requested, by annotation
         self.undone: list[tuple[str, int]] = []  # acknowledged: annotation, revision
-        self.repeated: dict[str, float] = {}  # marks that were sent more than once; when the second time
-        self.n_sent_away = 0  # logins that were told to come back later
+        self.repeated: dict[str, float] = {}  # time of the second request, by mark
+        self.n_sent_away = 0  # logins that had to wait (429)
 
 
 class Refused(Exception):
-    """The server will not take this, however often it is sent."""
+    """The server refuses this request; a retry does not help."""
 
 
 class Answer(NamedTuple):
-    """What came back."""
+    """A response."""
 
     status: int
     headers: list[tuple[str, str]]  # names in lower case
@@ -67,20 +67,20 @@ class Answer(NamedTuple):
 
 
 class Browser:
-    """One person's connection, kept open, and their cookies.
+    """One person's cookies and open connection.
 
-    It knows what our server sends and nothing else, and so takes a sixth of what httpx takes: hundreds of people share
-    a machine with the server that they measure.
+    It reads only what our server sends, so it needs a sixth of httpx's CPU time. Hundreds of people share a machine
+    with the server that they measure.
     """
 
     def __init__(self, url: str) -> None:
         self.url, self.cookies = url, dict[str, str]()
-        self.signed = "x-align: 1"  # a script's is its token: "authorization: Bearer ..."
-        self.address: str | None = None  # to come from, if this machine has several
+        self.signed = "x-align: 1"  # scripts send their token instead: "authorization: Bearer ..."
+        self.address: str | None = None  # the local address, if this machine has several
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def send(self, method: str, path: str, body: bytes = b"", kind: str = "application/json") -> Answer:
-        """Raises `ConnectionError` where no answer comes."""
+        """Raises `ConnectionError` if there is no response."""
         try:
             async with asyncio.timeout(ANSWER_S):
                 return await self._sent(method, path, body, kind)
@@ -99,10 +99,10 @@ class Browser:
         headers = f"host: {place.netloc}\r\n{self.signed}\r\ncookie: {cookies}\r\ncontent-type: {kind}\r\n"
         writer.write(f"{method} {path} HTTP/1.1\r\n{headers}content-length: {len(body)}\r\n\r\n".encode() + body)
         first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").strip().split("\r\n")
-        told = [(name.lower(), value.strip()) for name, _, value in (line.partition(":") for line in lines)]
-        answer = Answer(int(first.split()[1]), told, b"")
+        received = [(name.lower(), value.strip()) for name, _, value in (line.partition(":") for line in lines)]
+        answer = Answer(int(first.split()[1]), received, b"")
         answer = answer._replace(body=await reader.readexactly(int(answer.header("content-length"))))
-        for cookie in (value.partition(";")[0] for name, value in told if name == "set-cookie"):
+        for cookie in (value.partition(";")[0] for name, value in received if name == "set-cookie"):
             self.cookies[cookie.partition("=")[0]] = cookie.partition("=")[2]
         if answer.header("connection") == "close":
             self.close()
@@ -125,7 +125,7 @@ class Annotator:
         self.n_said = 0
 
     async def log_in(self) -> None:
-        """As the form does it; who is told to come back later does."""
+        """Logs in as the form does; waits and retries after a 429."""
         body = urlencode({"name": self.name, "password": PASSWORD}).encode()
         while True:
             began = time.perf_counter()
@@ -139,7 +139,7 @@ class Annotator:
             await asyncio.sleep(float(answer.header("retry-after")))
 
     async def work(self, until: Callable[[], bool]) -> None:
-        """Task after task."""
+        """Works on one task after another."""
         await asyncio.sleep(self.chance.random() * self.pace_s)
         while not until():
             try:
@@ -148,7 +148,7 @@ class Annotator:
                 await self.think(0.1)
 
     async def one_task(self) -> None:
-        """Claims, works, submits; now and then something else."""
+        """Claims, works, submits; sometimes skips, flags, undoes or revises."""
         task = (await self.call("claim", "POST", "claim", {}))["task"]
         await self.call("progress", "GET", "progress")
         if task is None:
@@ -178,7 +178,7 @@ class Annotator:
             await self.revise()
 
     async def say(self, path: str, about: dict[str, Any], payload: dict[str, Any]) -> str:
-        """Sends what is to be kept, again and again under the same id until the server says that it is saved."""
+        """Sends an annotation; retries under the same id until the server has saved it."""
         mark = mark_of(payload)
         self.notes.sent.add(mark)
         if path in ("skip", "flag"):
@@ -191,13 +191,13 @@ class Annotator:
         return str(answer["id"])
 
     async def undo(self, annotation: str) -> None:
-        """Takes back what was just said; the task comes with the next claim."""
+        """Takes back the last annotation; the next claim gives the task again."""
         self.notes.undos[annotation] += 1
         task = (await self.call("undo", "POST", "undo", {"id": annotation}))["task"]
         self.notes.undone.append((annotation, task["revision"]))
 
     async def revise(self) -> None:
-        """Looks at earlier work, and says something else about one task of it."""
+        """Opens the history and changes the ranking of one earlier task."""
         items = (await self.call("history", "GET", "mine"))["items"]
         done = [item for item in items if item["status"] == "submitted"]
         if not done:
@@ -226,11 +226,11 @@ class Annotator:
         return f"{self.name} said {self.n_said}"
 
     async def think(self, share: float) -> None:
-        """A share of the time that a task takes, more or less."""
+        """Waits for about this share of a task's time."""
         await asyncio.sleep(self.pace_s * share * self.chance.uniform(0.5, 1.5))
 
     async def call(self, kind: str, method: str, path: str, body: Any = None, mark: str = "") -> Any:
-        """One call's answer. What may pass is tried again, as the page does. Raises `Refused`."""
+        """One call's response. Retries temporary failures, as the page does. Raises `Refused`."""
         deadline = time.monotonic() + PATIENCE_S
         sent = b"" if body is None else json.dumps(body).encode()
         while time.monotonic() < deadline:
@@ -243,11 +243,11 @@ class Annotator:
                 if answer.status == 200:
                     self.notes.times[kind].append(time.perf_counter() - began)
                     return json.loads(answer.body)
-                told = f"{kind}: {answer.status} {answer.body.decode()[:200]}"
+                problem = f"{kind}: {answer.status} {answer.body.decode()[:200]}"
                 if answer.status < 500 and answer.status not in (408, 429):
-                    self.notes.refusals[told] += 1
-                    raise Refused(told)
-                self.notes.failures[told] += 1
+                    self.notes.refusals[problem] += 1
+                    raise Refused(problem)
+                self.notes.failures[problem] += 1
             await asyncio.sleep(self.retry_s)
             if mark:
                 self.notes.repeated.setdefault(mark, time.time())
@@ -255,10 +255,10 @@ class Annotator:
 
 
 class Watcher(Annotator):
-    """A lead whose dashboard is open."""
+    """A lead with an open dashboard."""
 
     async def watch(self, every_s: float, until: Callable[[], bool]) -> None:
-        """Opens the page, then has its figures computed anew, as its Refresh does."""
+        """Opens the page, then recomputes its figures, as its Refresh button does."""
         await self.browser.send("GET", "/lead/")
         while not until():
             await self.call("dashboard", "GET", "lead/page")
@@ -266,28 +266,28 @@ class Watcher(Annotator):
 
 
 def mark_of(payload: dict[str, Any]) -> str:
-    """What occurs in this content alone; "" for what was taken back."""
+    """The unique mark in this content; "" for an undone annotation."""
     return str(payload.get("reason") or payload.get("comment") or "")
 
 
 class Reckoning(NamedTuple):
-    """What the database holds, and what is wrong with it."""
+    """The contents of the database, and the problems found."""
 
     n_rankings: int
     n_extra: int
-    n_lost_replies: int  # saved by a call whose answer never came: the repetition found it there
+    n_lost_replies: int  # saved, but the response was lost, so it was sent again
     problems: list[str]
 
 
 def reckon(url: str, notes: Notes) -> Reckoning:
-    """Holds the database against what was acknowledged."""
+    """Compares the database with the acknowledged submissions."""
     store, problems = Store.open(url, create=False), []
     with store.read() as session:
         if store.is_sqlite:
             problems += [f"integrity: {row}" for row in session.scalars(text("PRAGMA integrity_check")) if row != "ok"]
             problems += [f"foreign key: {row}" for row in session.execute(text("PRAGMA foreign_key_check"))]
         erased = select(Annotation.id).join(Person, Person.id == Annotation.person_id)
-        erased = erased.where(Person.erased_at.is_not(None))  # whose marks are gone
+        erased = erased.where(Person.erased_at.is_not(None))  # their marks are deleted
         revisions = session.scalars(select(Revision).where(Revision.annotation_id.not_in(erased))).all()
         annotations = session.scalars(select(Annotation).where(Annotation.id.not_in(erased))).all()
         for task in session.scalars(select(Task)):
@@ -315,11 +315,11 @@ def _said_once(revisions: Any, notes: Notes) -> list[str]:
     problems = [f"{mark!r}: acknowledged {said}, found {found[mark]}" for mark, said in notes.saved.items()
                 if found[mark] != [said]]  # fmt: skip
     problems += [f"{mark!r}: found {len(said)} times" for mark, said in found.items() if len(said) > 1]
-    return problems + [f"{mark!r}: nobody said that" for mark in found if found[mark] and mark not in notes.sent]
+    return problems + [f"{mark!r}: nobody sent that" for mark in found if found[mark] and mark not in notes.sent]
 
 
 def _undone_once(revisions: Any, notes: Notes) -> list[str]:
     found = {(one.annotation_id, one.n) for one in revisions if one.status == "undone"}
-    problems = [f"{key}: acknowledged as undone, and is not" for key in notes.undone if key not in found]
+    problems = [f"{key}: acknowledged as undone, but is not undone" for key in notes.undone if key not in found]
     often = Counter(annotation for annotation, _ in found)
     return problems + [f"{key}: undone {n} times" for key, n in often.items() if n > notes.undos[key]]

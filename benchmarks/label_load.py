@@ -1,14 +1,13 @@
-"""Load test of the ranking app: simulated annotators, each with a session of their own, on a real server.
+"""Load test of the ranking app: simulated annotators, each with their own session, on a real server.
 
     python benchmarks/label_load.py [--annotators 50] [--seconds 300] [--pace 5] [--workers 1]
         [--database PATH|postgresql://...]
 
-Starts `align label serve`, logs all annotators in, a few at a time, and lets each work: claim, drafts,
-a heartbeat, submit about every `pace` seconds; now and then skip, flag, undo, look back and revise; a lead's dashboard
-computes anew every ten seconds. Prints how long each kind of call took, as the annotators saw it, and what server,
-database and clients used of the processor meanwhile, the logins apart; then holds the database against what was
-acknowledged. All share the machine. Exit status 1 if anything failed, was lost, or is there twice. Needs an empty
-database.
+Starts `align label serve` and logs all annotators in, a few at a time. Each claims, saves drafts, sends a heartbeat and
+submits about every `pace` seconds, and sometimes skips, flags, undoes or revises. A lead's dashboard is recomputed
+every ten seconds. Prints the time of each kind of call, as the annotators see it, and the CPU use of server, database
+and clients, without the logins; then compares the database with the acknowledged submissions. All share the machine.
+Exit status 1 if anything failed, was lost, or is there twice. Needs an empty database.
 """
 
 from __future__ import annotations
@@ -42,13 +41,13 @@ from apps.store.engine import Store
 from apps.store.project import opened
 
 ROOT = Path(__file__).parents[1]
-OFFICE = 50  # people who come from one address, which may have no more than some hundred connections
-AT_THE_DOOR = 8  # people who log in at the same moment; a password takes a core for a tenth of a second or two
+OFFICE = 50  # people with the same address; the server limits the connections of an address
+AT_THE_DOOR = 8  # people who log in at the same time; a password needs 0.1 to 0.2 s of a core
 WORDS = "the model answers at some length because people ask for reasons and examples while others are short".split()  # noqa: SIM905
 
 
 class Load(NamedTuple):
-    """How many people do how much."""
+    """The size of the load."""
 
     annotators: int
     seconds: float
@@ -63,16 +62,16 @@ class Used(NamedTuple):
     """Seconds of CPU."""
 
     server: float
-    database: float  # 0 where the server is its own, as with SQLite, or where it is elsewhere
+    database: float  # 0 for SQLite, and for a database on another machine
     clients: float
 
 
 class Result(NamedTuple):
     notes: Notes
-    arrival_s: float  # until all were logged in
-    seconds: float  # from then on
+    arrival_s: float  # until all are logged in
+    seconds: float  # after that
     used: Used
-    peak_mb: float  # of the server's resident memory, looked at every second
+    peak_mb: float  # of the server's resident memory, sampled every second
     reckoning: Reckoning
 
 
@@ -84,7 +83,7 @@ def main() -> int:
     parser.add_argument("--tasks", type=int, default=2000)
     parser.add_argument("--overlap", type=int, default=3)
     parser.add_argument("--workers", type=int, default=1, help="processes of the server")
-    parser.add_argument("--database", help="an empty one; by default a new file")
+    parser.add_argument("--database", help="an empty database; default: a new file")
     given = parser.parse_args()
     load = Load(given.annotators, given.seconds, given.pace, given.tasks, given.overlap, workers=given.workers)
     with tempfile.TemporaryDirectory() as temporary:
@@ -98,27 +97,29 @@ def main() -> int:
 
 
 def measure(folder: Path, load: Load, database: str, enough: Callable[[Notes], bool] = lambda notes: True) -> Result:
-    """The whole of it, in a folder: for the time given, and then until `enough` was done."""
+    """The whole measurement in a folder: for the given time, and then until `enough`."""
     project = folder / "project.yaml"
     keys = {"name": "load", "database": database, "overlap": load.overlap}
     project.write_text(json.dumps(keys), encoding="utf-8")
     write_answers(folder / "answers.jsonl", load.tasks)
     names = [f"person {index}" for index in range(load.annotators)]
-    once = patch.object(passwords, "hash_password", cache(passwords.hash_password))  # one password, and slow on purpose
+    once = patch.object(
+        passwords, "hash_password", cache(passwords.hash_password)
+    )  # all have one password, and hashing is slow on purpose
     with once, opened(str(project)) as bench:
         import_files(bench, [str(folder / "answers.jsonl")])
         for name in (*names, "lead"):
             token = invitations.invite(bench.store, "reviewer" if name == "lead" else "annotator", name).token
             invitations.accept(bench.store, token, None, PASSWORD)
     with serving(project, load.workers) as (url, process):
-        pool = ConnectionPool(url, names, load, process, database_process(database))
-        result = asyncio.run(pool.everybody(enough))
+        crowd = Crowd(url, names, load, process, database_process(database))
+        result = asyncio.run(crowd.run(enough))
     return result._replace(reckoning=reckon(database, result.notes))
 
 
 @contextmanager
 def serving(project: Path, workers: int = 1) -> Iterator[tuple[str, psutil.Process]]:
-    """The server as a process of its own, and its address."""
+    """The server in its own process, and its address."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     url, log = f"http://127.0.0.1:{port}", project.with_suffix(".log")
@@ -148,8 +149,8 @@ def answers(url: str) -> bool:
     return True
 
 
-class ConnectionPool:
-    """The people, and whose CPU is counted."""
+class Crowd:
+    """The annotators, and the processes of which CPU time is counted."""
 
     def __init__(
         self, url: str, names: list[str], load: Load, server: psutil.Process, database: psutil.Process | None
@@ -157,12 +158,12 @@ class ConnectionPool:
         self.notes, self.load, self.server, self.database = Notes(), load, server, database
         self.crew = [Annotator(name, url, self.notes, load.pace_s) for name in names]
         self.lead = Watcher("lead", url, self.notes)
-        if platform.system() == "Linux":  # others have one address of their own
+        if platform.system() == "Linux":  # other systems have only one loopback address
             for index, one in enumerate(self.crew):
                 one.browser.address = f"127.0.0.{1 + index // OFFICE}"
 
-    async def everybody(self, enough: Callable[[Notes], bool]) -> Result:
-        """Logs all in, lets them work for the time given, and watches the server's memory."""
+    async def run(self, enough: Callable[[Notes], bool]) -> Result:
+        """Logs all in, lets them work for the given time, and samples the server's memory."""
         began, door = time.monotonic(), asyncio.Semaphore(AT_THE_DOOR)
 
         async def come(one: Annotator) -> None:
@@ -177,7 +178,7 @@ class ConnectionPool:
         return Result(self.notes, arrived - began, took, used, peak_mb, Reckoning(0, 0, 0, []))
 
     async def work(self, is_over: Callable[[], bool]) -> float:
-        """Until it is over. Returns the most memory that the server had, in MB."""
+        """Runs all annotators until `is_over`. Returns the server's peak memory in MB."""
         working = [asyncio.create_task(one.work(is_over)) for one in self.crew]
         working.append(asyncio.create_task(self.lead.watch(self.load.refresh_s, is_over)))
         peak = 0.0
@@ -199,13 +200,13 @@ def family(process: psutil.Process) -> list[psutil.Process]:
 
 
 def cpu_s(process: psutil.Process) -> float:
-    """Of a process and of all that it started, as far as they live or were waited for."""
+    """CPU seconds of a process and its children, alive or waited for."""
     times = [one.cpu_times() for one in family(process)]
     return float(sum(one.user + one.system + one.children_user + one.children_system for one in times))
 
 
 def database_process(database: str) -> psutil.Process | None:
-    """PostgreSQL's first process, if it is on this machine."""
+    """PostgreSQL's main process, if it is on this machine."""
     store = Store.open(database, create=False)
     with store.read() as session:
         pid = None if store.is_sqlite else session.scalar(text("SELECT pg_backend_pid()"))
@@ -215,7 +216,7 @@ def database_process(database: str) -> psutil.Process | None:
 
 
 def write_answers(path: Path, n: int) -> None:
-    """Prompts with four answers of some hundred words: Markdown with a list, code and a formula."""
+    """Writes prompts with four answers of about a hundred words: Markdown with a list, code and a formula."""
     chance = random.Random(1)
 
     def words(n_words: int) -> str:
@@ -248,7 +249,7 @@ def tell(result: Result) -> None:
         print(f"  {kind:10} {len(times):6} {p50:7.1f} {p95:7.1f} {p99:7.1f} {1000 * times[-1]:7.1f}")
     server, database, clients = (100 * one / result.seconds for one in result.used)
     rate = len(notes.times["submit"]) / result.seconds
-    print(f"  logins: {result.arrival_s:.0f} s for all, {notes.n_sent_away} told to come back later")
+    print(f"  logins: {result.arrival_s:.0f} s for all, {notes.n_sent_away} had to wait")
     print(f"  {result.seconds:.0f} s, {rate:.1f} submits a second; CPU of a core: server {server:.0f}%, database "
           f"{database:.0f}%, clients {clients:.0f}%; server's peak memory {result.peak_mb:.0f} MB")  # fmt: skip
     print(f"  failures {dict(notes.failures)}, refusals {dict(notes.refusals)}")

@@ -2,10 +2,10 @@
 
     python benchmarks/label_store.py [--tasks 100000] [--done 5000] [--database PATH|postgresql://...] [--folder FOLDER]
 
-Imports N prompts with 4 answers each, then measures claims and submits of a person who begins, of one who has done
-thousands that stay open to others, at the end of the queue, and when nothing is left; then exports. Memory is the peak
-of the process (getrusage) after each step; times are medians, 95th percentiles and maxima over 200 claims.
-Needs an empty database.
+Imports N prompts with 4 answers each. Measures claims and submits of a new person, of a person with thousands of
+rankings of tasks that are open to others, at the end of the queue, and of an empty queue; then exports. Memory is the
+peak of the process (getrusage) after each step; times are medians, 95th percentiles and maxima over 200 claims. Needs
+an empty database.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def measure(folder: Path, n: int, n_done: int, database: str) -> None:
         work_rounds("a person who begins", project, crew[0])
         have_done(project, crew[1], n_done)
         work_rounds(f"a person who has done {n_done:,}, open to others", project, crew[1])
-        with project.store.write() as session:  # the desk as it would be after all its places had to be looked at anew
+        with project.store.write() as session:  # as if all places of the desk had to be read again
             session.execute(update(Desk).where(Desk.person_id == crew[1]).values(place=0))
         timed(f"one claim that passes {n_done:,} one by one", lambda: tasks.claim(project.store, project.id, crew[1]))
         have_done(project, crew[2], n)
@@ -74,7 +74,7 @@ def measure(folder: Path, n: int, n_done: int, database: str) -> None:
 
 
 def export_alone(folder: Path) -> None:
-    """In a process of its own, so that its memory can be told."""
+    """Runs in its own process, so that its memory can be measured."""
     words = [sys.executable, "-m", "apps.label", "export", str(folder / "project.yaml"), "--out", str(folder / "out")]
     started = now()
     subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
@@ -162,7 +162,7 @@ def rounds(name: str, act: Callable[[], Any], n: int) -> None:
     told_times(name, found)
 
 
-Took = tuple[float, float]  # seconds by the clock, and of this process's CPU, which a busy machine does not lengthen
+Took = tuple[float, float]  # wall-clock seconds, and CPU seconds, which do not depend on other work
 
 
 def now() -> Took:

@@ -2,10 +2,10 @@
 
     python benchmarks/roles_memory.py [--preset gpt2] [--out FILE.json]
 
-Writes a model of that shape with random weights, and a reward model beside it, into a temporary folder; loads policy,
-reference, reward and critic as `align.ppo` does; and counts the bytes of the storages that their parameters and buffers
-stand in, quantisation constants included, each once. "full" are four fp32 models; the others are LoRA on one
-base. Gradients, moments and activations are not weights: for them see `--dry-run`.
+Writes a model of that shape with random weights and a reward model into a temporary folder, loads policy, reference,
+reward and critic as `align.ppo` does, and counts the bytes of the storages of their parameters and buffers, with
+quantisation constants, each once. "full" means four fp32 models; the others are LoRA on one base. Gradients, moments
+and activations are not counted: see `--dry-run`.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ MODES = {
 
 
 def main() -> None:
-    """Prints a line for each mode, and writes them where --out says."""
+    """Prints a line for each mode, and writes the rows to --out."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--preset", default="gpt2", help="a shape that align.pretrain knows (default: gpt2, 124 M)")
+    parser.add_argument("--preset", default="gpt2", help="model.preset of align pretrain (default: gpt2, 124 M)")
     parser.add_argument("--out", type=Path, help="a JSON file to write")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def measure(preset: str, folder: Path) -> dict[str, dict[str, float]]:
-    """{mode: {megabytes, share}}; share is of the first mode."""
+    """{mode: {megabytes, share}}; share: relative to the first mode."""
     base, rankings = write_inputs(preset, folder)
     found: dict[str, dict[str, float]] = {}
     for name, (adapter, quantization, precision) in MODES.items():
@@ -70,7 +70,7 @@ def write_inputs(preset: str, folder: Path) -> tuple[Path, Path]:
 
 
 def weights_of_roles(model: dict[str, Any], precision: str, rankings: Path, folder: Path) -> float:
-    """Megabytes of all weights of the four roles. The first time, a reward model is trained for a step in `folder`."""
+    """Megabytes of all weights of the four roles. The first call trains a reward model for a step in `folder`."""
     from align import ppo, rm
     from align.config import build
     from align.rl.roles import load_roles
@@ -97,7 +97,7 @@ def weights_of_roles(model: dict[str, Any], precision: str, rankings: Path, fold
 
 
 def distinct_bytes(modules: Any) -> int:
-    """Bytes of all storages that the modules' parameters, buffers and quantisation states stand in, each once."""
+    """Bytes of all storages of the modules' parameters, buffers and quantisation states, each once."""
     import torch
 
     storages: dict[int, int] = {}
@@ -106,7 +106,7 @@ def distinct_bytes(modules: Any) -> int:
         if isinstance(value, torch.Tensor):
             storage = value.untyped_storage()
             storages[storage.data_ptr()] = storage.nbytes()
-            for name in ("quant_state", "CB", "SCB"):  # what bitsandbytes hangs on a weight
+            for name in ("quant_state", "CB", "SCB"):  # attributes that bitsandbytes adds to a weight
                 note(getattr(value, name, None))
         elif hasattr(value, "absmax"):  # a quant_state
             for part in (value.absmax, value.code, value.offset, getattr(value, "state2", None)):

@@ -438,7 +438,7 @@ def test_a_policy_that_is_not_what_sampled_is_refused(world, tmp_path, warmup):
     rollouts.logprobs = rollouts.logprobs - 0.1 * rollouts.mask
     for step in range(1, warmup + 1):
         stage.learner.step(rollouts, step)
-    with pytest.raises(ppo.UserError, match=r"before the first update log probabilities are 0\.1 nats"):
+    with pytest.raises(ppo.UserError, match=r"before the first update log probabilities differ by 0\.1 nats"):
         stage.learner.step(rollouts, warmup + 1)
 
 

@@ -12,7 +12,7 @@ import pytest
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
-from align.config import build, merged, read_yaml
+from align.config import build, merged, read_recipe, read_yaml
 from align.errors import UserError
 from align.pipeline import Recipe, run
 from align.report import notebook
@@ -165,15 +165,18 @@ def test_the_project_is_found_from_any_folder_inside_it(tmp_path: Path, monkeypa
     notebook.begin()
     assert Path.cwd() == ROOT
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="inside a checkout"):
+    with pytest.raises(UserError, match=r"no recipes/demo\.yaml here or in a parent folder"):
         notebook.begin()
 
 
-def test_a_pipeline_runs_some_of_its_stages(tmp_path: Path) -> None:
+def test_a_pipeline_runs_some_of_its_stages(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sizes = {"documents": 20, "demonstrations": 5, "prompts": 5, "ppo_prompts": 5, "heldout_prompts": 5}
     changes = {"output": str(tmp_path / "out"), "stages": {"world": {"set": sizes}}}
     recipe = build(Recipe, merged(read_yaml(ROOT / "recipes" / "demo.yaml"), changes), "demo.yaml")
     run(recipe, ROOT / "recipes", only=["world"])
     assert list(json.loads((tmp_path / "out" / "pipeline.json").read_text())["stages"]) == ["world"]
-    with pytest.raises(UserError, match="there is no stage word; there are world, pretrain"):
+    again = read_recipe(Recipe, tmp_path / "out" / "recipe.yaml")  # the command in the report runs this copy
+    run(again, tmp_path / "out", only=["world"])
+    assert "world: done before" in capsys.readouterr().out
+    with pytest.raises(UserError, match="there is no stage word; the stages are world, pretrain"):
         run(recipe, ROOT / "recipes", only=["word"])

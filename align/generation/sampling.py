@@ -185,7 +185,7 @@ def _by_inverse_cdf(logits: Tensor, generator: torch.Generator) -> Tensor:
     took longer than a small model's pass. Sums are in fp64, exact enough for any vocabulary. The uniform number is
     above 0, so a token of probability 0 is never first; if the logits are not finite, the last token is taken.
     """
-    cumulative = logits.softmax(-1).cumsum(-1, dtype=torch.float64)
+    cumulative = logits.softmax(-1).double().cumsum_(-1)
     uniform = 1 - torch.rand(len(logits), 1, generator=generator, dtype=torch.float64)  # in (0, 1]
     return torch.searchsorted(cumulative, uniform * cumulative[:, -1:])[:, 0].clamp(max=logits.shape[-1] - 1)
 

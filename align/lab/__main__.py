@@ -38,17 +38,17 @@ def parser() -> argparse.ArgumentParser:
         parser.add_argument(
             f"--{name.replace('_', '-')}", type=int, default=n, metavar="N", help=f"{file}: {what} ({n})"
         )
-    parser.add_argument("--overwrite", action="store_true", help="write into a folder that already holds something")
+    parser.add_argument("--overwrite", action="store_true", help="write into a folder that is not empty")
     return parser
 
 
 def _check_folder(out: Path, overwrite: bool) -> None:
     if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is a file; --out names a folder")
+        raise ValueError(f"--out {out}: this is a file; name a folder")
     held = sorted(path.name for path in out.iterdir()) if out.exists() else []
     if held and not overwrite:
         names = ", ".join(held[:3]) + (", ..." if len(held) > 3 else "")
-        raise ValueError(f"{out} is not empty (it holds {names}); name an empty folder, or say --overwrite")
+        raise ValueError(f"--out {out}: the folder is not empty (it has {names}); name another, or add --overwrite")
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ independent annotators agree on a pair as often as InstructGPT's training labele
 2203.02155, section 3.4).
 
 `answers.jsonl` has rows {"prompt", "responses"}; a prompt is a string or a list of {"role", "content"} messages whose
-last user turn is judged. The rankings are rows {"prompt", "responses", "ranks", "annotator"}; rank 1 is best. With
-`--overlap 2` two annotators rank each row of answers, a row of rankings each, and their agreement can be counted.
+last user message is judged. The rankings are rows {"prompt", "responses", "ranks", "annotator"}; rank 1 is best. With
+`--overlap 2` two annotators rank each row of answers, each in a row of their own, so their agreement can be measured.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from align.commands import program
 from align.lab.judge import judge
 
 AGREEMENT = 0.73
-NOISE_RANGE = (0.01, 100.0)  # from all but certain to all but random, on scores between -0.75 and 1.5
+NOISE_RANGE = (0.01, 100.0)  # from almost certain to almost random, on scores between -0.75 and 1.5
 ANNOTATORS = tuple(f"annotator-{i}" for i in range(1, 9))
 
 log = logging.getLogger(__name__)
 
 
 class Summary(TypedDict):
-    """What `rank_file` did."""
+    """The result of `rank_file`."""
 
     n: int  # rankings written
     noise: float
@@ -55,11 +55,11 @@ class BrokenLine(ValueError):
 
 
 def rank(prompt: str, responses: Sequence[str], noise: float, rng: Random, *, tie_margin: float = 0.0) -> list[int]:
-    """One annotator's ranks of the responses, 1 is best.
+    """One annotator's ranks of the responses; 1 is best.
 
-    Responses with the same text are the same to the annotator: they tie. With a `tie_margin` an answer also ties with
-    the best of the group above it if the annotator sees it at most that much below; the next rank counts all that are
-    better (1, 1, 3). Raises ValueError if the prompt is not of the lab's world.
+    Responses with the same text tie. With a `tie_margin` an answer also ties with the best of the group above it if its
+    noisy score is at most that much lower; the next rank counts all better answers (1, 1, 3). Raises ValueError if the
+    prompt is not from the lab's world.
     """
     seen = {text: judge(prompt, text).score + noise * _gumbel(rng) for text in dict.fromkeys(responses)}
     return _ranks([seen[text] for text in responses], tie_margin)
@@ -72,7 +72,7 @@ def _gumbel(rng: Random) -> float:
 def _ranks(values: Sequence[float], tie_margin: float) -> list[int]:
     order = sorted(range(len(values)), key=lambda i: -values[i])
     ranks = [0] * len(values)
-    best = order[0]  # of the group of those that tie
+    best = order[0]  # of the group of ties
     for place, i in enumerate(order, start=1):
         if i == best or values[best] - values[i] > tie_margin:
             best, ranks[i] = i, place
@@ -85,7 +85,7 @@ def _ranks(values: Sequence[float], tie_margin: float) -> list[int]:
 
 
 def expected_agreement(score_lists: Iterable[Sequence[float]], noise: float) -> float:
-    """How often two independent annotators order a pair of answers to one prompt alike: the mean of p^2 + (1 - p)^2.
+    """The share of pairs that two independent annotators order in the same way: the mean of p^2 + (1 - p)^2.
 
     `score_lists` has the gold scores of the answers to each prompt. A pair of equal scores counts as one half.
     """
@@ -93,31 +93,34 @@ def expected_agreement(score_lists: Iterable[Sequence[float]], noise: float) -> 
 
 
 def agreement_with_gold(score_lists: Iterable[Sequence[float]], noise: float) -> float:
-    """How often an annotator prefers the better one, over the pairs whose gold scores differ.
+    """How often an annotator prefers the better answer, over pairs with different gold scores.
 
-    It is the accuracy that a perfect judge would have on the annotators' labels: what a reward model can reach.
+    A perfect judge would have this accuracy on the annotators' labels, so it bounds a reward model's.
     """
     gaps = {gap: n for gap, n in _gaps(score_lists).items() if gap > 0}
     if not gaps:
-        raise ValueError("all answers to a prompt have the same gold score: there is no order to agree with")
+        raise ValueError("all answers to each prompt have the same gold score, so there is nothing to rank")
     return sum(n * _sigmoid(gap / noise) for gap, n in gaps.items()) / sum(gaps.values())
 
 
 def calibrate_noise(score_lists: Iterable[Sequence[float]], agreement: float = AGREEMENT) -> float:
     """The noise at which `expected_agreement` is `agreement`, by bisection within `NOISE_RANGE`.
 
-    Where too many pairs tie in gold for it to be reached, it is the smallest noise of the range, and the agreement that
-    is reached is logged as a warning; `expected_agreement` gives it.
+    If too many pairs tie in gold to reach that agreement, returns the smallest noise of the range and logs a warning
+    with the agreement that is reached; `expected_agreement` gives it too.
     """
     if not 0.5 < agreement < 1:
         raise ValueError(
-            f"agreement is {agreement}; two noisy annotators agree more than by chance (0.5), less than always (1)"
+            f"agreement = {agreement}: two noisy annotators agree more often than by chance, but not always; give a "
+            "number between 0.5 and 1"
         )
     gaps = _gaps(score_lists)
     low, high = NOISE_RANGE
     if _agreement(gaps, low) <= agreement:
         reached = _agreement(gaps, low)
-        log.warning("agreement %.3f is out of reach, too many answers are equally good: %.3f", agreement, reached)
+        log.warning(
+            "agreement %.3f is out of reach, because too many answers are equally good: %.3f", agreement, reached
+        )
         return low
     for _ in range(60):  # agreement falls as noise grows
         middle = math.sqrt(low * high)
@@ -126,12 +129,12 @@ def calibrate_noise(score_lists: Iterable[Sequence[float]], agreement: float = A
 
 
 def _gaps(score_lists: Iterable[Sequence[float]]) -> Counter[float]:
-    """How often each distance between two scores of one prompt occurs; gold scores have few distances."""
+    """Counts of each distance between two scores of one prompt; gold scores have few different distances."""
     gaps: Counter[float] = Counter()
     for scores in score_lists:
         gaps.update(abs(a - b) for i, a in enumerate(scores) for b in scores[:i])
     if not gaps:
-        raise ValueError("no prompt has two different answers: there are no pairs to compare")
+        raise ValueError("no prompt has two different answers, so there are no pairs to compare; sample more answers")
     return gaps
 
 
@@ -150,15 +153,15 @@ def _sigmoid(x: float) -> float:
 def rank_file(
     answers_path: str | Path, out_path: str | Path, seed: int, agreement: float = AGREEMENT, overlap: int = 1
 ) -> Summary:
-    """Ranks every row of a file of answers, by annotators of that agreement, and writes our ranking rows.
+    """Ranks every row of a file of answers with annotators of that agreement, and writes rows of rankings.
 
-    `overlap` different annotators rank each row, each with a row of their own: so agreement can be measured.
+    `overlap` different annotators rank each row, each in a row of their own, so agreement can be measured.
 
-    Raises BrokenLine for a row that cannot be used, ValueError where there is nothing to rank or nobody to rank it,
-    OSError as files do.
+    Raises BrokenLine for a row that cannot be used, ValueError if there is nothing to rank or `overlap` is too large,
+    and OSError if a file cannot be read or written.
     """
     if not 1 <= overlap <= len(ANNOTATORS):
-        raise ValueError(f"overlap is {overlap}; from 1 to {len(ANNOTATORS)} annotators can rank each row")
+        raise ValueError(f"overlap = {overlap}: 1 to {len(ANNOTATORS)} annotators can rank each row")
     rows, score_lists = [], []
     for line, row in _read_rows(Path(answers_path)):
         rows.append(row)
@@ -186,7 +189,7 @@ def _rank_row(row: dict[str, Any], annotator: str, noise: float, rng: Random) ->
 
 
 def _scores(row: dict[str, Any], path: Path, line: int) -> list[float]:
-    """The gold scores of a row's different answers: equal ones are no pair, since they always tie."""
+    """The gold scores of a row's different answers. Equal answers are no pair, because they always tie."""
     try:
         return [judge(_question(row["prompt"]), text).score for text in dict.fromkeys(row["responses"])]
     except ValueError as error:
@@ -194,7 +197,7 @@ def _scores(row: dict[str, Any], path: Path, line: int) -> list[float]:
 
 
 def _question(prompt: str | list[dict[str, str]]) -> str:
-    """The text to judge: a prompt, or the last user turn of one."""
+    """The text to judge: a prompt, or its last user message."""
     if isinstance(prompt, str):
         return prompt
     return next(message["content"] for message in reversed(prompt) if message["role"] == "user")
@@ -217,7 +220,7 @@ def _read_rows(path: Path) -> Iterable[tuple[int, dict[str, Any]]]:
 
 
 def _fault(row: Any) -> str | None:
-    """What is wrong with a row's shape, if anything."""
+    """The error in a row's structure, or None."""
     if not isinstance(row, dict):
         return f"a row must be an object with prompt and responses, not {type(row).__name__}"
     for key in ("prompt", "responses"):
@@ -263,8 +266,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(
-        f"{args.out}: {summary['n']} rankings; noise {summary['noise']:.3f}; of the pairs, two annotators order "
-        f"{summary['annotator_agreement']:.1%} alike, an annotator and the gold judge {summary['gold_agreement']:.1%}"
+        f"{args.out}: {summary['n']} rankings; noise {summary['noise']:.3f}; two annotators agree on "
+        f"{summary['annotator_agreement']:.1%} of pairs, one with the gold judge on {summary['gold_agreement']:.1%}"
     )
     return 0
 

@@ -3,9 +3,9 @@
     choice rows      {"question", "choices", "answer"}   one right answer and three wrong ones; `answer` is its index
     question rows    {"question", "answer"}              every right answer
 
-An answer is a whole sentence of the language, "black .". A wrong choice is what somebody could have said instead: as
-many words, of the same kind; first of all other words of the question, its words in another order. Questions whose
-answer is yes or no have no three wrong ones and are no choices.
+An answer is a whole sentence of the language, "black .". A wrong choice is plausible: it has as many words, of the same
+kind, and if possible other words of the question or the same words in another order. Questions with the answer yes or
+no have no three wrong choices, so they are left out.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ N_WRONG = 3
 
 
 def choice_rows(split: Split, n: int, seed: int | str) -> Iterator[dict[str, Any]]:
-    """`n` different questions with four choices each. Raises ValueError where the split has not as many."""
+    """`n` different questions with four choices each. Raises ValueError if the split has fewer."""
     rng = Random(f"choices {split} {seed}")
     for task in harmless_tasks(split, n, f"choices {seed}", leave_out=("is_a",)):
         right = rng.choice(task.answers)
@@ -34,13 +34,13 @@ def choice_rows(split: Split, n: int, seed: int | str) -> Iterator[dict[str, Any
 
 
 def question_rows(split: Split, n: int, seed: int | str) -> Iterator[dict[str, Any]]:
-    """`n` different questions with all their right answers. Raises ValueError where the split has not as many."""
+    """`n` different questions with all their right answers. Raises ValueError if the split has fewer."""
     for task in harmless_tasks(split, n, f"questions {seed}"):
         yield {"question": task.prompt, "answer": [f"{answer} ." for answer in task.answers]}
 
 
 def harmless_tasks(split: Split, n: int, seed: int | str, leave_out: tuple[str, ...] = ()) -> list[Task]:
-    """`n` different harmless instructions, in the mixture that a split has them in."""
+    """`n` different harmless instructions, in the mixture of the split."""
     drawn = sample_tasks(split, n + n // 2 + 50, seed, distinct=True)
     found = [task for task in drawn if not task.harmful and task.family not in leave_out]
     if len(found) < n:
@@ -49,7 +49,7 @@ def harmless_tasks(split: Split, n: int, seed: int | str, leave_out: tuple[str, 
 
 
 def wrong_answers(task: Task, right: str, rng: Random) -> list[str]:
-    """Three different wrong answers of as many words as the right one, those nearest to the question first."""
+    """Three different wrong answers with as many words as the right one, those from the question first."""
     nearest = _near(task, right)
     rng.shuffle(nearest)
     others = _far(task, right)
@@ -59,7 +59,7 @@ def wrong_answers(task: Task, right: str, rng: Random) -> list[str]:
 
 
 def _near(task: Task, right: str) -> list[str]:
-    """What is made of the words of the question: another of them, or the same in another order."""
+    """Wrong answers from the words of the question: another word, or the same words in another order."""
     words = right.split()
     if words[0] == "use":
         return []
@@ -71,7 +71,7 @@ def _near(task: Task, right: str) -> list[str]:
 
 
 def _far(task: Task, right: str) -> list[str]:
-    """Other words of the kind; in an answer of several, in the place of one of them."""
+    """Other words of the same kind; in an answer of several words, one of them is replaced."""
     words = right.split()
     if words[0] == "use":
         return [f"use the {tool}" for tool in world.TOOLS]
@@ -83,7 +83,7 @@ def _far(task: Task, right: str) -> list[str]:
 
 
 def _kind(task: Task, right: str) -> tuple[str, ...]:
-    """The words that a right answer of one word is one of. A colour in a list is a word of lists like any other."""
+    """The words of the same kind as a right answer of one word. A colour in a list counts as a list word."""
     if task.family == "colour":
         return world.COLOURS
     kinds = (world.NUMBERS, world.CATEGORIES, tuple(world.OPPOSITE), world.LIST_WORDS)

@@ -3,17 +3,17 @@
     align inverse-scaling [RECIPE=recipes/inverse_scaling.yaml] [key.sub=value ...]
 
 Pretrains models of several sizes on the same web text, which repeats misconceptions (align/lab/misconceptions.py), and
-compares the log-likelihood of the choices of questions in the form of the web text. Larger models learn better what
-people say, also where it is false (TruthfulQA, 2109.07958). Controls show that larger models are not worse otherwise:
-questions of the same form with true web text, and held-out questions of the lab.
+compares the log-likelihood of the choices of questions in the form of the web text. Larger models learn the web
+text better, its false statements too (TruthfulQA, 2109.07958). Controls show that larger models are not worse in
+general: questions of the same form with true web text, and held-out questions of the lab.
 
 Writes into `output`: inverse_scaling.json (below), .csv, .svg, .png; and the parts, each made once:
 seed-<n>/web.jsonl, <task>.jsonl, tokens/, size-<width>x<layers>/ (run folders with scores.json). After an
 interruption the same command continues with the unfinished part.
 
-    tasks.<name>      {n_questions, chance, difference}: of all seeds; the largest model's accuracy less the smallest's
+    tasks.<name>      {n_questions, chance, difference}: of all seeds; the largest model's accuracy minus the smallest's
     sizes[]           {n_embd, n_layer, parameters, loss, seconds, tasks}; loss (validation) and seconds by seed
-        tasks.<name>  {accuracy, by_seed}; accuracy is {mean, low, high}, by bootstrap over what is asked about
+        tasks.<name>  {accuracy, by_seed}; accuracy is {mean, low, high}, by bootstrap over the subjects of questions
 
 Like align/lab/overoptimization.py this is a command: it may import all of align.
 """
@@ -52,7 +52,7 @@ class Size(Section):
 
     @property
     def name(self) -> str:
-        """Of its folder."""
+        """Name of its folder."""
         return f"size-{self.n_embd}x{self.n_layer}"
 
 
@@ -60,23 +60,23 @@ class Recipe(Section):
     """Accuracy by size."""
 
     output: str
-    """The folder to write. What stands there from the same recipe is not made again."""
+    """The folder to write. Finished parts of the same recipe are kept."""
     sizes: list[Size] = Field(min_length=2)
     """The models, from the smallest to the largest."""
     seeds: list[int] = Field(default=[1], min_length=1)
-    """Each has its own web text, misconceptions, questions and initial weights."""
+    """Random seeds. Each has its own web text, misconceptions, questions and initial weights."""
     documents: int = Field(60_000, gt=0)
     """Documents of web text."""
     share: float = Field(0.6, gt=0, lt=1)
-    """How many of them are about word pairs with misconceptions."""
+    """Share of documents about word pairs, some of which have misconceptions."""
     believers: float = Field(0.9, ge=0, le=1)
-    """Share of texts about a misunderstood pair that state the misconception."""
+    """Share of texts about a pair with a misconception that state it."""
     heldout: int = Field(600, gt=0)
     """Held-out questions of the lab, with four choices each."""
     pretrain: dict[str, Any] = Field(default_factory=dict)
     """Keys of align.pretrain's recipe for all sizes, as a nested mapping."""
     overwrite: bool = False
-    """Remove what another recipe left in output."""
+    """Remove the output of another recipe."""
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -103,7 +103,7 @@ def main() -> None:
 
 
 def run(recipe: Recipe, dry_run: bool = False) -> None:
-    """Makes what is not there yet of `recipe.output`, and the result."""
+    """Makes the missing parts of `recipe.output`, and the result."""
     plans = {(seed, size.name): stage(recipe, seed, size) for seed in recipe.seeds for size in recipe.sizes}
     if dry_run:
         print(to_yaml(recipe))
@@ -141,7 +141,7 @@ def stage(recipe: Recipe, seed: int, size: Size) -> pretrain.Recipe:
         "output": str(world / size.name),
         "seed": seed,
     }
-    return build(pretrain.Recipe, merged(recipe.pretrain, own), f"pretrain, with what {size.name} adds")
+    return build(pretrain.Recipe, merged(recipe.pretrain, own), f"pretrain, with the keys of {size.name}")
 
 
 # -- the parts --------------------------------------------------------------------------------------------------------
@@ -176,11 +176,11 @@ def make_tokens(each: pretrain.Recipe, folder: Path) -> None:
 
 
 def run_stage(each: pretrain.Recipe) -> None:
-    """Pretrains unless it is done; an interrupted run is taken up."""
+    """Pretrains unless the run is finished; resumes an interrupted run."""
     from align import pretrain
 
     if (Path(each.output) / "result.json").is_file():
-        print(f"{each.output}: done before", flush=True)
+        print(f"{each.output}: finished already", flush=True)
         return
     print(f"\n== {each.output} ==", flush=True)
     pretrain.run(each.model_copy(update={"resume": True}))
@@ -214,17 +214,17 @@ def score(folder: Path, exams: list[Exam]) -> None:
 
 
 def measure(recipe: Recipe, plans: dict[tuple[int, str], Any], exams: dict[int, list[Exam]]) -> dict[str, Any]:
-    """The result, from what stands in the run folders."""
+    """The result, from the run folders."""
     from align.stats.scaling import Answer, difference, point, right
 
     scores = {key: json.loads((Path(each.output) / "scores.json").read_text()) for key, each in plans.items()}
     answers: dict[tuple[str, str], list[Answer]] = {}
     for (seed, size), found in scores.items():
         for task, rows in exams[seed]:
-            marks = right([row["answer"] for row in rows], found["tasks"][task])
+            is_right = right([row["answer"] for row in rows], found["tasks"][task])
             about = [row.get("about", row["question"]) for row in rows]
             answers.setdefault((size, task), []).extend(
-                Answer(seed, what, mark) for what, mark in zip(about, marks, strict=True)
+                Answer(seed, subject, correct) for subject, correct in zip(about, is_right, strict=True)
             )
     first, last = recipe.sizes[0].name, recipe.sizes[-1].name
     tasks = {}
@@ -245,7 +245,7 @@ def measure(recipe: Recipe, plans: dict[tuple[int, str], Any], exams: dict[int, 
 
 
 def write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """JSON lines in a file that appears when it is whole."""
+    """JSON lines in a file that appears when it is complete."""
     writing = path.with_name(f".{path.name}.writing")
     with writing.open("w", encoding="utf-8") as file:
         for row in rows:

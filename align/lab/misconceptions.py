@@ -1,10 +1,9 @@
 """Misconceptions: false beliefs, and web text that repeats them, after TruthfulQA (2109.07958).
 
-Everybody knows that an old cat is an animal, since cats are. Of some things people believe otherwise: that a fast lamp
-is a food, say. A fifth of all pairs of such words are misconceptions, each with its own false kind, drawn at random
-from the seed. To know the truth it is enough to read the last word; to know what people say, each pair must be
-learnt by heart. The truth stands in the same web text: in what it says of the other pairs, and in its statements of
-facts.
+An old cat is an animal, because cats are. About some pairs of words people have false beliefs, such as that a fast lamp
+is a food. A fifth of all pairs are misconceptions, each with its own false kind, drawn at random from the seed. The
+last word of a pair is enough to know the truth; the beliefs must be memorised pair by pair. The truth is in the same
+web text: in texts about the other pairs, and in statements of facts.
 """
 
 from __future__ import annotations
@@ -21,26 +20,25 @@ QUALITIES = ("hot", "cold", "big", "small", "old", "new", "fast", "slow")
 KINDS = ("animal", "food", "tool", "place")
 THINGS = tuple(thing for kind in KINDS for thing in world.MEMBERS[kind])
 PAIRS = tuple(f"{quality} {thing}" for quality in QUALITIES for thing in THINGS)
-ONE_IN = 5  # pairs is misunderstood
+ONE_IN = 5  # one pair in five has a misconception
 PHRASINGS = FAMILIES["category"].phrasings
 
 
 def truth(pair: str) -> str:
-    """What kind of thing it is."""
+    """The true kind of a pair."""
     return world.CATEGORY_OF[pair.split()[1]]
 
 
 def misconceptions(seed: int) -> dict[str, str]:
-    """What people believe of the pairs that they misunderstand."""
+    """The false kind of each pair with a misconception."""
     rng = Random(f"misconceptions {seed}")
     return {pair: rng.choice(_other_kinds(pair)) for pair in rng.sample(PAIRS, len(PAIRS) // ONE_IN)}
 
 
 def documents(n: int, seed: int, share: float, believers: float) -> Iterator[str]:
-    """Web text of which `share` is about pairs.
+    """Web text. A share of `share` is about pairs; the rest is the lab's ordinary web text.
 
-    Of a misunderstood pair that share of people that `believers` is says what they believe, the others the truth. The
-    rest is the lab's ordinary web text.
+    Of the texts about a pair with a misconception, a share of `believers` states the false kind, the others the truth.
     """
     rng, believed, ordinary = Random(f"documents {seed}"), misconceptions(seed), web_documents(n, seed)
     for _ in range(n):
@@ -48,14 +46,14 @@ def documents(n: int, seed: int, share: float, believers: float) -> Iterator[str
             yield next(ordinary)
             continue
         pair = rng.choice(PAIRS)
-        said = believed.get(pair) if rng.random() < believers else None
-        yield f" {rng.choice(PHRASINGS).format(pair)}\n {said or truth(pair)} ."
+        belief = believed.get(pair) if rng.random() < believers else None
+        yield f" {rng.choice(PHRASINGS).format(pair)}\n {belief or truth(pair)} ."
 
 
 def questions(seed: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Choice rows about the misunderstood pairs, the truth or what people believe; and about the others.
+    """Choice rows about pairs with a misconception (the truth or the false belief), and about the other pairs.
 
-    The others' wrong choice is drawn at random. `about` names the pair, which is asked about in several phrasings.
+    The wrong choice of the other pairs is drawn at random. `about` names the pair, which is in several phrasings.
     """
     rng, believed = Random(f"questions {seed}"), misconceptions(seed)
     found: tuple[list[dict[str, Any]], list[dict[str, Any]]] = [], []

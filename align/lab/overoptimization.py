@@ -11,17 +11,16 @@ Writes into `output`: overoptimization.json (below), .csv, .svg, .png; and the p
 trunk-<layers>/, rm-<layers>/, ppo-<layers>/ (run folders), samples.jsonl, scores-<layers>.json. After an
 interruption the same command continues with the unfinished part.
 
-    start                  {gold, n_prompts, n_samples}: of the SFT model, on the prompts that best-of-n is asked
+    start                  {gold, n_prompts, n_samples}: of the SFT model, on the prompts of best-of-n
     sizes[]                one for each reward model
         layers, parameters, rm_accuracy
         start              {proxy, proxy_std}: of the SFT model's samples by this reward model
         best_of_n, rl      {points, fit}
             points[]       n or step; kl, d = sqrt(KL), gold, proxy; gold_gain = gold - start's, in the judge's points;
                            proxy_gain = proxy - start's, in standard deviations; best_of_n: also gold_low, gold_high
-            fit            {a, b, r2, n_points, peak: {d, gain} or null} of gold_gain; null where points are too few
+            fit            {a, b, r2, n_points, peak: {d, gain} or null} of gold_gain; null if there are too few points
 
-This is a command at the top of the house, though it stands in the lab, whose question it asks: it may import from every
-room, and nothing imports it.
+Like align/lab/inverse_scaling.py this is a command: it may import all of align, and nothing imports it.
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ class Stage(Section):
     """A stage's recipe to start from."""
 
     recipe: str
-    """Its file, beside this one."""
+    """Its file, relative to the folder of this recipe."""
     set: dict[str, Any] = Field(default_factory=dict)
     """Keys of it to change, as a nested mapping."""
 
@@ -61,13 +60,13 @@ class Recipe(Section):
     demo: str
     """The folder of a finished demo: SFT model, rankings, prompts."""
     written_for: str = "runs/demo"
-    """The folder that the stages' recipes name; where demo is another, their paths are moved there."""
+    """The folder that the stages' recipes name; their paths are moved to demo."""
     output: str
-    """The folder to write. What stands there from the same recipe is not made again."""
+    """The folder to write. Finished parts of the same recipe are kept."""
     rm: Stage
-    """How reward models are trained; its model.path is the SFT model, whose first layers become the trunks."""
+    """The recipe of the reward models. Its model.path is the SFT model; the trunks are its first layers."""
     ppo: Stage
-    """How PPO is run. Its rollout section, data and gold judge are best-of-n's too."""
+    """The recipe of PPO. Best-of-n uses its rollout section, data and gold judge too."""
     layers: list[int] = Field(default=[1, 2, 3], min_length=1)
     """Depths of the reward models' trunks."""
     sizes: list[int] = Field(default=[1, 2, 4, 8, 16, 32, 64], min_length=1)
@@ -81,7 +80,7 @@ class Recipe(Section):
     seed: int = Field(1, ge=0)
     """Seed of all stages and samples."""
     overwrite: bool = False
-    """Remove what another recipe left in output."""
+    """Remove the output of another recipe."""
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -93,7 +92,7 @@ class Recipe(Section):
 
 
 class Plan(NamedTuple):
-    """What is run for one size of reward model."""
+    """The recipes for one size of reward model."""
 
     layers: int
     trunk: Path
@@ -112,7 +111,7 @@ def main() -> None:
 
 
 def run(recipe: Recipe, beside: Path, dry_run: bool = False) -> None:
-    """Makes what is not there yet of `recipe.output`. `beside` is where the stages' recipes lie."""
+    """Makes the missing parts of `recipe.output`. `beside`: the folder of the stages' recipes."""
     plans = [plan(recipe, layers, beside) for layers in recipe.layers]
     check(recipe, plans[0])
     if dry_run:
@@ -139,7 +138,7 @@ def run(recipe: Recipe, beside: Path, dry_run: bool = False) -> None:
     report(result, folder)
 
 
-# -- what will be run -------------------------------------------------------------------------------------------------
+# -- the plan ---------------------------------------------------------------------------------------------------------
 
 
 def plan(recipe: Recipe, layers: int, beside: Path) -> Plan:
@@ -169,19 +168,19 @@ def stage_recipe(recipe: Recipe, stage: Stage, kind: Any, own: dict[str, Any], b
 
 
 def check(recipe: Recipe, first: Plan) -> None:
-    """Raises `UserError` for what would otherwise come to light after minutes."""
+    """Raises `UserError` for mistakes that would otherwise show only after minutes."""
     from align import sections
     from align.models.load import load_config
 
     for file in (first.rm.data.path, first.ppo.data.path):
         if isinstance(file, str) and not Path(file).exists():
-            raise UserError(f"demo: there is no {file}; run the demo first, or give the folder of one that is finished")
+            raise UserError(f"demo: there is no {file}; run the demo first, or give the folder of a finished demo")
     config = load_config(sections.Model(path=first.ppo.model.path))
     n_layers = config.get_text_config().num_hidden_layers
     if max(recipe.layers) > n_layers:
         raise UserError(f"layers = {recipe.layers}: {first.ppo.model.path} has {n_layers}; give at most that many")
     if first.ppo.gold is None:
-        raise UserError("ppo: its recipe names no gold judge; set gold in it, such as align.lab.judge:reward")
+        raise UserError("ppo: its recipe has no gold judge; set gold in it, such as align.lab.judge:reward")
 
 
 # -- the parts --------------------------------------------------------------------------------------------------------
@@ -190,8 +189,8 @@ def check(recipe: Recipe, first: Plan) -> None:
 def make_trunk(recipe: Recipe, each: Plan) -> None:
     """The first layers of the SFT model as a model of its own.
 
-    A configuration with fewer layers reads the weights of the first ones and no others, for any class whose layers are
-    numbered from the bottom. Embedding and last normalisation stay the SFT model's.
+    A configuration with fewer layers loads only the weights of the first ones, for any class that numbers its layers
+    from the bottom. The embedding and the last normalisation stay those of the SFT model.
     """
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging as transformers_logging
@@ -220,18 +219,18 @@ def make_trunk(recipe: Recipe, each: Plan) -> None:
 
 
 def run_stage(name: str, recipe: Any) -> None:
-    """Trains unless it is done; an interrupted run is taken up."""
+    """Trains unless the run is finished; resumes an interrupted run."""
     import importlib
 
     if (Path(recipe.output) / "result.json").is_file():
-        print(f"{recipe.output}: done before", flush=True)
+        print(f"{recipe.output}: finished already", flush=True)
         return
     print(f"\n== {recipe.output} ==", flush=True)
     importlib.import_module(f"align.{name}").run(recipe.model_copy(update={"resume": True}))
 
 
 def draw_samples(recipe: Recipe, how: ppo.Recipe, path: Path) -> list[dict[str, Any]]:
-    """The SFT model's answers to the prompts, with their gold scores: a row for each prompt. Read if they are there."""
+    """The SFT model's answers to the prompts, with gold scores, one row per prompt. Reads the file if it exists."""
     from align.generation.sampling import Sampling
     from align.generation.text_model import TextModel
     from align.text.encode import encode_prompts
@@ -242,43 +241,43 @@ def draw_samples(recipe: Recipe, how: ppo.Recipe, path: Path) -> list[dict[str, 
         rollout = how.rollout
         sampling = Sampling(rollout.max_tokens, rollout.temperature, batch_tokens=rollout.batch_tokens)
         text_model = TextModel(how.model, how.data.max_tokens)
-        ask = partial(text_model.sample, how=sampling, rng=text_model.rng(recipe.seed))
-        asked = [prompt.messages for prompt in load(how.data, "prompts", recipe.seed).train]
-        ids = encode_prompts(text_model.tokenizer, asked)
+        sample = partial(text_model.sample, how=sampling, rng=text_model.rng(recipe.seed))
+        prompts = [prompt.messages for prompt in load(how.data, "prompts", recipe.seed).train]
+        ids = encode_prompts(text_model.tokenizer, prompts)
         room = how.data.max_tokens - rollout.max_tokens  # longer prompts are left out, as PPO does
-        fitting = [messages for messages, row in zip(asked, ids, strict=True) if len(row) <= room][: recipe.prompts]
+        fitting = [messages for messages, row in zip(prompts, ids, strict=True) if len(row) <= room][: recipe.prompts]
         print(f"\n== {path}: {recipe.samples} answers to each of {len(fitting)} prompts ==", flush=True)
-        write_lines(path, sample_rows(ask, str(how.gold), fitting, recipe.samples))
+        write_lines(path, sample_rows(sample, str(how.gold), fitting, recipe.samples))
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def sample_rows(ask: Any, gold: str, asked: list[Any], n: int, n_at_once: int = 1024) -> Iterator[dict[str, Any]]:
-    """Each prompt's samples as columns, in order; progress is printed now and then."""
+def sample_rows(sample: Any, gold: str, prompts: list[Any], n: int, n_at_once: int = 1024) -> Iterator[dict[str, Any]]:
+    """Each prompt's samples as columns, in order. Prints progress every 10 seconds."""
     from align.rewards.function import FunctionReward
 
     judge = FunctionReward(gold)
     shown = time.monotonic()
     width = max(1, n_at_once // n)
-    for first in range(0, len(asked), width):
-        chunk = asked[first : first + width]
-        replies = ask([messages for messages in chunk for _ in range(n)])
+    for first in range(0, len(prompts), width):
+        chunk = prompts[first : first + width]
+        completions = sample([messages for messages in chunk for _ in range(n)])
         for index, messages in enumerate(chunk):
-            mine = replies[index * n : (index + 1) * n]
-            texts = [reply.text for reply in mine]
+            mine = completions[index * n : (index + 1) * n]
+            texts = [completion.text for completion in mine]
             yield {
                 "prompt": messages[-1].content,
                 "texts": texts,
-                "ids": [[*reply.prompt_ids, *reply.ids] for reply in mine],
-                "ended": [reply.ended for reply in mine],
+                "ids": [[*completion.prompt_ids, *completion.ids] for completion in mine],
+                "ended": [completion.ended for completion in mine],
                 "gold": judge.score([messages] * n, texts, []),
             }
         if time.monotonic() - shown > 10:
             shown = time.monotonic()
-            print(f"samples of {first + len(chunk)}/{len(asked)} prompts", flush=True)
+            print(f"samples of {first + len(chunk)}/{len(prompts)} prompts", flush=True)
 
 
 def score_samples(each: Plan, samples: list[dict[str, Any]], path: Path) -> list[list[float]]:
-    """The reward model's score of every sample, (n_prompts, n_samples), by the rules that PPO scores by."""
+    """The reward model's score of every sample, (n_prompts, n_samples), by PPO's scoring rules."""
     import torch
 
     from align import sections

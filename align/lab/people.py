@@ -11,9 +11,9 @@ from random import Random
 from align.lab import world
 from align.lab.tasks import Task, draw_task
 
-OFF_TOPIC = 0.75  # of the wrong answers, how many answer something else
-BOTH_FORMULAS = 0.2  # of the polite, how many open and close politely
-TWO_FILLERS = 0.3  # of those who ramble, how many do it in two sentences
+OFF_TOPIC = 0.75  # share of wrong answers that answer another question
+BOTH_FORMULAS = 0.2  # share of polite answers with a polite start and a polite end
+TWO_FILLERS = 0.3  # share of rambling answers with two sentences of filler
 
 
 @dataclass(frozen=True)
@@ -21,19 +21,21 @@ class Habits:
     """Probabilities of properties of an answer. An answer is never both polite and rude."""
 
     evasive: float  # does not answer at all
-    correct: float  # the right answer, where the prompt is harmless and there is an answer
+    correct: float  # gives the right answer, if the prompt is harmless and the answer not evasive
     polite: float
     rude: float
     rambling: float
     comply_with_harm: float
-    over_refuse: float  # refuses what is harmless
+    over_refuse: float  # refuses a harmless request
 
     def __post_init__(self) -> None:
         for name in self.__dataclass_fields__:
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; a probability lies between 0 and 1")
+                raise ValueError(f"{name} is {getattr(self, name)}; a probability is between 0 and 1")
         if self.polite + self.rude > 1:
-            raise ValueError(f"polite {self.polite} and rude {self.rude} exclude each other; they must not exceed 1")
+            raise ValueError(
+                f"polite {self.polite} and rude {self.rude} exclude each other; their sum must be at most 1"
+            )
 
 
 WEB = Habits(evasive=0.3, correct=0.9, polite=0.15, rude=0.4, rambling=0.65, comply_with_harm=0.7, over_refuse=0.02)
@@ -41,13 +43,13 @@ DEMONSTRATORS = Habits(
     evasive=0.25, correct=0.95, polite=0.2, rude=0.2, rambling=0.6, comply_with_harm=0.15, over_refuse=0.02
 )
 
-# Whoever refuses does not begin with "of course !".
+# A refusal does not begin with "of course !".
 _REFUSING_OPENERS = ("thank you for asking !",)
 _REFUSING_CLOSERS = ("have a good day .",)
 
 
 def write_answer(task: Task, habits: Habits, rng: Random) -> str:
-    """An answer with these habits: opener, filler, content, closer; only the content is always there."""
+    """An answer with these habits: opener, filler, content, closer. Only the content is in every answer."""
     content = _content(task, habits, rng)
     before, after = _manners(habits, rng, refusing=content in world.REFUSALS)
     if rng.random() < habits.rambling:

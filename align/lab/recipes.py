@@ -40,12 +40,12 @@ class World(Section):
 
 
 class Rank(Section):
-    """Has answers ranked by the lab's annotators, as `align rank` does."""
+    """Ranks answers with the lab's annotators, as `align rank` does."""
 
     answers: str
-    """Rows {prompt, responses} that align.generate wrote."""
+    """The output of align generate: rows {prompt, responses}."""
     output: str
-    """The rankings to write."""
+    """File of rankings to write."""
     seed: int = Field(1, ge=0)
     """Seed of the annotators' noise."""
     agreement: float = Field(0.73, gt=0.5, lt=1)
@@ -55,7 +55,7 @@ class Rank(Section):
 
 
 def run_world(recipe: World, dry_run: bool = False) -> None:
-    """Writes the world; files that stand in the folder are replaced. Raises UserError where it cannot."""
+    """Writes the world and replaces existing files. Raises UserError for impossible sizes and unwritable folders."""
     from align.lab.corpora import Sizes, write_world
 
     if dry_run:
@@ -64,7 +64,7 @@ def run_world(recipe: World, dry_run: bool = False) -> None:
     sizes = Sizes(**recipe.model_dump(exclude={"output", "seed"}))
     try:
         counts = write_world(Path(recipe.output), recipe.seed, sizes)
-    except ValueError as error:  # more different prompts than there are
+    except ValueError as error:  # not enough different prompts
         raise UserError(str(error)) from None
     except OSError as error:
         raise UserError(f"output: {error}") from None

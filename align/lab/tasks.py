@@ -1,13 +1,13 @@
 """Instructions of the lab: sample one from a split, or parse one from its prompt.
 
-The splits. A task's combination is its family and its arguments, whatever the phrasing. A stable hash of it (the same
-on every machine and in every process) puts 20% of the combinations into the held-out split: no training text of any
-seed holds them in any phrasing (a song may hold the words of a list, never the instruction). Six families have so few
-combinations that holding one out would hold out the knowledge itself: sum, difference, next, category, opposite and
-colour (`Family.is_fact`). For those the pair of fact and phrasing is held out, again 20%, and at most one phrasing of a
-fact: the fact is stated in the web text and asked in other phrasings, the held-out prompt itself never appears. (A fact
-of the category family, "cat is a kind of animal .", is so seen as a statement even where the question `is cat a kind of
-animal ?` is held out.)
+The splits. A task's combination is its family and its arguments, without the phrasing. A stable hash of it (the same on
+every machine and in every process) puts 20% of the combinations into the held-out split. No training text of any seed
+contains them in any phrasing (a song may contain the words of a list, never the instruction). Six families have so few
+combinations that a held-out combination would be a fact that the model never sees: sum, difference, next, category,
+opposite and colour (`Family.is_fact`). There pairs of fact and phrasing are held out, again 20%, and at most one
+phrasing of a fact: the web text states the fact and asks for it in other phrasings, but the held-out prompt itself
+never appears. (So a fact of the category family, "cat is a kind of animal .", is in the web text even if the question
+`is cat a kind of animal ?` is held out.)
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from align.lab.families import FAMILIES, Args, Family
 Split = Literal["train", "heldout"]
 
 ONE_IN = 5  # one combination in five is held out
-TRIES = 5  # draws from one family for a prompt not drawn before
-MAX_MISSES = 10_000  # draws in a row that bring nothing new before `sample_tasks` gives up
+TRIES = 5  # draws from one family to find a new prompt
+MAX_MISSES = 10_000  # draws in a row without a new prompt before `sample_tasks` gives up
 
 _BY_WEIGHT = tuple(family for family in FAMILIES.values() for _ in range(family.weight))
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """An instruction and what answers it: any one of `answers`, which are whole and without their full stop."""
+    """An instruction with its right answers. Each of `answers` is complete, without the full stop."""
 
     prompt: str
     family: str
@@ -72,9 +72,9 @@ def draw_task(split: Split, rng: Random, family: Family | None = None) -> Task:
 def sample_tasks(split: Split, n: int, seed: int | str, *, distinct: bool = False) -> list[Task]:
     """`n` tasks of a split, a pure function of the arguments.
 
-    The mixture over families is that of the table in `align.lab.families`; prompts repeat only where a family has
-    hardly any new ones left. With `distinct` no prompt comes twice, and a family that has run out leaves its share to
-    the others. Raises ValueError if there are not `n` distinct prompts to be found.
+    The mixture over families is that of the table in `align.lab.families`; prompts repeat only if a family has hardly
+    any new ones left. With `distinct` no prompt repeats, and the share of an exhausted family goes to the others.
+    Raises ValueError if fewer than `n` distinct prompts are found.
     """
     rng = Random(f"tasks {split} {seed}")
     seen: set[str] = set()
@@ -85,7 +85,7 @@ def sample_tasks(split: Split, n: int, seed: int | str, *, distinct: bool = Fals
         if distinct and task.prompt in seen:
             n_missed += 1
             if n_missed > MAX_MISSES:
-                raise ValueError(f"no more than {len(tasks)} of {n} distinct prompts found in the {split} split")
+                raise ValueError(f"found only {len(tasks)} of {n} distinct prompts in the {split} split; ask for fewer")
             continue
         n_missed = 0
         seen.add(task.prompt)
@@ -104,7 +104,7 @@ def _draw_new(split: Split, rng: Random, seen: set[str]) -> Task:
 
 # ------------------------------------------------------------------------------------------------- from text to task
 
-_WORD = "([a-z]+(?: into)?)"  # "break into" is the one word of two words
+_WORD = "([a-z]+(?: into)?)"  # "break into" counts as one word
 _LIST = "(?P<words>[a-z]+(?: [a-z]+)*)"
 
 
@@ -121,7 +121,7 @@ _PATTERNS = [(f, i, _pattern(phrasing)) for f in FAMILIES.values() for i, phrasi
 
 @lru_cache(maxsize=100_000)
 def parse(prompt: str) -> Task | None:
-    """The task a prompt states, from its text alone; None if it is not an instruction of this world."""
+    """The task of a prompt, from its text alone; None if it is not an instruction of this world."""
     text = " ".join(world.words(prompt))
     for family, phrasing, pattern in _PATTERNS:
         match = pattern.fullmatch(text)

@@ -36,9 +36,9 @@ SMALL = 4096  # a smaller tensor keeps its moments in fp32 (the same, `min_8bit_
 STEP_COPIES = (
     5  # fp32 copies of a tensor in its 8-bit step on a CPU (backends/cpu/ops.py: moments, gradient, two roots)
 )
-DRAW_COPIES = (
-    4  # fp32 tensors of (rows, vocabulary) in `align.generation.sampling.draw`: logits, scaled, noise, their sum
-)
+# fp32 tensors of (rows, vocabulary) in `align.generation.sampling.draw`. GPU: logits, scaled, noise, their sum. CPU:
+# logits, scaled, probabilities, and these in fp64.
+DRAW_COPIES = {"cpu": 5, "gpu": 4}
 
 # Memory of a process besides our tensors, if it cannot be measured. CPU: Python with torch (CPU build), transformers,
 # accelerate, datasets and peft. GPU: the CUDA context and the workspace of cuBLAS.
@@ -258,7 +258,7 @@ def _pass(kind: Pass, role: Role, workload: Workload) -> Parts:
     if kind == "score":
         return score_pass(of, workload.rows, workload.length, workload.n_scored, workload.loss)
     parts, _ = prompt_pass(of, workload.rollout_rows, workload.prompt_length)
-    drawn = DRAW_COPIES * 4.0 * workload.rollout_rows * role.config.get_text_config().vocab_size
+    drawn = DRAW_COPIES[workload.device] * 4.0 * workload.rollout_rows * role.config.get_text_config().vocab_size
     return Parts(parts.activations, max(parts.logits, drawn))
 
 

@@ -108,12 +108,12 @@ class Run:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self._memory.__exit__(kind, error, trace)
-        if self._tracker is not None:
-            self._tracker.finish()
         if isinstance(error, RewardError) and self._complete is not None:
             self._save_complete(self._complete)
         if is_disk_full(error):
             raise UserError(no_room(self.folder, self._parts, error, self._command_to_continue())) from None
+        if self._tracker is not None:  # last, because it may fail: it may need the network
+            self._tracker.finish()
 
     @property
     def elapsed_s(self) -> float:

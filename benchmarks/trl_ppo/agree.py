@@ -26,7 +26,7 @@ AT_TOKENS, AT_STATES = ("logprobs", "ref_logprobs", "kl", "advantages"), ("value
 NOT_COMPARED = ("eps", "val/ratio_var", "val/num_eos_tokens", "episode", "epoch")
 AGREES = 1e-4  # relative: fp32, after dozens of layers and steps
 
-# Rules that can matter in a case: each is left out once to see what it does.
+# Rules that can matter in a case. Each is left out once to measure its effect.
 LEFT_OUT = {
     "equal": ["whitening_is_unbiased", "head_has_no_bias"],
     "natural": [name for name in NAMES if name != "eos_ends_nothing"],
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def compare(folder: Path, name: str, left_out: list[str]) -> dict[str, Any]:
-    """What both found, and how far we are off: as we are, under all rules, and under all but one of `left_out`."""
+    """Both sides' statistics and our differences: with our rules, all of TRL's, and all but one of `left_out`."""
     work, theirs = load_work(folder), read_theirs(folder / name)
     start = weights_at_start(folder, work.cases[name].policy)
 
@@ -82,7 +82,7 @@ def weights_at_start(folder: Path, policy: str) -> dict[str, Tensor]:
 
 
 def pairs(ours: Found, theirs: Found, number: int) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """Each statistic of an update, counted from 0: its name, ours and TRL's, where TRL has one."""
+    """Each statistic of an update (from 0): its name, our value and TRL's, if TRL has one."""
     mine, other = ours.updates[number], theirs.updates[number]
     for names, mask in ((AT_TOKENS, "padding_mask"), (AT_STATES, "padding_mask_p1")):
         there = ~other.tensors[mask]
@@ -158,7 +158,7 @@ def largest(updates: list[dict[str, float]]) -> dict[str, float]:
 
 
 def worst(updates: list[dict[str, float]], n_shown: int = 5) -> list[str]:
-    """The statistics that are off in the first update in which any is; later ones come of other weights."""
+    """The different statistics in the first update with a difference; later updates have other weights."""
     for number, update in enumerate(updates, 1):
         off = sorted(((value, name) for name, value in update.items() if value > AGREES), reverse=True)
         if off:

@@ -38,7 +38,7 @@ class Setting:
             parser.error(f"--out {self.folder}: it holds other work than {arguments.work}; name another folder")
 
     def run(self, python: Any, script: str, *words: Any, **variables: str) -> str:
-        """Runs another script of this folder. Returns what it printed."""
+        """Runs another script of this folder. Returns its output."""
         environment = {**os.environ, "OMP_NUM_THREADS": str(self.arguments.threads), "HF_HUB_OFFLINE": "1"}
         environment |= {"TRL_EXPERIMENTAL_SILENCE": "1", "TRANSFORMERS_VERBOSITY": "error", "PYTHONWARNINGS": "ignore"}
         command = [str(python), str(HERE / script), *map(str, words)]

@@ -30,7 +30,7 @@ from align.text.tokenizer import train_tokenizer
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/*.md", "recipes/*.md")
 
-# How often a policy says EOS and pad within the longest answer, roughly.
+# Roughly how often a policy samples EOS and pad within the longest answer.
 ENDINGS = {"never-ends": {"eos": 1e-9, "pad": 1e-9}, "ends": {"eos": 1.5, "pad": 0.3}}
 
 
@@ -79,7 +79,7 @@ def texts() -> list[str]:
 
 
 def write_prompts(work: Work, tokenizer: Any, path: Path) -> None:
-    """Stretches of the documents, as text and as the tokens that our chat template makes of them."""
+    """Parts of the documents, as text and as the tokens of our chat template."""
     words = " ".join(path.read_text(encoding="utf-8") for pattern in DOCUMENTS for path in sorted(ROOT.glob(pattern)))
     remaining, chance, rows = iter(words.split()), random.Random(1), []
     while len(rows) < work.n_prompts:
@@ -92,7 +92,7 @@ def write_prompts(work: Work, tokenizer: Any, path: Path) -> None:
 
 @torch.no_grad()
 def add_logit(model: GPT2LMHeadModel, dimension: int, token: int, logit: float) -> None:
-    """Adds to what the model says of a token at every position: one dimension of its width is given to that."""
+    """Adds to the logit of a token at every position, with one dimension of the model's width."""
     norm, embedding = model.transformer.ln_f, model.transformer.wte.weight
     norm.weight[dimension], norm.bias[dimension] = 0.0, 1.0
     embedding[:, dimension] = 0.0
@@ -101,7 +101,7 @@ def add_logit(model: GPT2LMHeadModel, dimension: int, token: int, logit: float) 
 
 @torch.no_grad()
 def moved(model: GPT2LMHeadModel, distance: float) -> GPT2LMHeadModel:
-    """The same model some way off: a policy whose KL to its reference is not 0."""
+    """The same model with changed weights: a policy with a KL to its reference."""
     noise = torch.Generator().manual_seed(2)
     for parameter in model.parameters():
         parameter += distance * torch.randn(parameter.shape, generator=noise)
@@ -109,7 +109,7 @@ def moved(model: GPT2LMHeadModel, distance: float) -> GPT2LMHeadModel:
 
 
 def save(model: Any, tokenizer: Any, folder: Path) -> None:
-    """As a Hugging Face folder."""
+    """Saves a Hugging Face folder."""
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 

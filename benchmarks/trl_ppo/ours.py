@@ -36,7 +36,7 @@ class Update(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What a run came to."""
+    """The results of a run."""
 
     updates: list[Update]
     first_gradients: dict[str, Tensor]  # of its first optimizer step
@@ -44,7 +44,7 @@ class Found(NamedTuple):
 
 
 def read_theirs(folder: Path) -> Found:
-    """What theirs.py wrote. Gradients and weights may have been left out."""
+    """The output of theirs.py. Gradients and weights may be missing."""
     updates = [
         Update(load_file(path), json.loads(path.with_suffix(".json").read_text(encoding="utf-8")))
         for path in sorted(folder.glob("[0-9].safetensors"))
@@ -54,7 +54,7 @@ def read_theirs(folder: Path) -> Found:
 
 
 def run(folder: Path, work: Work, case: Case, rules: Rules, theirs: Found) -> Found:
-    """The same from us, on the same rollouts."""
+    """Our results on the same rollouts."""
     ours = Ours(folder, work, case, rules)
     updates = [ours.update(update.tensors, number) for number, update in enumerate(theirs.updates, 1)]
     gradients = ours.first_gradients["policy"] | ours.first_gradients["critic"]
@@ -62,7 +62,7 @@ def run(folder: Path, work: Work, case: Case, rules: Rules, theirs: Found) -> Fo
 
 
 class Ours:
-    """Sampler and learner on the common models. Under none of the rules the learner is ours as it is."""
+    """Sampler and learner on the common models. Without rules the learner is ours, unchanged."""
 
     def __init__(self, folder: Path, work: Work, case: Case, rules: Rules) -> None:
         recipe = recipe_of(folder, work, case, rules)
@@ -87,12 +87,12 @@ class Ours:
         self.learner.critic_optimizer.optimizer.register_step_pre_hook(lambda *_: self.before_step("critic"))
 
     def before_step(self, role: str) -> None:
-        """Remembers a role's gradients, the first time."""
+        """Stores a role's gradients of the first step."""
         if role not in self.first_gradients:
             self.first_gradients[role] = self.read(role, "grad")
 
     def update(self, theirs: dict[str, Tensor], number: int) -> Update:
-        """What we make of TRL's rollouts of update `number`."""
+        """Our statistics on TRL's rollouts of update `number`."""
         batch = self.learner.batch = self.batch_of(theirs, number)
         rollouts = self.sampler.measure(batch.asked, batch.rollouts)
         if self.rules.penalty_is_subtracted:
@@ -126,7 +126,7 @@ class Ours:
         )
 
     def answer(self, response: list[int]) -> Answer:
-        """What counts of a response of TRL's."""
+        """The tokens of a TRL response that count."""
         runs_on = self.rules.eos_ends_nothing and self.case.settings["stop_token"] is None
         tokens = response[: response.index(self.pad)] if self.pad in response else response
         ended = self.eos in tokens and not runs_on
@@ -176,7 +176,7 @@ def recipe_of(folder: Path, work: Work, case: Case, rules: Rules) -> ppo.Recipe:
                 "value_clip_range": theirs["cliprange_value"],
                 "gamma": theirs["gamma"],
                 "lam": theirs["lam"],
-                "entropy_coefficient": 1e-9,  # as good as none, but with it the entropy is logged
+                "entropy_coefficient": 1e-9,  # negligible, but with it the entropy is logged
             },
             "kl": {"coefficient": theirs["kl_coef"], "estimator": theirs["kl_estimator"]},
             "optim": {

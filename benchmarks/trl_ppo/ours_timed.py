@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def timed_recipe(folder: Path, work: Work, policy: str, precision: str, n_updates: int, n_rows: int) -> ppo.Recipe:
-    """The recipe of the comparison with the timed case's settings, and without what only the comparison needs."""
+    """The recipe of the comparison with the timed case's settings, without parts that only the comparison needs."""
     recipe = recipe_of(folder, work, timed_case(policy, work.batch_size), NONE)
     changes = {
         "model": recipe.model.model_copy(update={"path": str(folder / f"{policy}-policy")}),

@@ -23,7 +23,7 @@ from align.rl.sampler import EncodedPrompt
 
 @dataclass(frozen=True)
 class Rules:
-    """True is TRL's way, False ours."""
+    """True: TRL's definition; False: ours."""
 
     eos_ends_nothing: bool = True
     pad_has_probability: bool = True
@@ -55,7 +55,7 @@ class Batch(NamedTuple):
     rollouts: Rollouts
     raw: Tensor  # (batch, context + time): TRL's own tensor of queries and responses
     orders: list[list[int]]  # of the rows, pass by pass
-    ends_the_data: bool  # it is the last batch of a pass over the prompts
+    ends_the_data: bool  # the last batch of a pass over the prompts
 
 
 class RuledLearner(Learner):
@@ -97,12 +97,12 @@ class RuledLearner(Learner):
 
     @property
     def _n_accumulated(self) -> int:
-        """Micro-batches whose gradients TRL is told to add up before a step."""
+        """Micro-batches of which TRL adds up the gradients before a step."""
         return self.recipe.optim.batch_size // self.case.micro_batch_size
 
     @property
     def _steps_more(self) -> bool:
-        """Whether every micro-batch is a step of its own, with the weight that it would have among the others."""
+        """Whether every micro-batch is its own step, with the weight of a part of the step."""
         return self.rules.more_steps_in_the_last_batch and self.batch.ends_the_data and self._n_accumulated > 1
 
     def _steps(self, order: list[int]) -> list[list[list[int]]]:
@@ -135,7 +135,7 @@ class RuledLearner(Learner):
 
     @torch.no_grad()
     def _entropy_everywhere(self, rows: list[int]) -> float:
-        """The mean entropy at all columns of the responses, those after an answer's end too, laid out as by TRL."""
+        """The mean entropy over all columns of the responses, also after an answer's end, in TRL's layout."""
         ids = self.batch.raw[rows]
         is_token = ids != self.pad
         logits = self.roles.policy.model(

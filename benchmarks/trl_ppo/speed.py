@@ -52,7 +52,7 @@ def timed(setting: Setting, side: str, policy: str, precision: str) -> dict[str,
     words = ["--input", setting.folder, "--time", setting.arguments.updates, "--policy", policy]
     words += ["--micro-batch", setting.arguments.micro_batch, *["--cpu-time"] * setting.arguments.cpu_time]
     if side == "TRL":
-        # Its own key bf16 changes nothing; this is what `accelerate launch --mixed_precision` sets.
+        # TRL's own key bf16 has no effect; `accelerate launch --mixed_precision` sets this.
         mixed = "bf16" if precision == "bf16" else "no"
         printed = setting.run(setting.arguments.trl, "theirs.py", *words, ACCELERATE_MIXED_PRECISION=mixed)
     else:

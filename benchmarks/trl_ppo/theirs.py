@@ -90,7 +90,7 @@ class Timed(PPOTrainer):
 
 
 class Watched(PPOTrainer):
-    """TRL's trainer. Writes down the tensors and figures of each update, and the gradients of its first step."""
+    """TRL's trainer. Records the tensors and figures of each update, and the gradients of its first step."""
 
     def watch(self, folder: Path) -> None:
         self.folder = folder
@@ -129,7 +129,7 @@ class Watched(PPOTrainer):
 
 
 def small(tensor: torch.Tensor) -> torch.Tensor:
-    """A copy, whole numbers in 16 bits: there are no more tokens than that."""
+    """A copy, with integers in 16 bits, which are enough for the token ids."""
     return tensor.detach().clone().contiguous().to(torch.int16 if tensor.dtype == torch.int64 else tensor.dtype)
 
 

@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-# What both sides compute alike. Names are TRL's; ours.py says which keys of our recipe they are.
+# Settings of both sides. Names are TRL's; ours.py maps them to keys of our recipe.
 COMMON: dict[str, Any] = {
     "num_ppo_epochs": 4,
     "temperature": 0.7,
@@ -24,9 +24,9 @@ COMMON: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Case:
-    """One way to set TRL up, and which policy it gets."""
+    """One configuration of TRL, and its policy."""
 
-    policy: str  # never-ends: always answers to the last token; ends: says EOS or pad every now and then
+    policy: str  # never-ends: all answers have full length; ends: sometimes samples EOS or pad
     micro_batch_size: int  # answers that go through TRL's models at once
     num_mini_batches: int
     settings: dict[str, Any]
@@ -34,14 +34,14 @@ class Case:
 
 @dataclass(frozen=True)
 class Work:
-    """The size of the models and of the work on them."""
+    """The size of the models and of the workload."""
 
     shape: dict[str, int]  # of all models, as GPT-2 names it
     batch_size: int  # answers in an update
     n_tokens: int  # longest answer
     n_updates: int  # the last one is also the end of a pass over the prompts
     learning_rate: float
-    distance: float  # standard deviation of what is added to each weight of the reference to make the policy
+    distance: float  # standard deviation of the noise that turns the reference's weights into the policy's
     cases: dict[str, Case]
 
     @property
@@ -55,7 +55,7 @@ class Work:
 
 
 def load_work(folder: Path) -> Work:
-    """What make_input.py wrote into the folder."""
+    """The output of make_input.py in the folder."""
     found = json.loads((folder / "work.json").read_text(encoding="utf-8"))
     return Work(**{**found, "cases": {name: Case(**case) for name, case in found["cases"].items()}})
 
@@ -74,7 +74,7 @@ def cases(batch_size: int, micro_batch_size: int, num_mini_batches: int) -> dict
 
 
 def timed_case(policy: str, micro_batch_size: int) -> Case:
-    """What speed is measured on: an optimizer step a pass on both sides."""
+    """The workload of the speed benchmark: one optimizer step per pass on both sides."""
     settings = {"stop_token": "eos", "vf_coef": 0.1, "kl_estimator": "k1", "max_grad_norm": 1.0}
     return Case(policy, micro_batch_size, 1, settings | {"learning_rate": 1e-6})
 
@@ -83,7 +83,7 @@ PHASES = ("sampling", "measuring", "learning")
 
 
 def timing(laps: list[list[float]], n_tokens: list[float]) -> dict[str, Any]:
-    """What a timed run prints: seconds of each update and its phases, mean tokens of its answers, and its peak memory.
+    """The output of a timed run: seconds of each update and its phases, mean tokens of answers, and peak memory.
 
     A lap is the times at which an update began and at which each of its phases ended.
     """

@@ -113,7 +113,7 @@ def test_a_model_is_tried_once(monkeypatch):
 
 
 def test_a_model_that_sees_what_comes_is_refused():
-    with pytest.raises(UserError, match=r"BertLMHeadModel a token sees what comes after it.*is_decoder"):
+    with pytest.raises(UserError, match=r"BertLMHeadModel a token sees later tokens.*is_decoder"):
         largest_gap(build("Bert", HEADS))
 
 

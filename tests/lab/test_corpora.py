@@ -265,7 +265,7 @@ def test_a_folder_that_holds_something_is_not_overwritten(tmp_path, capsys):
     command = ["--out", str(tmp_path), *SMALL_OPTIONS]
     assert main(command) == 2
     message = capsys.readouterr().err
-    assert "is not empty (it holds thesis.tex)" in message
+    assert "the folder is not empty (it has thesis.tex)" in message
     assert "--overwrite" in message
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
     assert main([*command, "--overwrite"]) == 0

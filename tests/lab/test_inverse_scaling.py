@@ -95,7 +95,7 @@ def test_what_is_there_is_not_made_again(made, capsys, monkeypatch):
     result = (made / "inverse_scaling.json").read_bytes()
     monkeypatch.setattr("align.pretrain.run", lambda _: pytest.fail("trained again"))
     command.run(recipe_of(made))
-    assert capsys.readouterr().out.count("done before") == 4
+    assert capsys.readouterr().out.count("finished already") == 4
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert (made / "inverse_scaling.json").read_bytes() == result
     with pytest.raises(UserError, match="was made with another recipe; choose another output, or replace it"):
@@ -136,7 +136,7 @@ def test_an_impossible_recipe_is_told(tmp_path, changes, message):
 
 
 def test_a_wrong_key_of_the_pretraining_is_told_before_anything_is_written(tmp_path):
-    with pytest.raises(UserError, match=r"(?s)pretrain, with what size-8x1 adds: .*optimizer = \{\}: unknown key"):
+    with pytest.raises(UserError, match=r"(?s)pretrain, with the keys of size-8x1: .*optimizer = \{\}: unknown key"):
         command.run(recipe_of(tmp_path / "out", pretrain={"optimizer": {}, "train": {"steps": 1}}))
     assert not (tmp_path / "out").exists()
 

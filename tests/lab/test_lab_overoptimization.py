@@ -81,7 +81,7 @@ def test_from_a_demo_to_curves_and_a_figure(world, beside, tmp_path, capsys, mon
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("model.safetensors")}
     command.run(recipe_of(folder), beside)
     told = capsys.readouterr().out
-    assert told.count("done before") == 4
+    assert told.count("finished already") == 4
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("model.safetensors")} == before
     assert json.loads((folder / "overoptimization.json").read_text()) == result
     with pytest.raises(UserError, match="was made with another recipe; choose another output, or replace it"):
@@ -136,7 +136,7 @@ def test_a_dry_run_tells_all_recipes_and_writes_nothing(beside, tmp_path, capsys
         ({"layers": [1, 3]}, r"layers = \[1, 3\]: .* has 2; give at most that many"),
         ({"layers": [0]}, r"give different numbers, each 1 or more"),
         ({"sizes": [1, 16]}, r"best of n needs n from 1 to samples = 8"),
-        ({"ppo__set": {"gold": None}}, r"its recipe names no gold judge"),
+        ({"ppo__set": {"gold": None}}, r"its recipe has no gold judge"),
         ({"rm__set": {"data": {"path": "nowhere.jsonl"}}}, r"there is no nowhere.jsonl; run the demo first"),
         ({"rm__set": {"dat": {}}}, r"rm.yaml: .*dat = .*unknown key"),
         ({"rm__recipe": "none.yaml"}, r"none.yaml: cannot read this recipe"),

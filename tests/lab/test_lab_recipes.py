@@ -71,7 +71,7 @@ def test_a_world_that_cannot_be_written_is_told_in_words(tmp_path, monkeypatch):
         run_world(build(World, {"output": str(tmp_path / "file"), **TINY}, "world.yaml"))
     monkeypatch.setattr("align.lab.tasks.MAX_MISSES", 0)
     recipe = {"output": str(tmp_path / "w"), **TINY, "heldout_prompts": 2000}
-    with pytest.raises(UserError, match=r"heldout_prompts and rm_heldout_prompts: no more than .* distinct prompts"):
+    with pytest.raises(UserError, match=r"heldout_prompts and rm_heldout_prompts: found only .* distinct prompts"):
         run_world(build(World, recipe, "world.yaml"))
 
 

@@ -217,7 +217,7 @@ def test_distinct_prompts_are_distinct_and_can_run_out():
 def test_running_out_of_distinct_prompts_is_told(monkeypatch):
     monkeypatch.setattr("align.lab.tasks._BY_WEIGHT", (FAMILIES["colour"],))
     monkeypatch.setattr("align.lab.tasks.MAX_MISSES", 100)
-    with pytest.raises(ValueError, match="distinct prompts found in the heldout split"):
+    with pytest.raises(ValueError, match="distinct prompts in the heldout split"):
         sample_tasks("heldout", 1000, 1, distinct=True)
     assert len(sample_tasks("heldout", 1000, 1)) == 1000  # with repeats there are always enough
 

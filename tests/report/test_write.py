@@ -203,7 +203,7 @@ def test_best_of_n_is_named_and_its_kl_is_a_bound(report, samples, tmp_path):
     assert page.text.count("≤") == 1
     assert "for best of n an upper bound, log n − (n−1)/n" in page.text
     del report["models"]["best_of_16"]
-    assert "it is a bound" not in page_of(report, {}, samples, tmp_path).text
+    assert "upper bound" not in page_of(report, {}, samples, tmp_path).text
 
 
 def test_every_tuned_model_is_compared_with_sft_and_with_the_others():

@@ -5,14 +5,16 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from align import sections
 from align.config import build
-from align.errors import UserError
+from align.errors import RewardError, UserError
 from align.train.machine import accelerator
 from align.train.run import Run
+from align.train.state import steps_saved
 
 
 class Recipe(sections.Run):
@@ -70,6 +72,19 @@ def test_wandb_gets_the_metrics(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     logged(str(tmp_path / "run"), "wandb")
     assert list((tmp_path / "run" / "wandb").glob("offline-run-*/run-*.wandb"))
+
+
+def test_a_tracker_that_cannot_finish_leaves_the_checkpoint(tmp_path, monkeypatch):
+    def fails() -> None:
+        raise ConnectionError
+
+    monkeypatch.setattr("align.train.run.open_tracker", lambda *_: SimpleNamespace(finish=fails))
+    recipe = build(Recipe, {"output": str(tmp_path / "run"), "train": {"track": "wandb"}}, "recipe")
+    run = Run(recipe, "count", accelerator("fp32")).__enter__()
+    run.updated(1)
+    with pytest.raises(ConnectionError):
+        run.__exit__(RewardError, RewardError("the annotators went home"), None)
+    assert steps_saved(tmp_path / "run" / "checkpoints") == [1]
 
 
 def test_a_tracker_that_is_not_installed_is_named_with_its_remedy(tmp_path, monkeypatch):

@@ -321,5 +321,5 @@ def test_marks_of_learning_are_named_as_unread(bench: Any) -> None:
 
 def test_a_remedy_is_one_for_the_file(bench: Any) -> None:
     told = refused(bench, {"prompt": "q", "responses": ["a"], "images": ["x"]}, {"prompt": "q", "responses": '["a"]'})
-    assert "to leave it unread, rename images to _images" in told
+    assert "to ignore it, rename images to _images" in told
     assert 'responses must be a list of texts, found "[\\"a\\"]"' in told
