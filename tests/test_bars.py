@@ -321,7 +321,8 @@ def test_tokens_that_the_tokenizer_does_not_know_are_never_sampled(world, tokeni
 
 @pytest.mark.parametrize(("n_epochs", "n_minibatches"), [(1, 1), (4, 1), (2, 4), (1, 16)])
 def test_each_minibatch_of_each_epoch_is_an_optimizer_step(world, tmp_path, n_epochs, n_minibatches):
-    stage = Stage(world, tmp_path, ppo__n_epochs=n_epochs, ppo__n_minibatches=n_minibatches)
+    changes = {"ppo__n_epochs": n_epochs, "ppo__n_minibatches": n_minibatches, "optim__learning_rate": 1e-3}
+    stage = Stage(world, tmp_path, **changes)
     steps = []
     for optimizer in (stage.learner.policy_optimizer, stage.learner.critic_optimizer):
         optimizer.optimizer.register_step_post_hook(lambda *_: steps.append(1))
@@ -460,7 +461,7 @@ def test_ppo_finds_the_optimum_that_can_be_computed(world, tmp_path):
     beta = 0.5
     changes = {"reward__path": ..., "reward__function": "helpers:brevity", "ppo__critic": world.base}
     changes |= {"rollout__max_tokens": 1, "kl__coefficient": beta, "ppo__n_minibatches": 1}
-    changes |= {"optim__batch_size": 64, "optim__learning_rate": 0.003, "train__steps": 40}
+    changes |= {"optim__batch_size": 64, "optim__learning_rate": 0.003, "train__steps": 60}
     recipe = recipe_of(ppo, world, tmp_path / "run", **changes)
     ppo.run(recipe)
     tokenizer = load_tokenizer(world.base)
