@@ -245,7 +245,7 @@ def opened(auto_class: Any, path: Path) -> Any:
 
 
 def assert_says(folder: Path, found: Tensor, said: Tensor) -> None:
-    torch.testing.assert_close(found, said, atol=1e-4, rtol=1e-4, msg=lambda text: f"{folder.name}: {text}")
+    torch.testing.assert_close(found, said, atol=5e-4, rtol=1e-4, msg=lambda text: f"{folder.name}: {text}")
 
 
 @torch.no_grad()

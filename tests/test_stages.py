@@ -211,6 +211,8 @@ def test_one_row_is_enough_without_validation(stage, world, tmp_path):
     source = {sft: world.conversations, rm: world.rankings, ppo: world.prompts}[stage]
     (tmp_path / "one.jsonl").write_text(Path(source).read_text().splitlines()[0])
     changes = {"data__path": str(tmp_path / "one.jsonl"), "data__validation": 0.0, "train__steps": 2}
+    if stage is ppo:  # the answers of one prompt move the policy far at the rate of the others
+        changes["optim__learning_rate"] = 1e-3
     rows = metrics(run(stage, world, tmp_path / "run", **changes))
     assert [row["step"] for row in rows] == [1, 2]
     assert not any("validation" in name for row in rows for name in row)

@@ -77,7 +77,7 @@ class Ours:
         if rules.head_has_no_bias:
             roles.critic.head.bias.requires_grad_(False)
         if rules.pad_has_probability:
-            roles.policy.unspeakable, roles.reference.unspeakable = [], []
+            roles.policy.never_sampled, roles.reference.never_sampled = [], []
         self.sampler = Sampler(roles, tokenizer, recipe, accelerator)
         kind: Any = Learner if rules == NONE else RuledLearner
         self.learner = kind(roles, recipe, work.n_updates, accelerator)
