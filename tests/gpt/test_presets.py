@@ -49,5 +49,5 @@ def test_overrides_win():
 
 
 def test_an_unknown_name_is_told_the_known_ones():
-    with pytest.raises(ValueError, match=r"'gpt5'; there are demo, small, gpt2,"):
+    with pytest.raises(ValueError, match=r"'gpt5'; the presets are demo, small, gpt2,"):
         preset("gpt5")
