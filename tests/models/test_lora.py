@@ -1,5 +1,6 @@
 """What an adapter stands on, whether it does there what it should, and what is frozen, packed or refused."""
 
+import gc
 import json
 from typing import Any
 
@@ -185,6 +186,8 @@ def test_processes_need_not_wait_for_an_expert_without_tokens(tmp_path):
             made = parallel(torch.ones(2, 8))
             assert torch.equal(made, alone)
             made.sum().backward()
+        del parallel, made
+        gc.collect()  # what holds the process group goes before it: collected later, its destructor waits forever
     finally:
         torch.distributed.destroy_process_group()
     assert torch.count_nonzero(model.experts[0].weight.grad) == 0
