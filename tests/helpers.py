@@ -29,7 +29,9 @@ OWN_DEFAULTS: dict[str, dict[str, Any]] = {
     "sft": {"data.max_tokens": 48, "data.validation": 0.2, "samples": 2},
     "rm": {"data.max_tokens": 48, "data.validation": 0.2},
     "dpo": {"data.max_tokens": 48, "data.validation": 0.2, "optim.warmup_steps": 0},
-    "ppo": {"data.max_tokens": 48, "rollout.max_tokens": 8, "ppo.n_minibatches": 2, "ppo.n_epochs": 2},
+    # A rate at which something moves in a few steps can also make one answer far likelier: no ratio ends a run.
+    "ppo": {"data.max_tokens": 48, "rollout.max_tokens": 8, "ppo.n_minibatches": 2, "ppo.n_epochs": 2}
+    | {"ppo.max_ratio": 1000.0},
 }
 
 # Adam divides by the root of a gradient's square: where the gradient is all rounding, the sign of a step is too. A

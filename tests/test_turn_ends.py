@@ -16,7 +16,7 @@ from align.generation.text_model import TextModel
 from align.sections import ComparedModel, Model
 from align.text.ends import ends_of
 from align.text.records import Message
-from apps.compare.models import Answered, StreamingModel
+from apps.compare.models import StreamedAnswer, StreamingModel
 
 TEMPLATE = (
     "{% for message in messages %}"
@@ -64,7 +64,7 @@ def test_answers_end_where_transformers_end_them(chat):
     assert {reply.ids[-1] for reply in replies if reply.ended} == {chat.turn}
     voice = StreamingModel("chat", ComparedModel(path=chat.path), 64)
     *pieces, whole = voice.answer(ASKED[0], Sampling(24), 2, lambda: False)
-    assert isinstance(whole, Answered)
+    assert isinstance(whole, StreamedAnswer)
     assert (whole.end, whole.ids[-1]) == ("eos", chat.turn)
     assert ("".join(map(str, pieces)) + whole.rest).strip() == whole.text
 

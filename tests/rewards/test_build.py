@@ -157,7 +157,7 @@ def of_template(world, tmp_path):
 
 def test_a_reward_model_that_reads_no_answer_without_thoughts_is_refused_before_the_run(world, of_template):
     path = of_template(after="{{ '<think>' if add_generation_prompt }}")
-    with pytest.raises(UserError, match=r"reward model .* without thoughts.*data\.template\); .*align\.rm"):
+    with pytest.raises(UserError, match=r"reward model .* without thoughts.*data\.template to one.*align\.rm"):
         ModelReward(path, load_tokenizer(world.base), "cpu", 8192)
 
 
