@@ -53,6 +53,13 @@ PRELOADED = [
 START, STEP, CHECKPOINT, EVALUATION, SAVE = "start-up", "step", "checkpoint", "evaluation", "final save"
 
 
+class Moment(NamedTuple):
+    """When a life is killed: so long after its n-th phase began, counted from 0, or after its start if None."""
+
+    phase: int | None
+    after_s: float
+
+
 class Life(NamedTuple):
     """How a life ended: the child's exit code, negative for a signal, and when it was about what."""
 
@@ -61,24 +68,30 @@ class Life(NamedTuple):
     phases: list[tuple[float, str]]  # seconds since the start, what began then
 
 
-def live(stage: str, recipe: Path, log: Path, killed_after_s: float | None = None, resume: bool = False) -> Life:
-    """Runs a command in a child, and kills it after some time if it has not ended by then."""
+def live(stage: str, recipe: Path, log: Path, killed_at: Moment | None = None, resume: bool = False) -> Life:
+    """Runs a command in a child, and kills it at a moment if it has not ended by then."""
     phases = log.with_suffix(".phases")
     phases.unlink(missing_ok=True)
     words = [str(recipe), f"resume={str(resume).lower()}"]
     warm_up()
     started = time.monotonic()
     child = start(command, stage, words, str(log), str(phases))
-    if killed_after_s is not None:
-        child.join(max(0.0, started + killed_after_s - time.monotonic()))
+    if killed_at is not None:
+        while child.is_alive() and killed_at.phase is not None and len(begun(phases)) <= killed_at.phase:
+            time.sleep(0.001)
+        child.join(killed_at.after_s)
         child.kill()
     child.join()
-    lines = phases.read_text().splitlines() if phases.exists() else []
     return Life(
         child.exitcode or 0,
         time.monotonic() - started,
-        [(float(at) - started, what) for at, what in (line.split(" ", 1) for line in lines)],
+        [(float(at) - started, what) for at, what in (line.split(" ", 1) for line in begun(phases))],
     )
+
+
+def begun(phases: Path) -> list[str]:
+    """One line for each phase that has begun."""
+    return phases.read_text().splitlines() if phases.exists() else []
 
 
 def start(function: Callable[..., None], *args: Any) -> Any:

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import lives
 import pytest
 from helpers import assert_same_bits, figures, recipe_of
-from lives import CHECKPOINT, START, STEP, Life, live
+from lives import CHECKPOINT, START, STEP, Life, Moment, live
 
 from align import ppo, rm, sections
 from align.config import build, to_yaml
@@ -89,19 +89,20 @@ def killed_until_it_ends(
 ) -> list[str]:
     """Kills a run at random moments, then lets the command end it. Returns what it was about at each kill.
 
-    The moments lie anywhere in the run that was let alone, and are taken in order: a life is killed as long after the
-    checkpoint that it goes on from as the moment lies behind that checkpoint. A quarter of the kills come while a run
-    that is gone on with starts up, which would hardly happen otherwise.
+    Each moment lies in one of the phases of the run that was let alone, all equally likely however long they last, and
+    the moments are taken in order. A quarter of the kills come while the command starts up.
     """
-    begins = next(at for at, what in alone.phases if what == STEP)
-    saved_at = [0.0] + [at for (_, before), (at, _) in pairwise(alone.phases) if before == CHECKPOINT]
+    begins = [at for at, _ in alone.phases]
+    lengths = [end - at for at, end in pairwise([*begins, alone.seconds])]
+    restored = [1] + [i + 1 for i, (_, what) in enumerate(alone.phases) if what == CHECKPOINT]
     log, hits = folder.with_suffix(".log"), []
-    for moment in sorted(chance.uniform(0, alone.seconds) for _ in range(n_kills)):
-        done = steps_saved(folder / "checkpoints")
-        after_s = chance.uniform(0, begins)
-        if chance.random() > 0.25:
-            after_s = max(after_s, moment - (saved_at[done[-1]] - begins if done else 0))
-        life = live(name, recipe, log, after_s, resume=bool(hits))
+    for aim in sorted(chance.randrange(1, len(begins)) for _ in range(n_kills)):
+        n_saved = max(steps_saved(folder / "checkpoints"), default=0)
+        n_passed = restored[n_saved] - 1  # phases that this life, which starts up instead, does not go through
+        moment = Moment(aim - n_passed, chance.uniform(0, lengths[aim]))
+        if aim <= n_passed or chance.random() < 0.25:
+            moment = Moment(None, chance.uniform(0, begins[1]))
+        life = live(name, recipe, log, moment, resume=bool(hits))
         assert life.exit_code in (0, -signal.SIGKILL), log.read_text()
         if life.exit_code == 0:
             return hits
