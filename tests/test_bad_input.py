@@ -278,6 +278,7 @@ exit_on_user_error(main)
 """
 
 
+@pytest.mark.slow
 def test_bitsandbytes_that_is_missing(world, tmp_path):
     words = [sys.executable, "-c", WITHOUT_BITSANDBYTES, written("sft", world, tmp_path / "run")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -174,6 +174,7 @@ def one_of_two(rank: int, port: int, recipe: str, log: str) -> None:
     exit_on_user_error(ppo.main)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="this PyTorch has no torch.distributed")
 def test_when_the_reward_fails_in_one_of_two_processes_both_stop_and_the_first_saves(world, tmp_path):
     recipe = tmp_path / "recipe.yaml"

@@ -58,6 +58,7 @@ def test_the_commands_of_its_readme_exist_and_name_files_that_it_writes() -> Non
         assert named <= set(starters())
 
 
+@pytest.mark.slow
 def test_a_starter_recipe_is_checked_in_a_folder_of_its_own(tmp_path: Path) -> None:
     """Outside of the checkout; all recipes are run in `.ci/wheel`."""
     init(tmp_path)

@@ -169,6 +169,7 @@ STARTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", STARTS)
 @pytest.mark.parametrize("deadly", ["at each change", "in each write"])
 def test_no_kill_leaves_what_cannot_be_gone_on_with(start, deadly, tmp_path):

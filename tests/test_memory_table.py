@@ -54,13 +54,15 @@ def head() -> list[str]:
     return ["| estimated peak | " + " | ".join(MODES) + " |", "|---|" + "---|" * len(MODES)]
 
 
-@pytest.mark.parametrize("size", ["124M", pytest.param("13B", marks=pytest.mark.slow)])  # the ends: ten seconds each
+@pytest.mark.slow
+@pytest.mark.parametrize("size", ["124M", "13B"])  # the ends: ten seconds each
 def test_the_table_of_the_guide(size):
     guide = GUIDE.read_text(encoding="utf-8").splitlines()
     assert set(head()) <= set(guide)
     assert row(size) in guide
 
 
+@pytest.mark.slow
 def test_a_smaller_base_takes_less_to_hold():
     always = [estimated("13B", mode).always for mode in MODES]
     assert always == sorted(always, reverse=True)

@@ -125,6 +125,7 @@ def test_base_vs_aligned_runs_on_any_finished_demo(
     assert verdict(report) in "".join(texts_of(cell) for cell in found.cells[-3:] if cell.cell_type == "code")
 
 
+@pytest.mark.slow
 def test_the_lesson_runs_on_any_finished_demo(
     small: tuple[Any, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -382,6 +382,7 @@ def rank_somehow(answers, rankings):
     Path(rankings).write_text("\n".join(json.dumps(row) for row in ranked))
 
 
+@pytest.mark.slow
 def test_the_general_recipes_run_one_after_the_other(elsewhere, capsys, monkeypatch):
     from align.lab.__main__ import main as write_lab
     from align.prepare import main as prepare

@@ -31,20 +31,21 @@ log = logging.getLogger("align.compare")
 
 
 class Side(NamedTuple):
-    """A column of the page: a model and the conversation that it answers."""
+    """A column of the page: a model, the conversation that it answers and the seed of its sampling."""
 
     model: StreamingModel
     messages: Conversation
+    seed: int
 
 
 def answers(
-    sides: Sequence[Side], how: Sampling, seed: int, is_stopped: Callable[[], bool]
+    sides: Sequence[Side], how: Sampling, is_stopped: Callable[[], bool]
 ) -> Iterator[tuple[int, str | StreamedAnswer | UserError]]:
     """Yields (side, piece of text, complete answer or error) of all sides, one token of each in turn.
 
     A stop takes effect between two tokens; all sides then end with what they have.
     """
-    writing = {n: side.model.answer(side.messages, how, seed, is_stopped) for n, side in enumerate(sides)}
+    writing = {n: side.model.answer(side.messages, how, side.seed, is_stopped) for n, side in enumerate(sides)}
     while writing:
         for n, output in list(writing.items()):
             try:
@@ -61,11 +62,11 @@ def answers(
 
 
 def conversation(
-    models: StreamingModels, sides: Sequence[Side], how: Sampling, seed: int, is_stopped: Callable[[], bool]
+    models: StreamingModels, sides: Sequence[Side], how: Sampling, is_stopped: Callable[[], bool]
 ) -> Iterator[Event]:
     """The page's events for `answers`, with each answer's figures as soon as it is complete."""
     began = time.monotonic()
-    for n, output in answers(sides, how, seed, is_stopped):
+    for n, output in answers(sides, how, is_stopped):
         if isinstance(output, str):
             yield {"side": n, "piece": output} | ({"thought": True} if isinstance(output, Thought) else {})
         elif isinstance(output, UserError):

@@ -112,7 +112,7 @@ def router(recipe: Recipe, models: StreamingModels, queue: AnswerQueue, arena: A
         how = Sampling(**body.sampling.model_dump())
 
         def work(ticket: Ticket) -> Iterator[Event]:
-            return conversation(models, sides, how, body.seed, ticket.stopped.is_set)
+            return conversation(models, sides, how, ticket.stopped.is_set)
 
         return _stream(queue, Ticket(person and person.id, work))
 
@@ -171,7 +171,7 @@ def _sides(models: StreamingModels, body: Ask) -> list[Side]:
         if not thread[-1].content.strip():
             raise Refused("the question is empty; write one")
     return [
-        Side(models.by_name[name], tuple(Message(turn.role, turn.content) for turn in thread))
+        Side(models.by_name[name], tuple(Message(turn.role, turn.content) for turn in thread), body.seed)
         for name, thread in zip(body.models, body.threads, strict=True)
     ]
 

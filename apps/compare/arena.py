@@ -45,7 +45,7 @@ class Battle:
     person: int
     names: tuple[str, str]
     prompt: str
-    seed: int
+    seeds: tuple[int, int]  # one each: with a common one, similar models would draw the same tokens
     texts: list[str | None]  # None until the answer is complete
     verdict: Verdict | None = None  # set once the vote is in the database
 
@@ -80,7 +80,8 @@ class Arena:
     def begin(self, person: int, prompt: str) -> str:
         """Starts a battle and returns its id. The person's undecided battles end."""
         first, second = self._random.sample(list(self.models.by_name), 2)
-        battle = Battle(person, (first, second), prompt, self._random.randrange(2**31), [None, None])
+        seeds = (self._random.randrange(2**31), self._random.randrange(2**31))
+        battle = Battle(person, (first, second), prompt, seeds, [None, None])
         with self._lock:
             for old in [key for key, one in self._battles.items() if one.person == person and one.verdict is None]:
                 del self._battles[old]
@@ -96,8 +97,11 @@ class Arena:
         if battle is None:
             return
         messages = (Message("user", battle.prompt),)
-        sides = [Side(self.models.by_name[name], messages) for name in battle.names]
-        for n, output in answers(sides, self.how, battle.seed, ticket.stopped.is_set):
+        sides = [
+            Side(self.models.by_name[name], messages, seed)
+            for name, seed in zip(battle.names, battle.seeds, strict=True)
+        ]
+        for n, output in answers(sides, self.how, ticket.stopped.is_set):
             if isinstance(output, str):
                 yield {
                     "side": n,
@@ -138,8 +142,11 @@ class Arena:
     def _save(self, person: int, battle: Battle, annotation_id: str, verdict: Verdict, seconds: float) -> None:
         store, project_id = self.project.store, self.project.id
         texts = [str(text) for text in battle.texts]
-        how = {"temperature": self.how.temperature, "seed": battle.seed}
-        made = tuple(NewAnswer(text, {"model": name} | how) for text, name in zip(texts, battle.names, strict=True))
+        how = {"temperature": self.how.temperature}
+        made = tuple(
+            NewAnswer(text, {"model": name, "seed": seed} | how)
+            for text, name, seed in zip(texts, battle.names, battle.seeds, strict=True)
+        )
         prompt = [{"role": "user", "content": battle.prompt}]
         task = task_for_battle(store, project_id, person, NewPrompt(prompt, "arena", made))
         payload = _payload([RANKS[verdict][texts.index(text)] for text in task.answers], verdict == "bad")

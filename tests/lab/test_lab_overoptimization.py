@@ -45,7 +45,7 @@ def recipe_of(output: Path, **changes: Any) -> command.Recipe:
     return build(command.Recipe, nested(keys), "recipe")
 
 
-@pytest.mark.heavy
+@pytest.mark.slow
 def test_from_a_demo_to_curves_and_a_figure(world, beside, tmp_path, capsys, monkeypatch):
     folder = tmp_path / "out"
     command.run(recipe_of(folder), beside)

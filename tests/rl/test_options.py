@@ -67,8 +67,11 @@ def test_answers_to_a_prompt_can_be_compared_without_a_critic(world, tmp_path, a
     assert not (folder / "critic").exists()
 
 
-@pytest.mark.parametrize("estimator", ["k2", "k3", "full"])
-@pytest.mark.parametrize("placement", ["reward", "loss"])
+@pytest.mark.parametrize(
+    ("estimator", "placement"),
+    [("k2", "reward"), ("k3", "loss"), ("full", "loss")]
+    + [pytest.param(*pair, marks=pytest.mark.slow) for pair in (("k2", "loss"), ("k3", "reward"), ("full", "reward"))],
+)
 def test_every_estimator_holds_the_policy_back_wherever_it_is_charged(world, tmp_path, estimator, placement):
     """A hundred times the coefficient leaves the policy nearer to the reference; KL is reported as it was charged."""
     kl = []

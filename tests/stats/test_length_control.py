@@ -45,7 +45,7 @@ def test_quality_is_left_when_length_helps_too():
     assert controlled.mean == pytest.approx(expit(0.5), abs=0.03)
 
 
-@pytest.mark.heavy
+@pytest.mark.slow
 def test_the_interval_covers_the_rate_at_equal_lengths_95_times_of_100():
     rng, covered, raw_covered = np.random.default_rng(3), [], []
     for seed in range(600):

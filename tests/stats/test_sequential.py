@@ -62,7 +62,7 @@ def test_looking_after_every_batch_finds_no_difference_where_there_is_none(every
     assert wrong > 0  # it can decide
 
 
-@pytest.mark.heavy
+@pytest.mark.slow
 def test_looking_at_a_p_value_as_often_would():
     """What the rule is for: McNemar's p below 0.05 at any of 30 looks is found far more often than 5 times in 100."""
     rng = np.random.default_rng(1)

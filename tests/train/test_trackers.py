@@ -52,6 +52,7 @@ pathlib.Path("found.json").write_text(json.dumps(found))
 """
 
 
+@pytest.mark.slow
 def test_trackio_gets_the_recipe_and_the_metrics_and_a_resumed_run_goes_on_in_its_run(tmp_path):
     pytest.importorskip("trackio")
     root = Path(__file__).parents[2]

@@ -32,14 +32,16 @@ def recipe_of(named: dict[str, Any], **changes: Any) -> Recipe:
 
 
 class Pace:
-    """A model that draws a token only when it is let."""
+    """A model that draws a token only when it is let, and never one that ends its answer."""
 
     def __init__(self, real: Callable[..., Iterator[int]]) -> None:
         self.real, self.allowed, self.n_drawn = real, threading.Semaphore(0), 0
         self.is_free = False
 
-    def __call__(self, *arguments: Any) -> Iterator[int]:
-        for token in self.real(*arguments):
+    def __call__(
+        self, model: Any, prompt: Any, how: Any, eos: list[int], forbidden: list[int], generator: Any
+    ) -> Iterator[int]:
+        for token in self.real(model, prompt, how, eos, [*forbidden, *eos], generator):
             if not self.is_free:
                 self.allowed.acquire()
             self.n_drawn += 1

@@ -158,12 +158,14 @@ def test_the_same_two_answers_again_change_the_vote_and_keep_the_order_of_the_fi
     assert {tuple(row["responses"]) for row in rows} == {tuple(f"by {m}" for m in row["models"]) for row in rows}
 
 
-def test_models_and_sides_are_drawn_evenly(arena: Place) -> None:
+def test_models_and_sides_are_drawn_evenly_and_each_side_has_a_seed(arena: Place) -> None:
     drawn = Arena(arena.project, arena.loaded, None, random.Random(1))  # type: ignore[arg-type]
     pairs = Counter()  # type: ignore[var-annotated]
     for n in range(3000):
         drawn.begin(n, "say red")
-        pairs[next(reversed(drawn._battles.values())).names] += 1
+        battle = next(reversed(drawn._battles.values()))
+        pairs[battle.names] += 1
+        assert battle.seeds[0] != battle.seeds[1]
     assert len(pairs) == 6
     assert all(400 < n < 600 for n in pairs.values())
     assert len(drawn._battles) == 1000  # memory is bounded
@@ -171,7 +173,7 @@ def test_models_and_sides_are_drawn_evenly(arena: Place) -> None:
 
 def test_a_battle_is_open_only_with_two_different_whole_answers() -> None:
     def battle(*texts: str | None) -> bool:
-        return Battle(1, ("a", "b"), "", 1, list(texts)).is_open
+        return Battle(1, ("a", "b"), "", (1, 2), list(texts)).is_open
 
     assert [battle("x", "y"), battle("x", None), battle("x", "x"), battle("", "x")] == [True, False, False, True]
 

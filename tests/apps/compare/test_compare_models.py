@@ -183,7 +183,7 @@ def test_thoughts_are_told_apart_from_the_answer_while_they_come(thinker: Callab
 
 def test_what_the_page_gets_names_thoughts(loaded: StreamingModels, thinker: Callable[[str], StreamingModel]) -> None:
     model = thinker("[THINK] one[/THINK] red")
-    *events, end, _ = conversation(loaded, [Side(model, asked("say red"))], HOW, 1, lambda: False)
+    *events, end, _ = conversation(loaded, [Side(model, asked("say red"), 1)], HOW, lambda: False)
     assert "".join(event["piece"] for event in events if event.get("thought")).strip() == "one"
     assert (end["thoughts"], end["text"]) == ("one", "red")
     assert "thought" not in {key for event in events if event["piece"].strip() == "red" for key in event}

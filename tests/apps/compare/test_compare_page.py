@@ -426,7 +426,7 @@ def test_it_fits_a_phone(arena: Place, open_page: Any, view: str) -> None:
     assert page.page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
 def test_axe_finds_nothing_serious(arena: Place, open_page: Any, scheme: str) -> None:
     for name, view in (("ada", ""), ("bob", "#arena"), ("cyd", "#board")):
         page = open_page(arena, name, view=view, color_scheme=scheme, reduced_motion="reduce")
@@ -485,7 +485,7 @@ CONTRAST = """() => {
 }"""
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
 def test_every_text_can_be_read_on_every_colour(place: Place, open_page: Any, scheme: str) -> None:
     page = open_page(place, color_scheme=scheme)
     page.ask("say red blue")

@@ -87,7 +87,7 @@ def office(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[t
     project.store.close()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
 def test_every_text_can_be_read(browser: Any, office: tuple[Place, Server], scheme: str) -> None:
     place, server = office
     desk = Desk(browser, server.url, place.token("ada"), color_scheme=scheme, reduced_motion="reduce").open()
@@ -186,7 +186,7 @@ EDGE = """(block) => {
 }"""
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
 def test_axe_finds_nothing_serious(browser: Any, office: tuple[Place, Server], scheme: str) -> None:
     """On every page of ours; the lead's is looked at in test_lead_page.py, the comparison in test_compare_page.py."""
     place, server = office

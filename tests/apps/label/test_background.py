@@ -24,6 +24,7 @@ def the_process(others: set[Any]) -> Any:
     return child
 
 
+@pytest.mark.slow
 def test_it_answers_what_the_server_would(bench: Bench) -> None:
     bench.file("a.jsonl", [{"prompt": f"q{n}", "responses": ["good", "bad"], "model": "m"} for n in range(3)])
     from apps.label.importing import import_files

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from browser import PHONE, Server
 from browsing import Desk
 from served import Place
@@ -39,6 +40,7 @@ def added(place: Place, *answers: str) -> None:
     place.add([adding.NewPrompt([{"role": "user", "content": "solve"}], "", texts)])
 
 
+@pytest.mark.slow
 def test_formulas_and_code_are_drawn(browser: Any, make_place: Callable[..., Place]) -> None:
     place = make_place(overlap=1)
     server = Server(place.app)

@@ -354,7 +354,7 @@ def test_files_are_downloaded_and_the_project_is_paused(live: Live, open_page: C
     assert len(rows) > 8
     assert set(NAMES[:2]) <= {row["annotator"] for row in rows}
     press(page, "Pause the project")
-    page.get_by_text("paused: no tasks are handed out").wait_for()
+    page.get_by_text("paused: no tasks are handed out", exact=True).wait_for()
     new = person(live.store, "new")  # who has begun something could go on with it
     assert isinstance(tasks.claim(live.store, live.place.project.id, new.id), NoTask)
     press(page, "Resume the project")
@@ -374,7 +374,7 @@ def test_tasks_are_assigned(live: Live, open_page: Callable[..., Any]) -> None:
     told(page, "3 tasks are open to everybody again")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
 def test_it_fits_a_phone_and_can_be_read(live: Live, open_page: Callable[..., Any], scheme: str) -> None:
     page = open_page("ada", viewport={"width": 360, "height": 740}, color_scheme=scheme, reduced_motion="reduce")
     for section in [*SECTIONS, "review/7/edit"]:
