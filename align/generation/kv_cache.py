@@ -11,6 +11,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from contextlib import suppress
+from math import prod
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -50,11 +51,16 @@ MODES = (DecodingMode(True, True), DecodingMode(True, False), DecodingMode(False
 
 
 class RoomyLayer(DynamicLayer):
-    """Preallocated cache of one full-attention layer: no tensor is grown and copied at every token."""
+    """Preallocated cache of one full-attention layer: no tensor is grown and copied at every token.
 
-    def __init__(self, capacity: int) -> None:
+    Rows that are kept move to a spare tensor, and the tensor that they leave is the next spare one. So nothing is
+    allocated while a batch shrinks: freed tensors of ever smaller sizes leave holes in the heap.
+    """
+
+    def __init__(self, capacity: int, spare: list[Tensor]) -> None:
+        """`spare`: at most one flat tensor, which the layers of a cache share."""
         super().__init__()
-        self.capacity = capacity
+        self.capacity, self.spare = capacity, spare
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         self.dtype, self.device = key_states.dtype, key_states.device
@@ -80,8 +86,20 @@ class RoomyLayer(DynamicLayer):
             return
         assert self.keys is not None
         length = self.keys.shape[2]
-        self._keys, self._values = self._keys[beam_idx], self._values[beam_idx]
+        self._keys, self._values = self._moved(self._keys, beam_idx), self._moved(self._values, beam_idx)
         self.keys, self.values = self._keys[:, :, :length], self._values[:, :, :length]
+
+    def _moved(self, states: Tensor, rows: Tensor) -> Tensor:
+        """These rows, as far as they are filled, in the spare tensor."""
+        assert self.keys is not None
+        length, shape = self.keys.shape[2], (len(rows), *states.shape[1:])
+        spare = self.spare.pop() if self.spare else states.new_empty(0)
+        if spare.numel() < prod(shape) or spare.dtype != states.dtype or spare.device != states.device:
+            spare = states.new_empty(prod(shape))
+        moved = spare[: prod(shape)].view(shape)
+        torch.index_select(states[:, :, :length], 0, rows, out=moved[:, :, :length])
+        self.spare.append(states.view(-1))
+        return moved
 
     def _room(self, states: Tensor) -> Tensor:
         batch, heads, _, width = states.shape
@@ -96,7 +114,8 @@ def new_cache(config: PretrainedConfig, capacity: int, padded: bool) -> Cache:
     cache = DynamicCache(config=config)
     if padded and any(type(layer).__module__ != DynamicCache.__module__ for layer in cache.layers):
         raise ValueError("custom cache layers may count padding")
-    cache.layers = [RoomyLayer(capacity) if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    spare: list[Tensor] = []
+    cache.layers = [RoomyLayer(capacity, spare) if type(layer) is DynamicLayer else layer for layer in cache.layers]
     return cache
 
 

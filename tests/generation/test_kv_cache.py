@@ -104,6 +104,22 @@ def test_a_cache_that_is_wrong_is_found_and_not_used(monkeypatch, wrong):
     assert largest_gap(model) < 1e-5
 
 
+def test_a_batch_that_shrinks_allocates_one_tensor():
+    model = llama()
+    batch = Cached(model, [[1, 2, 3]] * 8, room=8)
+    with torch.no_grad():
+        batch.next_logits()
+    layers = batch.cache.layers
+    places = {states.data_ptr() for layer in layers for states in (layer.keys, layer.values)}
+    seen, expected = set(places), [layer.keys[3].clone() for layer in layers]
+    for n in (7, 5, 4):
+        batch.keep(torch.arange(n))
+        seen |= {states.data_ptr() for layer in layers for states in (layer.keys, layer.values)}
+    assert len(layers) > 1
+    assert len(seen) == len(places) + 1
+    assert all(torch.equal(layer.keys[3], keys) for layer, keys in zip(layers, expected, strict=True))
+
+
 def test_a_model_is_tried_once(monkeypatch):
     model, tried = llama(), []
     monkeypatch.setattr(kv_cache, "_probed", lambda model: tried.append(model) or DecodingMode(True, True))
