@@ -2,7 +2,7 @@
 # make test-quick   the pure parts, in a minute: before each commit.
 # make test         everything but the slow tests, in minutes: before a change lands.
 # make test-all     everything, as CI does. WORKERS=8 on a machine with 8 cores.
-# make docs         the documentation as a site, in build/site.
+# make docs         the schemas and pages that are generated from code, and the documentation as a site, in build/site.
 # All make .venv first; what is installed there is pinned in constraints.txt.
 
 PYTHON ?= python3
@@ -11,7 +11,8 @@ OUT ?= runs/demo
 WORKERS ?= 2
 BIN := .venv/bin
 PYTEST := HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
-PURE := $(addprefix tests/,evals generation gpt judges lab report rewards rl stats tasks text test_config.py test_structure.py)
+PURE := $(addprefix tests/,evals generation gpt judges lab report rewards rl stats tasks text) \
+	$(addprefix tests/,test_config.py test_docs.py test_recipes.py test_structure.py)
 
 .PHONY: demo test-quick test test-all check docs install clean
 
@@ -33,6 +34,7 @@ check: .venv/installed
 	$(BIN)/mypy
 
 docs: .venv/installed
+	$(BIN)/align schema >/dev/null
 	$(BIN)/python docs/pages.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Recipe(sections.Run):
-    """Supervised fine-tuning. Defaults are InstructGPT's (appendix C.1), but with one epoch instead of 16."""
+    """Supervised fine-tuning. Defaults are InstructGPT's (appendix C.1), who trained for 16 epochs."""
 
     model: sections.Model
     data: sections.Data

@@ -328,6 +328,7 @@ def run_recipe(name: str, capsys: pytest.CaptureFixture[str]) -> Section:
     return recipe
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     "folder", ["gpt2-hh", *(pytest.param(name, marks=pytest.mark.slow) for name in ("tldr", "qwen-alpaca", "qwen-hh"))]
 )

@@ -82,7 +82,7 @@ class Panel:
             pairs: the models to compare.
             known: judges with known scores, by name.
         """
-        lengths = {model: [len(text or "") for text in said()] for model, said in texts.items()}
+        lengths = {model: [len(text or "") for text in model_texts()] for model, model_texts in texts.items()}
         found: list[Problem] = []
         known = known or {}
         verdicts_by = {name: _of_scores(judge.scores, pairs) for name, judge in known.items()}
@@ -92,23 +92,23 @@ class Panel:
             found += run.problems
         kinds = {name: judge.kind for name, judge in known.items()}
         kinds |= {name: settings.kind for name, settings in self.settings.items()}
-        judges = {name: self._block(kinds[name], said, lengths) for name, said in verdicts_by.items()}
-        outcomes = {name: [v.outcome for pair in pairs for v in said[pair]] for name, said in verdicts_by.items()}
+        judges = {name: self._block(kinds[name], by_pair, lengths) for name, by_pair in verdicts_by.items()}
+        outcomes = {name: [v.outcome for pair in pairs for v in by_pair[pair]] for name, by_pair in verdicts_by.items()}
         return PanelResult({"judges": judges, "judges_agree": self._agreement(outcomes, len(prompts))}, found)
 
     def _cache(self, name: str) -> Cache | None:
         return self.cache if self.settings[name].kind in KEPT else None
 
     def _block(
-        self, kind: str, said: Mapping[Pair, Sequence[Verdict]], lengths: Mapping[str, Sequence[int]]
+        self, kind: str, by_pair: Mapping[Pair, Sequence[Verdict]], lengths: Mapping[str, Sequence[int]]
     ) -> dict[str, Any]:
-        outcomes = {pair: [verdict.outcome for verdict in found] for pair, found in said.items()}
+        outcomes = {pair: [verdict.outcome for verdict in found] for pair, found in by_pair.items()}
         pairs = {}
         for (first, second), of_pair in outcomes.items():
             compared = preference(of_pair, lengths[first], lengths[second], seed=self.seed)
             pairs[f"{first}_over_{second}"] = compared.block() if compared else None
         block: dict[str, Any] = {"kind": kind, "pairs": pairs, "ranking": ranking(outcomes, seed=self.seed)}
-        orders = [verdict.orders for found in said.values() for verdict in found]
+        orders = [verdict.orders for found in by_pair.values() for verdict in found]
         return block | {"order_bias": order_bias(orders, self.seed)}
 
     def _agreement(self, outcomes: Mapping[str, Outcomes], n_prompts: int) -> list[dict[str, Any]]:
@@ -125,12 +125,12 @@ def _of_scores(scores: Mapping[str, Sequence[float]], pairs: Sequence[Pair]) -> 
     return {pair: verdicts(marks[pair[0]], marks[pair[1]]) for pair in pairs}
 
 
-def texts_of(said: Answers) -> Texts:
+def texts_of(answers: Answers) -> Texts:
     """A model's collected answers as texts."""
 
     def read() -> Iterator[str | None]:
         return (
-            None if completion is None else completion.text for portion in said.portions() for completion in portion
+            None if completion is None else completion.text for portion in answers.portions() for completion in portion
         )
 
     return read
@@ -170,8 +170,8 @@ class _JudgeRun:
         progress = Progress(f"{self.where} on {' and '.join(models)}", len(self.prompts))
         while portion := list(islice(answers, PORTION)):
             given = [row for row in portion if None not in row]
-            said = iter(self._asked(ask, given) or [nothing] * len(given))
-            found += [nothing if None in row else next(said) for row in portion]
+            asked = iter(self._asked(ask, given) or [nothing] * len(given))
+            found += [nothing if None in row else next(asked) for row in portion]
             progress.show(len(found))
         self.problems += problems(self.where, found)
         return found
@@ -195,17 +195,17 @@ class _JudgeRun:
         )
         if self.cache is None:
             return judge.compare(prompts, first, second)
-        said: list[Verdict] = []
+        verdicts: list[Verdict] = []
 
         def compute() -> list[Verdict]:
-            said.extend(judge.compare(prompts, first, second))
-            if any(verdict.again for verdict in said):
+            verdicts.extend(judge.compare(prompts, first, second))
+            if any(verdict.again for verdict in verdicts):
                 raise _NotCacheable
-            return said
+            return verdicts
 
         rows = [[as_row(tuple(messages)), a, b] for messages, a, b in zip(prompts, one, other, strict=True)]
         try:
             kept = self.cache.rows({"verdicts": judge.fingerprint, "rows": rows}, compute)
         except _NotCacheable:
-            return said
+            return verdicts
         return [Verdict(*row) for row in kept]

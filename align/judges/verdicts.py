@@ -80,9 +80,9 @@ def _verdict(first: AnswerScore, second: AnswerScore) -> Verdict:
     return Verdict(float(first.score > second.score))
 
 
-def problems(where: str, said: Iterable[AnswerScore | Verdict]) -> list[Problem]:
+def problems(where: str, judged: Iterable[AnswerScore | Verdict]) -> list[Problem]:
     """Missing results as problems: the most common reasons with counts, the rest in one line."""
-    found = Counter(one.reason for one in said if one.reason)
+    found = Counter(one.reason for one in judged if one.reason)
     listed = found.most_common(N_TOLD)
     rest = found.total() - sum(n for _, n in listed)
     named = [Problem(where, reason, n) for reason, n in listed]

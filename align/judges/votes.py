@@ -35,8 +35,8 @@ class Ballot(NamedTuple):
 
     def of(self, text: str, names: Sequence[str]) -> list[int]:
         """Indices of a model's answers."""
-        said = [place for place, other in enumerate(self.texts) if other == text.strip()]
-        return said or [place for place, model in enumerate(self.models) if model and model in names]
+        places = [place for place, other in enumerate(self.texts) if other == text.strip()]
+        return places or [place for place, model in enumerate(self.models) if model and model in names]
 
 
 class VotesJudge:

@@ -107,8 +107,8 @@ def _substance(read: list[tuple[Kind, str]]) -> list[str]:
 
 
 def _is_correct(task: Task, read: list[tuple[Kind, str]]) -> bool:
-    said = [sentence.removesuffix(" .") for sentence in _substance(read)]
-    return all(text in task.answers for text in said) and (task.harmful or len(said) == 1)
+    sentences = [sentence.removesuffix(" .") for sentence in _substance(read)]
+    return all(text in task.answers for text in sentences) and (task.harmful or len(sentences) == 1)
 
 
 def _is_brief(task: Task, read: list[tuple[Kind, str]]) -> bool:

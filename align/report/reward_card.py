@@ -279,10 +279,10 @@ def _score_lines(card: Card) -> list[str]:
 
 
 def _table(heading: str, groups: dict[str, Any], count: str) -> list[str]:
-    told = "prompts" if count == "n_prompts" else "pairs"
+    counted = "prompts" if count == "n_prompts" else "pairs"
     rows = [f"| {name} | {_shown(group['accuracy'])} | {group[count]} |" for name, group in groups.items()]
     rows[MAX_ROWS:] = [f"| and {len(rows) - MAX_ROWS} more in card.json | | |"] if len(rows) > MAX_ROWS else []
-    return [f"| {heading} | accuracy | {told} |", "|---|---|---|", *rows]
+    return [f"| {heading} | accuracy | {counted} |", "|---|---|---|", *rows]
 
 
 def _shown(interval: dict[str, float]) -> str:

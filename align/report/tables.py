@@ -90,17 +90,17 @@ def _shares(pair: Mapping[str, Any]) -> list[str]:
 
 def _note(judge: Mapping[str, Any]) -> str:
     standings = (judge.get("ranking") or {}).get("standings") or []
-    told = []
+    notes = []
     if len(standings) > 2:
         ranked = ", ".join(f"{label_of(one['model'])} {text_of(one['score'], 'score')}" for one in standings)
-        told.append(f"All on one scale (Bradley-Terry, in logits): {ranked}.")
+        notes.append(f"All on one scale (Bradley-Terry, in logits): {ranked}.")
     bias = judge.get("order_bias") or {}
     if bias.get("orders_disagree"):
-        told.append(
+        notes.append(
             f"Its verdict changed with the order of the answers on "
             f"{text_of(bias['orders_disagree'], 'share')} of the prompts; these count as ties."
         )
-    return " ".join(told)
+    return " ".join(notes)
 
 
 def agreement_table(report: Report) -> Table | None:

@@ -12,13 +12,16 @@ def kl_estimate(logprobs: Tensor, reference_logprobs: Tensor, estimator: Literal
 
     With d = log pi - log pi_ref: k1 = d, unbiased, of either sign; k2 = d^2 / 2, biased, but its gradient in the policy
     is that of KL; k3 = exp(-d) - 1 + d, unbiased, never negative (Schulman 2020, joschu.net/blog/kl-approx.html).
+    Each is 0 where d = 0, as on padding, so that sums over an answer need no mask. Raises ValueError for any other.
     """
     difference = logprobs - reference_logprobs
     if estimator == "k1":
         return difference
     if estimator == "k2":
         return 0.5 * difference.square()
-    return (-difference).exp() - 1 + difference
+    if estimator == "k3":
+        return (-difference).exp() - 1 + difference
+    raise ValueError(f"unknown KL estimator {estimator!r}")
 
 
 def full_kl(logits: Tensor, reference_logits: Tensor) -> Tensor:

@@ -96,7 +96,7 @@ def outcome_of(
     }
     scores = {name: float(_first_highest(values) == question.right) for name, values in by.items()}
     chosen = question.choices[_first_highest(by[metric])]
-    return Outcome(question.place, scores, said=chosen, probabilities=softmax(sums), right=question.right)
+    return Outcome(question.place, scores, prediction=chosen, probabilities=softmax(sums), right=question.right)
 
 
 def softmax(values: Sequence[float]) -> tuple[float, ...]:

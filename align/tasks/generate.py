@@ -58,7 +58,7 @@ def outcome_of(question: Question, texts: Sequence[str], template: Template, met
     if len(texts) > 1:
         scores["exact_single"] = fmean(_right(one, answers, template.number) for one in found)
         samples = tuple(None if one is None else key_of(one, template.number) for one in found)
-    return Outcome(question.place, scores, said=texts[chosen or 0], found=answer_text, samples=samples)
+    return Outcome(question.place, scores, prediction=texts[chosen or 0], found=answer_text, samples=samples)
 
 
 def _right(answer_text: str | None, answers: Sequence[str], number: bool) -> float:

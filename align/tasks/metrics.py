@@ -43,35 +43,35 @@ def key_of(text: str, number: bool) -> str:
     return (number_of(text) if number else None) or normalised(text)
 
 
-def exact(said: str, answers: Sequence[str], number: bool = False) -> float:
+def exact(prediction: str, answers: Sequence[str], number: bool = False) -> float:
     """1 if the normalised answer is one of the right ones, else 0."""
-    return float(key_of(said, number) in {key_of(answer, number) for answer in answers})
+    return float(key_of(prediction, number) in {key_of(answer, number) for answer in answers})
 
 
-def f1(said: str, answers: Sequence[str]) -> float:
+def f1(prediction: str, answers: Sequence[str]) -> float:
     """F1 of words with the closest right answer (SQuAD, 1606.05250)."""
-    return max(_f1(normalised(said).split(), normalised(answer).split()) for answer in answers)
+    return max(_f1(normalised(prediction).split(), normalised(answer).split()) for answer in answers)
 
 
-def _f1(said: list[str], answer: list[str]) -> float:
-    n_common = sum((Counter(said) & Counter(answer)).values())
-    return 2 * n_common / (len(said) + len(answer)) if n_common else 0.0
+def _f1(prediction: list[str], answer: list[str]) -> float:
+    n_common = sum((Counter(prediction) & Counter(answer)).values())
+    return 2 * n_common / (len(prediction) + len(answer)) if n_common else 0.0
 
 
-def rouge_l(said: str, answers: Sequence[str]) -> float:
+def rouge_l(prediction: str, answers: Sequence[str]) -> float:
     """ROUGE-L F-measure with the closest right answer (Lin 2004), without stemming."""
     from rouge_score.rouge_scorer import RougeScorer
 
     scorer = RougeScorer(["rougeL"], use_stemmer=False)
-    return float(max(scorer.score(answer, said)["rougeL"].fmeasure for answer in answers))
+    return float(max(scorer.score(answer, prediction)["rougeL"].fmeasure for answer in answers))
 
 
-def majority(said: Sequence[str | None], number: bool = False) -> int | None:
+def majority(predictions: Sequence[str | None], number: bool = False) -> int | None:
     """Index of the most frequent answer; of equal counts, the first. None without any answer.
 
     Self-consistency (Wang et al., 2203.11171): samples without an answer do not vote.
     """
-    keys = [None if text is None else key_of(text, number) for text in said]
+    keys = [None if text is None else key_of(text, number) for text in predictions]
     votes = Counter(key for key in keys if key is not None)
     return keys.index(votes.most_common(1)[0][0]) if votes else None
 

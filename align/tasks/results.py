@@ -35,7 +35,7 @@ class Outcome(NamedTuple):
     place: str  # file:line
     scores: dict[str, float]  # empty if not measured
     reason: str = ""  # why not measured
-    said: str = ""  # the answer, or the choice
+    prediction: str = ""  # the answer, or the choice
     found: str | None = None  # the answer extracted from a generated text
     probabilities: tuple[float, ...] = ()  # over the choices, for calibration
     right: int | None = None  # index of the right choice

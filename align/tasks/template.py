@@ -100,8 +100,8 @@ class Template(Section):
     def _as_turns(self, question: Question, examples: Sequence[Question]) -> list[Message]:
         turns: list[Message] = []
         for one in (*examples, question):
-            said = [] if turns else self._instructions()
-            turns.append(Message("user", self.separator.join([*said, self._filled(self.turn, one)])))
+            parts = [] if turns else self._instructions()
+            turns.append(Message("user", self.separator.join([*parts, self._filled(self.turn, one)])))
             turns.append(Message("assistant", self.answer(one)))
         return turns[:-1]
 

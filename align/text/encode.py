@@ -215,11 +215,11 @@ def decode_answer(
     ends = ends_of(tokenizer).ids
     answer = list(takewhile(lambda token: token not in ends, ids))
     marks = Template.of(tokenizer).marks
-    thoughts, said = _split_thoughts(tokenizer, answer, marks, prompt_ids)
-    if said is None:
+    thoughts, words = _split_thoughts(tokenizer, answer, marks, prompt_ids)
+    if words is None:
         return DecodedAnswer(trimmed(str(tokenizer.decode(answer, skip_special_tokens=True))), "")
     clean = special_token_remover(tokenizer)
-    return DecodedAnswer(trimmed(clean(said)), clean(thoughts).strip())
+    return DecodedAnswer(trimmed(clean(words)), clean(thoughts).strip())
 
 
 def _split_thoughts(
@@ -234,8 +234,8 @@ def _split_thoughts(
     first = re.match(r"<[^<>]+>", marks.closing) if is_thought else None  # what follows it may be a call
     for closing in (marks.closing, first.group() if first else ""):
         if closing and closing in written:
-            thoughts, _, said = written.partition(closing)
-            return thoughts.strip().removeprefix(marks.opening), said
+            thoughts, _, words = written.partition(closing)
+            return thoughts.strip().removeprefix(marks.opening), words
     if is_thought:
         return written.removeprefix(marks.opening), ""
     if marks.lead and written.startswith(marks.lead):

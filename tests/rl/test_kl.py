@@ -45,6 +45,9 @@ def test_estimators_by_hand():
     assert kl_estimate(logp, logq, "k1").tolist() == pytest.approx([0.5, -1.0])
     assert kl_estimate(logp, logq, "k2").tolist() == pytest.approx([0.125, 0.5])
     assert kl_estimate(logp, logq, "k3").tolist() == pytest.approx([math.exp(-0.5) - 0.5, math.e - 2.0])
+    assert all(kl_estimate(logp, logp, estimator).tolist() == [0, 0] for estimator in ("k1", "k2", "k3"))  # padding
+    with pytest.raises(ValueError, match="unknown KL estimator 'k9'"):
+        kl_estimate(logp, logq, "k9")
 
 
 def test_k1_and_k3_average_to_kl_and_full_is_kl():

@@ -63,9 +63,9 @@ def test_the_three_ways_to_be_likeliest_can_differ():
     # Over 2, 4 and 3 tokens -3, -2, -3; over 12, 14 and 20 bytes -0.5, -0.57, -0.45.
     found = outcome_of(ONE, [-6.0, -8.0, -9.0], [2, 4, 3], [12, 14, 20])
     assert found.scores == {"raw": 0.0, "per_token": 1.0, "per_byte": 0.0}
-    assert found.said == "blue bird ."
-    assert outcome_of(ONE, [-6.0, -8.0, -9.0], [2, 4, 3], [12, 14, 20], "raw").said == "dog"
-    assert outcome_of(ONE, [-6.0, -8.0, -9.0], [2, 4, 3], [12, 14, 20], "per_byte").said == "green"
+    assert found.prediction == "blue bird ."
+    assert outcome_of(ONE, [-6.0, -8.0, -9.0], [2, 4, 3], [12, 14, 20], "raw").prediction == "dog"
+    assert outcome_of(ONE, [-6.0, -8.0, -9.0], [2, 4, 3], [12, 14, 20], "per_byte").prediction == "green"
     assert found.probabilities == pytest.approx([0.843795, 0.114195, 0.042010], abs=1e-6)
     assert sum(found.probabilities) == pytest.approx(1)
     assert found.right == 1

@@ -32,7 +32,7 @@ def test_right_and_wrong():
     clips, colour = ask([CLIPS, COLOUR], Parrot(lambda asked, seed: said[asked]), template)
     assert clips.scores == {"exact": 1.0, "f1": 1.0}
     assert colour.scores == {"exact": 0.0, "f1": pytest.approx(0.5)}
-    assert (colour.said, colour.found, colour.place) == ("A dark colour.", "A dark colour.", "g:2")
+    assert (colour.prediction, colour.found, colour.place) == ("A dark colour.", "A dark colour.", "g:2")
 
 
 def test_samples_vote_each_from_a_seed_of_its_own():
@@ -40,7 +40,7 @@ def test_samples_vote_each_from_a_seed_of_its_own():
     text_model = Parrot(lambda asked, seed: texts[seed % 1000])
     (outcome,) = ask([CLIPS], text_model, GSM8K, votes=5, seed=3, metrics=("exact",))
     assert outcome.scores == {"exact": 1.0, "exact_single": pytest.approx(2 / 5)}
-    assert outcome.said == "#### 1072"
+    assert outcome.prediction == "#### 1072"
     assert [seed for _, seed, _ in text_model.how] == [3000, 3001, 3002, 3003, 3004]
     assert {stop for _, _, stop in text_model.how} == {"\n\n"}
 
@@ -48,7 +48,7 @@ def test_samples_vote_each_from_a_seed_of_its_own():
 def test_an_answer_without_an_answer_is_wrong_and_seen():
     (outcome,) = ask([CLIPS], Parrot(lambda asked, seed: "I wonder"), GSM8K, metrics=("exact", "f1", "rouge_l"))
     assert outcome.scores == {"exact": 0.0, "f1": 0.0, "rouge_l": 0.0}
-    assert (outcome.found, outcome.said) == (None, "I wonder")
+    assert (outcome.found, outcome.prediction) == (None, "I wonder")
     (empty,) = ask([COLOUR], Parrot(lambda asked, seed: ""))
     assert (empty.scores["exact"], empty.found) == (0.0, None)
 
