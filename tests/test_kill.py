@@ -98,7 +98,7 @@ def killed_until_it_ends(
     log, hits = folder.with_suffix(".log"), []
     for aim in sorted(chance.randrange(1, len(begins)) for _ in range(n_kills)):
         n_saved = max(steps_saved(folder / "checkpoints"), default=0)
-        n_passed = restored[n_saved] - 1  # phases that this life, which starts up instead, does not go through
+        n_passed = restored[n_saved] - 1  # phases of earlier lives that this one does not repeat
         moment = Moment(aim - n_passed, chance.uniform(0, lengths[aim]))
         if aim <= n_passed or chance.random() < 0.25:
             moment = Moment(None, chance.uniform(0, begins[1]))
