@@ -1,5 +1,6 @@
 """The machine: precision is chosen by what the hardware does, and what is needed to repeat a run is told."""
 
+import gc
 import subprocess
 import sys
 from pathlib import Path
@@ -62,6 +63,7 @@ def test_no_checkout_has_no_commit(monkeypatch):
 
 
 def test_peak_memory_sees_what_was_there_and_is_gone():
+    gc.collect()  # else what other tests left may be freed in between
     with PeakMemory() as memory:
         before = memory.megabytes
         block = torch.ones(25_000_000)  # 100 MB
