@@ -37,7 +37,7 @@ BLOCK = re.compile(r"(?:^<!-- (?P<mark>[^\n]+) -->\n)?^```(?:sh|bash|shell|conso
 MARK = re.compile(
     r"tested|(?P<needs>needs: (?:files|hub|gpu|people|network|minutes|checkout)(?:, \w+)*)?(?:; )?(?:dry-run)?"
 )
-PROGRAMS = {"pip", "git", "cd", "make", "python3", ".", "export", "mkdir", "curl", "cat", "echo", "hf"}  # that are not ours
+PROGRAMS = {"pip", "git", "cd", "make", "python3", ".", "export", "mkdir", "curl", "cat", "echo", "hf"}  # not ours
 TRAINS = {"pretrain", "sft", "rm", "ppo", "dpo"}
 
 
