@@ -142,9 +142,8 @@ class Arena:
     def _save(self, person: int, battle: Battle, annotation_id: str, verdict: Verdict, seconds: float) -> None:
         store, project_id = self.project.store, self.project.id
         texts = [str(text) for text in battle.texts]
-        how = {"temperature": self.how.temperature}
         made = tuple(
-            NewAnswer(text, {"model": name, "seed": seed} | how)
+            NewAnswer(text, {"model": name, "temperature": self.how.temperature, "seed": seed})
             for text, name, seed in zip(texts, battle.names, battle.seeds, strict=True)
         )
         prompt = [{"role": "user", "content": battle.prompt}]
